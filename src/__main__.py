@@ -1,0 +1,7 @@
+"""`python -m latse` is the command `latse`."""
+
+import sys
+
+from latse.cli import main
+
+sys.exit(main())

@@ -1,0 +1,53 @@
+"""The command `latse`: one module per sub-command, imported only when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import traceback
+
+from latse import __version__
+from latse.errors import LatseError
+
+# Sub-command -> (its module, one line of help). A module has `add_arguments(parser)` and `run(args)`.
+COMMANDS = {
+    "data": ("latse.data.command", "make insightface shards and verification pairs"),
+    "train": ("latse.train.command", "train a teacher or a student from a recipe"),
+    "plan": ("latse.plan", "plan the memory of a recipe's graph by mirroring"),
+    "eval": ("latse.eval.command", "verify pairs of unseen people and draw their generated faces"),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line `arguments` (default: sys.argv) and return the exit status.
+
+    0 only when the work was done; 1 for bad input (one sentence on stderr); 130 for Ctrl-C.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    args = _parser(arguments).parse_args(arguments)
+    try:
+        args.run(args)
+    except LatseError as error:
+        if args.debug:
+            traceback.print_exc()
+        print(f"latse: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("latse: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser(arguments: list[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="latse", description="LATSE face embeddings in MXNet/Gluon.")
+    parser.add_argument("--version", action="version", version=f"latse {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, summary) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        if name in arguments:
+            implementation = importlib.import_module(module)
+            implementation.add_arguments(command)
+            command.set_defaults(run=implementation.run)
+    return parser

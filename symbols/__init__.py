@@ -1,0 +1,1 @@
+"""What the network is: HybridBlocks that trace to one Symbol."""
