@@ -1,0 +1,157 @@
+"""Checkpoints in MXNet's own format: `PREFIX-symbol.json` and `PREFIX-NNNN.params`.
+
+The parameters carry the names `arg:…` and `aux:…`, so that `mx.model.load_checkpoint` and insightface's tools
+read what is written here, and the other way round.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Dict, Mapping, Sequence, Tuple
+
+import mxnet as mx
+from latse.errors import LatseError
+from latse.files import replacing
+
+Parameters = Dict[str, mx.nd.NDArray]
+
+
+def symbol_path(prefix: str | os.PathLike) -> Path:
+    """Path of the symbol that all checkpoints with `prefix` share."""
+    return Path(f"{os.fspath(prefix)}-symbol.json")
+
+
+def parameters_path(prefix: str | os.PathLike, number: int) -> Path:
+    """Path of the parameters of the checkpoint `number` (0 to 9999; more digits where they are needed)."""
+    return Path(f"{os.fspath(prefix)}-{number:04d}.params")
+
+
+def parse(text: str) -> Tuple[str, int]:
+    """Split `PREFIX,NUMBER` as it stands on a command line; a bare `PREFIX` means checkpoint 0.
+
+    Raises
+    ------
+    LatseError
+        If the prefix is empty or the number is not a whole number from 0 on.
+    """
+    prefix, comma, number = text.rpartition(",")
+    if not comma:
+        prefix, number = text, "0"
+    if not prefix or not (number.isascii() and number.isdigit()):
+        raise LatseError(f"{text!r} is no checkpoint: write PREFIX,NUMBER, as in out/orl/student/model,0")
+    return prefix, int(number)
+
+
+def save(
+    prefix: str | os.PathLike,
+    number: int,
+    symbol: mx.sym.Symbol,
+    arg_params: Mapping[str, mx.nd.NDArray],
+    aux_params: Mapping[str, mx.nd.NDArray],
+) -> None:
+    """Write a checkpoint, each of its two files atomically, the parameters first.
+
+    Parameters
+    ----------
+    prefix, number
+        The files are `PREFIX-symbol.json` and `PREFIX-NNNN.params`; an older pair is replaced.
+    symbol
+        Its outputs are what readers ask for by name (`fc1_output`, `generated_output`).
+    arg_params, aux_params
+        Arrays by name, on any device. Arguments that the symbol does not use may ride along.
+
+    Raises
+    ------
+    LatseError
+        If a file cannot be written.
+    """
+    named = {f"arg:{name}": array for name, array in arg_params.items()}
+    named.update({f"aux:{name}": array for name, array in aux_params.items()})
+    path = parameters_path(prefix, number)
+    with replacing(path) as temporary:
+        try:
+            mx.nd.save(str(temporary), named)
+        except mx.base.MXNetError as error:
+            raise LatseError(f"cannot write {path}: {_first_line(error)}") from error
+    with replacing(symbol_path(prefix)) as temporary:
+        temporary.write_text(symbol.tojson())
+
+
+def load(prefix: str | os.PathLike, number: int) -> Tuple[mx.sym.Symbol, Parameters, Parameters]:
+    """Read a checkpoint.
+
+    Parameters
+    ----------
+    prefix, number
+        The files are `PREFIX-symbol.json` and `PREFIX-NNNN.params`.
+
+    Returns
+    -------
+    symbol, arg_params, aux_params
+        The arrays are on the CPU.
+
+    Raises
+    ------
+    LatseError
+        If a file is missing or damaged.
+    """
+    arg_params, aux_params = _load_parameters(parameters_path(prefix, number))
+    return load_symbol(symbol_path(prefix)), arg_params, aux_params
+
+
+def load_symbol(path: str | os.PathLike) -> mx.sym.Symbol:
+    """Read a symbol from JSON; raise LatseError if the file is missing or damaged."""
+    path = _existing(path)
+    try:
+        text = path.read_text()
+        json.loads(text)  # MXNet's own reader takes a file whose end is cut off
+        return mx.sym.load_json(text)
+    except (mx.base.MXNetError, ValueError, OSError) as error:
+        raise LatseError(f"{path} is damaged or unreadable: it holds no MXNet symbol") from error
+
+
+def pick_outputs(symbol: mx.sym.Symbol, names: Sequence[str], prefix: str | os.PathLike) -> mx.sym.Symbol:
+    """Group the outputs `names` of `symbol`, inner ones included (insightface's `fc1_output` is one).
+
+    Raises
+    ------
+    LatseError
+        If there is no such output; the sentence names the symbol file of `prefix`.
+    """
+    internals = symbol.get_internals()
+    present = set(internals.list_outputs())
+    for name in names:
+        if name not in present:
+            raise LatseError(f"{symbol_path(prefix)} has no output {name!r}")
+    return mx.sym.Group([internals[name] for name in names])
+
+
+def _load_parameters(path: Path) -> Tuple[Parameters, Parameters]:
+    path = _existing(path)
+    try:
+        named = mx.nd.load(str(path))
+    except mx.base.MXNetError as error:
+        raise LatseError(f"{path} is damaged or unreadable: it holds no MXNet parameters") from error
+    if not isinstance(named, dict):
+        raise LatseError(f"{path} holds arrays without names, so it is no checkpoint")
+    kinds: Dict[str, Parameters] = {"arg": {}, "aux": {}}
+    for key, array in named.items():
+        kind, colon, name = key.partition(":")
+        if kind not in kinds or not colon:
+            raise LatseError(f"{path} holds {key!r}, which is neither an arg: nor an aux: parameter")
+        kinds[kind][name] = array
+    return kinds["arg"], kinds["aux"]
+
+
+def _existing(path: str | os.PathLike) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise LatseError(f"the checkpoint file {path} is missing")
+    return path
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
