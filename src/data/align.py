@@ -15,6 +15,7 @@ TEMPLATE = np.array(
 POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 ENLARGEMENT = 2  # the faces fill small photographs; MTCNN misses some of them as they are
 PADDING = 40  # pixels around the enlarged photograph, for the same reason
+BORDER = cv2.BORDER_REPLICATE
 
 
 class Aligner:
@@ -35,7 +36,7 @@ class Aligner:
     def find_points(self, photograph: np.ndarray, name: str) -> np.ndarray:
         """Five points of the surest face, float64 (5, 2): (x, y) in pixels, in the order of TEMPLATE."""
         enlarged = cv2.resize(photograph, None, fx=ENLARGEMENT, fy=ENLARGEMENT, interpolation=cv2.INTER_CUBIC)
-        padded = cv2.copyMakeBorder(enlarged, *[PADDING] * 4, cv2.BORDER_REPLICATE)
+        padded = cv2.copyMakeBorder(enlarged, *[PADDING] * 4, BORDER)
         faces = self._detector.detect_faces(padded)
         if not faces:
             raise LatseError(f"no face found in {name}")
@@ -48,8 +49,12 @@ class Aligner:
 def warp(photograph: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Bring `points` (5, 2) as near to TEMPLATE as rotation, scaling and shift can; returns (112, 112, 3).
 
-    Umeyama's least-squares estimate, as insightface aligns.
+    Umeyama's least-squares estimate, as insightface aligns; but what lies outside the photograph continues its
+    border instead of being black: the black corners tell where a head was in a tight photograph, not whose it
+    is (on held-out people among 1 to 30 fisherfaces gain 1 point by it, raw pixels 7).
     """
     transform = SimilarityTransform()
     transform.estimate(points, TEMPLATE)
-    return cv2.warpAffine(photograph, transform.params[:2], (SIZE, SIZE), flags=cv2.INTER_LINEAR)
+    return cv2.warpAffine(
+        photograph, transform.params[:2], (SIZE, SIZE), flags=cv2.INTER_LINEAR, borderMode=BORDER
+    )

@@ -78,9 +78,10 @@ class BatchStream:
         def put(item: tuple) -> None:
             while not done.is_set():
                 try:
-                    return ready.put(item, timeout=0.1)
+                    ready.put(item, timeout=0.1)
+                    return
                 except queue.Full:
-                    continue
+                    pass
 
         def decode_ahead() -> None:
             try:
