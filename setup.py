@@ -28,15 +28,15 @@ CORE = [
 
 # Everything that libmxnet.so of the CUDA 11.2 build links, except the driver's own libcuda.so.1.
 CUDA_11 = [
-    "nvidia-cublas-cu11",
-    "nvidia-cuda-nvrtc-cu11",
-    "nvidia-cuda-runtime-cu11",
+    "nvidia-cublas-cu11==11.11.3.6",
+    "nvidia-cuda-nvrtc-cu11==11.8.89",
+    "nvidia-cuda-runtime-cu11==11.8.89",
     "nvidia-cudnn-cu11==8.9.6.50",
-    "nvidia-cufft-cu11",
-    "nvidia-curand-cu11",
-    "nvidia-cusolver-cu11",
-    "nvidia-nccl-cu11",
-    "nvidia-nvtx-cu11",
+    "nvidia-cufft-cu11==10.9.0.58",
+    "nvidia-curand-cu11==10.3.0.86",
+    "nvidia-cusolver-cu11==11.4.1.48",
+    "nvidia-nccl-cu11==2.21.5",
+    "nvidia-nvtx-cu11==11.8.86",
 ]
 
 setup(
@@ -52,7 +52,7 @@ setup(
     extras_require={
         "cpu": ["mxnet==1.9.1"],
         "gpu": ["mxnet-cu112==1.9.1", *CUDA_11],
-        "test": ["pytest>=7", "hypothesis>=6.50", "ruff==0.17.6"],
+        "test": ["pytest>=7", "pytest-xdist>=3", "hypothesis>=6.50", "ruff==0.17.6"],
     },
     entry_points={"console_scripts": ["latse = latse.cli:main"]},
 )

@@ -9,6 +9,7 @@ import traceback
 
 from latse import __version__
 from latse.errors import LatseError
+from latse.runtime import mxnet_build, require_mxnet
 
 # Sub-command -> (its module, one line of help). A module has `add_arguments(parser)` and `run(args)`.
 COMMANDS = {
@@ -25,11 +26,11 @@ def main(arguments: list[str] | None = None) -> int:
     0 only when the work was done; 1 for bad input (one sentence on stderr); 130 for Ctrl-C.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    args = _parser(arguments).parse_args(arguments)
     try:
+        args = _parser(arguments).parse_args(arguments)
         args.run(args)
     except LatseError as error:
-        if args.debug:
+        if "--debug" in arguments:
             traceback.print_exc()
         print(f"latse: {error}", file=sys.stderr)
         return 1
@@ -41,13 +42,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="latse", description="LATSE face embeddings in MXNet/Gluon.")
-    parser.add_argument("--version", action="version", version=f"latse {__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show versions and features, and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
         if name in arguments:
+            require_mxnet()
             implementation = importlib.import_module(module)
             implementation.add_arguments(command)
             command.set_defaults(run=implementation.run)
     return parser
+
+
+class _Version(argparse.Action):
+    """Shows versions and features; an action of its own so that only `--version` waits for mxnet."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"latse {__version__}, {mxnet_build()}")
+        parser.exit()

@@ -1,1 +1,107 @@
-"""What must happen before mxnet is imported."""
+"""What must happen before mxnet is imported, and what the installed build of mxnet can do."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+from importlib import metadata
+from pathlib import Path
+
+from latse.errors import LatseError
+
+# Set unless the user has set them. VERBOSE=0 silences "Subgraph backend MKLDNN is activated" at every bind.
+DEFAULTS = {"MXNET_SUBGRAPH_VERBOSE": "0"}
+
+# The build of mxnet that setup.py's extra `gpu` installs.
+GPU_BUILD = "mxnet-cu112"
+
+# What its libmxnet.so links (readelf -d) and the nvidia-*-cu11 wheels hold, each after what it links itself.
+CUDA_LIBRARIES = (
+    "cuda_runtime/lib/libcudart.so.11.0",
+    "cuda_nvrtc/lib/libnvrtc.so.11.2",
+    "nvtx/lib/libnvToolsExt.so.1",
+    "cublas/lib/libcublasLt.so.11",
+    "cublas/lib/libcublas.so.11",
+    "cufft/lib/libcufft.so.10",
+    "curand/lib/libcurand.so.10",
+    "cusolver/lib/libcusolver.so.11",
+    "cudnn/lib/libcudnn.so.8",
+    "nccl/lib/libnccl.so.2",
+)
+
+FEATURES = ("CUDA", "CUDNN", "NCCL", "DIST_KVSTORE")
+
+
+def prepare() -> None:
+    """Make the process ready for `import mxnet`; called once by `import latse`, without importing mxnet.
+
+    Sets `DEFAULTS` where the user has set nothing. With the GPU build it loads the CUDA 11 libraries
+    of the nvidia wheels: the loader then finds them by their sonames when it loads libmxnet.so, so that
+    neither a system CUDA nor LD_LIBRARY_PATH is needed. A library without its wheel is left to the system.
+    """
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    if _is_gpu_build():
+        for library in _wheel_libraries():
+            ctypes.CDLL(str(library))
+
+
+def require_mxnet() -> None:
+    """Check, without importing it, that mxnet can be imported.
+
+    Raises
+    ------
+    LatseError
+        If mxnet is not installed, or if its GPU build is and the NVIDIA driver is missing.
+    """
+    if importlib.util.find_spec("mxnet") is None:
+        raise LatseError("mxnet is not installed in this environment: run `make setup` (with GPU=1 for CUDA)")
+    if not _is_gpu_build():
+        return
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        raise LatseError(
+            f"{GPU_BUILD} needs the NVIDIA driver, whose libcuda.so.1 is not found here: "
+            "install the driver, or the CPU build with `make setup GPU=0`"
+        ) from error
+
+
+def features() -> dict[str, bool]:
+    """Tell which of `FEATURES` (CUDA, CUDNN, NCCL, DIST_KVSTORE) the installed mxnet was built with.
+
+    Raises
+    ------
+    LatseError
+        As `require_mxnet`.
+    """
+    require_mxnet()
+    from mxnet.runtime import Features
+
+    built = Features()
+    return {name: built.is_enabled(name) for name in FEATURES}
+
+
+def mxnet_build() -> str:
+    """Say version and features of the installed mxnet: `mxnet 1.9.1: CUDA off, …`; raises as `features`."""
+    states = ", ".join(f"{name} {'on' if on else 'off'}" for name, on in features().items())
+    import mxnet
+
+    return f"mxnet {mxnet.__version__}: {states}"
+
+
+def _is_gpu_build() -> bool:
+    try:
+        metadata.distribution(GPU_BUILD)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _wheel_libraries() -> list[Path]:
+    """Those of `CUDA_LIBRARIES` that the installed wheels hold, in that order."""
+    wheels = importlib.util.find_spec("nvidia")
+    folders = [Path(folder) for folder in wheels.submodule_search_locations] if wheels else []
+    candidates = (folder / library for library in CUDA_LIBRARIES for folder in folders)
+    return [path for path in candidates if path.exists()]

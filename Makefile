@@ -1,0 +1,89 @@
+# Every target first builds what it needs: on a fresh clone `make train-student` makes the environment,
+# the data and the teacher. `make help` lists the targets.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+# The recipe of the target being made (for train-student the student's) and of the teacher below a student.
+RECIPE ?=
+TEACHER_RECIPE ?= recipes/orl_teacher.yaml
+# A folder of shards (train.rec, train.idx, property) and pairs (*.bin); only the default is filled with ORL faces.
+DATA ?= data/orl
+OUT ?= out/orl
+SEED ?= 0
+# GPU numbers (0,1,...) or how many CPU contexts share a batch; the KVStore between them. Empty: one CPU.
+GPUS ?=
+CPUS ?=
+KVSTORE ?=
+# 1 installs mxnet for CUDA 11, 0 for CPU; by default CUDA where GPUS asks for it or where it is already.
+GPU ?= $(if $(GPUS)$(wildcard .venv/ready-gpu),1,0)
+
+BUILD := $(if $(filter 1,$(GPU)),gpu,cpu)
+OTHER_MXNET := $(if $(filter 1,$(GPU)),mxnet,mxnet-cu112)
+READY := .venv/ready-$(BUILD)
+ORL := $(addprefix data/orl/,train.rec train.idx property orl.bin)
+SHARD := $(if $(filter data/orl,$(DATA)),$(ORL))
+DEVICES := $(addprefix --gpus ,$(GPUS)) $(addprefix --cpus ,$(CPUS)) $(addprefix --kvstore ,$(KVSTORE))
+
+PYTHONS := python3.8 python3.9 python3.10 python3.11 python3
+SUITABLE := import ensurepip, sys; sys.exit(not (3, 8) <= sys.version_info[:2] <= (3, 11))
+
+# $(call train,RECIPE,NAME): a finished run ends at once, an interrupted one goes on, none starts anew.
+train = .venv/bin/latse train $(1) --data $(DATA) --out $(OUT)/$(2) --seed $(SEED) $(DEVICES) --resume
+
+.PHONY: help setup data train-teacher train-student eval plan test test-gpu-stack lint clean
+
+help: ## list the targets
+	@echo 'make TARGET [RECIPE=FILE DATA=FOLDER OUT=FOLDER SEED=N GPUS=0,1,... CPUS=N KVSTORE=NAME GPU=1]'
+	@sed -nE 's/^([a-z-]+):.*## /  \1: /p' Makefile
+
+setup: $(READY) ## install latse into .venv (GPU=1: with CUDA 11)
+
+data: $(SHARD) ## make shards of the AT&T (ORL) faces in data/orl
+
+train-teacher: $(READY) $(SHARD) ## train the teacher into OUT/teacher
+	$(call train,$(or $(RECIPE),$(TEACHER_RECIPE)),teacher)
+
+train-student: $(READY) $(SHARD) ## train the student into OUT/student, after its teacher, and judge both
+	$(call train,$(TEACHER_RECIPE),teacher)
+	$(call train,$(or $(RECIPE),recipes/orl_student.yaml),student) --teacher $(OUT)/teacher/model,0
+	.venv/bin/latse eval --model $(OUT)/student/model,0 --teacher $(OUT)/teacher/model,0 \
+		--untrained $(OUT)/student/untrained,0 --pairs $(DATA)/*.bin --train-data $(DATA) \
+		--json $(OUT)/student/verification.json --figure $(OUT)/student/faces.png $(addprefix --gpus ,$(GPUS))
+
+eval: train-student ## judge the student on unseen people
+
+test: $(READY) ## run the tests
+	OMP_NUM_THREADS=1 .venv/bin/pytest tests --numprocesses 2 --dist loadfile
+
+test-gpu-stack: $(READY) ## prove the CUDA 11 stack without a GPU (downloads 2 GB into a temporary folder)
+	.venv/bin/pytest tests/gpu_stack
+
+lint: $(READY) ## check the style
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+clean: ## remove the environment and caches, but neither data nor models
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find src symbols eval recipes tests -name __pycache__ -prune -exec rm -r {} +
+
+$(ORL): | $(READY)
+	.venv/bin/latse data fetch-orl --out data/orl
+
+# Both builds own the package `mxnet`, so one leaves before the other comes. A stamp appears only at the end.
+$(READY): setup.py | .venv/bin/pip
+	@rm -f .venv/ready-*
+	@.venv/bin/pip uninstall -qq --yes $(OTHER_MXNET)
+	@echo 'Installing latse[$(BUILD),test] into .venv:'
+	@.venv/bin/pip install --use-pep517 --editable '.[$(BUILD),test]' \
+		| awk '/^(Collecting|Installing)/ { print "  " $$1, $$2; fflush() }'
+	@touch $@
+
+# A pyenv shim can stand on PATH and fail, so an interpreter is taken only if it runs.
+.venv/bin/pip:
+	@for python in $(PYTHONS); do \
+		if $$python -c '$(SUITABLE)' 2>/dev/null; then exec $$python -m venv --clear .venv; fi; \
+	done; \
+	echo 'latse needs Python 3.8, 3.9, 3.10 or 3.11 (with venv and pip): no such interpreter runs from PATH.' >&2; \
+	exit 1
