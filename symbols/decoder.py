@@ -1,0 +1,98 @@
+"""The decoder of §4.1: a reversed ResNet-18 that restores a face from its embedding."""
+
+from __future__ import annotations
+
+from mxnet.gluon import nn
+
+from latse.symbols.layers import batch_norm, convolution
+
+# ResNet-18's stages from the last to the first: channels before and after each doubling of height and width.
+STAGES = ((512, 256), (256, 128), (128, 64), (64, 64))
+FIRST_SIDE = 7
+
+
+def doubling(channels: int, prefix: str, kernel: int = 3) -> nn.Conv2DTranspose:
+    """Return a stride-2 deconvolution (Noh et al. 2015): (N, C, H, W) becomes (N, channels, 2H, 2W)."""
+    return nn.Conv2DTranspose(
+        channels,
+        kernel,
+        strides=2,
+        padding=kernel // 2,
+        output_padding=1,
+        use_bias=False,
+        prefix=prefix,
+    )
+
+
+class PlainUnit(nn.HybridBlock):
+    """ResNet-18's basic unit relu(x + BN(conv(relu(BN(conv(x)))))); (N, channels, H, W) keeps its shape."""
+
+    def __init__(self, channels: int, prefix: str) -> None:
+        super().__init__(prefix=prefix)
+        with self.name_scope():
+            self.body = nn.HybridSequential(prefix="")
+            self.body.add(
+                convolution(channels, 3, prefix="conv1_"),
+                batch_norm("bn1_"),
+                nn.Activation("relu", prefix="relu1_"),
+                convolution(channels, 3, prefix="conv2_"),
+                batch_norm("bn2_"),
+            )
+
+    def hybrid_forward(self, F, x):
+        """Return an array of the shape of `x`."""
+        return F.relu(x + self.body(x))
+
+
+class DoublingUnit(nn.HybridBlock):
+    """ResNet-18's down-sampling unit reversed: its strided convolutions are deconvolutions.
+
+    (N, before, H, W) becomes (N, after, 2H, 2W).
+    """
+
+    def __init__(self, before: int, after: int, prefix: str) -> None:
+        super().__init__(prefix=prefix)
+        with self.name_scope():
+            self.body = nn.HybridSequential(prefix="")
+            self.body.add(
+                convolution(before, 3, prefix="conv1_"),
+                batch_norm("bn1_"),
+                nn.Activation("relu", prefix="relu1_"),
+                doubling(after, prefix="deconv2_"),
+                batch_norm("bn2_"),
+            )
+            self.shortcut = nn.HybridSequential(prefix="")
+            self.shortcut.add(doubling(after, prefix="deconvsc_", kernel=1), batch_norm("sc_"))
+
+    def hybrid_forward(self, F, x):
+        """Return the sum of the body and the shortcut, rectified."""
+        return F.relu(self.shortcut(x) + self.body(x))
+
+
+class Decoder(nn.HybridBlock):
+    """Embeddings to frontal faces.
+
+    Input: (N, 512). Output `generated`: (N, 3, 112, 112), RGB in [-1, 1], where -1 and 1 stand for 0 and 255.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(prefix="")
+        channels = STAGES[0][0]
+        self.body = nn.HybridSequential(prefix="decoder_")
+        with self.body.name_scope():
+            self.body.add(
+                nn.Dense(channels * FIRST_SIDE**2, use_bias=False, prefix="expand_"),
+                nn.HybridLambda(lambda F, x: F.reshape(x, (-1, channels, FIRST_SIDE, FIRST_SIDE))),
+                batch_norm("bn0_"),
+                nn.Activation("relu", prefix="relu0_"),
+            )
+            for stage, (before, after) in enumerate(STAGES, 1):
+                self.body.add(
+                    PlainUnit(before, prefix=f"stage{stage}_unit1_"),
+                    DoublingUnit(before, after, prefix=f"stage{stage}_unit2_"),
+                )
+            self.body.add(nn.Conv2D(3, 3, padding=1, prefix="conv0_"))
+
+    def hybrid_forward(self, F, embedding):
+        """Return the generated faces (N, 3, 112, 112)."""
+        return F.tanh(self.body(embedding), name="generated")

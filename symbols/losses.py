@@ -1,0 +1,70 @@
+"""The generative losses of §3.2, one value a sample."""
+
+from __future__ import annotations
+
+from mxnet.gluon import nn
+
+# Wang et al. 2004: an 11x11 window, its standard deviation in pixels, and the two stabilising constants.
+RADIUS = 5
+SIGMA = 1.5
+K1, K2 = 0.01, 0.03
+
+
+class L1(nn.HybridBlock):
+    """Mean absolute difference over the pixels and channels: two (N, C, H, W) arrays to (N,)."""
+
+    def hybrid_forward(self, F, x, y):
+        """Return the mean of |x - y| of each sample."""
+        return F.mean(F.abs(x - y), axis=0, exclude=True)
+
+
+class SSIM(nn.HybridBlock):
+    """Structural similarity (Wang et al. 2004), the mean over the channels and the windows inside the image.
+
+    Two (N, C, H, W) arrays, H and W at least 11, to (N,) in [-1, 1]. Equal to scikit-image's
+    `structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False)`.
+
+    Parameters
+    ----------
+    data_range : float, default 2
+        Difference between the largest and the smallest possible value; 2 for images in [-1, 1].
+    """
+
+    def __init__(self, data_range: float = 2.0) -> None:
+        super().__init__()
+        self._c1 = (K1 * data_range) ** 2
+        self._c2 = (K2 * data_range) ** 2
+
+    def hybrid_forward(self, F, x, y):
+        """Return the similarity of each sample."""
+        mean_x, mean_y = self._blur(F, x), self._blur(F, y)
+        variance_x = self._blur(F, x * x) - mean_x * mean_x
+        variance_y = self._blur(F, y * y) - mean_y * mean_y
+        covariance = self._blur(F, x * y) - mean_x * mean_y
+        luminance = (2 * mean_x * mean_y + self._c1) / (mean_x * mean_x + mean_y * mean_y + self._c1)
+        contrast_structure = (2 * covariance + self._c2) / (variance_x + variance_y + self._c2)
+        return F.mean(luminance * contrast_structure, axis=0, exclude=True)
+
+    def _blur(self, F, x):
+        """Return the Gaussian mean of each window inside the image, (N, C, W-10, H-10): height and width swap."""
+        for _ in range(2):
+            x = F.dot(
+                F.transpose(x, (0, 1, 3, 2)), self._window_weights(F, F.slice_axis(x, axis=3, begin=0, end=1))
+            )
+        return x
+
+    def _window_weights(self, F, column):
+        """Return the matrix (H, H-10) whose column j holds the window that starts at j; `column` is (N, C, H, 1)."""
+        pixel = F.contrib.arange_like(column, axis=2)
+        centre = F.slice_axis(pixel, axis=0, begin=RADIUS, end=-RADIUS)
+        distance = F.broadcast_sub(F.expand_dims(pixel, 1), F.expand_dims(centre, 0))
+        weight = F.exp(distance * distance / (-2 * SIGMA**2)) * (F.abs(distance) <= RADIUS)
+        return F.broadcast_div(weight, F.sum(weight, axis=0, keepdims=True))
+
+
+class Similarity(SSIM):
+    """SimLoss = (1 - SSIM) / 2 (eq. 13): two (N, C, H, W) arrays to (N,) in [0, 1]."""
+
+    def hybrid_forward(self, F, x, y):
+        """Return the loss of each sample."""
+        return (1 - super().hybrid_forward(F, x, y)) / 2

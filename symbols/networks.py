@@ -1,0 +1,154 @@
+"""The networks of Figure 2, assembled from encoder, margin, gate, decoder and losses."""
+
+from __future__ import annotations
+
+import mxnet as mx
+from mxnet.gluon import nn
+
+from latse.symbols.decoder import Decoder
+from latse.symbols.encoder import Encoder
+from latse.symbols.gate import Gate, Rank
+from latse.symbols.losses import L1, Similarity
+from latse.symbols.margins import ClassCentres, NormalisedSoftmax
+
+IMAGE_SHAPE = (3, 112, 112)
+
+
+class Teacher(nn.HybridBlock):
+    """Encoder and margin alone: the teacher, or a student with neither decoder nor filter.
+
+    Inputs: `data` (N, 3, 112, 112) RGB in 0..255, `softmax_label` (N,).
+    Outputs: `loss` (N,), to be minimised, and its part `dloss` (N,).
+    """
+
+    inputs = ("data", "softmax_label")
+
+    def __init__(self, encoder: Encoder, margin: NormalisedSoftmax) -> None:
+        super().__init__(prefix="")
+        self.encoder = encoder
+        self.margin = margin
+
+    def hybrid_forward(self, F, data, label):
+        """Return the outputs."""
+        dloss = self.margin(self.encoder(data), label)
+        return F.MakeLoss(dloss, name="loss"), F.BlockGrad(dloss, name="dloss")
+
+
+class FilteredStudent(nn.HybridBlock):
+    """Encoder and margin under the teacher's filter (Algorithm 1 without its generative part).
+
+    Inputs: those of `Teacher` and `keep` (N,), 1 where the teacher has the label among its top k, else 0.
+    Outputs: `loss`, `dloss`.
+
+    Parameters
+    ----------
+    gate_losses : bool
+        False, as in Algorithm 1: a refused sample still teaches the class centres (and the decoder), not the
+        encoder. True: it teaches nothing.
+    """
+
+    inputs = ("data", "softmax_label", "keep")
+
+    def __init__(self, encoder: Encoder, margin: NormalisedSoftmax, gate_losses: bool) -> None:
+        super().__init__(prefix="")
+        self.encoder = encoder
+        self.margin = margin
+        self.gate = Gate()
+        self.loss_gate = Gate() if gate_losses else nn.HybridLambda(lambda F, loss, keep: loss)
+
+    def hybrid_forward(self, F, data, label, keep):
+        """Return the outputs."""
+        dloss = self.margin(self.gate(self.encoder(data), keep), label)
+        return F.MakeLoss(self.loss_gate(dloss, keep), name="loss"), F.BlockGrad(dloss, name="dloss")
+
+
+class Student(FilteredStudent):
+    """LATSE: encoder, margin, filter and the decoder that restores the person's mean face (Figure 2).
+
+    Inputs: those of `FilteredStudent` and `mean_face` (N, 3, 112, 112), RGB in [-1, 1] (eq. 12).
+    Outputs: `loss` = DLoss + l1_weight·L1 + similarity_weight·SimLoss (eq. 14, 15) and its parts `dloss`,
+    `l1`, `similarity`, each (N,).
+
+    Parameters
+    ----------
+    l1_weight, similarity_weight : float, default 1
+        Weights of the two generative losses, at least 0.
+    """
+
+    inputs = ("data", "softmax_label", "keep", "mean_face")
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        margin: NormalisedSoftmax,
+        decoder: Decoder,
+        gate_losses: bool = False,
+        l1_weight: float = 1.0,
+        similarity_weight: float = 1.0,
+    ) -> None:
+        super().__init__(encoder, margin, gate_losses)
+        self.decoder = decoder
+        self.l1 = L1()
+        self.similarity = Similarity()
+        self._weights = l1_weight, similarity_weight
+
+    def hybrid_forward(self, F, data, label, keep, mean_face):
+        """Return the outputs."""
+        embedding = self.gate(self.encoder(data), keep)
+        generated = self.decoder(embedding)
+        dloss = self.margin(embedding, label)
+        l1, similarity = self.l1(generated, mean_face), self.similarity(generated, mean_face)
+        loss = dloss + self._weights[0] * l1 + self._weights[1] * similarity
+        return (
+            F.MakeLoss(self.loss_gate(loss, keep), name="loss"),
+            F.BlockGrad(dloss, name="dloss"),
+            F.BlockGrad(l1, name="l1"),
+            F.BlockGrad(similarity, name="similarity"),
+        )
+
+
+class AutoEncoder(nn.HybridBlock):
+    """Encoder and decoder at test time: `data` to `fc1` (N, 512) and `generated` (N, 3, 112, 112)."""
+
+    inputs = ("data",)
+
+    def __init__(self, encoder: Encoder, decoder: Decoder) -> None:
+        super().__init__(prefix="")
+        self.encoder = encoder
+        self.decoder = decoder
+
+    def hybrid_forward(self, F, data):
+        """Return embedding and generated face."""
+        embedding = self.encoder(data)
+        return embedding, self.decoder(embedding)
+
+
+class Verdict(nn.HybridBlock):
+    """The fixed teacher as a judge of labels (§3.3): how many classes it finds likelier than the label.
+
+    Its probabilities are softmax over scaled cosines without margin, so the order of the cosines is theirs.
+    Inputs: `data`, `softmax_label`. Output: the rank (N,) in 0..classes-1; rank < k: the label is in the top k.
+    """
+
+    inputs = ("data", "softmax_label")
+
+    def __init__(self, encoder: Encoder, classes: int) -> None:
+        super().__init__(prefix="")
+        self.encoder = encoder
+        self.scores = ClassCentres(classes)
+        self.rank = Rank()
+
+    def hybrid_forward(self, F, data, label):
+        """Return the rank of each label."""
+        return self.rank(self.scores(self.encoder(data)), label)
+
+
+def trace(network: nn.HybridBlock) -> mx.sym.Symbol:
+    """Trace a network to one Symbol over the variables named in its `inputs` (an encoder's is `data`).
+
+    Biases and the shifts of batch normalisations are exempt from weight decay, as in insightface.
+    """
+    for parameter in network.collect_params(".*(bias|beta)$").values():
+        parameter.wd_mult = 0.0
+    outputs = network(*[mx.sym.var(name) for name in getattr(network, "inputs", ("data",))])
+    return mx.sym.Group(list(outputs)) if isinstance(outputs, (list, tuple)) else outputs
