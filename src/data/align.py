@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from latse.errors import LatseError
 from skimage.transform import SimilarityTransform
+
+from latse.errors import LatseError
 
 SIZE = 112
 # Where insightface puts the eyes, the nose and the mouth's corners, left ones (in the image) first: (x, y).
@@ -49,9 +50,9 @@ class Aligner:
 def warp(photograph: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Bring `points` (5, 2) as near to TEMPLATE as rotation, scaling and shift can; returns (112, 112, 3).
 
-    Umeyama's least-squares estimate, as insightface aligns; but what lies outside the photograph continues its
-    border instead of being black: the black corners tell where a head was in a tight photograph, not whose it
-    is (on held-out people among 1 to 30 fisherfaces gain 1 point by it, raw pixels 7).
+    Umeyama's least-squares estimate, as insightface aligns; but outside the photograph its border continues
+    instead of black, which would tell where the head was in a tight photograph rather than whose it is (on
+    held-out people among 1 to 30, fisherfaces gain 1 point by it and raw pixels 7).
     """
     transform = SimilarityTransform()
     transform.estimate(points, TEMPLATE)

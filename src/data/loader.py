@@ -8,6 +8,7 @@ import threading
 from typing import Iterator, NamedTuple
 
 import numpy as np
+
 from latse.data.records import Shard
 from latse.errors import LatseError
 

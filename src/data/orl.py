@@ -16,12 +16,13 @@ from typing import Sequence
 
 import cv2
 import numpy as np
+from tqdm import tqdm
+
 from latse.data import align
 from latse.data.pairs import write_pairs
 from latse.data.records import staged, write_shard
 from latse.errors import LatseError
 from latse.files import write_json
-from tqdm import tqdm
 
 PEOPLE = range(1, 41)
 PHOTOGRAPHS = range(1, 11)  # of each person

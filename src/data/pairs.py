@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Sequence
 
 import numpy as np
+from tqdm import tqdm
+
 from latse.data.records import decode
 from latse.errors import LatseError
 from latse.files import replacing
-from tqdm import tqdm
 
 SIZE = (112, 112)
 
@@ -124,17 +125,19 @@ def _scalar(dtype: _Dtype, data: bytes | str) -> Any:
     return np.frombuffer(_as_latin1(data), dtype.name)[0].item()
 
 
-def _as_latin1(data: bytes | str, encoding: str | bytes = "latin1") -> bytes:
+def _as_latin1(data: bytes | str = b"", encoding: str | bytes = "latin1") -> bytes:
     """Bytes as protocol 2 stores them: text that Python 3 encodes again on loading."""
     if encoding not in ("latin1", "latin-1", b"latin1", b"latin-1"):
         raise pickle.UnpicklingError(f"the encoding {encoding!r} is refused")
-    return data.encode("latin1") if isinstance(data, str) else bytes(data)
+    if not isinstance(data, (str, bytes)):
+        raise pickle.UnpicklingError(f"bytes made of a {type(data).__name__} are refused")
+    return data.encode("latin1") if isinstance(data, str) else data
 
 
 _ALLOWED = {
     ("_codecs", "encode"): _as_latin1,
-    ("builtins", "bytes"): lambda *arguments: _as_latin1(*(arguments or (b"",))),
-    ("builtins", "bytearray"): lambda *arguments: _as_latin1(*(arguments or (b"",))),
+    ("builtins", "bytes"): _as_latin1,
+    ("builtins", "bytearray"): _as_latin1,
     ("numpy", "dtype"): _Dtype,
     ("numpy", "ndarray"): _Array,
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,

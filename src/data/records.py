@@ -21,6 +21,7 @@ from typing import Iterable, Iterator
 
 import cv2
 import numpy as np
+
 from latse.errors import LatseError
 from latse.files import make_folder
 
@@ -178,20 +179,19 @@ class _Index:
     def __init__(self, file: Path, words: np.ndarray, keys: np.ndarray, offsets: np.ndarray):
         order = np.argsort(keys, kind="stable")
         self._file, self._words = file, words
-        self.keys, self.starts = keys[order], offsets[order] // 4
+        self.keys = keys[order]
         size = 4 * len(words)
         self._refuse(self.keys[1:] == self.keys[:-1], "stands twice in train.idx")
-        smallest = FRAME + HEADER
-        self._refuse(
-            (offsets[order] < 0) | (offsets[order] + smallest > size), "lies past the end of the file"
-        )
-        self._refuse(offsets[order] % 4 != 0, "starts at no multiple of 4 bytes")
+        offsets = offsets[order]
+        self._refuse((offsets < 0) | (offsets > size - FRAME - HEADER), "lies past the end of the file")
+        self._refuse(offsets % 4 != 0, "starts at no multiple of 4 bytes")
+        self.starts = offsets // 4
         self._refuse(words[self.starts] != MAGIC, "does not start with RecordIO's magic number")
         self.length = (words[self.starts + 1] & 0x1FFFFFFF).astype(np.int64)
         self._refuse(4 * self.starts + FRAME + self.length > size, "is cut off: the file is truncated")
         self.flag = words[self.starts + 2].astype(np.int64)
         self._refuse(HEADER + 4 * self.flag > self.length, "is shorter than its labels")
-        self.label = self._float(np.where(self.flag > 0, 8, 3))
+        self.label = words[self.starts + np.where(self.flag > 0, 8, 3)].view("<f4")
 
     def image_rows(self) -> np.ndarray:
         """Rows of the images: those in the identities' ranges, or all where there is no header record."""
@@ -206,19 +206,17 @@ class _Index:
 
     def _span(self, row: int) -> tuple[int, int]:
         start = self.starts[row]
-        first, last = self._words[start + 8 : start + 10].view("<f4")
-        if self.flag[row] < 2 or not 0 <= first <= last < np.inf:
-            raise LatseError(f"{self._file}: record {self.keys[row]} does not hold a range of records")
-        return int(first), int(last)
+        if self.flag[row] >= 2:
+            first, last = self._words[start + 8 : start + 10].view("<f4")
+            if 0 <= first <= last < np.inf:
+                return int(first), int(last)
+        raise LatseError(f"{self._file}: record {self.keys[row]} does not hold a range of records")
 
     def _rows(self, first: int, last: int) -> np.ndarray:
         low, high = np.searchsorted(self.keys, [first, last])
         if high - low != last - first:
             raise LatseError(f"{self._file}: train.idx lacks some of the records {first} to {last - 1}")
         return np.arange(low, high)
-
-    def _float(self, word: np.ndarray) -> np.ndarray:
-        return self._words[self.starts + word].view("<f4")
 
     def _refuse(self, wrong: np.ndarray, complaint: str) -> None:
         if wrong.any():
