@@ -1,0 +1,145 @@
+"""A checkpoint's output as a function of images."""
+
+from __future__ import annotations
+
+import os
+from typing import Dict, List, Sequence, Tuple
+
+import mxnet as mx
+import numpy as np
+from tqdm import tqdm
+
+from latse import checkpoint
+from latse.errors import LatseError
+
+
+def devices(gpus: str) -> List[mx.Context]:
+    """Contexts for a list of GPUs as on the command line: `0,1`; the CPU for an empty one.
+
+    Raises
+    ------
+    LatseError
+        If the list is malformed or names a GPU that MXNet does not see.
+    """
+    if not gpus:
+        return [mx.cpu()]
+    numbers = gpus.split(",")
+    for number in numbers:
+        if not (number.isascii() and number.isdigit()):
+            raise LatseError(f"--gpus {gpus!r} is no list of GPU numbers such as 0,1")
+        if int(number) >= mx.context.num_gpus():
+            raise LatseError(f"GPU {number} is not there: MXNet sees {mx.context.num_gpus()} of them")
+    return [mx.gpu(int(number)) for number in numbers]
+
+
+class Network:
+    """One output of a checkpoint, in inference mode, as a function of images.
+
+    Any checkpoint of insightface's model zoo fits: what is asked for is an output inside its symbol, with the
+    input `data` N×3×H×W, RGB in 0..255.
+
+    Parameters
+    ----------
+    prefix, number
+        The checkpoint `PREFIX-symbol.json`, `PREFIX-NNNN.params`.
+    output
+        `fc1_output` (the embedding before normalisation) or `generated_output` (the decoder's face in -1..1).
+    contexts
+        Devices that share each batch; default: the CPU.
+    batch_size
+        Images per forward pass, at least one per device; the last batch is padded to it.
+
+    Raises
+    ------
+    LatseError
+        If a file is missing or damaged, there is no such output, or parameters are missing or misshapen.
+    """
+
+    def __init__(
+        self,
+        prefix: str | os.PathLike,
+        number: int,
+        output: str = "fc1_output",
+        contexts: Sequence[mx.Context] = (),
+        batch_size: int = 32,
+    ):
+        self.contexts = list(contexts) or [mx.cpu()]
+        if batch_size < len(self.contexts):
+            raise LatseError(f"a batch of {batch_size} cannot be shared by {len(self.contexts)} devices")
+        self.batch_size = batch_size
+        self.output = output
+        self._path = checkpoint.parameters_path(prefix, number)
+        symbol, self._args, self._aux = checkpoint.load(prefix, number)
+        self._symbol = checkpoint.pick_outputs(symbol, [output], prefix)
+        self._module, self._bound = None, None
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Return the output for `images`.
+
+        Parameters
+        ----------
+        images
+            uint8 or float (n, 3, H, W), RGB in 0..255.
+
+        Returns
+        -------
+        ndarray
+            float32 (n, 512) for `fc1_output`, (n, 3, H, W) for `generated_output`.
+
+        Raises
+        ------
+        LatseError
+            If the parameters do not fit the symbol at this image size.
+        """
+        if not len(images):
+            raise LatseError("there is no image to embed")
+        self._bind(images.shape[1:])
+        starts = range(0, len(images), self.batch_size)
+        bar = tqdm(
+            starts,
+            desc=f"{self._path.parent.name}/{self._path.stem}",
+            unit="batch",
+            leave=False,
+            disable=None,
+        )
+        return np.concatenate([self._batch(images[start : start + self.batch_size]) for start in bar])
+
+    def _batch(self, images: np.ndarray) -> np.ndarray:
+        full = np.zeros((self.batch_size, *images.shape[1:]), np.float32)
+        full[: len(images)] = images
+        self._module.forward(mx.io.DataBatch([mx.nd.array(full)]), is_train=False)
+        return self._module.get_outputs()[0].asnumpy()[: len(images)]
+
+    def _bind(self, image_shape: Tuple[int, ...]) -> None:
+        if self._bound == image_shape:
+            return
+        data_shape = (self.batch_size, *image_shape)
+        args, aux = self._fitting_parameters(data_shape)
+        self._module = mx.mod.Module(self._symbol, ("data",), label_names=None, context=self.contexts)
+        self._module.bind([("data", data_shape)], for_training=False)
+        self._module.set_params(args, aux)
+        self._bound = image_shape
+
+    def _fitting_parameters(self, data_shape: Tuple[int, ...]) -> Tuple[Dict, Dict]:
+        """Return the parameters that the output needs; LatseError if one is missing or misshapen."""
+        try:
+            arg_shapes, _, aux_shapes = self._symbol.infer_shape(data=data_shape)
+        except mx.base.MXNetError as error:
+            raise LatseError(f"{self._path}: its network does not take images of {data_shape[1:]}") from error
+        arg_shapes = dict(zip(self._symbol.list_arguments(), arg_shapes))
+        if arg_shapes.pop("data", None) is None:
+            raise LatseError(f"{self._path}: its network has no input named 'data'")
+        aux_shapes = dict(zip(self._symbol.list_auxiliary_states(), aux_shapes))
+        return self._fitting(self._args, arg_shapes), self._fitting(self._aux, aux_shapes)
+
+    def _fitting(
+        self, arrays: checkpoint.Parameters, shapes: Dict[str, Tuple[int, ...]]
+    ) -> checkpoint.Parameters:
+        for name, shape in shapes.items():
+            if name not in arrays:
+                raise LatseError(f"{self._path} lacks the parameter {name!r}")
+            if arrays[name].shape != shape:
+                raise LatseError(
+                    f"{self._path}: {name!r} has shape {arrays[name].shape}, the symbol needs {shape}"
+                )
+        return {name: arrays[name] for name in shapes}

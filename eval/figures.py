@@ -1,0 +1,180 @@
+"""Pictures: the paper's Figure 1, generated faces alone, and the curves of a training run.
+
+They are drawn on canvases of their own, without pyplot, so that no display and no global state is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Tuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from latse.errors import LatseError
+from latse.eval.verification import distinct_images
+from latse.files import replacing
+
+PANELS = (
+    ("discrimination loss", ("dloss",)),
+    ("generation loss", ("l1", "ssim")),
+    ("kept by the filter", ("kept",)),
+    ("learning rate", ("lr",)),
+)
+
+
+def one_image_per_person(images: np.ndarray, issame: np.ndarray, people: int = 10) -> np.ndarray:
+    """Find images of different people in pairs, which do not say who is who.
+
+    Byte-identical images show one person, and so do the two of a same pair; what is connected in this way is
+    taken for a person. Where no same pair links two images of somebody, he or she can come up twice.
+
+    Parameters
+    ----------
+    images
+        uint8 (2n, 3, H, W); images 2i and 2i + 1 are pair i.
+    issame
+        bool (n,).
+    people
+        How many at most.
+
+    Returns
+    -------
+    ndarray
+        int64 (up to `people`,), the position of each person's first image, ascending.
+    """
+    first, inverse = distinct_images(images)
+    left, right = inverse[0::2][issame], inverse[1::2][issame]
+    links = coo_matrix((np.ones(len(left)), (left, right)), shape=(len(first), len(first)))
+    _, person = connected_components(links, directed=False)
+    return np.sort(first[np.unique(person, return_index=True)[1]])[:people]
+
+
+def faces(path: str | os.PathLike, images: np.ndarray, generated: np.ndarray) -> None:
+    """Draw Figure 1 of the paper: input, generated frontal face, absolute difference, a column per image.
+
+    Parameters
+    ----------
+    path
+        Of the PNG to write.
+    images
+        uint8 (n, 3, H, W) RGB.
+    generated
+        float (n, 3, H, W) in -1..1, the decoder's faces for `images`.
+    """
+    generated = to_pixels(generated)
+    difference = np.abs(images.astype(np.int16) - generated).astype(np.uint8)
+    rows = {"input": images, "generated": generated, "difference": difference}
+    figure, axes = _canvas(len(rows), len(images), (1.1 * len(images) + 1.2, 3.5))
+    for row, (title, pictures) in zip(axes, rows.items()):
+        row[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=12, labelpad=8)
+        for cell, picture in zip(row, pictures):
+            _show(cell, picture)
+    _save(figure, path)
+
+
+def generated_faces(path: str | os.PathLike, generated: np.ndarray, columns: int = 10) -> None:
+    """Draw generated faces, float (n, 3, H, W) in -1..1, in rows of `columns`, and no photograph."""
+    columns = min(columns, len(generated))
+    count = math.ceil(len(generated) / columns)
+    figure, axes = _canvas(count, columns, (1.1 * columns, 1.1 * count))
+    for cell, picture in zip(axes.flat, to_pixels(generated)):
+        _show(cell, picture)
+    for cell in axes.flat[len(generated) :]:
+        cell.set_axis_off()
+    _save(figure, path)
+
+
+def to_pixels(generated: np.ndarray) -> np.ndarray:
+    """Map float -1..1 to uint8 0..255, values outside clipped."""
+    return np.clip(np.rint((generated + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def training_curves(path: str | os.PathLike, metrics: Mapping[str, str | os.PathLike]) -> None:
+    """Plot losses, kept fraction and learning rate of runs against the iteration.
+
+    Parameters
+    ----------
+    path
+        Of the PNG to write.
+    metrics
+        Title of a run -> its `metrics.jsonl`: a JSON object per line with `iteration` and any of `dloss`,
+        `l1`, `ssim`, `kept`, `lr`. What a run does not have is left out.
+
+    Raises
+    ------
+    LatseError
+        If a file is missing, empty or damaged.
+    """
+    runs = {title: read_metrics(name) for title, name in metrics.items()}
+    figure = _figure((10, 6))
+    for cell, (title, keys) in zip(figure.subplots(2, 2).flat, PANELS):
+        for run, records in runs.items():
+            for key in keys:
+                _curve(cell, records, key, run if len(keys) == 1 else f"{run}: {key}")
+        cell.set(title=title, xlabel="iteration")
+        cell.grid(alpha=0.3)
+        if cell.lines:
+            cell.legend(frameon=False)
+    _save(figure, path)
+
+
+def read_metrics(path: str | os.PathLike) -> List[Dict[str, Any]]:
+    """Read a `metrics.jsonl`; LatseError if it is missing, empty or has a line that is no such record."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LatseError(
+            f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is no text'}"
+        ) from error
+    records = [_record(path, number, line) for number, line in enumerate(lines, start=1)]
+    if not records:
+        raise LatseError(f"{path} holds no record")
+    return records
+
+
+def _record(path: str | os.PathLike, number: int, line: str) -> Dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise LatseError(f"{path}, line {number} is no JSON") from error
+    if not isinstance(record, dict) or "iteration" not in record:
+        raise LatseError(f"{path}, line {number} has no iteration")
+    return record
+
+
+def _curve(cell: Axes, records: List[Dict[str, Any]], key: str, title: str) -> None:
+    points = [(record["iteration"], record[key]) for record in records if record.get(key) is not None]
+    if points:
+        cell.plot(*zip(*points), label=title, linewidth=1.2)
+
+
+def _figure(size: Tuple[float, float]) -> Figure:
+    figure = Figure(figsize=size, dpi=120, constrained_layout=True)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _canvas(rows: int, columns: int, size: Tuple[float, float]) -> Tuple[Figure, np.ndarray]:
+    figure = _figure(size)
+    figure.set_constrained_layout_pads(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _show(cell: Axes, picture: np.ndarray) -> None:
+    cell.imshow(picture.transpose(1, 2, 0), interpolation="nearest")
+    cell.set(xticks=[], yticks=[])
+    for spine in cell.spines.values():
+        spine.set_visible(False)
+
+
+def _save(figure: Figure, path: str | os.PathLike) -> None:
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")

@@ -1,0 +1,90 @@
+"""What faces can be told apart by without a trained network: references for a fair look at a result.
+
+All work on the grey image less its own mean (so that raw pixels, once L2-normalised, are compared by
+normalised cross-correlation). Their settings are fixed here; none was chosen by looking at the people under
+test.
+"""
+
+from __future__ import annotations
+
+from typing import Dict, Tuple
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.pipeline import make_pipeline
+from tqdm import tqdm
+
+from latse.data.records import Shard
+from latse.errors import LatseError
+from latse.eval.verification import Feature
+
+COMPONENTS = 100
+TRAINING_IMAGES = 2000
+GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+
+
+def raw_pixels(images: np.ndarray) -> np.ndarray:
+    """Grey pixels less the image's mean, float32 (n, H·W) in -1..1 from uint8 (n, 3, H, W) RGB."""
+    grey = np.tensordot(images.astype(np.float32) / 255, GREY, axes=(1, 0)).reshape(len(images), -1)
+    return grey - grey.mean(axis=1, keepdims=True)
+
+
+def whitened_pca(images: np.ndarray, label: np.ndarray) -> Feature:
+    """Fit the first 100 principal components of `images`, each scaled to unit variance ('whitened').
+
+    Parameters
+    ----------
+    images
+        uint8 (n, 3, H, W), of the training people.
+    label
+        int (n,); not looked at, PCA needs no supervision.
+    """
+    pixels = raw_pixels(images)
+    pca = _pca(pixels, whiten=True).fit(pixels)
+    return lambda probes: pca.transform(raw_pixels(probes))
+
+
+def fisherfaces(images: np.ndarray, label: np.ndarray) -> Feature:
+    """Fit Fisher's linear discriminants of the first 100 principal components.
+
+    Source: Belhumeur, Hespanha, Kriegman 1997, Eigenfaces vs. Fisherfaces.
+
+    Parameters
+    ----------
+    images
+        uint8 (n, 3, H, W), of the training people.
+    label
+        int (n,), who is who; at least two people, one of them with two images.
+    """
+    pixels = raw_pixels(images)
+    fisher = make_pipeline(_pca(pixels), LinearDiscriminantAnalysis()).fit(pixels, label)
+    return lambda probes: fisher.transform(raw_pixels(probes))
+
+
+def fitted_references(folder: str) -> Dict[str, Feature]:
+    """Fit whitened PCA and fisherfaces to the people of a shard.
+
+    Raises
+    ------
+    LatseError
+        If the shard is unreadable or has fewer than two people, or no person with two images.
+    """
+    images, label = training_images(folder)
+    if len(np.unique(label)) < 2 or len(np.unique(label)) == len(label):
+        raise LatseError(f"{folder}: fisherfaces need two people or more, and two images of one of them")
+    return {"whitened_pca": whitened_pca(images, label), "fisherfaces": fisherfaces(images, label)}
+
+
+def training_images(folder: str) -> Tuple[np.ndarray, np.ndarray]:
+    """Images, uint8 (n, 3, H, W), and labels, int64 (n,), of a shard's first people, at most 2,000 images."""
+    shard = Shard(folder)
+    positions = np.argsort(shard.labels, kind="stable")[:TRAINING_IMAGES]
+    bar = tqdm(positions, desc=f"reading {folder}", unit="image", leave=False, disable=None)
+    images = np.stack([shard.read(int(position))[0].transpose(2, 0, 1) for position in bar])
+    return images, shard.labels[positions]
+
+
+def _pca(pixels: np.ndarray, whiten: bool = False) -> PCA:
+    # Centring takes one dimension away; a whitened component without variance would be noise divided by zero.
+    return PCA(min(COMPONENTS, min(pixels.shape) - 1), whiten=whiten, svd_solver="full")
