@@ -25,9 +25,10 @@ from latse.files import replacing
 PANELS = (
     ("discrimination loss", ("dloss",)),
     ("generation loss", ("l1", "ssim")),
-    ("kept by the filter", ("kept",)),
+    ("fraction kept by the filter", ("kept",)),
     ("learning rate", ("lr",)),
 )
+LINE_STYLES = ("-", "--")
 
 
 def one_image_per_person(images: np.ndarray, issame: np.ndarray, people: int = 10) -> np.ndarray:
@@ -116,9 +117,10 @@ def training_curves(path: str | os.PathLike, metrics: Mapping[str, str | os.Path
     runs = {title: read_metrics(name) for title, name in metrics.items()}
     figure = _figure((10, 6))
     for cell, (title, keys) in zip(figure.subplots(2, 2).flat, PANELS):
-        for run, records in runs.items():
-            for key in keys:
-                _curve(cell, records, key, run if len(keys) == 1 else f"{run}: {key}")
+        for colour, (run, records) in enumerate(runs.items()):
+            for style, key in zip(LINE_STYLES, keys):
+                label = run if len(keys) == 1 else f"{run}: {key}"
+                _curve(cell, records, key, label=label, color=f"C{colour}", linestyle=style)
         cell.set(title=title, xlabel="iteration")
         cell.grid(alpha=0.3)
         if cell.lines:
@@ -150,10 +152,10 @@ def _record(path: str | os.PathLike, number: int, line: str) -> Dict[str, Any]:
     return record
 
 
-def _curve(cell: Axes, records: List[Dict[str, Any]], key: str, title: str) -> None:
+def _curve(cell: Axes, records: List[Dict[str, Any]], key: str, **look: str) -> None:
     points = [(record["iteration"], record[key]) for record in records if record.get(key) is not None]
     if points:
-        cell.plot(*zip(*points), label=title, linewidth=1.2)
+        cell.plot(*zip(*points), linewidth=1.2, **look)
 
 
 def _figure(size: Tuple[float, float]) -> Figure:
