@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Dict, Mapping, Sequence, Tuple
 
 import mxnet as mx
+
 from latse.errors import LatseError
 from latse.files import replacing
 

@@ -1,6 +1,7 @@
 import mxnet as mx
 import numpy as np
 import pytest
+
 from latse import checkpoint
 from latse.errors import LatseError
 
