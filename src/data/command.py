@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 from latse.data import orl
 
@@ -46,17 +47,15 @@ def run(args: argparse.Namespace) -> None:
 def parse_people(text: str) -> list[int]:
     """Numbers of a list such as `31-40` or `1,4,7-9`, ascending.
 
-    Raises argparse.ArgumentTypeError (a ValueError to argparse) if it is none.
+    Raises argparse.ArgumentTypeError if it is none.
     """
     people: list[int] = []
     for part in text.split(","):
-        first, _, last = part.partition("-")
-        try:
-            people.extend(range(int(first), int(last or first) + 1))
-        except ValueError:
-            raise argparse.ArgumentTypeError(
-                f"{part!r} is neither a number nor a range such as 7-9"
-            ) from None
+        found = re.fullmatch(r"\s*(\d{1,3})(?:-(\d{1,3}))?\s*", part)
+        if found is None:
+            raise argparse.ArgumentTypeError(f"{part!r} is neither a number nor a range such as 7-9")
+        first, last = found.groups()
+        people.extend(range(int(first), int(last or first) + 1))
     return sorted(people)
 
 

@@ -121,6 +121,12 @@ def _reconstruct(*_: Any) -> _Array:
     return _Array()
 
 
+def _frombuffer(data: bytes, dtype: _Dtype, shape: tuple, order: str) -> _Array:
+    array = _Array()
+    array.__setstate__((1, shape, dtype, order == "F", data))
+    return array
+
+
 def _scalar(dtype: _Dtype, data: bytes | str) -> Any:
     return np.frombuffer(_as_latin1(data), dtype.name)[0].item()
 
@@ -129,7 +135,7 @@ def _as_latin1(data: bytes | str = b"", encoding: str | bytes = "latin1") -> byt
     """Bytes as protocol 2 stores them: text that Python 3 encodes again on loading."""
     if encoding not in ("latin1", "latin-1", b"latin1", b"latin-1"):
         raise pickle.UnpicklingError(f"the encoding {encoding!r} is refused")
-    if not isinstance(data, (str, bytes)):
+    if not isinstance(data, (str, bytes, bytearray)):
         raise pickle.UnpicklingError(f"bytes made of a {type(data).__name__} are refused")
     return data.encode("latin1") if isinstance(data, str) else data
 
@@ -142,6 +148,7 @@ _ALLOWED = {
     ("numpy", "ndarray"): _Array,
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy.core.numeric", "_frombuffer"): _frombuffer,
 }
 
 

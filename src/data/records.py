@@ -148,7 +148,7 @@ def staged(folder: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary folder inside `folder`; on success its files replace those of the same names.
 
     All the older files go before the first new one comes, so that a kill at any moment leaves whole files
-    of one set, never a mixture. On failure the older files stay as they were.
+    of one set, never a mixture. A failure before that leaves the older files as they were.
 
     Raises LatseError if the folder cannot be written.
     """
