@@ -1,0 +1,299 @@
+import json
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from latse import memonger
+from latse.errors import LatseError
+
+CPU = mx.cpu()
+
+
+def convolution(x, channels, name):
+    return mx.sym.Convolution(x, num_filter=channels, kernel=(3, 3), pad=(1, 1), no_bias=True, name=name)
+
+
+def residual_unit(x, channels, name):
+    y = mx.sym.BatchNorm(x, fix_gamma=False, name=f"{name}_bn1")
+    y = convolution(y, channels, f"{name}_conv1")
+    y = mx.sym.BatchNorm(y, fix_gamma=False, name=f"{name}_bn2")
+    y = mx.sym.LeakyReLU(y, act_type="prelu", name=f"{name}_relu")
+    y = convolution(y, channels, f"{name}_conv2")
+    return x + mx.sym.BatchNorm(y, fix_gamma=False, name=f"{name}_bn3")
+
+
+def trunk(x, units, channels, name):
+    x = convolution(x, channels, f"{name}_stem")
+    for number in range(units):
+        x = residual_unit(x, channels, f"{name}_unit{number}")
+    return x
+
+
+def classifier(units, channels, dropout=0.0, inner_dropout=0.0):
+    """A deep narrow residual network; dropout of the inner kind stands where a plan would like to mirror."""
+    x = trunk(mx.sym.var("data"), units // 2, channels, "first")
+    x = mx.sym.Dropout(x, p=inner_dropout, name="inner_drop")
+    x = trunk(x, units - units // 2, channels, "second")
+    x = mx.sym.Dropout(mx.sym.BatchNorm(x, fix_gamma=False, name="bn"), p=dropout, name="drop")
+    x = mx.sym.FullyConnected(x, num_hidden=10, name="fc")
+    return mx.sym.SoftmaxOutput(x, name="softmax")
+
+
+def shallow():
+    x = mx.sym.FullyConnected(mx.sym.var("data"), num_hidden=4, name="fc")
+    return mx.sym.SoftmaxOutput(x, name="softmax")
+
+
+def classifier_shapes(batch, side):
+    return {"data": (batch, 3, side, side), "softmax_label": (batch,)}
+
+
+def two_losses():
+    """Two images, two losses, a shared embedding, up-sampling, a frozen judge: like the student's graph."""
+    image, target = mx.sym.var("image"), mx.sym.var("target")
+    x = mx.sym.Pooling(trunk(image, 4, 8, "encoder"), kernel=(2, 2), stride=(2, 2), pool_type="avg")
+    embedding = mx.sym.FullyConnected(x, num_hidden=8, name="embedding")
+    judge = mx.sym.FullyConnected(trunk(image, 4, 8, "judge"), num_hidden=1, name="judge_fc")
+    keep = mx.sym.BlockGrad(judge > 0)
+    refused = mx.sym.BlockGrad(mx.sym.broadcast_mul(embedding, 1 - keep))
+    gated = mx.sym.broadcast_mul(embedding, keep) + refused
+    scores = mx.sym.FullyConnected(gated, num_hidden=5, name="classes")
+    y = mx.sym.reshape(mx.sym.FullyConnected(embedding, num_hidden=8 * 64, name="dense"), (-1, 8, 8, 8))
+    y = residual_unit(y, 8, "wide0")
+    y = mx.sym.Deconvolution(y, num_filter=8, kernel=(2, 2), stride=(2, 2), name="up")
+    for number in range(1, 5):
+        y = residual_unit(y, 8, f"wide{number}")
+    image_loss = mx.sym.mean(mx.sym.abs(mx.sym.mean(y, axis=1) - target))
+    return mx.sym.Group(
+        [
+            mx.sym.SoftmaxOutput(scores, mx.sym.var("label"), name="softmax"),
+            mx.sym.MakeLoss(image_loss, name="image_loss"),
+            mx.sym.BlockGrad(embedding, name="embedding_out"),
+        ]
+    )
+
+
+TWO_LOSSES = {"image": (4, 3, 16, 16), "target": (4, 16, 16), "label": (4,)}
+
+
+def judge_parameters(symbol):
+    return [name for name in symbol.list_arguments() if name.startswith("judge")]
+
+
+def marked(symbol):
+    return {
+        node["name"]: node["op"]
+        for node in json.loads(symbol.tojson())["nodes"]
+        if node.get("attrs", {}).get("__force_mirroring__") == "True"
+    }
+
+
+def one_step(symbol, shapes, fixed=(), seed=5):
+    """Outputs, gradients and moving statistics after one forward and backward pass from seeded values."""
+    requests = {name: "null" if name in {*shapes, *fixed} else "write" for name in symbol.list_arguments()}
+    executor = symbol.simple_bind(CPU, requests, dict.fromkeys(shapes, "float32"), **shapes)
+    random = np.random.RandomState(3)
+    for name, array in sorted(executor.arg_dict.items()):
+        values = random.randint(0, 5, array.shape) if "label" in name else random.normal(0, 0.3, array.shape)
+        array[:] = values + (1 if name.endswith("gamma") else 0)
+    for name, array in executor.aux_dict.items():
+        array[:] = 1 if name.endswith("var") else 0
+    mx.random.seed(seed)
+    executor.forward(is_train=True)
+    outputs = [output.asnumpy() for output in executor.outputs]
+    executor.backward()
+    gradients = {name: array.asnumpy() for name, array in executor.grad_dict.items() if array is not None}
+    return outputs, gradients, {name: array.asnumpy() for name, array in executor.aux_dict.items()}
+
+
+def assert_same_step(planned, unplanned, shapes, fixed=()):
+    before, after = one_step(unplanned, shapes, fixed), one_step(planned, shapes, fixed)
+    for expected, found in zip(before[0], after[0]):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    for expected, found in zip(before[1:], after[1:]):
+        assert expected.keys() == found.keys() != set()
+        for name, values in expected.items():
+            largest = np.abs(values).max()
+            np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-5 * largest, err_msg=name)
+    return before
+
+
+@pytest.fixture(scope="module")
+def deep():
+    symbol, shapes = classifier(20, 32), classifier_shapes(8, 56)
+    return symbol, shapes, memonger.plan(symbol, shapes, CPU)
+
+
+def test_planned_memory_of_a_deep_narrow_network_falls_to_a_third(deep):
+    symbol, shapes, plan = deep
+    assert plan.after_megabytes < plan.before_megabytes / 3
+    assert plan.before_megabytes == memonger.planned_megabytes(symbol, shapes, CPU)
+    assert plan.after_megabytes == memonger.planned_megabytes(plan.symbol, shapes, CPU)
+    assert plan.stages > 2
+    assert plan.stage_bytes > 0
+
+
+def test_marking_everything_is_worse_than_the_plan(deep):
+    symbol, shapes, plan = deep
+    with mx.AttrScope(force_mirroring="True"):
+        everything = classifier(20, 32)
+    assert memonger.planned_megabytes(everything, shapes, CPU) > 2 * plan.after_megabytes
+
+
+def test_only_sums_and_dropout_are_kept_between_the_stages(deep):
+    *_, plan = deep
+    operators = [node for node in json.loads(plan.symbol.tojson())["nodes"] if node["op"] != "null"]
+    names, again = [node["name"] for node in operators], list(marked(plan.symbol))
+    first, last = names.index(again[0]), names.index(again[-1])
+    kept = {node["op"] for node in operators[first : last + 2] if node["name"] not in again}
+    assert kept == {"elemwise_add", "Dropout"}
+
+
+def test_loss_dropout_and_variables_are_never_marked(deep):
+    *_, plan = deep
+    assert not {"null", "Dropout", "SoftmaxOutput"} & set(marked(plan.symbol).values())
+
+
+def test_a_marked_batchnorm_keeps_away_from_cudnn(deep):
+    *_, plan = deep
+    norms = [node for node in json.loads(plan.symbol.tojson())["nodes"] if node["op"] == "BatchNorm"]
+    again = [node for node in norms if node["name"] in marked(plan.symbol)]
+    assert again
+    assert all(node["attrs"]["cudnn_off"] == "True" for node in again)
+
+
+def test_the_callers_symbol_is_not_altered(deep):
+    symbol, *_ = deep
+    assert not marked(symbol)
+    assert "cudnn_off" not in symbol.tojson()
+
+
+def test_planned_symbol_survives_json(deep, tmp_path):
+    _, shapes, plan = deep
+    plan.symbol.save(str(tmp_path / "planned-symbol.json"))
+    again = mx.sym.load(str(tmp_path / "planned-symbol.json"))
+    assert marked(again) == marked(plan.symbol)
+    assert memonger.planned_megabytes(again, shapes, CPU) == plan.after_megabytes
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_step_is_the_same_with_and_without_plan(dropout):
+    symbol, shapes = classifier(10, 16, dropout, inner_dropout=dropout / 2), classifier_shapes(8, 28)
+    plan = memonger.plan(symbol, shapes, CPU)
+    assert plan.after_megabytes < plan.before_megabytes
+    assert "BatchNorm" in marked(plan.symbol).values()
+    _, gradients, statistics = assert_same_step(plan.symbol, symbol, shapes)
+    assert all(np.abs(values).max() > 0 for values in gradients.values())
+    assert any(np.abs(values).max() > 0 for name, values in statistics.items() if name.endswith("mean"))
+
+
+def test_dropout_really_drops_in_the_comparison():
+    symbol, shapes = classifier(4, 8, 0.4, inner_dropout=0.2), classifier_shapes(4, 12)
+    first, second = one_step(symbol, shapes, seed=1), one_step(symbol, shapes, seed=2)
+    assert not np.allclose(first[1]["fc_weight"], second[1]["fc_weight"])
+
+
+def test_two_losses_and_a_frozen_judge():
+    symbol = two_losses()
+    fixed = judge_parameters(symbol)
+    shapes = {**TWO_LOSSES, "image": (32, 3, 16, 16), "target": (32, 16, 16), "label": (32,)}
+    plan = memonger.plan(symbol, shapes, CPU, fixed=fixed)
+    assert plan.after_megabytes < plan.before_megabytes
+    assert not [name for name in marked(plan.symbol) if name.startswith("judge")]
+    assert any(name.startswith("encoder") for name in marked(plan.symbol))
+    assert_same_step(plan.symbol, symbol, shapes, fixed)
+
+
+def test_judge_behind_blocked_gradients_is_left_alone_even_if_not_said_to_be_fixed():
+    symbol = two_losses()
+    graph = memonger._Graph(symbol, TWO_LOSSES, types=None, fixed=())
+    everything = frozenset(i for i, size in enumerate(graph.sizes) if size)
+    assert not [name for name in marked(graph.mirrored(everything)) if name.startswith("judge")]
+
+
+def test_random_and_unknown_operators_are_kept():
+    x = mx.sym.var("data") * mx.sym.var("slope_weight", shape=(1, 4))
+    x = mx.sym.LeakyReLU(x, act_type="rrelu", name="random_slopes")[0]
+    x = mx.sym.Dropout(x, name="drop")
+    x = mx.sym.LeakyReLU(x, act_type="leaky", name="fixed_slope") + mx.sym.random.normal(
+        shape=(1, 4), name="noise"
+    )
+    symbol = mx.sym.MakeLoss(mx.sym.sum(mx.sym.square(x)), name="loss")
+    graph = memonger._Graph(symbol, {"data": (1, 4)}, types=None, fixed=())
+    able = set(marked(graph.mirrored(frozenset(i for i, size in enumerate(graph.sizes) if size))))
+    assert "fixed_slope" in able
+    assert not able & {"random_slopes", "drop", "noise", "loss"}
+
+
+def test_old_marks_are_replaced():
+    with mx.AttrScope(force_mirroring="True"):
+        symbol = classifier(2, 8)
+    graph = memonger._Graph(symbol, classifier_shapes(2, 8), types=None, fixed=())
+    assert marked(symbol)
+    assert not marked(graph.mirrored(frozenset()))
+
+
+def test_no_better_plan_returns_the_symbol_itself():
+    symbol = shallow()
+    plan = memonger.plan(symbol, {"data": (2, 3), "softmax_label": (2,)}, CPU)
+    assert plan.symbol is symbol
+    assert plan.before_megabytes == plan.after_megabytes
+    assert (plan.stages, plan.stage_bytes) == (1, 0)
+
+
+def test_float16_inputs_are_half_as_large():
+    x = mx.sym.Convolution(mx.sym.var("data"), num_filter=8, kernel=(1, 1), name="conv")
+    symbol = mx.sym.MakeLoss(mx.sym.sum(mx.sym.square(x)), name="loss")
+    sizes = [
+        memonger._Graph(symbol, {"data": (2, 3, 8, 8)}, types={"data": kind}, fixed=()).total
+        for kind in ("float32", "float16")
+    ]
+    conv_and_square = 2 * 2 * 8 * 8 * 8
+    assert sizes[0] == 2 * sizes[1]
+    assert sizes[1] >= 2 * conv_and_square
+
+
+def test_subprocess_finds_the_same_plan():
+    symbol, shapes = classifier(6, 16), classifier_shapes(8, 28)
+    here = memonger.plan(symbol, shapes, CPU)
+    there = memonger.plan_in_subprocess(symbol.tojson(), shapes, CPU)
+    assert marked(there.symbol) == marked(here.symbol) != {}
+    assert there.after_megabytes == here.after_megabytes < here.before_megabytes
+
+
+@pytest.mark.parametrize(
+    ("shapes", "sentence"),
+    [
+        ({"softmax_label": (2,)}, "only that of softmax_label was given"),
+        ({"data": (2, 3), "softmax_label": (2,), "fc_weight": (5, 5)}, "operator fc.*inconsistent"),
+        ({"data": (2, 3), "lable": (2,)}, "lable"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Cannot decide")
+def test_wrong_shapes_are_one_sentence(shapes, sentence):
+    with pytest.raises(LatseError, match=sentence) as caught:
+        memonger.plan(shallow(), shapes, CPU)
+    assert "\n" not in str(caught.value)
+
+
+def test_subprocess_hands_its_error_on():
+    with pytest.raises(LatseError, match="^the shapes of the graph cannot be inferred.*lable"):
+        memonger.plan_in_subprocess(shallow().tojson(), {"data": (2, 3), "lable": (2,)}, CPU)
+
+
+def test_a_graph_too_large_for_the_device_is_infinite_and_refused(monkeypatch):
+    def no_memory(*_, **__):
+        raise RuntimeError("simple_bind error.\nMXNetError: cudaMalloc retry failed: out of memory")
+
+    symbol = classifier(2, 8)
+    monkeypatch.setattr(mx.sym.Symbol, "simple_bind", no_memory)
+    assert memonger.planned_megabytes(symbol, classifier_shapes(2, 8), CPU) == np.inf
+    with pytest.raises(LatseError, match="smaller batch"):
+        memonger.plan(symbol, classifier_shapes(2, 8), CPU)
+
+
+def test_a_killed_child_is_an_error(monkeypatch):
+    monkeypatch.setattr(memonger.sys, "executable", "/bin/false")
+    with pytest.raises(LatseError, match="ended with status 1"):
+        memonger.plan_in_subprocess(classifier(2, 8).tojson(), classifier_shapes(2, 8), CPU)
