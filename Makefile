@@ -32,7 +32,7 @@ SUITABLE := import ensurepip, sys; sys.exit(not (3, 8) <= sys.version_info[:2] <
 # $(call train,RECIPE,NAME): a finished run ends at once, an interrupted one goes on, none starts anew.
 train = .venv/bin/latse train $(1) --data $(DATA) --out $(OUT)/$(2) --seed $(SEED) $(DEVICES) --resume
 
-.PHONY: help setup data train-teacher train-student eval plan test test-gpu-stack lint clean
+.PHONY: help setup data train-teacher train-student eval test test-gpu-stack lint clean
 
 help: ## list the targets
 	@echo 'make TARGET [RECIPE=FILE DATA=FOLDER OUT=FOLDER SEED=N GPUS=0,1,... CPUS=N KVSTORE=NAME GPU=1]'
@@ -58,7 +58,7 @@ test: $(READY) ## run the tests
 	OMP_NUM_THREADS=1 .venv/bin/pytest tests --numprocesses 2 --dist loadfile
 
 test-gpu-stack: $(READY) ## prove the CUDA 11 stack without a GPU (downloads 2 GB into a temporary folder)
-	.venv/bin/pytest tests/gpu_stack
+	.venv/bin/pytest tests/gpu_stack --capture=no
 
 lint: $(READY) ## check the style
 	.venv/bin/ruff check .
@@ -77,7 +77,7 @@ $(READY): setup.py | .venv/bin/pip
 	@.venv/bin/pip uninstall -qq --yes $(OTHER_MXNET)
 	@echo 'Installing latse[$(BUILD),test] into .venv:'
 	@.venv/bin/pip install --use-pep517 --editable '.[$(BUILD),test]' \
-		| awk '/^(Collecting|Installing)/ { print "  " $$1, $$2; fflush() }'
+		| awk '/^Collecting/ { sub(/[<>=].*/, "", $$2); print "  " $$2; fflush() }'
 	@touch $@
 
 # A pyenv shim can stand on PATH and fail, so an interpreter is taken only if it runs.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import platform
 from importlib import metadata
 from pathlib import Path
 
@@ -89,6 +90,16 @@ def mxnet_build() -> str:
     import mxnet
 
     return f"mxnet {mxnet.__version__}: {states}"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide a result: latse, python, and the packages that compute."""
+    import latse
+
+    packages = ("numpy", "opencv-python", "gluoncv", "scikit-image", "scikit-learn")
+    found = {"latse": latse.__version__, "python": platform.python_version()}
+    build = GPU_BUILD if _is_gpu_build() else "mxnet"
+    return {**found, **{package: metadata.version(package) for package in (build, *packages)}}
 
 
 def _is_gpu_build() -> bool:

@@ -1,0 +1,265 @@
+"""The Makefile's promises, with fake interpreters and without installing anything."""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+TOOLS = ("bash", "awk", "sed", "rm", "touch", "mkdir", "chmod", "cat", "sh")
+
+# A python3.N that passes the real check by the real interpreter and makes a .venv whose pip only keeps a log.
+PYTHON = """#!/bin/sh
+if [ "$1" = -c ]; then exec {real} "$@"; fi
+echo "{name} $*" >> log
+mkdir -p .venv/bin
+cat > .venv/bin/pip <<'END'
+#!/bin/sh
+echo "pip $*" >> log
+echo "Collecting something>=1"
+if [ "$1" = install ]; then test ! -e broken; fi
+END
+chmod +x .venv/bin/pip
+"""
+BROKEN_SHIM = '#!/bin/sh\necho "pyenv: python3.8: command not found" >&2\nexit 127\n'
+TOO_NEW = '#!/bin/sh\nexec {real} -c "import sys; sys.version_info = (3, 12, 0); $2"\n'
+
+
+class Checkout:
+    """The Makefile alone in a folder, and a PATH of its own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.path = folder / "bin"
+        self.path.mkdir()
+        for tool in TOOLS:
+            (self.path / tool).symlink_to(shutil.which(tool))
+        for name in ("Makefile", "setup.py"):
+            shutil.copy(REPOSITORY / name, folder)
+
+    def script(self, name, text):
+        file = self.path / name
+        file.write_text(text)
+        file.chmod(file.stat().st_mode | stat.S_IXUSR)
+
+    def python(self, name):
+        self.script(name, PYTHON.format(real=sys.executable, name=name))
+
+    def make(self, *arguments):
+        return subprocess.run(
+            [shutil.which("make"), *arguments],
+            cwd=self.folder,
+            env={"PATH": str(self.path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def log(self):
+        """What python and pip were asked since the last call."""
+        file = self.folder / "log"
+        lines = file.read_text().splitlines() if file.exists() else []
+        file.unlink(missing_ok=True)
+        return lines
+
+    def change_setup(self):
+        """Make setup.py newer than the stamp, by more than a tick of the file system's clock."""
+        for stamp in self.folder.glob(".venv/ready-*"):
+            os.utime(stamp, (0, 0))
+
+    def ready(self):
+        return sorted(path.name for path in self.folder.glob(".venv/ready-*"))
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    return Checkout(tmp_path)
+
+
+@pytest.fixture
+def installed(checkout):
+    """A checkout after `make setup`."""
+    checkout.python("python3.11")
+    assert checkout.make("setup").returncode == 0
+    checkout.log()
+    return checkout
+
+
+def install(build):
+    return f"pip install --use-pep517 --editable .[{build},test]"
+
+
+def test_no_suitable_python_is_one_sentence(checkout):
+    checkout.script("python3.8", BROKEN_SHIM)
+    checkout.script("python3", TOO_NEW.format(real=sys.executable))
+    result = checkout.make("setup")
+    assert result.returncode != 0
+    said, of_make = result.stderr.splitlines()
+    assert said.startswith("latse needs Python 3.8, 3.9, 3.10 or 3.11")
+    assert of_make.startswith("make: *** ")
+    assert result.stdout == ""
+    assert not (checkout.folder / ".venv").exists()
+
+
+def test_a_broken_shim_is_passed_over(checkout):
+    checkout.script("python3.8", BROKEN_SHIM)
+    checkout.python("python3.10")
+    checkout.python("python3.11")
+    result = checkout.make("setup")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert checkout.log()[0] == "python3.10 -m venv --clear .venv"
+
+
+def test_plain_python3_will_do(checkout):
+    checkout.python("python3")
+    assert checkout.make("setup").returncode == 0
+    assert checkout.log()[0] == "python3 -m venv --clear .venv"
+
+
+def test_setup_runs_once_and_again_when_setup_py_changes(checkout):
+    checkout.python("python3.9")
+    first = checkout.make("setup")
+    assert "something" in first.stdout
+    assert checkout.log()[1:] == ["pip uninstall -qq --yes mxnet-cu112", install("cpu")]
+    assert checkout.make("setup").returncode == 0
+    assert checkout.log() == []
+    checkout.change_setup()
+    assert checkout.make("setup").returncode == 0
+    assert checkout.log() == ["pip uninstall -qq --yes mxnet-cu112", install("cpu")]
+
+
+def test_a_failed_install_does_not_look_finished(checkout):
+    checkout.python("python3.11")
+    (checkout.folder / "broken").touch()
+    assert checkout.make("setup").returncode != 0
+    assert checkout.ready() == []
+    (checkout.folder / "broken").unlink()
+    assert checkout.make("setup").returncode == 0
+    assert checkout.ready() == ["ready-cpu"]
+
+
+def test_a_failed_reinstall_does_not_look_finished(installed):
+    installed.change_setup()
+    (installed.folder / "broken").touch()
+    assert installed.make("setup").returncode != 0
+    assert installed.ready() == []
+
+
+def test_gpu_1_replaces_the_cpu_build_and_stays_until_gpu_0(installed):
+    assert installed.make("setup", "GPU=1").returncode == 0
+    assert installed.log() == ["pip uninstall -qq --yes mxnet", install("gpu")]
+    assert installed.ready() == ["ready-gpu"]
+    assert installed.make("setup").returncode == 0
+    assert installed.log() == []
+    assert installed.make("setup", "GPU=0").returncode == 0
+    assert installed.log() == ["pip uninstall -qq --yes mxnet-cu112", install("cpu")]
+    assert installed.ready() == ["ready-cpu"]
+
+
+def test_asking_for_gpus_asks_for_the_gpu_build(installed):
+    assert install("gpu") in installed.make("-n", "train-teacher", "GPUS=0,1").stdout.replace("'", "")
+
+
+def commands(checkout, *arguments):
+    """The `latse` command lines that make would run, as lists of words."""
+    result = checkout.make("-n", *arguments)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.replace("\\\n", " ").splitlines()
+    return [line.split()[1:] for line in lines if line.startswith(".venv/bin/latse ")]
+
+
+def with_orl(checkout):
+    folder = checkout.folder / "data/orl"
+    folder.mkdir(parents=True)
+    for name in ("train.rec", "train.idx", "property", "orl.bin"):
+        (folder / name).touch()
+    return checkout
+
+
+TRAIN_TEACHER = "train recipes/orl_teacher.yaml --data data/orl --out out/orl/teacher --seed 0 --resume"
+TRAIN_STUDENT = (
+    "train recipes/orl_student.yaml --data data/orl --out out/orl/student --seed 0 --resume"
+    " --teacher out/orl/teacher/model,0"
+)
+JUDGE = (
+    "eval --model out/orl/student/model,0 --teacher out/orl/teacher/model,0"
+    " --untrained out/orl/student/untrained,0 --pairs data/orl/*.bin --train-data data/orl"
+    " --json out/orl/student/verification.json --figure out/orl/student/faces.png"
+)
+
+
+def test_a_fresh_clone_makes_data_teacher_student_and_judgement(checkout):
+    checkout.python("python3.11")
+    result = checkout.make("-n", "train-student")
+    assert (
+        result.stdout.index("-m venv")
+        < result.stdout.index("pip install")
+        < result.stdout.index("latse data")
+    )
+    data, *_, teacher, student, judge = commands(checkout, "train-student")
+    assert " ".join(data) == "data fetch-orl --out data/orl"
+    assert [" ".join(words) for words in (teacher, student, judge)] == [TRAIN_TEACHER, TRAIN_STUDENT, JUDGE]
+
+
+def test_data_that_is_there_is_not_made_again(installed):
+    assert commands(with_orl(installed), "train-teacher") == [TRAIN_TEACHER.split()]
+
+
+def test_orl_is_not_put_into_a_folder_of_the_user(installed):
+    teacher, student, judge = commands(installed, "train-student", "DATA=faces")
+    assert teacher[teacher.index("--data") + 1] == student[student.index("--data") + 1] == "faces"
+    assert judge[judge.index("--pairs") + 1] == "faces/*.bin"
+
+
+def test_another_seed_elsewhere_has_its_own_teacher(installed):
+    teacher, student, judge = commands(with_orl(installed), "train-student", "SEED=7", "OUT=there")
+    assert teacher[teacher.index("--out") + 1] == "there/teacher"
+    assert student[student.index("--out") + 1] == "there/student"
+    assert student[student.index("--teacher") + 1] == "there/teacher/model,0"
+    assert teacher[teacher.index("--seed") + 1] == student[student.index("--seed") + 1] == "7"
+    assert "there/student/model,0" in judge
+
+
+def test_recipe_is_of_the_target_being_made(installed):
+    with_orl(installed)
+    (teacher,) = commands(installed, "train-teacher", "RECIPE=mine.yaml")
+    assert teacher[1] == "mine.yaml"
+    teacher, student, _ = commands(installed, "train-student", "RECIPE=mine.yaml")
+    assert (teacher[1], student[1]) == ("recipes/orl_teacher.yaml", "mine.yaml")
+    teacher, student, _ = commands(installed, "train-student", "TEACHER_RECIPE=its.yaml")
+    assert (teacher[1], student[1]) == ("its.yaml", "recipes/orl_student.yaml")
+
+
+@pytest.mark.parametrize(
+    ("variable", "option"),
+    [("GPUS=0,1", ["--gpus", "0,1"]), ("CPUS=2", ["--cpus", "2"]), ("KVSTORE=nccl", ["--kvstore", "nccl"])],
+)
+def test_devices_reach_every_training(installed, variable, option):
+    for words in commands(with_orl(installed), "train-student", "GPU=0", variable)[:2]:
+        position = words.index(option[0])
+        assert words[position : position + 2] == option
+
+
+def test_help_names_every_target(checkout):
+    text = (REPOSITORY / "Makefile").read_text()
+    targets = text.split(".PHONY:", 1)[1].split("\n", 1)[0].split()
+    listed = [line.split(":")[0].strip() for line in checkout.make("help").stdout.splitlines()[1:]]
+    assert sorted(listed) == sorted(targets)
+
+
+def test_the_default_tests_leave_the_gpu_stack_out(installed):
+    assert "pytest tests " in installed.make("-n", "test").stdout
+    others = [f"--ignore={REPOSITORY / 'tests' / room}" for room in ("symbols", "latse", "eval")]
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", REPOSITORY / "tests", *others],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+    )
+    assert result.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, result.stdout
