@@ -46,7 +46,8 @@ _REPEATABLE = re.compile(
     | _copy | add_n | batch_dot | clip | dot | expand_dims | one_hot | pick | repeat | slice | slice_axis
     | slice_like | smooth_l1 | squeeze | stack | take | tile | transpose | where
     | softmax | log_softmax | relu | sigmoid | tanh | abs | sign | sqrt | rsqrt | square | reciprocal
-    | negative | exp | expm1 | log | log1p | erf | sin | cos | arccos | max | mean | min | norm | prod | sum
+    | negative | exp | expm1 | log | log1p | erf | sin | cos | arccos | arctan | floor | ceil
+    | max | mean | min | norm | prod | sum
     | (elemwise_|broadcast_|_|_r)(add|sub|plus|minus|mul|div|power|maximum|minimum|hypot)(_scalar)?
     | (broadcast_|_)(equal|not_equal|greater|greater_equal|lesser|lesser_equal)(_scalar)?
     | broadcast_(to|like|axis)""",
@@ -54,7 +55,9 @@ _REPEATABLE = re.compile(
 )
 
 # Operators through which no gradient flows: what only they read is not kept for the backward pass.
-_NO_GRADIENT = frozenset({"BlockGrad", "zeros_like", "ones_like", "argmax", "one_hot", "sign"})
+_NO_GRADIENT = frozenset(
+    {"BlockGrad", "zeros_like", "ones_like", "argmax", "one_hot", "sign", "floor", "ceil"}
+)
 
 
 @dataclass(frozen=True)

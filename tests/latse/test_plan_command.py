@@ -1,0 +1,88 @@
+import json
+import re
+
+import mxnet as mx
+import pytest
+
+from latse import memonger
+from latse.cli import main
+
+CPU = mx.cpu()
+SHAPES = {"data": (4, 3, 112, 112), "softmax_label": (4,)}
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "narrow.yaml"
+    path.write_text("encoder:\n  name: resnet_tiny\ntrain:\n  batch_size: 8\n")
+    return path
+
+
+def plan(recipe, *arguments):
+    return main(["plan", str(recipe), *map(str, arguments)])
+
+
+def test_writes_the_planned_graph_and_says_what_the_executor_says(recipe, tmp_path, capsys):
+    out, figures = tmp_path / "new" / "narrow-symbol.json", tmp_path / "plan.json"
+    assert plan(recipe, "--classes", 7, "--batch-size", 4, "--out", out, "--json", figures) == 0
+    before, after = map(
+        float, re.search(r"(\d+) MiB before, (\d+) MiB after", capsys.readouterr().out).groups()
+    )
+    planned = mx.sym.load(str(out))
+    assert memonger.planned_megabytes(planned, SHAPES, CPU) == after < before
+    written = json.loads(figures.read_text())
+    assert (written["before_megabytes"], written["after_megabytes"]) == (before, after)
+    assert (written["classes"], written["recipe"], written["devices"]) == (7, "narrow", 1)
+    assert written["settings"]["train"]["batch_size"] == 4
+    assert "mxnet" in written["versions"]
+
+
+def test_two_devices_share_the_batch(recipe, tmp_path, capsys):
+    for number, arguments in enumerate([("--batch-size", 4), ("--batch-size", 8, "--cpus", 2)]):
+        assert plan(recipe, "--classes", 7, *arguments, "--out", tmp_path / f"{number}-symbol.json") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("planned memory")]
+    assert lines[0] == lines[1]
+    assert "batch 4" in lines[0]
+
+
+def test_out_has_a_default(recipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert plan(recipe, "--classes", 3, "--batch-size", 2) == 0
+    assert "out/plan/narrow-symbol.json" in capsys.readouterr().out
+    assert (tmp_path / "out" / "plan" / "narrow-symbol.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--data", "nowhere"), "nowhere"),
+        (("--classes", 1), "at least 2"),
+        (("--classes", 7, "--batch-size", 0), "train.batch_size"),
+        (("--classes", 7, "--batch-size", 3, "--cpus", 2), "cannot be split over 2 devices"),
+        (("--classes", 7, "--set", "train.colour=red"), "unknown key"),
+        (("--classes", 7, "--batch-size", 2, "--out", "/dev/null/x-symbol.json"), "cannot write"),
+    ],
+)
+def test_bad_input_is_one_sentence(recipe, arguments, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert plan(recipe, *arguments) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("latse: ")
+    assert sentence in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", [(), ("--classes", "7", "--data", "folder")])
+def test_needs_either_data_or_classes(recipe, arguments):
+    with pytest.raises(SystemExit) as caught:
+        plan(recipe, *arguments)
+    assert caught.value.code == 2
+
+
+def test_a_graph_that_no_plan_helps_is_said_so(recipe, tmp_path, monkeypatch, capsys):
+    unplanned = mx.sym.MakeLoss(mx.sym.FullyConnected(mx.sym.var("data"), num_hidden=2, name="fc"))
+    monkeypatch.setattr("latse.train.graph.build", lambda *_: (unplanned, {"data": (2, 3)}))
+    out = tmp_path / "narrow-symbol.json"
+    assert plan(recipe, "--classes", 7, "--out", out) == 0
+    assert "no plan needs less" in capsys.readouterr().out
+    assert mx.sym.load(str(out)).tojson() == unplanned.tojson()
