@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
-import platform
 from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import mxnet as mx
-import numpy as np
-import sklearn
 
-import latse
-from latse import checkpoint
+from latse import checkpoint, devices
 from latse.data.pairs import Pairs, read_pairs
 from latse.errors import LatseError
 from latse.eval import figures
-from latse.eval.embedding import Network, devices
+from latse.eval.embedding import Network
 from latse.eval.references import fitted_references, raw_pixels
 from latse.eval.table import verification_table
 from latse.eval.verification import Feature, verify
-from latse.files import make_folder, write_json
+from latse.files import make_folder, read_json, write_json
+from latse.runtime import versions
 
 TITLES = {
     "raw_pixels": "raw pixels",
@@ -71,9 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument(
         "--curves", metavar="FILE.png", help="plot the metrics.jsonl beside the model and beside the teacher"
     )
-    parser.add_argument(
-        "--gpus", default="", metavar="LIST", help="GPUs to use, as in 0,1 (default: the CPU)"
-    )
+    devices.add_device_arguments(parser)
     parser.add_argument(
         "--batch-size", type=int, default=32, metavar="N", help="images per batch (default: 32)"
     )
@@ -89,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
     """
     for path in filter(None, (args.json, args.figure, args.generated, args.curves)):
         make_folder(Path(path).parent)  # an unwritable place is better known before the work than after it
-    contexts = devices(args.gpus)
+    contexts = devices.contexts(args)
     network = functools.partial(_network, contexts=contexts, batch_size=args.batch_size)
     sets = _read_sets(args.pairs)
     model, references = network(args.model), _references(args, network)
@@ -147,33 +141,12 @@ def _read_sets(paths: List[str]) -> Dict[str, Pairs]:
 
 def _origin(model: str, contexts: List[mx.Context]) -> Dict[str, Any]:
     """Say where the figures come from: the recipe and seed of the model, this machine, these versions."""
-    run_record = _run_record(_folder(model) / "run.json")
-    versions = {
-        "latse": latse.__version__,
-        "python": platform.python_version(),
-        **{module.__name__: module.__version__ for module in (mx, np, sklearn)},
-    }
-    values = (
-        model,
-        run_record.get("recipe"),
-        run_record.get("seed"),
-        versions,
-        f"{', '.join(map(str, contexts))} of {platform.platform()} {platform.machine()}",
-    )
-    return dict(zip(ORIGIN_KEYS, values))
-
-
-def _run_record(path: Path) -> Dict[str, Any]:
-    """Read what the trainer wrote about a run; a checkpoint from elsewhere has no such record."""
-    if not path.exists():
-        return {}
-    try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise LatseError(f"{path} is damaged or unreadable: it holds no JSON") from error
-    if not isinstance(record, dict):
+    path = _folder(model) / "run.json"
+    run_record = read_json(path) if path.exists() else {}  # a checkpoint from elsewhere has no such record
+    if not isinstance(run_record, dict):
         raise LatseError(f"{path} holds no JSON object")
-    return record
+    recipe, seed = run_record.get("recipe"), run_record.get("seed")
+    return dict(zip(ORIGIN_KEYS, (model, recipe, seed, versions(), devices.describe(contexts))))
 
 
 def _draw_faces(args: argparse.Namespace, pairs: Pairs, network: Callable[..., Network]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -11,25 +11,6 @@ from tqdm import tqdm
 
 from latse import checkpoint
 from latse.errors import LatseError
-
-
-def devices(gpus: str) -> List[mx.Context]:
-    """Contexts for a list of GPUs as on the command line: `0,1`; the CPU for an empty one.
-
-    Raises
-    ------
-    LatseError
-        If the list is malformed or names a GPU that MXNet does not see.
-    """
-    if not gpus:
-        return [mx.cpu()]
-    numbers = gpus.split(",")
-    for number in numbers:
-        if not (number.isascii() and number.isdigit()):
-            raise LatseError(f"--gpus {gpus!r} is no list of GPU numbers such as 0,1")
-        if int(number) >= mx.context.num_gpus():
-            raise LatseError(f"GPU {number} is not there: MXNet sees {mx.context.num_gpus()} of them")
-    return [mx.gpu(int(number)) for number in numbers]
 
 
 class Network:

@@ -48,6 +48,17 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+def read_json(path: str | os.PathLike) -> Any:
+    """Return the content of a JSON file; raise LatseError if it is missing or damaged."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise LatseError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise LatseError(f"{path} is damaged: it is not JSON") from error
+
+
 def make_folder(path: str | os.PathLike) -> Path:
     """Make the folder `path` with its parents and return it; raise LatseError if that is impossible."""
     path = Path(path)

@@ -156,6 +156,16 @@ def _length(F, vectors):
     return F.sqrt(F.sum(vectors * vectors, axis=1, keepdims=True) + TINY)
 
 
+def check(name: str, **parameters: float) -> None:
+    """Raise LatseError if there is no margin `name` or it has not all of `parameters`."""
+    if name not in MARGINS:
+        raise LatseError(f"unknown margin '{name}'; there are {', '.join(MARGINS)}")
+    known = list(inspect.signature(MARGINS[name]).parameters)[1:]
+    for parameter in parameters:
+        if parameter not in known:
+            raise LatseError(f"the margin '{name}' has no parameter '{parameter}'; it has {', '.join(known)}")
+
+
 def create(name: str, classes: int, **parameters: float) -> NormalisedSoftmax:
     """Return the margin `name`, one of `MARGINS`, over `classes` people.
 
@@ -164,10 +174,5 @@ def create(name: str, classes: int, **parameters: float) -> NormalisedSoftmax:
     LatseError
         For an unknown name or a parameter that the margin does not have.
     """
-    if name not in MARGINS:
-        raise LatseError(f"unknown margin '{name}'; there are {', '.join(MARGINS)}")
-    known = list(inspect.signature(MARGINS[name].__init__).parameters)[2:]
-    for parameter in parameters:
-        if parameter not in known:
-            raise LatseError(f"the margin '{name}' has no parameter '{parameter}'; it has {', '.join(known)}")
+    check(name, **parameters)
     return MARGINS[name](classes, **parameters)

@@ -127,12 +127,12 @@ class Verdict(nn.HybridBlock):
     """The fixed teacher as a judge of labels (§3.3): how many classes it finds likelier than the label.
 
     Its probabilities are softmax over scaled cosines without margin, so the order of the cosines is theirs.
-    Inputs: `data`, `softmax_label`. Output: the rank (N,) in 0..classes-1; rank < k: the label is in the top k.
+    Inputs: `data`, `softmax_label`. Output: the rank (N,) in 0..classes-1; rank < k: in the top k.
     """
 
     inputs = ("data", "softmax_label")
 
-    def __init__(self, encoder: Encoder, classes: int) -> None:
+    def __init__(self, encoder: nn.HybridBlock, classes: int) -> None:
         super().__init__(prefix="")
         self.encoder = encoder
         self.scores = ClassCentres(classes)

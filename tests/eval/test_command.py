@@ -95,7 +95,7 @@ def few_pairs(path):
         (["--model", "{house}/teacher/model,0", "--figure", "f.png"], "has no output 'generated_output'"),
         (["--train-data", "none"], "none"),
         (["--json", "few.bin/report.json"], "few.bin"),
-        (["--gpus", "99"], "GPU 99 is not there"),
+        (["--gpus", "99"], "there is no GPU 99"),
         (["--batch-size", "0"], "a batch of 0"),
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 
 from latse import checkpoint
 from latse.errors import LatseError
-from latse.eval.embedding import Network, devices
+from latse.eval.embedding import Network
 
 
 def numpy_forward(parameters, images):
@@ -94,12 +94,3 @@ def test_a_batch_smaller_than_the_devices_is_refused(tmp_path, save_network):
         Network(tmp_path / "model", 0, contexts=[mx.cpu(0), mx.cpu(1)], batch_size=1)
     with pytest.raises(LatseError, match="a batch of 0"):
         Network(tmp_path / "model", 0, batch_size=0)
-
-
-def test_devices(monkeypatch):
-    monkeypatch.setattr(mx.context, "num_gpus", lambda: 2)
-    assert devices("") == [mx.cpu()]
-    assert devices("0,1") == [mx.gpu(0), mx.gpu(1)]
-    for wrong in ("x", "0,", "-1", "0,2"):
-        with pytest.raises(LatseError):
-            devices(wrong)

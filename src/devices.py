@@ -1,0 +1,46 @@
+"""Which devices a command runs on."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+
+import mxnet as mx
+
+from latse.errors import LatseError
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--gpus` and `--cpus`, which exclude each other."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--gpus", metavar="0,1,…", help="numbers of the GPUs; default: one CPU context")
+    group.add_argument(
+        "--cpus", type=int, default=1, metavar="N", help="CPU contexts, each a device of its own (default 1)"
+    )
+
+
+def contexts(args: argparse.Namespace) -> list[mx.Context]:
+    """Return the devices that the arguments name.
+
+    Raises
+    ------
+    LatseError
+        For a malformed list, a GPU that is not there, or fewer than one CPU context.
+    """
+    if args.gpus is None:
+        if args.cpus < 1:
+            raise LatseError(f"--cpus {args.cpus}: must be at least 1")
+        return [mx.cpu(number) for number in range(args.cpus)]
+    numbers = args.gpus.split(",")
+    present = mx.context.num_gpus()
+    for number in numbers:
+        if not (number.isascii() and number.isdigit()) or numbers.count(number) > 1:
+            raise LatseError(f"--gpus {args.gpus}: write different numbers with commas, as in 0,1")
+        if int(number) >= present:
+            raise LatseError(f"--gpus {args.gpus}: there is no GPU {number}, MXNet sees {present}")
+    return [mx.gpu(int(number)) for number in numbers]
+
+
+def describe(devices: list[mx.Context]) -> str:
+    """Return one line on the devices and the machine, for the record of a result."""
+    return f"{', '.join(map(str, devices))} of {platform.platform()} {platform.machine()}"

@@ -1,0 +1,182 @@
+"""Recipes: YAML files over a checked default, one per experiment.
+
+A recipe names only what differs from the default below, which is the paper's §4.1. The key `base` names
+another recipe (relative to the file) that is read first.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Iterable
+
+import yaml
+from yacs.config import CfgNode
+
+from latse.errors import LatseError
+from latse.symbols import encoder, margins
+
+KVSTORES = ("local", "device", "nccl")
+SCHEDULES = ("step", "cosine", "poly", "linear", "constant")
+
+
+def default() -> CfgNode:
+    """Return the default recipe: every key with its type and the paper's value (§4.1)."""
+    recipe = CfgNode()
+    # encoder.name: one of latse.symbols.encoder.ENCODERS; dropout before the last fully-connected layer.
+    recipe.encoder = CfgNode({"name": "resnet50", "dropout": 0.4})
+    # margin.name: one of latse.symbols.margins.MARGINS; beside s, that margin's parameters (a, b, m1, …).
+    recipe.margin = CfgNode({"name": "linearface", "s": 64.0}, new_allowed=True)
+    # The generative part; momentum is that of the mean face, eq. 12.
+    recipe.decoder = CfgNode({"enabled": False, "l1_weight": 1.0, "similarity_weight": 1.0, "momentum": 0.9})
+    # filter.k: None for no filter. gate_losses: a refused sample teaches nothing at all. refused_in_mean: it
+    # touches the mean face of its label nevertheless.
+    recipe.filter = CfgNode({"k": None, "gate_losses": False, "refused_in_mean": False})
+    recipe.train = CfgNode(
+        {
+            "batch_size": 768,  # over all devices
+            "iterations": 24000,
+            "momentum": 0.9,
+            "weight_decay": 5e-4,
+            "kvstore": "local",
+            "memory_plan": False,
+            "checkpoint_every": 1000,  # iterations
+            "log_every": 20,  # iterations
+        }
+    )
+    # steps and factor count for mode `step`; warmup: iterations over which the rate rises linearly from 0.
+    recipe.schedule = CfgNode(
+        {
+            "mode": "step",
+            "learning_rate": 0.1,
+            "steps": [10000, 16000, 20000, 22000],
+            "factor": 0.1,
+            "warmup": 0,
+        }
+    )
+    return recipe
+
+
+def load(path: str | os.PathLike, overrides: Iterable[str] = ()) -> CfgNode:
+    """Read a recipe and check it.
+
+    Parameters
+    ----------
+    path : path
+        The YAML file.
+    overrides : iterable of str
+        `section.key=value`, the value in YAML, as `--set` of the command line takes them.
+
+    Returns
+    -------
+    CfgNode
+        Every key of `default`, frozen.
+
+    Raises
+    ------
+    LatseError
+        For a missing or malformed file, an unknown key, a wrong type, or a value out of range; the sentence
+        names file and key.
+    """
+    recipe = default()
+    for file, content in _chain(Path(path)):
+        _merge(recipe, content, str(file))
+    for override in overrides:
+        _merge(recipe, _parsed(override), "--set")
+    _check(recipe, str(path))
+    recipe.freeze()
+    return recipe
+
+
+def as_dict(recipe: CfgNode) -> dict[str, Any]:
+    """Return a recipe as plain dictionaries, as they are kept in run.json."""
+    return {key: as_dict(value) if isinstance(value, CfgNode) else value for key, value in recipe.items()}
+
+
+def _chain(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[Path, dict]]:
+    """Return (file, content) of the recipe and its bases, the innermost base first."""
+    if path in above:
+        raise LatseError(f"{path}: the recipe is its own base")
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise LatseError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise LatseError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise LatseError(f"{path} must hold keys with values")
+    base = content.pop("base", None)
+    below = _chain(path.parent / str(base), (*above, path)) if base is not None else []
+    return [*below, (path, content)]
+
+
+def _parsed(override: str) -> dict:
+    key, equals, value = override.partition("=")
+    section, dot, name = key.partition(".")
+    if not (equals and dot and section and name):
+        raise LatseError(f"--set {override}: write section.key=value")
+    try:
+        return {section: {name: yaml.safe_load(value)}}
+    except yaml.YAMLError as error:
+        raise LatseError(f"--set {override}: the value is not YAML") from error
+
+
+def _merge(recipe: CfgNode, content: dict, source: str) -> None:
+    for section, values in content.items():
+        if section not in recipe:
+            raise LatseError(f"{source}: unknown key '{section}'; there are {', '.join(recipe)}")
+        if not isinstance(values, dict):
+            raise LatseError(f"{source}: '{section}' must hold keys with values")
+        for key, value in values.items():
+            _set(recipe[section], key, value, f"{source}: {section}.{key}")
+
+
+def _set(section: CfgNode, key: str, value: Any, where: str) -> None:
+    if key not in section and not section.is_new_allowed():
+        raise LatseError(f"{where}: unknown key; there are {', '.join(section)}")
+    expected = type(section.get(key, 0.0))
+    if expected is float and type(value) is int:
+        value = float(value)
+    if key == "k":  # None or a whole number
+        expected = int if value is not None else type(None)
+    if type(value) is not expected:
+        raise LatseError(f"{where}: expected {expected.__name__}, found {value!r}")
+    section[key] = value
+
+
+def _check(recipe: CfgNode, source: str) -> None:
+    """Raise LatseError for the first value that is out of range."""
+    train, schedule, decoder = recipe.train, recipe.schedule, recipe.decoder
+    rules = (
+        ("encoder.name", recipe.encoder.name in encoder.ENCODERS, f"one of {', '.join(encoder.ENCODERS)}"),
+        ("encoder.dropout", 0 <= recipe.encoder.dropout < 1, "in [0, 1)"),
+        ("margin.s", recipe.margin.s > 0, "positive"),
+        ("decoder.momentum", 0 <= decoder.momentum < 1, "in [0, 1)"),
+        ("decoder.l1_weight", decoder.l1_weight >= 0, "at least 0"),
+        ("decoder.similarity_weight", decoder.similarity_weight >= 0, "at least 0"),
+        ("filter.k", recipe.filter.k is None or recipe.filter.k >= 1, "null or at least 1"),
+        ("train.batch_size", train.batch_size >= 1, "at least 1"),
+        ("train.iterations", train.iterations >= 1, "at least 1"),
+        ("train.momentum", 0 <= train.momentum < 1, "in [0, 1)"),
+        ("train.weight_decay", train.weight_decay >= 0, "at least 0"),
+        ("train.kvstore", train.kvstore in KVSTORES, f"one of {', '.join(KVSTORES)}"),
+        ("train.checkpoint_every", train.checkpoint_every >= 1, "at least 1"),
+        ("train.log_every", train.log_every >= 1, "at least 1"),
+        ("schedule.mode", schedule.mode in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
+        ("schedule.learning_rate", schedule.learning_rate > 0, "positive"),
+        ("schedule.factor", 0 < schedule.factor <= 1, "in (0, 1]"),
+        (
+            "schedule.warmup",
+            schedule.warmup in (0, *range(2, train.iterations)),
+            "0 or 2 to train.iterations - 1",
+        ),
+        ("schedule.steps", all(type(step) is int for step in schedule.steps), "a list of iterations"),
+    )
+    for key, holds, requirement in rules:
+        if not holds:
+            section, name = key.split(".")
+            raise LatseError(f"{source}: {key} is {recipe[section][name]!r}, must be {requirement}")
+    try:
+        margins.check(**recipe.margin)
+    except LatseError as error:
+        raise LatseError(f"{source}: margin: {error}") from error

@@ -1,0 +1,139 @@
+"""The sub-command `latse train`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import mxnet as mx
+from yacs.config import CfgNode
+
+import latse
+from latse import checkpoint, memonger
+from latse import recipe as recipes
+from latse.data.records import Shard
+from latse.devices import add_device_arguments, contexts, describe
+from latse.errors import LatseError
+from latse.files import make_folder, read_json, replacing, write_json
+from latse.runtime import versions
+from latse.symbols.networks import IMAGE_SHAPE
+from latse.train import graph, state
+from latse.train.trainer import Trainer
+from latse.train.verdicts import KeepAll, TopK
+
+RECORD = "run.json"
+DECISIVE = ("seed", "settings", "data", "teacher")  # a run goes on only where these are as they were
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `latse train`."""
+    parser.add_argument("recipe", help="YAML file, such as recipes/orl_teacher.yaml")
+    parser.add_argument("--data", required=True, metavar="FOLDER", help="train.rec, train.idx and property")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="where the run is kept")
+    parser.add_argument("--seed", type=int, default=0, help="default 0")
+    parser.add_argument(
+        "--teacher", metavar="PREFIX,N", help="checkpoint of the teacher, where the recipe has filter.k"
+    )
+    parser.add_argument("--kvstore", metavar="NAME", help=f"one of {', '.join(recipes.KVSTORES)}")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in OUT, or start it")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one key of the recipe"
+    )
+    add_device_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train; raise LatseError for bad input."""
+    overrides = [*args.set, *([f"train.kvstore={args.kvstore}"] if args.kvstore else [])]
+    recipe = recipes.load(args.recipe, overrides)
+    devices = contexts(args)
+    _check_devices(recipe, devices, args)
+    shard = Shard(args.data)
+    if (3, *shard.image_size) != IMAGE_SHAPE:
+        raise LatseError(f"{args.data}/property: the images must be 112x112, not {shard.image_size}")
+    folder = make_folder(args.out)
+    record = _record(args, recipe, shard)
+    if _is_finished(folder, record, args.resume, recipe):
+        print(f"{folder}: the run is finished, {recipe.train.iterations} iterations")
+        return
+    write_json(folder / RECORD, record)
+    teacher = _teacher(args, recipe, shard, devices)
+    symbol = _planned(recipe, shard, devices, folder) if recipe.train.memory_plan else None
+    Trainer(recipe, shard, folder, args.seed, devices, teacher, symbol).run()
+
+
+def _check_devices(recipe: CfgNode, devices: list[mx.Context], args: argparse.Namespace) -> None:
+    if args.seed < 0:
+        raise LatseError(f"--seed {args.seed}: must be at least 0")
+    if recipe.train.kvstore == "nccl" and not latse.features()["NCCL"]:
+        raise LatseError("train.kvstore nccl needs the GPU build: make setup GPU=1")
+    if recipe.train.batch_size % len(devices):
+        raise LatseError(
+            f"train.batch_size {recipe.train.batch_size} cannot be split over {len(devices)} devices"
+        )
+    if recipe.filter.k is not None and args.teacher is None:
+        raise LatseError(f"{args.recipe} has filter.k {recipe.filter.k}: name the teacher with --teacher")
+
+
+def _record(args: argparse.Namespace, recipe: CfgNode, shard: Shard) -> dict:
+    """Return what run.json says: all that decides the run, then where it was made."""
+    return {
+        "recipe": Path(args.recipe).stem,
+        "seed": args.seed,
+        "settings": recipes.as_dict(recipe),
+        "data": {"folder": args.data, "images": len(shard), "people": shard.classes},
+        "teacher": args.teacher,
+        "versions": versions(),
+        "device": describe(contexts(args)),
+    }
+
+
+def _is_finished(folder: Path, record: dict, resume: bool, recipe: CfgNode) -> bool:
+    """Tell whether the run in `folder` is done; raise LatseError if it is another or must not go on."""
+    if not (folder / RECORD).exists():
+        return False
+    if not resume:
+        raise LatseError(
+            f"{folder} already holds a run: add --resume to go on with it, or choose another --out"
+        )
+    old = read_json(folder / RECORD)
+    for key in DECISIVE:
+        if old.get(key) != record[key]:
+            raise LatseError(
+                f"{folder} holds a run with another {key} ({_difference(old.get(key), record[key])}): "
+                "choose another --out"
+            )
+    reached = state.load(folder)
+    return reached is not None and reached.iteration == recipe.train.iterations
+
+
+def _difference(old: object, new: object) -> str:
+    """Return the first place where two settings differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in {**old, **new}:
+            if old.get(key) != new.get(key):
+                return f"{key}: {_difference(old.get(key), new.get(key))}"
+    return f"{old}, not {new}"
+
+
+def _teacher(
+    args: argparse.Namespace, recipe: CfgNode, shard: Shard, devices: list[mx.Context]
+) -> TopK | KeepAll:
+    if recipe.filter.k is None:
+        return KeepAll()
+    prefix, number = checkpoint.parse(args.teacher)
+    return TopK(prefix, number, recipe.filter.k, shard.classes, IMAGE_SHAPE, recipe.train.batch_size, devices)
+
+
+def _planned(recipe: CfgNode, shard: Shard, devices: list[mx.Context], folder: Path) -> mx.sym.Symbol:
+    """Return the training graph with a memory plan, which a resumed run takes from the run's folder."""
+    path = folder / "planned-symbol.json"
+    if path.exists():
+        return checkpoint.load_symbol(path)
+    symbol, shapes = graph.build(recipe, shard.classes)
+    on_one = {name: (shape[0] // len(devices), *shape[1:]) for name, shape in shapes.items()}
+    plan = memonger.plan_in_subprocess(symbol.tojson(), on_one, devices[0], progress=True)
+    print(f"memory plan: {plan.before_megabytes:.0f} MiB before, {plan.after_megabytes:.0f} MiB after")
+    with replacing(path) as temporary:
+        temporary.write_text(plan.symbol.tojson())
+    return plan.symbol

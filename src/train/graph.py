@@ -1,0 +1,54 @@
+"""From a recipe to the graphs that are trained and kept."""
+
+from __future__ import annotations
+
+import mxnet as mx
+from mxnet.gluon import SymbolBlock, nn
+from yacs.config import CfgNode
+
+from latse.symbols import encoder, margins
+from latse.symbols.decoder import Decoder
+from latse.symbols.networks import IMAGE_SHAPE, AutoEncoder, FilteredStudent, Student, Teacher, Verdict, trace
+
+
+def training(recipe: CfgNode, classes: int) -> nn.HybridBlock:
+    """Return the network that the recipe trains, over `classes` people."""
+    parts = (
+        encoder.create(recipe.encoder.name, recipe.encoder.dropout),
+        margins.create(classes=classes, **recipe.margin),
+    )
+    if recipe.decoder.enabled:
+        return Student(
+            *parts,
+            Decoder(),
+            recipe.filter.gate_losses,
+            recipe.decoder.l1_weight,
+            recipe.decoder.similarity_weight,
+        )
+    if recipe.filter.k is not None:
+        return FilteredStudent(*parts, recipe.filter.gate_losses)
+    return Teacher(*parts)
+
+
+def inference(recipe: CfgNode) -> mx.sym.Symbol:
+    """Return the Symbol that a checkpoint keeps: `fc1_output` and, with a decoder, `generated_output`."""
+    part = encoder.create(recipe.encoder.name, recipe.encoder.dropout)
+    return trace(AutoEncoder(part, Decoder()) if recipe.decoder.enabled else part)
+
+
+def verdict(embedding: mx.sym.Symbol, classes: int) -> mx.sym.Symbol:
+    """Return the Symbol that ranks labels by a teacher, given its `fc1_output` as a Symbol of `data`."""
+    return trace(Verdict(SymbolBlock(embedding, mx.sym.var("data"), prefix=""), classes))
+
+
+def shapes(network: nn.HybridBlock, batch_size: int) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each input of a network for a batch."""
+    images = (batch_size, *IMAGE_SHAPE)
+    known = {"data": images, "mean_face": images}
+    return {name: known.get(name, (batch_size,)) for name in network.inputs}
+
+
+def build(recipe: CfgNode, classes: int) -> tuple[mx.sym.Symbol, dict[str, tuple[int, ...]]]:
+    """Return the training Symbol of the recipe and the shapes of its inputs for the recipe's batch."""
+    network = training(recipe, classes)
+    return trace(network), shapes(network, recipe.train.batch_size)

@@ -1,0 +1,98 @@
+"""What a run tells while it goes: progress bar, log file, one JSON line every few iterations."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from latse.files import replacing
+
+FILE = "metrics.jsonl"
+
+
+class Journal:
+    """Averages the losses and writes them down.
+
+    Parameters
+    ----------
+    folder : Path
+        Where `metrics.jsonl` and `train.log` are.
+    start, stop : int
+        Iterations done and to be done; lines past `start`, of a run that was cut off, are removed.
+    batch_size : int
+        Images an iteration.
+    every : int
+        Iterations a line.
+    """
+
+    def __init__(self, folder: Path, start: int, stop: int, batch_size: int, every: int) -> None:
+        self._path = folder / FILE
+        self._stop, self._batch_size, self._every = stop, batch_size, every
+        self._forget(start)
+        self._log = _logger(folder / "train.log")
+        self._log.info("iteration %d of %d", start, stop)
+        self._bar = tqdm(
+            total=stop * batch_size,
+            initial=start * batch_size,
+            unit=" images",
+            desc=folder.name,
+            smoothing=0.05,
+        )
+        self._begin()
+
+    def add(self, iteration: int, values: dict[str, np.ndarray], **facts: float) -> None:
+        """Take the values (B,) of the iteration just done; write a line if one is due.
+
+        `facts` (epoch, lr) go into the line as they are.
+        """
+        for name, value in values.items():
+            self._sums[name].append(float(value.mean()))
+        self._bar.update(self._batch_size)
+        if iteration % self._every and iteration != self._stop:
+            return
+        line = {"iteration": iteration, **facts}
+        line.update({name: float(np.mean(parts)) for name, parts in self._sums.items()})
+        count = len(self._sums["loss"])
+        line["images_per_second"] = count * self._batch_size / (time.perf_counter() - self._began)
+        with self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        self._bar.set_postfix(loss=f"{line['loss']:.3f}", refresh=False)
+        self._log.info(" ".join(f"{key}={value:.6g}" for key, value in line.items()))
+        self._begin()
+
+    def note(self, text: str) -> None:
+        """Write a sentence into the log file."""
+        self._log.info(text)
+
+    def close(self) -> None:
+        """End bar and log."""
+        self._bar.close()
+        for handler in list(self._log.handlers):
+            handler.close()
+            self._log.removeHandler(handler)
+
+    def _begin(self) -> None:
+        self._sums: dict[str, list[float]] = defaultdict(list)
+        self._began = time.perf_counter()
+
+    def _forget(self, start: int) -> None:
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        with replacing(self._path) as temporary:
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["iteration"] <= start]
+            temporary.write_text("".join(line + "\n" for line in kept))
+
+
+def _logger(path: Path) -> logging.Logger:
+    log = logging.getLogger(f"latse.train.{path.parent}")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.addHandler(handler)
+    return log

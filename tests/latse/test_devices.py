@@ -1,0 +1,40 @@
+"""Devices of the command line."""
+
+import argparse
+
+import mxnet as mx
+import pytest
+
+from latse.devices import add_device_arguments, contexts
+from latse.errors import LatseError
+
+
+def parsed(*arguments):
+    parser = argparse.ArgumentParser()
+    add_device_arguments(parser)
+    return contexts(parser.parse_args(arguments))
+
+
+def test_one_cpu_by_default():
+    assert parsed() == [mx.cpu(0)]
+
+
+def test_several_cpu_contexts():
+    assert parsed("--cpus", "2") == [mx.cpu(0), mx.cpu(1)]
+
+
+def test_gpus_by_number(monkeypatch):
+    monkeypatch.setattr(mx.context, "num_gpus", lambda: 2)
+    assert parsed("--gpus", "1,0") == [mx.gpu(1), mx.gpu(0)]
+
+
+@pytest.mark.parametrize("wrong", ["2", "a", "0,,1", "-1", "0,0", "0 1", "\u00b2", ""])
+def test_what_is_no_list_of_present_gpus_is_refused(monkeypatch, wrong):
+    monkeypatch.setattr(mx.context, "num_gpus", lambda: 2)
+    with pytest.raises(LatseError, match="--gpus"):
+        parsed(f"--gpus={wrong}")
+
+
+def test_no_cpu_context_is_refused():
+    with pytest.raises(LatseError, match="--cpus 0"):
+        parsed("--cpus", "0")
