@@ -164,16 +164,16 @@ class Trainer:
         return MeanFaceBank(self._folder, self._classes, shape, self._recipe.decoder.momentum, start)
 
     def _checkpoint(self, done: int) -> None:
-        """Write the state after `done` iterations, then the models that others read."""
+        """Write the models that others read, then the state: a run whose state is its last is complete."""
         captured = state.capture(self._module, done)
+        self._save_model("model", captured, done)
+        if done == self._recipe.train.iterations:
+            self._save_model("model", captured)
         if self._bank is not None:
             self._bank.flush()
         state.save(self._folder, captured)
         if self._bank is not None:
             self._bank.checkpoint(done)
-        self._save_model("model", captured, done)
-        if done == self._recipe.train.iterations:
-            self._save_model("model", captured)
 
     def _save_model(self, name: str, captured: state.State, number: int = LAST) -> None:
         state.save_model(self._folder / name, number, self._inference, captured)
