@@ -19,20 +19,22 @@ KVSTORE ?=
 # 1 installs mxnet for CUDA 11, 0 for CPU; by default CUDA where GPUS asks for it or where it is already.
 GPU ?= $(if $(GPUS)$(wildcard .venv/ready-gpu),1,0)
 
+STUDENT_RECIPE := $(or $(RECIPE),recipes/orl_student.yaml)
 BUILD := $(if $(filter 1,$(GPU)),gpu,cpu)
 OTHER_MXNET := $(if $(filter 1,$(GPU)),mxnet,mxnet-cu112)
 READY := .venv/ready-$(BUILD)
 ORL := $(addprefix data/orl/,train.rec train.idx property orl.bin)
 SHARD := $(if $(filter data/orl,$(DATA)),$(ORL))
-DEVICES := $(addprefix --gpus ,$(GPUS)) $(addprefix --cpus ,$(CPUS)) $(addprefix --kvstore ,$(KVSTORE))
+DEVICES := $(addprefix --gpus ,$(GPUS)) $(addprefix --cpus ,$(CPUS))
 
 PYTHONS := python3.8 python3.9 python3.10 python3.11 python3
 SUITABLE := import ensurepip, sys; sys.exit(not (3, 8) <= sys.version_info[:2] <= (3, 11))
 
 # $(call train,RECIPE,NAME): a finished run ends at once, an interrupted one goes on, none starts anew.
-train = .venv/bin/latse train $(1) --data $(DATA) --out $(OUT)/$(2) --seed $(SEED) $(DEVICES) --resume
+train = .venv/bin/latse train $(1) --data $(DATA) --out $(OUT)/$(2) --seed $(SEED) --resume \
+	$(DEVICES) $(addprefix --kvstore ,$(KVSTORE))
 
-.PHONY: help setup data train-teacher train-student eval test test-gpu-stack lint clean
+.PHONY: help setup data train-teacher train-student eval plan test test-gpu-stack lint clean
 
 help: ## list the targets
 	@echo 'make TARGET [RECIPE=FILE DATA=FOLDER OUT=FOLDER SEED=N GPUS=0,1,... CPUS=N KVSTORE=NAME GPU=1]'
@@ -47,12 +49,16 @@ train-teacher: $(READY) $(SHARD) ## train the teacher into OUT/teacher
 
 train-student: $(READY) $(SHARD) ## train the student into OUT/student, after its teacher, and judge both
 	$(call train,$(TEACHER_RECIPE),teacher)
-	$(call train,$(or $(RECIPE),recipes/orl_student.yaml),student) --teacher $(OUT)/teacher/model,0
+	$(call train,$(STUDENT_RECIPE),student) --teacher $(OUT)/teacher/model,0
 	.venv/bin/latse eval --model $(OUT)/student/model,0 --teacher $(OUT)/teacher/model,0 \
 		--untrained $(OUT)/student/untrained,0 --pairs $(DATA)/*.bin --train-data $(DATA) \
-		--json $(OUT)/student/verification.json --figure $(OUT)/student/faces.png $(addprefix --gpus ,$(GPUS))
+		--json $(OUT)/student/verification.json --figure $(OUT)/student/faces.png $(DEVICES)
 
 eval: train-student ## judge the student on unseen people
+
+plan: $(READY) $(SHARD) ## plan the memory of a recipe (the student's) into OUT/plan
+	.venv/bin/latse plan $(STUDENT_RECIPE) --data $(DATA) $(DEVICES) \
+		--out $(OUT)/plan/planned-symbol.json --json $(OUT)/plan/plan.json
 
 test: $(READY) ## run the tests
 	OMP_NUM_THREADS=1 .venv/bin/pytest tests --numprocesses 2 --dist loadfile

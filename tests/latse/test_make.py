@@ -206,6 +206,16 @@ def test_a_fresh_clone_makes_data_teacher_student_and_judgement(checkout):
     assert [" ".join(words) for words in (teacher, student, judge)] == [TRAIN_TEACHER, TRAIN_STUDENT, JUDGE]
 
 
+def test_plan_is_of_the_student_unless_said(installed):
+    with_orl(installed)
+    (planned,) = commands(installed, "plan", "CPUS=2")
+    assert " ".join(planned) == (
+        "plan recipes/orl_student.yaml --data data/orl --cpus 2"
+        " --out out/orl/plan/planned-symbol.json --json out/orl/plan/plan.json"
+    )
+    assert commands(installed, "plan", "RECIPE=mine.yaml")[0][1] == "mine.yaml"
+
+
 def test_data_that_is_there_is_not_made_again(installed):
     assert commands(with_orl(installed), "train-teacher") == [TRAIN_TEACHER.split()]
 
@@ -240,7 +250,8 @@ def test_recipe_is_of_the_target_being_made(installed):
     [("GPUS=0,1", ["--gpus", "0,1"]), ("CPUS=2", ["--cpus", "2"]), ("KVSTORE=nccl", ["--kvstore", "nccl"])],
 )
 def test_devices_reach_every_training(installed, variable, option):
-    for words in commands(with_orl(installed), "train-student", "GPU=0", variable)[:2]:
+    teacher, student, _ = commands(with_orl(installed), "train-student", "GPU=0", variable)
+    for words in (teacher, student):
         position = words.index(option[0])
         assert words[position : position + 2] == option
 
