@@ -16,12 +16,12 @@ FILE = "state.params"
 
 
 class State(NamedTuple):
-    """Iterations done; parameters and moving statistics by name; the optimiser's arrays by its indices."""
+    """Iterations done; parameters and moving statistics by name; the optimiser's arrays by its keys."""
 
     iteration: int
     arg_params: dict[str, mx.nd.NDArray]
     aux_params: dict[str, mx.nd.NDArray]
-    momentum: dict[int, mx.nd.NDArray]
+    momentum: dict[int | str, mx.nd.NDArray]
 
 
 def capture(module: mx.mod.Module, iteration: int) -> State:
@@ -46,7 +46,7 @@ def save(folder: Path, state: State) -> None:
     """Write the state into `folder`, atomically; raise LatseError if that is impossible."""
     arrays = {f"arg:{name}": array for name, array in state.arg_params.items()}
     arrays.update({f"aux:{name}": array for name, array in state.aux_params.items()})
-    arrays.update({f"momentum:{index}": array for index, array in state.momentum.items()})
+    arrays.update({f"momentum:{key}": array for key, array in state.momentum.items()})
     arrays["iteration"] = mx.nd.array([state.iteration], dtype="int64")
     with replacing(folder / FILE) as temporary:
         mx.nd.save(os.fspath(temporary), arrays)
@@ -66,7 +66,7 @@ def load(folder: Path) -> State | None:
     for key, array in arrays.items():
         part, _, name = key.partition(":")
         parts[part][name] = array
-    momentum = {int(index): array for index, array in parts["momentum"].items()}
+    momentum = {_optimiser_key(key): array for key, array in parts["momentum"].items()}
     return State(iteration, parts["arg"], parts["aux"], momentum)
 
 
@@ -80,6 +80,11 @@ def save_model(
         name: array for name, array in state.aux_params.items() if name in symbol.list_auxiliary_states()
     }
     checkpoint.save(prefix, number, symbol, arg_params, aux_params)
+
+
+def _optimiser_key(text: str) -> int | str:
+    """Return the key as the optimiser has it: a number on one device, a parameter's name on a KVStore."""
+    return int(text) if text.isdigit() else text
 
 
 def _updater(module: mx.mod.Module) -> mx.optimizer.Updater:
