@@ -1,0 +1,66 @@
+import json
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from latse.symbols import networks
+from latse.symbols.decoder import Decoder
+
+
+@pytest.fixture(scope="module")
+def symbol():
+    return networks.trace(Decoder())
+
+
+def nodes(symbol, op):
+    return [node for node in json.loads(symbol.tojson())["nodes"] if node["op"] == op]
+
+
+def test_an_embedding_becomes_a_face(symbol):
+    assert symbol.list_outputs() == ["generated_output"]
+    assert symbol.infer_shape(data=(5, 512))[1] == [(5, 3, 112, 112)]
+
+
+def test_faces_lie_between_minus_1_and_1_and_depend_on_the_embedding():
+    mx.random.seed(0)
+    decoder = Decoder()
+    decoder.initialize(mx.init.Xavier(magnitude=50))
+    faces = decoder(mx.nd.random.normal(0, 3, (2, 512))).asnumpy()
+    assert -1 <= faces.min() < -0.5 and 0.5 < faces.max() <= 1
+    assert np.abs(faces[0] - faces[1]).max() > 0.1
+
+
+def test_four_stages_double_height_and_width_by_deconvolution(symbol):
+    deconvolutions = nodes(symbol, "Deconvolution")
+    assert {node["attrs"]["stride"] for node in deconvolutions} == {"(2, 2)"}
+    bodies = [node["name"] for node in deconvolutions if node["attrs"]["kernel"] == "(3, 3)"]
+    shortcuts = [node["name"] for node in deconvolutions if node["attrs"]["kernel"] == "(1, 1)"]
+    assert len(deconvolutions) == 8
+    internals = symbol.get_internals()
+    for names in (bodies, shortcuts):
+        shapes = [internals[f"{name}_output"].infer_shape(data=(2, 512))[1][0] for name in names]
+        assert shapes == [(2, 256, 14, 14), (2, 128, 28, 28), (2, 64, 56, 56), (2, 64, 112, 112)]
+    upsampling = {"UpSampling", "_contrib_BilinearResize2D", "repeat", "depth_to_space"}
+    assert not any(nodes(symbol, op) for op in upsampling)
+
+
+def test_eight_residual_units_of_two_layers_mirror_resnet_18(symbol):
+    assert len(nodes(symbol, "elemwise_add")) == 8
+    convolutions = [node["attrs"] for node in nodes(symbol, "Convolution")]
+    # 8 units of 2 layers, four of those layers deconvolutions, and the layer that makes the image.
+    assert len(convolutions) == 8 * 2 - 4 + 1
+    assert [attributes["num_filter"] for attributes in convolutions].count("3") == 1
+    assert {(attributes["kernel"], attributes["stride"]) for attributes in convolutions} == {
+        ("(3, 3)", "(1, 1)")
+    }
+    assert len(nodes(symbol, "FullyConnected")) == 1
+    internals = symbol.get_internals()
+    expanded = nodes(symbol, "FullyConnected")[0]["name"]
+    assert internals[f"{expanded}_output"].infer_shape(data=(2, 512))[1] == [(2, 512 * 7 * 7)]
+
+
+def test_its_parameters_are_told_by_their_names(symbol):
+    parameters = [name for name in symbol.list_inputs() if name != "data"]
+    assert parameters
+    assert all(name.startswith("decoder_") for name in parameters)

@@ -1,0 +1,74 @@
+import mxnet as mx
+import numpy as np
+import pytest
+
+from latse.errors import LatseError
+from latse.symbols import encoder, networks
+
+
+def images(seed=0, count=2):
+    return mx.nd.array(np.random.default_rng(seed).uniform(0, 255, (count, 3, 112, 112)))
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    mx.random.seed(0)
+    network = encoder.create("resnet_tiny")
+    network.initialize(mx.init.Xavier())
+    network(images())
+    return network
+
+
+def test_the_output_is_fc1_of_512_values():
+    symbol = networks.trace(encoder.create("resnet_tiny"))
+    assert symbol.list_outputs() == ["fc1_output"]
+    assert symbol.infer_shape(data=(3, 3, 112, 112))[1] == [(3, 512)]
+
+
+def test_the_tiny_encoder_has_fewer_than_0_7_million_parameters(tiny):
+    assert sum(parameter.data().size for parameter in tiny.collect_params().values()) < 700_000
+
+
+def test_the_normalisation_is_inside(tiny):
+    grey = mx.nd.full((1, 3, 112, 112), 127.5)
+    np.testing.assert_array_equal(
+        tiny(grey).asnumpy(), tiny.head(tiny.body(mx.nd.zeros((1, 3, 112, 112)))).asnumpy()
+    )
+    scaled = mx.nd.array((images().asnumpy().astype(np.float64) - 127.5) / 128)
+    np.testing.assert_allclose(
+        tiny(images()).asnumpy(), tiny.head(tiny.body(scaled)).asnumpy(), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_the_embedding_is_not_of_unit_length(tiny):
+    with mx.autograd.train_mode():
+        lengths = np.linalg.norm(tiny(images()).asnumpy(), axis=1)
+    assert np.abs(lengths - 1).min() > 1
+
+
+def test_dropout_acts_in_training_only(tiny):
+    def forward(training):
+        with mx.autograd.record(train_mode=training):
+            return tiny.head[1](mx.nd.ones((1, 1000))).asnumpy()
+
+    np.testing.assert_array_equal(forward(False), np.ones((1, 1000)))
+    dropped = forward(True)
+    assert 0.3 < np.mean(dropped == 0) < 0.5  # 0.4 of them
+    np.testing.assert_allclose(dropped[dropped != 0], 1 / 0.6, rtol=1e-6)
+    np.testing.assert_array_equal(tiny(images()).asnumpy(), tiny(images()).asnumpy())
+
+
+def test_the_rate_of_dropout_is_a_parameter():
+    assert encoder.create("resnet_tiny", dropout=0.0).head[1]._rate == 0
+    assert encoder.create("resnet50").head[1]._rate == 0.4
+
+
+def test_the_gamma_of_the_last_batch_normalisation_is_fixed():
+    attributes = networks.trace(encoder.create("resnet_tiny")).attr_dict()
+    fixed = {name for name, values in attributes.items() if values.get("fix_gamma") == "True"}
+    assert fixed == {"fc1_fwd"}
+
+
+def test_an_unknown_encoder_is_refused_with_the_known_ones():
+    with pytest.raises(LatseError, match="unknown encoder 'resnet18'; there are resnet_tiny, resnet34"):
+        encoder.create("resnet18")

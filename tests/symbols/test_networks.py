@@ -1,0 +1,250 @@
+"""The assembled graphs: outputs, the filter's effect on every gradient, the teacher's verdict."""
+
+import mxnet as mx
+import numpy as np
+import pytest
+from skimage.metrics import structural_similarity
+
+from latse.symbols import encoder, margins, networks
+from latse.symbols.decoder import Decoder
+
+CLASSES = 5
+ENCODER = set(networks.trace(encoder.create("resnet_tiny")).list_arguments()) - {"data"}
+# fc1's batch normalisation cancels the shift before it, and its own gamma is fixed.
+CANCELLED = {"pre_fc1_bias", "fc1_gamma"}
+
+
+def tiny():
+    return encoder.create("resnet_tiny", dropout=0.0)
+
+
+def linear_face():
+    return margins.create("linearface", CLASSES, s=16)
+
+
+def student(**options):
+    return networks.Student(tiny(), linear_face(), Decoder(), **options)
+
+
+def filtered(gate_losses):
+    return networks.FilteredStudent(tiny(), linear_face(), gate_losses)
+
+
+def inputs(keep=(1, 1, 1)):
+    rng = np.random.default_rng(0)
+    return {
+        "data": rng.uniform(0, 255, (3, 3, 112, 112)),
+        "softmax_label": np.array([1, 0, CLASSES - 1]),
+        "keep": np.array(keep),
+        "mean_face": rng.uniform(-1, 1, (3, 3, 112, 112)),
+    }
+
+
+def bind(symbol, given, constant=("data", "softmax_label", "keep", "mean_face")):
+    """Bind with parameters that depend on their names alone, the same in all networks."""
+    given = {name: value for name, value in given.items() if name in symbol.list_arguments()}
+    wanted = {name: "null" if name in constant else "write" for name in symbol.list_arguments()}
+    shapes = {name: value.shape for name, value in given.items()}
+    executor = symbol.simple_bind(mx.cpu(), grad_req=wanted, **shapes)
+    for name, array in {**executor.arg_dict, **executor.aux_dict}.items():
+        rng = np.random.default_rng(sum(map(ord, name)))
+        if name in given:
+            array[:] = given[name]
+        elif name.endswith("_weight"):
+            array[:] = rng.normal(0, np.prod(array.shape[1:]) ** -0.5, array.shape)
+        else:
+            array[:] = rng.uniform(0.5, 1.0, array.shape)
+    return executor
+
+
+def gradients(network, given):
+    executor = bind(networks.trace(network), given)
+    executor.forward(is_train=True)
+    executor.backward()
+    return {name: array.asnumpy() for name, array in executor.grad_dict.items() if array is not None}
+
+
+def outputs(network, given, training=False):
+    symbol = networks.trace(network)
+    values = bind(symbol, given).forward(is_train=training)
+    return {name: value.asnumpy() for name, value in zip(symbol.list_outputs(), values)}
+
+
+def test_the_outputs_are_told_by_their_names():
+    expected = {
+        networks.Teacher(tiny(), linear_face()): ["loss_output", "dloss_output"],
+        filtered(True): ["loss_output", "dloss_output"],
+        student(): ["loss_output", "dloss_output", "l1_output", "similarity_output"],
+        networks.AutoEncoder(tiny(), Decoder()): ["fc1_output", "generated_output"],
+    }
+    for network, names in expected.items():
+        symbol = networks.trace(network)
+        assert symbol.list_outputs() == names
+        assert set(network.inputs) <= set(symbol.list_arguments())
+    shapes = {"data": (3, 3, 112, 112), "softmax_label": (3,), "keep": (3,), "mean_face": (3, 3, 112, 112)}
+    assert networks.trace(student()).infer_shape(**shapes)[1] == [(3,)] * 4
+    assert symbol.infer_shape(data=(3, 3, 112, 112))[1] == [(3, 512), (3, 3, 112, 112)]
+
+
+def test_every_network_has_the_same_names_for_the_same_parameters():
+    full = networks.trace(student())
+    for network in (
+        networks.Teacher(tiny(), linear_face()),
+        networks.AutoEncoder(tiny(), Decoder()),
+        networks.Verdict(tiny(), CLASSES),
+        filtered(False),
+    ):
+        assert set(networks.trace(network).list_inputs()) <= set(full.list_inputs())
+    assert set(full.list_arguments()) - ENCODER - {"data", "softmax_label", "keep", "mean_face"} == {
+        name for name in full.list_arguments() if name == "fc7_weight" or name.startswith("decoder_")
+    }
+
+
+def test_losses_are_those_of_embedding_and_generated_face():
+    given = inputs()
+    found = outputs(student(l1_weight=0.5, similarity_weight=2.0), given)
+    made = outputs(networks.AutoEncoder(tiny(), Decoder()), given)
+    faces, targets = made["generated_output"].astype(np.float64), given["mean_face"]
+    centres = bind(networks.trace(student()), given).arg_dict["fc7_weight"].asnumpy().astype(np.float64)
+    cosines = (made["fc1_output"] / np.linalg.norm(made["fc1_output"], axis=1, keepdims=True)) @ (
+        centres / np.linalg.norm(centres, axis=1, keepdims=True)
+    ).T
+    logits, rows = 16 * cosines, [0, 1, 2]
+    label = given["softmax_label"]
+    logits[rows, label] = 16 * (0.88 - 0.88 * np.arccos(cosines[rows, label]))
+    dloss = np.log(np.exp(logits).sum(axis=1)) - logits[rows, label]
+    l1 = np.abs(faces - targets).reshape(3, -1).mean(axis=1)
+    ssim = [
+        structural_similarity(
+            a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=2, channel_axis=0
+        )
+        for a, b in zip(faces, targets)
+    ]
+    similarity = (1 - np.array(ssim)) / 2
+    np.testing.assert_allclose(found["dloss_output"], dloss, rtol=1e-4)
+    np.testing.assert_allclose(found["l1_output"], l1, rtol=1e-5)
+    np.testing.assert_allclose(found["similarity_output"], similarity, atol=1e-5)
+    np.testing.assert_allclose(found["loss_output"], dloss + 0.5 * l1 + 2 * similarity, rtol=1e-4)
+
+
+def test_the_weights_of_the_losses_are_1_and_1():
+    found = outputs(student(), inputs(), training=True)
+    parts = found["dloss_output"] + found["l1_output"] + found["similarity_output"]
+    np.testing.assert_allclose(found["loss_output"], parts, rtol=1e-6)
+
+
+@pytest.mark.parametrize("gate_losses", [False, True])
+def test_the_gate_does_not_alter_the_losses(gate_losses):
+    kept = outputs(student(gate_losses=gate_losses), inputs(keep=(1, 1, 1)), training=True)
+    refused = outputs(student(gate_losses=gate_losses), inputs(keep=(0, 0, 0)), training=True)
+    for name, value in kept.items():
+        np.testing.assert_array_equal(refused[name], value)
+
+
+def test_refused_samples_teach_centres_and_decoder_but_not_the_encoder():
+    everything = gradients(student(), inputs(keep=(1, 1, 1)))
+    refused = gradients(student(), inputs(keep=(0, 0, 0)))
+    assert everything.keys() > ENCODER
+    for name, gradient in refused.items():
+        if name in ENCODER:
+            assert not gradient.any(), name
+        else:
+            np.testing.assert_allclose(
+                gradient, everything[name], rtol=1e-5, atol=1e-7 * np.abs(gradient).max()
+            )
+            assert gradient.any(), name
+    assert all(everything[name].any() for name in ENCODER - CANCELLED)
+
+
+def test_gated_losses_teach_nothing():
+    assert not any(
+        gradient.any() for gradient in gradients(student(gate_losses=True), inputs((0, 0, 0))).values()
+    )
+
+
+def test_a_mixed_batch_is_a_batch_where_only_the_kept_sample_counts():
+    gated = gradients(filtered(gate_losses=False), inputs(keep=(1, 0, 1)))
+    counted = gradients(filtered(gate_losses=True), inputs(keep=(1, 0, 1)))
+    everything = gradients(filtered(gate_losses=False), inputs(keep=(1, 1, 1)))
+    for name in ENCODER:
+        np.testing.assert_array_equal(gated[name], counted[name])
+    np.testing.assert_array_equal(gated["fc7_weight"], everything["fc7_weight"])
+    assert np.abs(gated["fc7_weight"] - counted["fc7_weight"]).max() > 1e-3
+    assert np.abs(gated["conv0_weight"] - everything["conv0_weight"]).max() > 1e-3
+
+
+def test_a_mixed_batch_gives_the_encoder_the_masked_gradient_of_the_embedding():
+    """Batch normalisation couples the samples, so the mask must act on the embedding's gradient."""
+    given = inputs(keep=(1, 0, 1))
+    found = gradients(student(), given)
+    encoding = bind(networks.trace(tiny()), given)
+    embedding = encoding.forward(is_train=True)[0]
+    behind = bind(losses_of_an_embedding(), {**given, "embedding": embedding.asnumpy()})
+    behind.forward(is_train=True)
+    behind.backward()
+    masked = behind.grad_dict["embedding"]
+    assert np.abs(masked.asnumpy()).max(axis=1).min() > 1e-3
+    masked[1] = 0
+    encoding.backward(masked)
+    for name in ENCODER - CANCELLED:
+        expected = encoding.grad_dict[name].asnumpy()
+        assert np.linalg.norm(found[name] - expected) <= 1e-4 * np.linalg.norm(expected), name
+
+
+def losses_of_an_embedding():
+    network = student()
+    embedding, label, target = map(mx.sym.var, ("embedding", "softmax_label", "mean_face"))
+    faces = network.decoder(embedding)
+    loss = network.margin(embedding, label) + network.l1(faces, target) + network.similarity(faces, target)
+    return mx.sym.MakeLoss(loss)
+
+
+def test_the_parts_of_the_loss_pass_no_gradient():
+    alone = gradients(networks.Teacher(tiny(), linear_face()), inputs())
+    symbol = networks.trace(networks.Teacher(tiny(), linear_face()))
+    executor = bind(symbol["loss_output"], inputs())
+    executor.forward(is_train=True)
+    executor.backward()
+    for name, gradient in alone.items():
+        np.testing.assert_array_equal(gradient, executor.grad_dict[name].asnumpy())
+
+
+def test_the_verdict_is_the_rank_of_the_label():
+    given = inputs()
+    given["data"] = np.random.default_rng(3).uniform(0, 255, (6, 3, 112, 112))
+    given["softmax_label"] = np.arange(6) % CLASSES
+    symbol = networks.trace(networks.Verdict(tiny(), CLASSES))
+    executor = bind(symbol, given)
+    rank = executor.forward(is_train=False)[0].asnumpy()
+    assert len(symbol.list_outputs()) == 1
+    embedding = outputs(tiny(), given)["fc1_output"].astype(np.float64)
+    centres = executor.arg_dict["fc7_weight"].asnumpy().astype(np.float64)
+    scores = embedding @ (centres / np.linalg.norm(centres, axis=1, keepdims=True)).T
+    order = np.argsort(-scores, axis=1)
+    expected = [list(order[i]).index(label) for i, label in enumerate(given["softmax_label"])]
+    np.testing.assert_array_equal(rank, expected)
+    assert len(set(expected)) > 1
+
+
+def test_biases_and_shifts_are_exempt_from_weight_decay():
+    attributes = networks.trace(student()).attr_dict()
+    parameters = [name for name in networks.trace(student()).list_arguments() if "_" in name]
+    multipliers = {
+        name: float(attributes[name].get("__wd_mult__", 1)) for name in parameters if name in attributes
+    }
+    exempt = {name for name, multiplier in multipliers.items() if multiplier == 0}
+    assert exempt == {name for name in parameters if name.endswith(("_bias", "_beta"))}
+    assert {multiplier for name, multiplier in multipliers.items() if name not in exempt} == {1.0}
+    assert {"pre_fc1_bias", "bn0_beta", "decoder_bn0_beta", "decoder_conv0_bias"} <= exempt
+
+
+def test_the_slopes_and_gammas_start_as_insightfaces_do():
+    symbol = networks.trace(student())
+    module = mx.mod.Module(symbol, data_names=networks.Student.inputs, label_names=None)
+    module.bind([(name, value.shape) for name, value in inputs().items()])
+    module.init_params(mx.init.Xavier(rnd_type="gaussian", factor_type="out", magnitude=2))
+    args, aux = module.get_params()
+    assert {float(value) for value in args["relu0_gamma"].asnumpy().ravel()} == {0.25}
+    assert {float(value) for value in args["bn0_gamma"].asnumpy()} == {1.0}
+    assert {float(value) for value in aux["bn0_running_var"].asnumpy()} == {1.0}
+    assert 0.005 < args["fc7_weight"].asnumpy().std() < 0.02
