@@ -6,6 +6,8 @@ another recipe (relative to the file) that is read first.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 from pathlib import Path
 from typing import Any, Iterable
@@ -98,7 +100,7 @@ def _chain(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[Path, dict]]:
     if path in above:
         raise LatseError(f"{path}: the recipe is its own base")
     try:
-        content = yaml.safe_load(path.read_text()) or {}
+        content = yaml.safe_load(path.read_bytes()) or {}
     except OSError as error:
         raise LatseError(f"cannot read the recipe {path}: {error.strerror}") from error
     except yaml.YAMLError as error:
@@ -135,13 +137,23 @@ def _set(section: CfgNode, key: str, value: Any, where: str) -> None:
     if key not in section and not section.is_new_allowed():
         raise LatseError(f"{where}: unknown key; there are {', '.join(section)}")
     expected = type(section.get(key, 0.0))
-    if expected is float and type(value) is int:
-        value = float(value)
+    if expected is float:
+        value = _as_float(value)
     if key == "k":  # None or a whole number
         expected = int if value is not None else type(None)
     if type(value) is not expected:
         raise LatseError(f"{where}: expected {expected.__name__}, found {value!r}")
+    if expected is float and not math.isfinite(value):
+        raise LatseError(f"{where} is {value}, must be finite")
     section[key] = value
+
+
+def _as_float(value: Any) -> Any:
+    """Return a whole number, or one like 5e-4, which YAML takes for text, as a float; all else as it is."""
+    if type(value) in (int, str):
+        with contextlib.suppress(ValueError, OverflowError):
+            return float(value)
+    return value
 
 
 def _check(recipe: CfgNode, source: str) -> None:

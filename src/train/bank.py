@@ -97,15 +97,22 @@ class MeanFaceBank:
 
     def _move(self, label: int, image: np.ndarray) -> None:
         if label not in self._journalled:
-            self._journal.write(
-                np.int64(label).tobytes() + self._started[label].tobytes() + self._faces[label].tobytes()
-            )
-            self._journalled.add(label)
+            self._note(label)
         if self._started[label]:
             old = self._faces[label].astype(np.float32)
             image = (1 - self._momentum) * image + self._momentum * old
         self._faces[label] = image
         self._started[label] = True
+
+    def _note(self, label: int) -> None:
+        """Append a row's content to the journal, whole, before the row changes."""
+        try:
+            self._journal.write(np.int64(label).tobytes() + self._started[label].tobytes())
+            self._journal.write(self._faces[label].tobytes())
+            self._journal.flush()
+        except OSError as error:
+            raise LatseError(f"cannot write {self._journal_path}: {error.strerror}") from error
+        self._journalled.add(label)
 
     def _undo(self, iteration: int) -> None:
         journal = self._folder / JOURNAL.format(iteration)
@@ -123,16 +130,14 @@ class MeanFaceBank:
 
     def _begin_journal(self, iteration: int) -> None:
         self._journal_path = self._folder / JOURNAL.format(iteration)
-        self._journal = self._journal_path.open("wb", buffering=0)
+        self._journal = self._journal_path.open("wb")
         self._journalled: set[int] = set()
 
     def _create(self, name: str, shape: tuple[int, ...], dtype: type) -> np.memmap:
         path = self._folder / name
         try:
             array = np.lib.format.open_memmap(path, "w+", dtype, shape)
-            with path.open(
-                "r+b"
-            ) as file:  # a full disk is an error here, not a SIGBUS in the middle of a run
+            with path.open("r+b") as file:  # a full disk is an error here, not a SIGBUS in mid-run
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         except OSError as error:
             raise LatseError(f"cannot write {path}: {error.strerror}") from error
@@ -141,6 +146,7 @@ class MeanFaceBank:
     def _open(self, name: str, shape: tuple[int, ...], dtype: type) -> np.memmap:
         path = self._folder / name
         try:
+            np.lib.format.open_memmap(path, "r")  # unlike r+, refuses a file whose end is cut off
             array = np.lib.format.open_memmap(path, "r+")
         except (OSError, ValueError) as error:
             raise LatseError(f"cannot read {path}, without which the run cannot go on: {error}") from error

@@ -23,7 +23,7 @@ def create(recipe: CfgNode) -> LRScheduler:
             base_lr=schedule.learning_rate,
             target_lr=0,
             niters=iterations - schedule.warmup + 1,  # counts update 0, which never comes
-            step_iter=[step - schedule.warmup for step in schedule.steps],
+            step_iter=[step - schedule.warmup + 1 for step in schedule.steps],  # the update after the step
             step_factor=schedule.factor,
         )
     )

@@ -1,0 +1,219 @@
+"""Recipes: a checked default, files over it, and one sentence for each mistake."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import latse.recipes
+from latse import recipe as recipes
+from latse.errors import LatseError
+
+SHIPPED = sorted(Path(latse.recipes.__file__).parent.glob("*.yaml"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, text):
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def empty(write):
+    return write("empty.yaml", "")
+
+
+def refused(path, *overrides):
+    """Return the one sentence with which a recipe is refused."""
+    with pytest.raises(LatseError) as caught:
+        recipes.load(path, overrides)
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    return sentence
+
+
+def test_the_default_is_the_paper(empty):
+    recipe = recipes.load(empty)
+    train, schedule = recipe.train, recipe.schedule
+    assert (train.batch_size, train.iterations, train.momentum, train.weight_decay) == (768, 24000, 0.9, 5e-4)
+    assert (schedule.mode, schedule.learning_rate, schedule.factor) == ("step", 0.1, 0.1)
+    assert schedule.steps == [10000, 16000, 20000, 22000]
+    assert (recipe.margin.name, recipe.margin.s, recipe.encoder.dropout) == ("linearface", 64, 0.4)
+    assert (recipe.decoder.l1_weight, recipe.decoder.similarity_weight) == (1, 1)
+    assert recipe.filter.k is None
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_recipe_loads(path):
+    recipe = recipes.load(path)
+    assert recipes.as_dict(recipe).keys() == recipes.default().keys()
+
+
+def test_there_are_shipped_recipes():
+    assert {"orl_teacher", "orl_student"} <= {path.stem for path in SHIPPED}
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("colour: {red: 1}", "'colour'"),
+        ("train: {batchsize: 3}", "train.batchsize"),
+        ("train: {1: 3}", "train.1"),
+        ("train: 3", "'train'"),
+        ("train:", "'train'"),
+        ("schedule: {learning_rate: fast}", "schedule.learning_rate"),
+        ("schedule: {learning_rate: null}", "schedule.learning_rate"),
+        ("train: {batch_size: true}", "train.batch_size"),
+        ("train: {batch_size: 3.0}", "train.batch_size"),
+        ("train: {memory_plan: 1}", "train.memory_plan"),
+        ("train: {kvstore: 3}", "train.kvstore"),
+        ("decoder: {enabled: 'yes'}", "decoder.enabled"),
+        ("decoder: {momentum: true}", "decoder.momentum"),
+        ("schedule: {steps: 10}", "schedule.steps"),
+        ("schedule: {steps: [10, twenty]}", "schedule.steps"),
+        ("schedule: {steps: [10, true]}", "schedule.steps"),
+        ("filter: {k: '3'}", "filter.k"),
+        ("filter: {k: true}", "filter.k"),
+        ("filter: {k: 1.0}", "filter.k"),
+        ("margin: {s: wide}", "margin.s"),
+        ("margin: {a: wide}", "margin.a"),
+        ("margin: {name: null}", "margin.name"),
+    ],
+)
+def test_an_unknown_key_or_a_wrong_type_is_named(write, text, key):
+    path = write("wrong.yaml", text)
+    sentence = refused(path)
+    assert str(path) in sentence
+    assert key in sentence
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("encoder.name", ["resnet18"]),
+        ("encoder.dropout", ["1", "-0.1"]),
+        ("margin.s", ["0", "-64", ".nan", ".inf"]),
+        ("margin.a", [".nan"]),
+        ("decoder.momentum", ["1", "-0.5", ".nan"]),
+        ("decoder.l1_weight", ["-1", ".inf"]),
+        ("decoder.similarity_weight", ["-1"]),
+        ("filter.k", ["0", "-1"]),
+        ("train.batch_size", ["0"]),
+        ("train.iterations", ["0"]),
+        ("train.momentum", ["1", "-0.1"]),
+        ("train.weight_decay", ["-1e-4", ".inf"]),
+        ("train.kvstore", ["locale", "dist", "''", "Local"]),
+        ("train.checkpoint_every", ["0"]),
+        ("train.log_every", ["0"]),
+        ("schedule.mode", ["cosinus"]),
+        ("schedule.learning_rate", ["0", "-0.1", ".nan", ".inf"]),
+        ("schedule.factor", ["0", "1.1"]),
+        ("schedule.warmup", ["1", "-1", "24000"]),
+    ],
+)
+def test_a_value_out_of_range_is_named(empty, key, values):
+    for value in values:
+        assert key in refused(empty, f"{key}={value}")
+
+
+def test_an_unknown_margin_or_margin_parameter_is_named(write):
+    path = write("wrong.yaml", "margin: {name: arcface, a: 0.88}")
+    sentence = refused(path)
+    assert str(path) in sentence
+    assert "'arcface' has no parameter 'a'" in sentence
+    assert "'circle'" in refused(write("wrong.yaml", "margin: {name: circle}"))
+
+
+def test_a_margin_takes_its_own_parameters(write):
+    recipe = recipes.load(write("arc.yaml", "margin: {name: arcface, s: 30, m2: 1}"))
+    assert recipes.as_dict(recipe.margin) == {"name": "arcface", "s": 30.0, "m2": 1.0}
+
+
+@pytest.mark.parametrize("k", [None, 1, 3])
+def test_k(write, k):
+    assert recipes.load(write("k.yaml", f"filter: {{k: {'null' if k is None else k}}}")).filter.k == k
+
+
+@pytest.mark.parametrize("text", ["1", "1.0", "1e0", "1.0e0", "10e-1"])
+def test_a_float_may_be_written_in_any_way(write, text):
+    recipe = recipes.load(write("float.yaml", f"schedule: {{learning_rate: {text}}}"))
+    assert recipe.schedule.learning_rate == 1.0
+    assert type(recipe.schedule.learning_rate) is float
+
+
+@given(rate=st.floats(1e-12, 1e6))
+def test_a_float_survives_the_command_line(tiny, rate):
+    assert recipes.load(tiny, [f"schedule.learning_rate={rate!r}"]).schedule.learning_rate == rate
+
+
+def test_a_base_is_read_first_and_paths_are_relative_to_the_file(write, tmp_path, monkeypatch):
+    (tmp_path / "inner").mkdir()
+    write("inner/root.yaml", "train: {iterations: 10, batch_size: 2}\nmargin: {a: 1}")
+    write("inner/middle.yaml", "base: root.yaml\ntrain: {iterations: 20, log_every: 7}")
+    path = write("top.yaml", "train: {log_every: 5}\nbase: inner/middle.yaml")
+    monkeypatch.chdir(tmp_path / "inner")
+    recipe = recipes.load(path, ["margin.b=2"])
+    assert (recipe.train.batch_size, recipe.train.iterations, recipe.train.log_every) == (2, 20, 5)
+    assert (recipe.margin.a, recipe.margin.b) == (1, 2)
+
+
+def test_a_mistake_in_a_base_names_the_base(write):
+    base = write("base.yaml", "train: {batchsize: 3}")
+    assert str(base) in refused(write("top.yaml", "base: base.yaml"))
+
+
+def test_a_cycle_of_bases_is_refused(write):
+    one = write("one.yaml", "base: two.yaml")
+    two = write("two.yaml", "base: one.yaml")
+    assert "its own base" in refused(one)
+    assert "its own base" in refused(two)
+    assert "its own base" in refused(write("self.yaml", "base: self.yaml"))
+    assert "its own base" in refused(write("roundabout.yaml", "base: ../" + one.parent.name + "/one.yaml"))
+
+
+def test_a_missing_file_or_base_is_named(write, tmp_path):
+    assert "nowhere.yaml" in refused(tmp_path / "nowhere.yaml")
+    assert "nowhere.yaml" in refused(write("top.yaml", "base: nowhere.yaml"))
+    assert str(tmp_path) in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["train: {", "train: [1", "\tx", "- 1\n- 2", "just words", "3", "a: !!python/none"]
+)
+def test_what_is_no_mapping_in_yaml_is_named(write, text):
+    path = write("wrong.yaml", text)
+    assert str(path) in refused(path)
+
+
+def test_what_is_no_text_is_named(tmp_path):
+    path = tmp_path / "binary.yaml"
+    path.write_bytes(b"\xff\xfe\x00\x80")
+    assert str(path) in refused(path)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["", "train", "train.iterations", "iterations=3", ".iterations=3", "train.=3", "train.iterations=["],
+)
+def test_a_malformed_override_is_refused(empty, override):
+    assert "--set" in refused(empty, override)
+
+
+def test_overrides_win_in_their_order(tiny):
+    recipe = recipes.load(
+        tiny, ["train.iterations=7", "schedule.steps=[1, 2]", "train.iterations=8", "filter.k=null"]
+    )
+    assert (recipe.train.iterations, recipe.schedule.steps, recipe.filter.k) == (8, [1, 2], None)
+    assert "--set" in refused(tiny, "train.colour=red")
+
+
+def test_a_recipe_is_frozen_and_leaves_the_default_alone(tiny):
+    recipe = recipes.load(tiny, ["schedule.steps=[1]"])
+    with pytest.raises(AttributeError):
+        recipe.train.iterations = 3
+    assert recipes.default().schedule.steps == [10000, 16000, 20000, 22000]
