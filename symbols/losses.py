@@ -26,11 +26,12 @@ class SSIM(nn.HybridBlock):
 
     Parameters
     ----------
-    data_range : float, default 2
-        Difference between the largest and the smallest possible value; 2 for images in [-1, 1].
+    data_range : float, default 1
+        Difference between the largest and the smallest possible value. The similarity is defined for images
+        whose smallest value is 0: on signed ones two negative terms can pass for a likeness.
     """
 
-    def __init__(self, data_range: float = 2.0) -> None:
+    def __init__(self, data_range: float = 1.0) -> None:
         super().__init__()
         self._c1 = (K1 * data_range) ** 2
         self._c2 = (K2 * data_range) ** 2
@@ -66,8 +67,8 @@ class SSIM(nn.HybridBlock):
 
 
 class Similarity(SSIM):
-    """SimLoss = (1 - SSIM) / 2 (eq. 13): two (N, C, H, W) arrays to (N,) in [0, 1]."""
+    """SimLoss = (1 - SSIM) / 2 (eq. 13) of images in [-1, 1]: two (N, C, H, W) arrays to (N,) in [0, 1]."""
 
     def hybrid_forward(self, F, x, y):
         """Return the loss of each sample."""
-        return (1 - super().hybrid_forward(F, x, y)) / 2
+        return (1 - super().hybrid_forward(F, (x + 1) / 2, (y + 1) / 2)) / 2

@@ -95,6 +95,8 @@ class Trainer:
                     journal.note(f"checkpoint {done}")
         finally:
             journal.close()
+        if self._bank is not None:
+            self._bank.close()
 
     def _step(self, iteration: int, batch: Batch) -> dict[str, np.ndarray]:
         """Do one iteration and return its losses and verdicts, each (B,)."""

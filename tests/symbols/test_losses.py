@@ -53,7 +53,7 @@ def evaluate(block, x, y):
 def test_ssim_is_scikit_images(seed, kinds, shape):
     rng = np.random.default_rng(seed)
     x, y = (np.stack([image(pair[i], rng, shape) for pair in kinds]) for i in (0, 1))
-    np.testing.assert_allclose(evaluate(SSIM(), x, y), reference(x, y), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(evaluate(SSIM(2), x, y), reference(x, y), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(112, 112), (16, 24), (11, 11)])
@@ -63,7 +63,7 @@ def test_ssim_of_equal_opposite_and_other_images(kind, size):
     x, other = (image(kind, rng, (3, *size)) for _ in range(2))
     y = np.stack([x, -x, other])
     x = np.stack([x, x, x])
-    found = evaluate(SSIM(), x, y)
+    found = evaluate(SSIM(2), x, y)
     np.testing.assert_allclose(found, reference(x, y), rtol=0, atol=1e-6)
     assert found[0] == 1
     assert (np.abs(found) <= 1).all()
@@ -77,7 +77,7 @@ def test_bright_flat_images_do_not_lose_digits():
     c1 = (0.01 * 2) ** 2
     ones = np.ones((1, 1, 12, 13), np.float32)
     expected = (2 * a * b + c1) / (a * a + b * b + c1)
-    np.testing.assert_allclose(evaluate(SSIM(), x * ones, y * ones), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(evaluate(SSIM(2), x * ones, y * ones), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("data_range", [1, 2, 255])
@@ -91,7 +91,7 @@ def test_similarity_is_half_the_distance_from_1():
     x, y = np.random.default_rng(3).uniform(-1, 1, (2, 4, 3, 16, 24)).astype(np.float32)
     y[1] = x[1]
     found = evaluate(Similarity(), x, y)
-    np.testing.assert_allclose(found, (1 - reference(x, y)) / 2, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found, (1 - reference((x + 1) / 2, (y + 1) / 2, 1)) / 2, rtol=0, atol=1e-6)
     assert found[1] == 0
 
 
@@ -116,12 +116,12 @@ def test_the_gradient_of_ssim_is_that_of_scikit_images(kinds):
         shift[i] = step
         shift = shift.reshape(x.shape)
         expected[i] = (reference(x + shift, y)[0] - reference(x - shift, y)[0]) / (2 * step)
-    found = gradients(SSIM(), x, y)[0].ravel()
+    found = gradients(SSIM(2), x, y)[0].ravel()
     assert np.abs(expected).max() > 1e-3
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("block", [L1(), SSIM(), Similarity()])
+@pytest.mark.parametrize("block", [L1(), SSIM(2), Similarity()])
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_finite_for_equal_and_opposite_images(block, kind):
     x = image(kind, np.random.default_rng(1), (3, 16, 24))
@@ -131,7 +131,7 @@ def test_gradients_are_finite_for_equal_and_opposite_images(block, kind):
 
 def test_equal_images_are_the_top_of_ssim():
     x = image("smooth", np.random.default_rng(1), (3, 16, 24))[None]
-    assert np.abs(gradients(SSIM(), x, x)[0]).max() < 1e-7
+    assert np.abs(gradients(SSIM(2), x, x)[0]).max() < 1e-7
 
 
 def test_l1_is_the_mean_over_pixels_and_channels():
@@ -141,7 +141,7 @@ def test_l1_is_the_mean_over_pixels_and_channels():
     np.testing.assert_allclose(gradients(L1(), x, y)[0], np.sign(x - y) / (3 * 9 * 7), rtol=1e-6)
 
 
-@pytest.mark.parametrize("block", [L1(), SSIM(), Similarity()])
+@pytest.mark.parametrize("block", [L1(), SSIM(2), Similarity()])
 def test_each_sample_has_a_loss_of_its_own(block):
     x, y = np.random.default_rng(4).uniform(-1, 1, (2, 3, 3, 12, 12)).astype(np.float32)
     together = evaluate(block, x, y)

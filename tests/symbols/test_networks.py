@@ -116,7 +116,13 @@ def test_losses_are_those_of_embedding_and_generated_face():
     l1 = np.abs(faces - targets).reshape(3, -1).mean(axis=1)
     ssim = [
         structural_similarity(
-            a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=2, channel_axis=0
+            (a + 1) / 2,
+            (b + 1) / 2,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            data_range=1,
+            channel_axis=0,
         )
         for a, b in zip(faces, targets)
     ]
