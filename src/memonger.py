@@ -37,21 +37,28 @@ _MARK = "__force_mirroring__"
 _COARSE = tuple(-k / 2 for k in range(2, 13))
 _FINE = (3 / 8, 2 / 8, 1 / 8, -1 / 8, -2 / 8, -3 / 8)
 
-# Operators that give the same output whenever they are called on the same input and change nothing else. What
-# is not listed (Dropout, random numbers, Custom, loss layers, control flow) is never computed again.
-_REPEATABLE = re.compile(
-    r"""Activation | BatchNorm | Cast | Concat | Convolution | Deconvolution | Embedding | Flatten
-    | FullyConnected | InstanceNorm | L2Normalization | LayerNorm | LeakyReLU | Pad | Pooling | Reshape
-    | SliceChannel | SoftmaxActivation | SwapAxis | UpSampling
-    | _copy | add_n | batch_dot | clip | dot | expand_dims | one_hot | pick | repeat | slice | slice_axis
-    | slice_like | smooth_l1 | squeeze | stack | take | tile | transpose | where
-    | softmax | log_softmax | relu | sigmoid | tanh | abs | sign | sqrt | rsqrt | square | reciprocal
-    | negative | exp | expm1 | log | log1p | erf | sin | cos | arccos | arctan | floor | ceil
-    | max | mean | min | norm | prod | sum
-    | (elemwise_|broadcast_|_|_r)(add|sub|plus|minus|mul|div|power|maximum|minimum|hypot)(_scalar)?
-    | (broadcast_|_)(equal|not_equal|greater|greater_equal|lesser|lesser_equal)(_scalar)?
-    | broadcast_(to|like|axis)""",
-    re.VERBOSE,
+# Operators that may be computed again: a second pass gives the same output and changes nothing else. What is
+# not listed (Dropout, random numbers, Custom, loss layers, control flow) is always kept.
+REPEATABLE = frozenset(
+    """
+    Activation BatchNorm Cast Concat Convolution Deconvolution Flatten FullyConnected L2Normalization
+    LeakyReLU Pad Pooling Reshape SliceChannel UpSampling _copy abs add_n arccos arctan clip cos exp
+    expand_dims log log_softmax max mean min negative reciprocal relu rsqrt sigmoid sin slice slice_axis softmax
+    sqrt square squeeze sum tanh transpose where
+    elemwise_add elemwise_sub elemwise_mul elemwise_div _maximum _minimum _power
+    broadcast_add broadcast_sub broadcast_mul broadcast_div broadcast_maximum broadcast_minimum
+    broadcast_power broadcast_axis broadcast_to broadcast_greater broadcast_lesser
+    _plus_scalar _minus_scalar _rminus_scalar _mul_scalar _div_scalar _rdiv_scalar _power_scalar
+    _rpower_scalar _maximum_scalar _minimum_scalar _greater_scalar _lesser_scalar
+    """.split()  # noqa: SIM905 - as a list it would take one line each
+)
+
+# Those of them whose own gradient reads what they put out; of BatchNorm the mean and variance of the batch.
+READS_OWN_OUTPUT = frozenset(
+    """
+    Activation BatchNorm L2Normalization LeakyReLU Pooling exp log_softmax max min relu sigmoid softmax sqrt
+    tanh _rpower_scalar
+    """.split()  # noqa: SIM905
 )
 
 # Operators through which no gradient flows: what only they read is not kept for the backward pass.
@@ -249,7 +256,7 @@ class _Graph:
 
     def __init__(self, symbol: mx.sym.Symbol, shapes: Shapes, *, types: Types | None, fixed: Iterable[str]):
         self._content = json.loads(symbol.tojson())
-        nodes = self._content["nodes"]
+        self._nodes = nodes = self._content["nodes"]
         heads = {head[0] for head in self._content["heads"]}
         on_path = _on_gradient_path(nodes, heads, {*shapes, *fixed, *symbol.list_auxiliary_states()})
         self.sizes = [
@@ -257,7 +264,8 @@ class _Graph:
             for i, (node, size) in enumerate(zip(nodes, _output_bytes(symbol, nodes, shapes, types)))
         ]
         self.total = sum(self.sizes)
-        self.crossing = _crossing(nodes, on_path, self.sizes)
+        self._readers = _readers(nodes, on_path)
+        self.crossing = _crossing(self._readers, self.sizes)
 
     def cut(self, budget: int) -> tuple[frozenset[int], int]:
         """Cut the graph into stages of about `budget` bytes; return the nodes to mark and how many stages.
@@ -269,7 +277,8 @@ class _Graph:
         while (end := self._stage_end(start, budget, kept)) is not None:
             kept |= self.crossing[end]
             start, stages = end + 1, stages + 1
-        return frozenset(i for i in range(start) if self.sizes[i] and i not in kept), stages
+        marked = frozenset(i for i in range(start) if self.sizes[i] and i not in kept)
+        return self._read_again(marked), stages
 
     def _stage_end(self, start: int, budget: int, kept: set[int]) -> int | None:
         """Return where in the second half of a stage the fewest further bytes are kept; None in the last."""
@@ -282,6 +291,18 @@ class _Graph:
             if 2 * held >= budget and further <= fewest:
                 best, fewest = i, further
         return None
+
+    def _read_again(self, marked: frozenset[int]) -> frozenset[int]:
+        """Return those of the nodes `marked` whose second output is read, by a node that is also marked.
+
+        The gradient of an unmarked node reads first outputs only. A second output that nobody reads would be
+        computed in vain, and Convolution and others refuse to run for nothing.
+        """
+        again: set[int] = set()
+        for i in sorted(marked, reverse=True):
+            if self._nodes[i]["op"] in READS_OWN_OUTPUT or not again.isdisjoint(self._readers[i]):
+                again.add(i)
+        return frozenset(again)
 
     def mirrored(self, marked: frozenset[int]) -> mx.sym.Symbol:
         """Return a new Symbol in which exactly the nodes `marked` are computed again."""
@@ -313,18 +334,23 @@ def _on_gradient_path(nodes: list[dict], heads: set[int], untrained: set[str]) -
 def _is_repeatable(node: dict) -> bool:
     """Tell whether a second forward pass gives the same output and changes nothing else."""
     has_random_slopes = node.get("attrs", {}).get("act_type") == "rrelu"
-    return _REPEATABLE.fullmatch(node["op"]) is not None and not has_random_slopes
+    return node["op"] in REPEATABLE and not has_random_slopes
 
 
-def _crossing(nodes: list[dict], on_path: list[bool], sizes: list[int]) -> list[frozenset[int]]:
-    """Return for each node those with a size up to it that a node of the gradient's path behind it reads."""
-    last_use = list(range(len(nodes)))
+def _readers(nodes: list[dict], on_path: list[bool]) -> list[list[int]]:
+    """Return for each node the nodes on the gradient's path that read it, in the order of execution."""
+    readers: list[list[int]] = [[] for _ in nodes]
     for i, node in enumerate(nodes):
         for j, *_ in node["inputs"] if on_path[i] else ():
-            last_use[j] = i
+            readers[j].append(i)
+    return readers
+
+
+def _crossing(readers: list[list[int]], sizes: list[int]) -> list[frozenset[int]]:
+    """Return for each node those with a size up to it that are read behind it."""
     crossing, alive = [], frozenset()
     for i, size in enumerate(sizes):
-        alive = frozenset(j for j in (alive | {i} if size else alive) if last_use[j] > i)
+        alive = frozenset(j for j in (alive | {i} if size else alive) if readers[j] and readers[j][-1] > i)
         crossing.append(alive)
     return crossing
 

@@ -1,4 +1,5 @@
 import json
+import re
 
 import mxnet as mx
 import numpy as np
@@ -224,6 +225,127 @@ def test_random_and_unknown_operators_are_kept():
     able = set(marked(graph.mirrored(frozenset(i for i, size in enumerate(graph.sizes) if size))))
     assert "fixed_slope" in able
     assert not able & {"random_slopes", "drop", "noise", "loss"}
+
+
+# How an operator is called that takes more than x of shape (2, 4, 6, 6): w has the same shape, `positive` too
+# and is greater than zero, `row` has one channel.
+APPLIED = {
+    "Activation": lambda x, **_: mx.sym.Activation(x, act_type="softrelu"),
+    "BatchNorm": lambda x, **_: mx.sym.BatchNorm(x, fix_gamma=False),
+    "Cast": lambda x, **_: mx.sym.Cast(x, dtype="float32"),
+    "Concat": lambda x, w, **_: mx.sym.Concat(x, w, dim=1),
+    "Convolution": lambda x, **_: convolution(x, 4, "conv"),
+    "Deconvolution": lambda x, **_: mx.sym.Deconvolution(x, num_filter=4, kernel=(4, 4), stride=(2, 2)),
+    "Flatten": lambda x, **_: mx.sym.Flatten(x),
+    "FullyConnected": lambda x, **_: mx.sym.FullyConnected(x, num_hidden=4),
+    "L2Normalization": lambda x, **_: mx.sym.L2Normalization(x),
+    "LeakyReLU": lambda x, **_: mx.sym.LeakyReLU(x, act_type="prelu"),
+    "Pad": lambda x, **_: mx.sym.Pad(x, mode="edge", pad_width=(0, 0, 0, 0, 1, 1, 1, 1)),
+    "Pooling": lambda x, **_: mx.sym.Pooling(x, kernel=(2, 2), stride=(2, 2), pool_type="max"),
+    "Reshape": lambda x, **_: mx.sym.reshape(x, (2, -1)),
+    "SliceChannel": lambda x, **_: mx.sym.SliceChannel(x, num_outputs=2)[0],
+    "UpSampling": lambda x, **_: mx.sym.UpSampling(x, scale=2, sample_type="nearest"),
+    "_copy": lambda x, **_: mx.sym.identity(x),
+    "add_n": lambda x, w, **_: mx.sym.add_n(x, w, w),
+    "clip": lambda x, **_: mx.sym.clip(x, -0.5, 0.5),
+    "expand_dims": lambda x, **_: mx.sym.expand_dims(x, axis=0),
+    "slice": lambda x, **_: mx.sym.slice(x, begin=(0, 1), end=(2, 3)),
+    "slice_axis": lambda x, **_: mx.sym.slice_axis(x, axis=1, begin=0, end=2),
+    "squeeze": lambda x, **_: mx.sym.squeeze(mx.sym.slice_axis(x, axis=1, begin=0, end=1)),
+    "transpose": lambda x, **_: mx.sym.transpose(x, axes=(0, 2, 3, 1)),
+    "where": lambda x, w, **_: mx.sym.where(mx.sym.BlockGrad(w) > 0, x, w),
+    "broadcast_axis": lambda row, **_: mx.sym.broadcast_axis(row, axis=1, size=3),
+    "broadcast_to": lambda row, **_: mx.sym.broadcast_to(row, shape=(2, 4, 6, 6)),
+    "broadcast_power": lambda positive, row, **_: mx.sym.broadcast_power(positive, row),
+    "_maximum": lambda x, w, **_: mx.sym.maximum(x, w),
+    "_minimum": lambda x, w, **_: mx.sym.minimum(x, w),
+    "_power": lambda positive, w, **_: positive**w,
+    "_plus_scalar": lambda x, **_: x + 2,
+    "_minus_scalar": lambda x, **_: x - 2,
+    "_rminus_scalar": lambda x, **_: 2 - x,
+    "_mul_scalar": lambda x, **_: x * 2,
+    "_div_scalar": lambda x, **_: x / 2,
+    "_rdiv_scalar": lambda positive, **_: 2 / positive,
+    "_power_scalar": lambda x, **_: x**3,
+    "_rpower_scalar": lambda x, **_: 2**x,
+    "_maximum_scalar": lambda x, **_: mx.sym.maximum(x, 0.1),
+    "_minimum_scalar": lambda x, **_: mx.sym.minimum(x, 0.1),
+    "_greater_scalar": lambda x, **_: x > 0,
+    "_lesser_scalar": lambda x, **_: x < 0,
+}
+
+
+def applied(name, x, w, positive, row):
+    if name in APPLIED:
+        return APPLIED[name](x=x, w=w, positive=positive, row=row)
+    operator = getattr(mx.sym, name)
+    if name.startswith("broadcast_"):
+        return operator(x, row + 2)
+    if name.startswith("elemwise_"):
+        return operator(x, positive)
+    return operator(positive if name in {"log", "reciprocal", "rsqrt", "sqrt"} else x)
+
+
+def backward_arguments(executor, forward):
+    """(name, output number) of everything that the executor's backward nodes read."""
+    blocks = re.findall(r"Name=(\S+)\nInputs:\n(.*?)(?:-----|$)", executor.debug_str(), re.DOTALL)
+    behind = "".join(inputs for name, inputs in blocks if name not in forward)
+    return set(re.findall(r"arg\[\d+\]=(\S+)\((\d+)\)", behind))
+
+
+@pytest.mark.parametrize("name", sorted(memonger.READS_OWN_OUTPUT))
+def test_gradient_reads_own_output(name):
+    x = mx.sym.var("x", shape=(2, 4, 6, 6), dtype="float32") + 0
+    y = applied(name, x, x, positive=x * 2, row=x)
+    symbol = mx.sym.MakeLoss(mx.sym.sum(y + 0))
+    forward = {node["name"] for node in json.loads(symbol.tojson())["nodes"]}
+    read = backward_arguments(symbol.simple_bind(CPU, "write"), forward)
+    assert y.name in {argument for argument, _ in read}
+
+
+def all_gradients(symbol):
+    executor = symbol.simple_bind(CPU, "write")
+    random = np.random.RandomState(1)
+    for _, array in sorted(executor.arg_dict.items()):
+        array[:] = random.normal(0, 1, array.shape)
+    executor.forward(is_train=True)
+    executor.backward()
+    return {name: array.asnumpy() for name, array in executor.grad_dict.items()}
+
+
+@pytest.mark.parametrize("name", sorted(memonger.REPEATABLE))
+def test_every_repeatable_operator_gives_the_same_gradients_again(name):
+    w = mx.sym.var("w", shape=(2, 4, 6, 6), dtype="float32")
+    x = mx.sym.tanh(mx.sym.var("x", shape=(2, 4, 6, 6), dtype="float32"))
+    y = applied(name, x, w, positive=mx.sym.square(x) + 0.5, row=mx.sym.sum(x, axis=1, keepdims=True))
+    symbol = mx.sym.MakeLoss(mx.sym.sum(mx.sym.square(y)))
+    content = json.loads(symbol.tojson())
+    again = [node for node in content["nodes"] if node["op"] in memonger.REPEATABLE]
+    assert name in {node["op"] for node in again}
+    for node in again:
+        node.setdefault("attrs", {})["__force_mirroring__"] = "True"
+    expected, found = all_gradients(symbol), all_gradients(mx.sym.load_json(json.dumps(content)))
+    assert expected.keys() == found.keys()
+    for key, values in expected.items():
+        np.testing.assert_allclose(found[key], values, rtol=1e-5, atol=1e-6, err_msg=key)
+
+
+@pytest.mark.parametrize("network", ["deep", "two losses"])
+def test_everything_computed_again_is_read(network, deep):
+    symbol, shapes, fixed = deep[0], deep[1], ()
+    if network == "two losses":
+        symbol, shapes = two_losses(), TWO_LOSSES
+        fixed = judge_parameters(symbol)
+    graph = memonger._Graph(symbol, shapes, types=None, fixed=fixed)
+    for divisor in (2, 3, 5, 8, 13, 21):
+        planned = graph.mirrored(graph.cut(graph.total // divisor)[0])
+        requests = {name: "write" for name in planned.list_arguments() if name not in {*shapes, *fixed}}
+        executor = planned.simple_bind(CPU, requests, dict.fromkeys(shapes, "float32"), **shapes)
+        forward = {node["name"] for node in json.loads(planned.tojson())["nodes"]}
+        read = {name for name, _ in backward_arguments(executor, forward)}
+        again = set(re.findall(r"Name=(\S+_mirror)\n", executor.debug_str()))
+        assert {name[: -len("_mirror")] for name in again} == set(marked(planned))
+        assert again <= read
 
 
 def test_old_marks_are_replaced():
