@@ -33,7 +33,7 @@ class Journal:
 
     def __init__(self, folder: Path, start: int, stop: int, batch_size: int, every: int) -> None:
         self._path = folder / FILE
-        self._stop, self._batch_size, self._every = stop, batch_size, every
+        self._batch_size, self._every = batch_size, every
         self._forget(start)
         self._log = _logger(folder / "train.log")
         self._log.info("iteration %d of %d", start, stop)
@@ -46,15 +46,16 @@ class Journal:
         )
         self._begin()
 
-    def add(self, iteration: int, values: dict[str, np.ndarray], **facts: float) -> None:
-        """Take the values (B,) of the iteration just done; write a line if one is due.
+    def add(self, iteration: int, values: dict[str, np.ndarray], due: bool = False, **facts: float) -> None:
+        """Take the values (B,) of the iteration just done; write their means since the last line.
 
-        `facts` (epoch, lr) go into the line as they are.
+        A line comes every few iterations and where it is `due`: at a checkpoint, so that a run that goes on
+        from there has the same lines. `facts` (epoch, lr) go into the line as they are.
         """
         for name, value in values.items():
             self._sums[name].append(float(value.mean()))
         self._bar.update(self._batch_size)
-        if iteration % self._every and iteration != self._stop:
+        if iteration % self._every and not due:
             return
         line = {"iteration": iteration, **facts}
         line.update({name: float(np.mean(parts)) for name, parts in self._sums.items()})

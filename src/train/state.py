@@ -16,12 +16,12 @@ FILE = "state.params"
 
 
 class State(NamedTuple):
-    """Iterations done; parameters and moving statistics by name; the optimiser's arrays by its keys."""
+    """Iterations done; parameters and moving statistics by name; the optimiser's too, where it has any."""
 
     iteration: int
     arg_params: dict[str, mx.nd.NDArray]
     aux_params: dict[str, mx.nd.NDArray]
-    momentum: dict[int | str, mx.nd.NDArray]
+    momentum: dict[str, mx.nd.NDArray]
 
 
 def capture(module: mx.mod.Module, iteration: int) -> State:
@@ -30,26 +30,37 @@ def capture(module: mx.mod.Module, iteration: int) -> State:
     Statistics that differ between devices are averaged and set on all of them, so that a run that goes on and
     one that resumes continue alike.
     """
+    # BatchNorm moves its statistics in its backward pass behind the engine's back: no read waits for that.
+    mx.nd.waitall()
     arg_params, aux_params = module.get_params()
+    group = module._exec_group
+    for name, copies in zip(group.param_names, group.param_arrays):
+        copies[0].copyto(arg_params[name])  # all are equal; their average, on eight devices, is rounded
     module.set_params(arg_params, aux_params)
-    return State(iteration, arg_params, aux_params, dict(_updater(module).states))
+    states, keys = _updater(module).states, _optimiser_keys(module)
+    momentum = {keys[key]: array for key, array in states.items() if array is not None}
+    return State(iteration, arg_params, aux_params, momentum)
 
 
 def restore(module: mx.mod.Module, state: State) -> None:
     """Set the optimiser's arrays of an initialised module; its parameters are set when it is initialised."""
     updater = _updater(module)
-    updater.states = dict(state.momentum)
-    updater.states_synced = dict.fromkeys(state.momentum, False)
+    keys = {key: name for key, name in _optimiser_keys(module).items() if name in state.momentum}
+    updater.states = {key: state.momentum[name].copy() for key, name in keys.items()}
+    updater.states_synced = dict.fromkeys(keys, False)
 
 
 def save(folder: Path, state: State) -> None:
     """Write the state into `folder`, atomically; raise LatseError if that is impossible."""
     arrays = {f"arg:{name}": array for name, array in state.arg_params.items()}
     arrays.update({f"aux:{name}": array for name, array in state.aux_params.items()})
-    arrays.update({f"momentum:{key}": array for key, array in state.momentum.items()})
+    arrays.update({f"momentum:{name}": array for name, array in state.momentum.items()})
     arrays["iteration"] = mx.nd.array([state.iteration], dtype="int64")
     with replacing(folder / FILE) as temporary:
-        mx.nd.save(os.fspath(temporary), arrays)
+        try:
+            mx.nd.save(os.fspath(temporary), arrays)
+        except mx.base.MXNetError as error:
+            raise LatseError(f"cannot write all of {folder / FILE}: is the disk full?") from error
 
 
 def load(folder: Path) -> State | None:
@@ -57,17 +68,16 @@ def load(folder: Path) -> State | None:
     path = folder / FILE
     if not path.exists():
         return None
+    parts: dict[str, dict[str, mx.nd.NDArray]] = {"arg": {}, "aux": {}, "momentum": {}}
     try:
         arrays = mx.nd.load(os.fspath(path))
         iteration = int(arrays.pop("iteration").asscalar())
-    except (mx.base.MXNetError, AttributeError, KeyError, TypeError) as error:
+        for key, array in arrays.items():
+            part, _, name = key.partition(":")
+            parts[part][name] = array
+    except (mx.base.MXNetError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise LatseError(f"{path} is damaged, the run cannot go on from it") from error
-    parts: dict[str, dict] = {"arg": {}, "aux": {}, "momentum": {}}
-    for key, array in arrays.items():
-        part, _, name = key.partition(":")
-        parts[part][name] = array
-    momentum = {_optimiser_key(key): array for key, array in parts["momentum"].items()}
-    return State(iteration, parts["arg"], parts["aux"], momentum)
+    return State(iteration, parts["arg"], parts["aux"], parts["momentum"])
 
 
 def save_model(
@@ -82,9 +92,15 @@ def save_model(
     checkpoint.save(prefix, number, symbol, arg_params, aux_params)
 
 
-def _optimiser_key(text: str) -> int | str:
-    """Return the key as the optimiser has it: a number on one device, a parameter's name on a KVStore."""
-    return int(text) if text.isdigit() else text
+def _optimiser_keys(module: mx.mod.Module) -> dict[int | str, str]:
+    """Return the parameter's name by the optimiser's key.
+
+    The key is the name where the KVStore updates; else each parameter has a number on each device.
+    """
+    names, devices = module._exec_group.param_names, len(module._context)
+    if module._update_on_kvstore:
+        return {name: name for name in names}
+    return {index * devices + device: name for index, name in enumerate(names) for device in range(devices)}
 
 
 def _updater(module: mx.mod.Module) -> mx.optimizer.Updater:

@@ -84,13 +84,15 @@ class Trainer:
             for iteration, batch in self._stream.prefetch(start, train.iterations):
                 values = self._step(iteration, batch)
                 done = iteration + 1
+                saves = done % train.checkpoint_every == 0 or done == train.iterations
                 journal.add(
                     done,
                     values,
+                    due=saves,
                     epoch=self._stream.epoch(iteration),
                     lr=self._module._optimizer.learning_rate,
                 )
-                if done % train.checkpoint_every == 0 or done == train.iterations:
+                if saves:
                     self._checkpoint(done)
                     journal.note(f"checkpoint {done}")
         finally:

@@ -72,7 +72,11 @@ class TopK:
             label_shapes=[("softmax_label", (batch_size,))],
             for_training=False,
         )
-        self._module.init_params(arg_params=arg_params, aux_params=aux_params, allow_extra=True)
+        try:
+            self._module.init_params(arg_params=arg_params, aux_params=aux_params, allow_extra=True)
+        except RuntimeError as error:  # an array that is missing or has another shape; MXNetError is one
+            reason = str(error).strip().splitlines()[-1]
+            raise LatseError(f"the teacher {path} does not fit its symbol: {reason}") from error
 
     def ranks(self, batch: Batch) -> np.ndarray:
         """Return how many classes the teacher finds likelier than each label, float32 (B,)."""

@@ -1,4 +1,4 @@
-"""What the tests of training share: a few made-up people, a narrow recipe, a graph that takes milliseconds."""
+"""What the tests of training share: made-up people, a narrow recipe, a graph that takes milliseconds."""
 
 import json
 import os
@@ -72,7 +72,7 @@ def latse_process():
 
 @pytest.fixture(scope="session")
 def quick_student():
-    """A graph with the inputs and outputs of the student, BatchNorm and Dropout, but only two dense layers."""
+    """A graph with inputs and outputs of the student, BatchNorm and Dropout, but only two dense layers."""
     data, label = mx.sym.var("data"), mx.sym.var("softmax_label")
     keep, mean_face = mx.sym.var("keep"), mx.sym.var("mean_face")
     pooling = {"kernel": (16, 16), "stride": (16, 16), "pool_type": "avg"}
@@ -102,7 +102,7 @@ def metrics(folder):
 
 
 def contents(folder):
-    """Return every array of a run's files by file and name, and its metrics: what must not depend on a crash."""
+    """Return every array of a run's files and its metrics: what must not depend on a crash."""
     folder = Path(folder)
     found = {
         (path.name, name): array.asnumpy().tobytes()

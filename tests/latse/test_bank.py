@@ -56,8 +56,8 @@ def test_the_first_image_of_a_person_starts_the_mean(open_bank, tmp_path):
 
 def test_eq_12_image_after_image_also_within_a_batch(open_bank, tmp_path):
     bank, mean = open_bank(), {}
-    for seed, labels in enumerate([[0, 1, 0], [1, 1, 5], [0, 5, 1], [0, 0, 0]]):
-        images, labels = batch(seed, labels)
+    for seed, people in enumerate([[0, 1, 0], [1, 1, 5], [0, 5, 1], [0, 0, 0]]):
+        images, labels = batch(seed, people)
         for image, label in zip(scaled(images), labels):
             mean[label] = MOMENTUM * mean[label] + (1 - MOMENTUM) * image if label in mean else image
         targets = bank.update(images, labels, everything(3))
@@ -184,7 +184,7 @@ STEP = st.one_of(
 @given(steps=st.lists(STEP, max_size=12), crash=st.integers(0, 12), torn=st.integers(0, 200))
 @settings(max_examples=60, deadline=None)
 def test_crash_reopen_and_replay_gives_the_bits_of_the_unbroken_run(tmp_path_factory, steps, crash, torn):
-    """`crash` is the step before which the process dies; `torn` bytes of an unfinished journal entry are left."""
+    """`crash`: the step before which the process dies; `torn`: bytes of an unfinished journal entry."""
     unbroken, broken = (tmp_path_factory.mktemp(name) for name in ("unbroken", "broken"))
 
     def run(folder, start, stop):

@@ -1,0 +1,66 @@
+"""metrics.jsonl, the log, and what is left of them after a crash."""
+
+import json
+
+import numpy as np
+import pytest
+
+from latse.train.metrics import FILE, Journal
+
+
+@pytest.fixture
+def journal(tmp_path):
+    """Open a journal of ten iterations, closed at the end of the test."""
+    opened = []
+
+    def open_journal(start=0, every=2):
+        opened.append(Journal(tmp_path, start, 10, 4, every))
+        return opened[-1]
+
+    yield open_journal
+    for one in opened:
+        one.close()
+
+
+def read(folder):
+    return [json.loads(line) for line in (folder / FILE).read_text().splitlines()]
+
+
+def test_a_line_is_the_mean_since_the_last_one(journal, tmp_path):
+    one = journal()
+    for iteration in range(1, 5):
+        one.add(iteration, {"loss": np.array([iteration, iteration + 2.0])}, epoch=0, lr=0.1)
+    first, second = read(tmp_path)
+    assert (first["iteration"], first["loss"], first["epoch"], first["lr"]) == (2, 2.5, 0, 0.1)
+    assert (second["iteration"], second["loss"]) == (4, 4.5)
+    assert second["images_per_second"] > 0
+
+
+def test_a_line_that_is_due_comes_early_and_starts_the_next_mean(journal, tmp_path):
+    one = journal(every=4)
+    for iteration, due in ((1, False), (2, True), (3, False), (4, False)):
+        one.add(iteration, {"loss": np.full(4, iteration)}, due=due)
+    assert [(line["iteration"], line["loss"]) for line in read(tmp_path)] == [(2, 1.5), (4, 3.5)]
+
+
+def test_lines_past_the_state_and_a_torn_one_are_forgotten(journal, tmp_path):
+    lines = [json.dumps({"iteration": iteration, "loss": 1.5}) for iteration in (2, 4, 6)]
+    (tmp_path / FILE).write_text("\n".join(lines) + '\n{"iteration": 4, "lo')
+    journal(start=4)
+    assert (tmp_path / FILE).read_text() == "".join(line + "\n" for line in lines[:2])
+
+
+def test_a_new_run_starts_an_empty_file(journal, tmp_path):
+    (tmp_path / FILE).write_text('{"iteration": 4}\n')
+    journal()
+    assert (tmp_path / FILE).read_text() == ""
+
+
+def test_the_log_keeps_what_was_there(journal, tmp_path):
+    one = journal()
+    one.note("checkpoint 2")
+    one.close()
+    journal(start=2).note("checkpoint 4")
+    text = (tmp_path / "train.log").read_text()
+    assert [word in text for word in ("checkpoint 2", "iteration 2 of 10", "checkpoint 4")] == [True] * 3
+    assert text.count("checkpoint 2") == 1

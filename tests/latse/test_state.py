@@ -1,0 +1,68 @@
+"""state.params: everything of a run between two iterations."""
+
+import resource
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from latse.errors import LatseError
+from latse.train import state
+
+
+def made_up(iteration=7, size=5):
+    array = mx.nd.array(np.random.default_rng(size).normal(size=(3, size)))
+    return state.State(
+        iteration, {"fc_weight": array}, {"bn_moving_mean": array + 1}, {"fc_weight": array + 2}
+    )
+
+
+def same(one, other):
+    return one.iteration == other.iteration and all(
+        mine.keys() == theirs.keys()
+        and all((mine[key].asnumpy() == theirs[key].asnumpy()).all() for key in mine)
+        for mine, theirs in zip(one[1:], other[1:])
+    )
+
+
+@pytest.mark.parametrize("iteration", [0, 7, 2**24 + 1, 2**40])
+def test_what_is_saved_is_loaded(tmp_path, iteration):
+    state.save(tmp_path, made_up(iteration))
+    assert same(state.load(tmp_path), made_up(iteration))
+    assert [path.name for path in tmp_path.iterdir()] == [state.FILE]
+
+
+def test_no_state_is_none(tmp_path):
+    assert state.load(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:-30]),
+        lambda path: path.write_bytes(b"no array at all"),
+        lambda path: mx.nd.save(str(path), {"arg:fc_weight": mx.nd.ones(1)}),
+        lambda path: mx.nd.save(str(path), [mx.nd.ones(1)]),
+        lambda path: mx.nd.save(str(path), {"iteration": mx.nd.ones(1), "gradient:fc": mx.nd.ones(1)}),
+        lambda path: mx.nd.save(str(path), {"iteration": mx.nd.ones(3)}),
+    ],
+)
+def test_a_damaged_state_is_named(tmp_path, damage):
+    state.save(tmp_path, made_up())
+    damage(tmp_path / state.FILE)
+    with pytest.raises(LatseError, match=state.FILE):
+        state.load(tmp_path)
+
+
+def test_a_full_disk_is_named_and_the_older_state_stays(tmp_path):
+    state.save(tmp_path, made_up())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(LatseError, match=state.FILE):
+            state.save(tmp_path, made_up(8, size=10_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert same(state.load(tmp_path), made_up())
+    assert [path.name for path in tmp_path.iterdir()] == [state.FILE]
