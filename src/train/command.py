@@ -56,15 +56,15 @@ def run(args: argparse.Namespace) -> None:
     if _is_finished(folder, record, args.resume, recipe):
         print(f"{folder}: the run is finished, {recipe.train.iterations} iterations")
         return
-    write_json(folder / RECORD, record)
     teacher = _teacher(args, recipe, shard, devices)
+    write_json(folder / RECORD, record)
     symbol = _planned(recipe, shard, devices, folder) if recipe.train.memory_plan else None
     Trainer(recipe, shard, folder, args.seed, devices, teacher, symbol).run()
 
 
 def _check_devices(recipe: CfgNode, devices: list[mx.Context], args: argparse.Namespace) -> None:
-    if args.seed < 0:
-        raise LatseError(f"--seed {args.seed}: must be at least 0")
+    if not 0 <= args.seed < 2**31:
+        raise LatseError(f"--seed {args.seed}: must be from 0 to {2**31 - 1}")
     if recipe.train.kvstore == "nccl" and not latse.features()["NCCL"]:
         raise LatseError("train.kvstore nccl needs the GPU build: make setup GPU=1")
     if recipe.train.batch_size % len(devices):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from latse.errors import LatseError
 from latse.files import replacing
 
 FILE = "metrics.jsonl"
@@ -61,8 +62,7 @@ class Journal:
         line.update({name: float(np.mean(parts)) for name, parts in self._sums.items()})
         count = len(self._sums["loss"])
         line["images_per_second"] = count * self._batch_size / (time.perf_counter() - self._began)
-        with self._path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        self._append(json.dumps(line) + "\n")
         self._bar.set_postfix(loss=f"{line['loss']:.3f}", refresh=False)
         self._log.info(" ".join(f"{key}={value:.6g}" for key, value in line.items()))
         self._begin()
@@ -82,8 +82,15 @@ class Journal:
         self._sums: dict[str, list[float]] = defaultdict(list)
         self._began = time.perf_counter()
 
+    def _append(self, text: str) -> None:
+        try:
+            with self._path.open("a") as file:
+                file.write(text)
+        except OSError as error:
+            raise LatseError(f"cannot write {self._path}: {error.strerror}") from error
+
     def _forget(self, start: int) -> None:
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        lines = self._path.read_text().splitlines() if self._path.is_file() else []
         with replacing(self._path) as temporary:
             kept = [line for line in lines if line.endswith("}") and json.loads(line)["iteration"] <= start]
             temporary.write_text("".join(line + "\n" for line in kept))
@@ -93,7 +100,10 @@ def _logger(path: Path) -> logging.Logger:
     log = logging.getLogger(f"latse.train.{path.parent}")
     log.setLevel(logging.INFO)
     log.propagate = False
-    handler = logging.FileHandler(path)
+    try:
+        handler = logging.FileHandler(path)
+    except OSError as error:
+        raise LatseError(f"cannot write {path}: {error.strerror}") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     return log

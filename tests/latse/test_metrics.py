@@ -1,10 +1,12 @@
 """metrics.jsonl, the log, and what is left of them after a crash."""
 
 import json
+import resource
 
 import numpy as np
 import pytest
 
+from latse.errors import LatseError
 from latse.train.metrics import FILE, Journal
 
 
@@ -64,3 +66,14 @@ def test_the_log_keeps_what_was_there(journal, tmp_path):
     text = (tmp_path / "train.log").read_text()
     assert [word in text for word in ("checkpoint 2", "iteration 2 of 10", "checkpoint 4")] == [True] * 3
     assert text.count("checkpoint 2") == 1
+
+
+def test_a_full_disk_is_named(journal, tmp_path):
+    one = journal(every=1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(LatseError, match=f"{FILE}: File too large"):
+            one.add(1, {"loss": np.ones(4)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -1,0 +1,335 @@
+"""`latse train` as a user meets it: runs, killed runs, and one sentence for each mistake."""
+
+import json
+import shutil
+import signal
+import time
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from latse import checkpoint
+from latse.cli import main
+from latse.train import state
+from latse.train.trainer import Trainer
+
+
+@pytest.fixture
+def train(tiny, people, tmp_path):
+    """Run `latse train` here with the tiny recipe; the output goes to `tmp_path / "out"` unless told."""
+
+    def train(*arguments, recipe=tiny, data=people, out=tmp_path / "out"):
+        return main(["train", *map(str, [recipe, "--data", data, "--out", out, *arguments])])
+
+    return train
+
+
+@pytest.fixture
+def refused(train, tmp_path, capsys):
+    """Run it, check that it fails with one sentence and without a model, and return the sentence."""
+
+    def refused(*arguments, **places):
+        assert train(*arguments, **places) == 1
+        error = capsys.readouterr().err
+        assert "Traceback" not in error
+        sentence = error.strip().splitlines()[-1]
+        assert sentence.startswith("latse: ")
+        assert not list(tmp_path.glob("out/**/model-*"))
+        return sentence
+
+    return refused
+
+
+@pytest.fixture(scope="module")
+def teacher(tiny, people, tmp_path_factory):
+    """The folder of a teacher, trained for a moment."""
+    folder = tmp_path_factory.mktemp("teacher")
+    assert main(["train", str(tiny), "--data", str(people), "--out", str(folder), "--seed", "5"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def filtered(tiny):
+    """A recipe for a student with the teacher's filter but no decoder, which would be slow here."""
+    path = tiny.parent / "filtered.yaml"
+    path.write_text("base: tiny.yaml\nfilter: {k: 3}\n")
+    return path
+
+
+def test_what_a_run_leaves(teacher, run_metrics):
+    assert {"model-symbol.json", "untrained-0000.params", "state.params", "train.log"} <= {
+        path.name for path in teacher.iterdir()
+    }
+    assert sorted(path.name for path in teacher.glob("model-*.params")) == [
+        f"model-000{number}.params" for number in (0, 2, 4, 6)
+    ]
+    last, sixth = (checkpoint.load(teacher / "model", number)[1] for number in (0, 6))
+    assert all((last[name].asnumpy() == sixth[name].asnumpy()).all() for name in last)
+    assert [line["iteration"] for line in run_metrics(teacher)] == [1, 2, 3, 4, 5, 6]
+    assert [line["epoch"] for line in run_metrics(teacher)] == [0, 0, 0, 0, 1, 1]
+    for line in (teacher / "metrics.jsonl").read_text().splitlines():
+        assert set(json.loads(line)) == {
+            "iteration",
+            "epoch",
+            "lr",
+            "loss",
+            "dloss",
+            "kept",
+            "images_per_second",
+        }
+
+
+def test_the_record_of_a_run(teacher, people):
+    record = json.loads((teacher / "run.json").read_text())
+    assert (record["recipe"], record["seed"], record["teacher"]) == ("tiny", 5, None)
+    assert record["settings"]["train"]["iterations"] == 6
+    assert record["settings"]["encoder"] == {"name": "resnet_tiny", "dropout": 0.4}
+    assert record["data"] == {"folder": str(people), "images": 15, "people": 5}
+    assert record["versions"]["mxnet"] == mx.__version__
+    assert "cpu(0)" in record["device"]
+
+
+def test_mxnet_itself_takes_the_model(teacher):
+    symbol, arg_params, aux_params = mx.model.load_checkpoint(str(teacher / "model"), 0)
+    assert symbol.list_outputs() == ["fc1_output"]
+    assert set(symbol.list_arguments()) == ({"data"} | arg_params.keys()) - {"fc7_weight"}
+    assert arg_params["fc7_weight"].shape == (5, 512)
+    module = mx.mod.Module(symbol, label_names=None)
+    module.bind([("data", (2, 3, 112, 112))], for_training=False)
+    module.init_params(arg_params=arg_params, aux_params=aux_params, allow_extra=True)
+    module.forward(mx.io.DataBatch([mx.nd.random.uniform(0, 255, (2, 3, 112, 112))]), is_train=False)
+    embedding = module.get_outputs()[0].asnumpy()
+    assert embedding.shape == (2, 512)
+    assert np.isfinite(embedding).all()
+    untrained = checkpoint.load(teacher / "untrained", 0)
+    assert untrained[0].list_outputs() == ["fc1_output"]
+    for name in ("fc7_weight", "conv0_weight", "pre_fc1_weight"):
+        assert (untrained[1][name].asnumpy() != arg_params[name].asnumpy()).any()
+
+
+def test_a_student_under_the_filter(train, teacher, filtered, tmp_path, run_metrics):
+    """Of five people, the top five are all; the top one of an untrained teacher are few."""
+    kept = {}
+    for k in (1, 5):
+        out = tmp_path / f"top-{k}"
+        assert (
+            train("--teacher", teacher / "untrained", "--set", f"filter.k={k}", recipe=filtered, out=out) == 0
+        )
+        kept[k] = np.mean([line["kept"] for line in run_metrics(out)])
+        assert json.loads((out / "run.json").read_text())["teacher"] == str(teacher / "untrained")
+    assert kept[5] == 1
+    assert kept[1] < 0.8
+
+
+def test_a_memory_plan_changes_no_loss(train, tmp_path, run_metrics, capsys):
+    """At a low learning rate, as differences of rounding grow tenfold an iteration in batches of four."""
+    losses = {}
+    for plan in ("false", "true"):
+        settings = "--set", f"train.memory_plan={plan}", "--set", "schedule.learning_rate=1e-4"
+        assert train(*settings, out=tmp_path / plan) == 0
+        losses[plan] = [line["loss"] for line in run_metrics(tmp_path / plan)]
+    assert "memory plan" in capsys.readouterr().out
+    assert "force_mirroring" in (tmp_path / "true" / "planned-symbol.json").read_text()
+    assert losses["true"] == pytest.approx(losses["false"], rel=1e-4)
+    assert not (tmp_path / "false" / "planned-symbol.json").exists()
+
+
+def test_a_finished_run_is_left_alone(train, teacher, capsys, monkeypatch):
+    before = {path.name: path.read_bytes() for path in teacher.iterdir()}
+    monkeypatch.setattr(Trainer, "run", lambda self: pytest.fail("trained again"))
+    assert train("--seed", 5, "--resume", out=teacher) == 0
+    assert "finished" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in teacher.iterdir()} == before
+
+
+def test_another_run_in_the_folder_is_refused(refused, teacher, tmp_path, filtered):
+    out = shutil.copytree(teacher, tmp_path / "kept")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert "--resume" in refused("--seed", 5, out=out)
+    assert "another seed (5, not 6)" in refused("--seed", 6, "--resume", out=out)
+    other = "--set", "schedule.learning_rate=0.02"
+    assert "learning_rate: 0.01, not 0.02" in refused("--seed", 5, "--resume", *other, out=out)
+    assert "another settings" in refused(
+        "--seed", 5, "--resume", "--teacher", teacher / "model", recipe=filtered, out=out
+    )
+    (out / "run.json").write_text("{")
+    assert "run.json" in refused("--seed", 5, "--resume", out=out)
+    (out / "run.json").write_bytes(before["run.json"])
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--set", "train.batchsize=3"), "unknown key"),
+        (("--kvstore", "locale"), "train.kvstore is 'locale', must be one of local, device, nccl"),
+        (("--kvstore", "nccl"), "needs the GPU build"),
+        (("--cpus", 0), "--cpus 0"),
+        (("--cpus", 3), "train.batch_size 4 cannot be split over 3 devices"),
+        (("--gpus", "0"), "there is no GPU 0"),
+        (("--seed", -1), "--seed -1"),
+        (("--seed", 2**31), f"--seed {2**31}"),
+        (("--set", "filter.k=3"), "name the teacher with --teacher"),
+    ],
+)
+def test_a_wrong_argument_is_one_sentence(refused, tmp_path, arguments, sentence):
+    if "nccl" in arguments and mx.runtime.Features().is_enabled("NCCL"):
+        pytest.skip("this is the GPU build")
+    assert sentence in refused(*arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_recipe_or_shard_is_named(refused, people, tmp_path):
+    assert "nowhere.yaml" in refused(recipe=tmp_path / "nowhere.yaml")
+    assert "nowhere" in refused(data=tmp_path / "nowhere")
+    for name in ("train.rec", "train.idx", "property"):
+        folder = shutil.copytree(people, tmp_path / name)
+        (folder / name).unlink()
+        assert name in refused(data=folder)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_truncated_shard_is_named(refused, people, tmp_path):
+    folder = shutil.copytree(people, tmp_path / "cut")
+    content = (folder / "train.rec").read_bytes()
+    (folder / "train.rec").write_bytes(content[: len(content) // 2 // 4 * 4])
+    assert "train.rec" in refused(data=folder)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_label_beyond_the_classes_is_named(refused, people, tmp_path):
+    folder = shutil.copytree(people, tmp_path / "labels")
+    (folder / "property").write_text("4,112,112")
+    assert "record 13 has the label 4; property has 4 classes" in refused(data=folder)
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_of_another_size_are_refused(refused, people, tmp_path):
+    folder = shutil.copytree(people, tmp_path / "size")
+    (folder / "property").write_text("5,96,112")
+    assert "112x112" in refused(data=folder)
+
+
+def test_an_output_that_cannot_be_written_is_named(refused, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert str(tmp_path / "file") in refused(out=tmp_path / "file")
+    assert str(tmp_path / "file") in refused(out=tmp_path / "file" / "below")
+    assert (tmp_path / "file").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    "name", ["metrics.jsonl", "train.log", "state.params", "model-0002.params", "run.json"]
+)
+def test_a_file_that_cannot_be_written_is_named(train, tmp_path, capsys, name):
+    (tmp_path / "out" / name).mkdir(parents=True)
+    assert train("--resume") == 1
+    assert str(tmp_path / "out" / name) in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_a_wrong_teacher_is_one_sentence_and_no_run_is_begun(train, refused, teacher, filtered, tmp_path):
+    def wrong(text, **places):
+        sentence = refused("--teacher", text, recipe=filtered, **places)
+        assert not (tmp_path / "out" / "run.json").exists()
+        return sentence
+
+    assert "nobody-0000.params is missing" in wrong(tmp_path / "nobody")
+    assert "model-0009.params is missing" in wrong(f"{teacher / 'model'},9")
+    assert "PREFIX,NUMBER" in wrong(f"{teacher / 'model'},nine")
+    shard = tmp_path / "more"
+    shutil.copytree(json.loads((teacher / "run.json").read_text())["data"]["folder"], shard)
+    (shard / "property").write_text("6,112,112")
+    assert "knows 5 people, the data have 6" in wrong(teacher / "model", data=shard)
+    assert train("--teacher", teacher / "model", "--set", "train.iterations=1", recipe=filtered) == 0
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(refused, tmp_path, run_metrics):
+    sentence = refused("--set", "schedule.learning_rate=1e30", "--set", "train.checkpoint_every=100")
+    assert "the loss is not finite at iteration" in sentence
+    assert "schedule.learning_rate" in sentence
+    assert not (tmp_path / "out" / "state.params").exists()
+
+
+def test_an_interrupted_run_says_so_and_goes_on(train, teacher, tmp_path, monkeypatch, capsys, run_contents):
+    step, calls = Trainer._step, []
+
+    def interrupted(self, iteration, batch):
+        calls.append(iteration)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return step(self, iteration, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", interrupted)
+        assert train("--seed", 5) == 130
+    assert "latse: interrupted" in capsys.readouterr().err
+    assert state.load(tmp_path / "out").iteration == 2
+    assert train("--seed", 5, "--resume") == 0
+    assert run_contents(tmp_path / "out") == run_contents(teacher)
+
+
+def test_resume_starts_a_run_that_is_not_there(train, tmp_path):
+    assert train("--resume", "--set", "train.iterations=1") == 0
+    assert (tmp_path / "out" / "model-0000.params").exists()
+
+
+def killed_at(process, folder, lines):
+    """Wait until metrics.jsonl has `lines` lines and kill the process there and then."""
+    metrics = folder / "metrics.jsonl"
+    while process.poll() is None and (not metrics.exists() or metrics.read_text().count("\n") < lines):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+def killed_again_and_again(latse_process, arguments, folder, lines):
+    """Start the run, kill it at each of `lines`, resume it to its end; return how often it was killed."""
+    kills = 0
+    for count in lines:
+        kills += killed_at(latse_process(*arguments, "--resume", "--out", folder), folder, count)
+    process = latse_process(*arguments, "--resume", "--out", folder)
+    output = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return kills
+
+
+@pytest.mark.slow
+def test_a_killed_teacher_resumes_to_the_same_bits(latse_process, tiny, people, tmp_path, run_contents):
+    arguments = (
+        "train",
+        tiny,
+        "--data",
+        people,
+        "--set",
+        "train.iterations=24",
+        "--set",
+        "train.checkpoint_every=3",
+    )
+    process = latse_process(*arguments, "--out", tmp_path / "unbroken")
+    lines = sorted(np.random.default_rng().choice(np.arange(1, 17), 3, replace=False))
+    kills = killed_again_and_again(latse_process, arguments, tmp_path / "broken", lines)
+    assert process.communicate(timeout=300)
+    assert process.returncode == 0
+    assert kills == 3, lines
+    assert run_contents(tmp_path / "broken") == run_contents(tmp_path / "unbroken"), lines
+
+
+@pytest.mark.slow
+def test_a_killed_student_resumes_to_the_same_bits(
+    latse_process, tiny, people, teacher, tmp_path, run_contents
+):
+    arguments = [
+        *("train", tiny, "--data", people, "--teacher", teacher / "model"),
+        *("--set", "decoder.enabled=true", "--set", "filter.k=3", "--set", "train.batch_size=2"),
+    ]
+    process = latse_process(*arguments, "--out", tmp_path / "unbroken")
+    kills = killed_again_and_again(latse_process, arguments, tmp_path / "broken", [3])
+    assert process.communicate(timeout=300)
+    assert process.returncode == 0
+    assert kills == 1
+    broken, unbroken = run_contents(tmp_path / "broken"), run_contents(tmp_path / "unbroken")
+    assert {"mean_faces.npy", "mean_faces_started.npy"} <= unbroken.keys()
+    assert [line["iteration"] for line in unbroken["metrics"]] == [1, 2, 3, 4, 5, 6]
+    assert broken == unbroken
