@@ -43,8 +43,8 @@ REPEATABLE = frozenset(
     """
     Activation BatchNorm Cast Concat Convolution Deconvolution Flatten FullyConnected L2Normalization
     LeakyReLU Pad Pooling Reshape SliceChannel UpSampling _copy abs add_n arccos arctan clip cos exp
-    expand_dims log log_softmax max mean min negative reciprocal relu rsqrt sigmoid sin slice slice_axis softmax
-    sqrt square squeeze sum tanh transpose where
+    expand_dims log log_softmax max mean min negative reciprocal relu rsqrt sigmoid sin slice slice_axis
+    softmax sqrt square squeeze sum tanh transpose where
     elemwise_add elemwise_sub elemwise_mul elemwise_div _maximum _minimum _power
     broadcast_add broadcast_sub broadcast_mul broadcast_div broadcast_maximum broadcast_minimum
     broadcast_power broadcast_axis broadcast_to broadcast_greater broadcast_lesser
@@ -119,7 +119,9 @@ def planned_megabytes(
     -------
     float
         Whole MiB, the resolution of the executor's figure; infinite if the device cannot hold the graph.
-        Parameters and their gradients are not counted, and it is not the resident memory.
+        Parameters and their gradients are not counted, and it is not the resident memory: on CPU an operator
+        without an MKLDNN kernel (relu, negative, elemwise_sub, but not Activation or elemwise_add) also holds
+        its operands in plain layout as long as the executor lives.
 
     Raises
     ------
