@@ -38,7 +38,7 @@ def inference(recipe: CfgNode) -> mx.sym.Symbol:
 
 def verdict(embedding: mx.sym.Symbol, classes: int) -> mx.sym.Symbol:
     """Return the Symbol that ranks labels by a teacher, given its `fc1_output` as a Symbol of `data`."""
-    return trace(Verdict(SymbolBlock(embedding, mx.sym.var("data")), classes))
+    return trace(Verdict(SymbolBlock(embedding, mx.sym.var("data", dtype="float32")), classes))
 
 
 def shapes(network: nn.HybridBlock, batch_size: int) -> dict[str, tuple[int, ...]]:

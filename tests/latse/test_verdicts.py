@@ -90,6 +90,11 @@ def test_the_teacher_is_fixed(teacher, batches):
     assert judge.ranks(batches[0]).tolist() == first
 
 
+def test_nothing_is_said_where_nothing_is_wrong(teacher, recwarn):
+    teacher(1)
+    assert [warning for warning in recwarn if warning.category is UserWarning] == []
+
+
 def test_no_filter_keeps_everything(batches):
     assert KeepAll().keep(batches[0]).tolist() == [1.0] * BATCH
 
