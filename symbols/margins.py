@@ -56,12 +56,17 @@ class NormalisedSoftmax(ClassCentres):
     classes : int
         Number of people K.
     s : float, default 64
-        Scale of the logits, positive.
+        Scale of the logits, at least 0.
+
+    Raises
+    ------
+    LatseError
+        If a parameter, of this class or of a margin, is out of its range.
     """
 
     def __init__(self, classes: int, s: float = 64.0) -> None:
         super().__init__(classes)
-        self._s = s
+        self._s = _at_least(0, "s", s)
 
     def target_logit(self, F, theta):
         """Return h(θ), the target's logit, for θ (N, 1) in [0, π] radians."""
@@ -82,7 +87,7 @@ class CosFace(NormalisedSoftmax):
 
     def __init__(self, classes: int, s: float = 64.0, m3: float = 0.35) -> None:
         super().__init__(classes, s)
-        self._m3 = m3
+        self._m3 = _at_least(0, "m3", m3)
 
     def target_logit(self, F, theta):  # noqa: D102
         return self._s * (F.cos(theta) - self._m3)
@@ -96,7 +101,7 @@ class ArcFace(NormalisedSoftmax):
 
     def __init__(self, classes: int, s: float = 64.0, m2: float = 0.5) -> None:
         super().__init__(classes, s)
-        self._m2 = m2
+        self._m2 = _at_least(0, "m2", m2)
 
     def target_logit(self, F, theta):  # noqa: D102
         return self._s * F.cos(theta + self._m2)
@@ -110,7 +115,7 @@ class SphereFace(NormalisedSoftmax):
 
     def __init__(self, classes: int, s: float = 64.0, m1: float = 1.35) -> None:
         super().__init__(classes, s)
-        self._m1 = m1
+        self._m1 = _at_least(1, "m1", m1)
 
     def target_logit(self, F, theta):  # noqa: D102
         turns = F.floor(theta * (self._m1 / math.pi))
@@ -119,11 +124,11 @@ class SphereFace(NormalisedSoftmax):
 
 
 class LinearFace(NormalisedSoftmax):
-    """h(θ) = s·(-a·θ + b), the paper's own (eq. 10); a positive, default 0.88, b default 0.88."""
+    """h(θ) = s·(-a·θ + b), the paper's own (eq. 10); a at least 0, default 0.88, b default 0.88."""
 
     def __init__(self, classes: int, s: float = 64.0, a: float = 0.88, b: float = 0.88) -> None:
         super().__init__(classes, s)
-        self._a, self._b = a, b
+        self._a, self._b = _at_least(0, "a", a), b
 
     def target_logit(self, F, theta):  # noqa: D102
         return self._s * (self._b - self._a * theta)
@@ -152,18 +157,25 @@ def angle(F, x, y):
     return 2 * F.arctan(_length(F, x - y) / _length(F, x + y))
 
 
+def _at_least(lowest, name, value):
+    if not value >= lowest:
+        raise LatseError(f"{name} is {value}, must be at least {lowest}")
+    return value
+
+
 def _length(F, vectors):
     return F.sqrt(F.sum(vectors * vectors, axis=1, keepdims=True) + TINY)
 
 
 def check(name: str, **parameters: float) -> None:
-    """Raise LatseError if there is no margin `name` or it has not all of `parameters`."""
+    """Raise LatseError if there is no margin `name`, it lacks one of `parameters`, or one is out of range."""
     if name not in MARGINS:
         raise LatseError(f"unknown margin '{name}'; there are {', '.join(MARGINS)}")
     known = list(inspect.signature(MARGINS[name]).parameters)[1:]
     for parameter in parameters:
         if parameter not in known:
             raise LatseError(f"the margin '{name}' has no parameter '{parameter}'; it has {', '.join(known)}")
+    MARGINS[name](1, **parameters)
 
 
 def create(name: str, classes: int, **parameters: float) -> NormalisedSoftmax:

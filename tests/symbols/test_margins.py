@@ -272,3 +272,19 @@ def test_unknown_margins_and_parameters_are_refused():
         margins.create("arcface", 10, m3=0.2)
     with pytest.raises(LatseError, match="has no parameter 'classes'"):
         margins.check("softmax", classes=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "value"),
+    [
+        ("softmax", "s", -1.0),
+        ("cosface", "m3", -0.1),
+        ("arcface", "m2", -0.5),
+        ("sphereface", "m1", 0.9),
+        ("linearface", "a", -0.88),
+        ("linearface", "a", float("nan")),
+    ],
+)
+def test_a_parameter_out_of_range_is_refused(name, parameter, value):
+    with pytest.raises(LatseError, match=f"{parameter} is {value}, must be at least"):
+        margins.check(name, **{parameter: value})
