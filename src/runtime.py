@@ -37,15 +37,27 @@ FEATURES = ("CUDA", "CUDNN", "NCCL", "DIST_KVSTORE")
 def prepare() -> None:
     """Make the process ready for `import mxnet`; called once by `import latse`, without importing mxnet.
 
-    Sets `DEFAULTS` where the user has set nothing. With the GPU build it loads the CUDA 11 libraries
+    Sets `DEFAULTS` and OMP_NUM_THREADS where the user has set nothing. With the GPU build it loads the CUDA 11 libraries
     of the nvidia wheels: the loader then finds them by their sonames when it loads libmxnet.so, so that
     neither a system CUDA nor LD_LIBRARY_PATH is needed. A library without its wheel is left to the system.
     """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    # By itself MXNet takes every second processor for a hyperthread, whether it is one or not.
+    os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
     if _is_gpu_build():
         for library in _wheel_libraries():
             ctypes.CDLL(str(library))
+
+
+def cores(topology: Path = Path("/sys/devices/system/cpu")) -> int:
+    """Return how many physical cores this process may run on, at least 1.
+
+    Where the machine does not tell which processors share a core, each counts as one.
+    """
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    siblings = (topology / f"cpu{number}" / "topology" / "thread_siblings_list" for number in usable)
+    return len({path.read_text().strip() if path.exists() else path for path in siblings})
 
 
 def require_mxnet() -> None:

@@ -41,7 +41,7 @@ class PlainUnit(nn.HybridBlock):
 
     def hybrid_forward(self, F, x):
         """Return an array of the shape of `x`."""
-        return F.relu(x + self.body(x))
+        return F.Activation(x + self.body(x), act_type="relu")
 
 
 class DoublingUnit(nn.HybridBlock):
@@ -66,7 +66,7 @@ class DoublingUnit(nn.HybridBlock):
 
     def hybrid_forward(self, F, x):
         """Return the sum of the body and the shortcut, rectified."""
-        return F.relu(self.shortcut(x) + self.body(x))
+        return F.Activation(self.shortcut(x) + self.body(x), act_type="relu")
 
 
 class Decoder(nn.HybridBlock):

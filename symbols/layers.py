@@ -34,8 +34,9 @@ def batch_norm(prefix: str, scale: bool = True) -> nn.BatchNorm:
 class PReLU(nn.HybridBlock):
     """max(x, 0) + gamma·min(x, 0) with one learned slope gamma a channel (He et al. 2015).
 
-    Written as relu(x) - gamma·relu(-x), the slopes being a 1x1 depthwise convolution: in MXNet's LeakyReLU
-    the gradient of the slope is a broadcast reduction that takes longer on CPU than a 3x3 convolution.
+    Written as gamma·x + (1 - gamma)·relu(x) in operators that oneDNN computes, the factors being 1x1
+    depthwise convolutions: in MXNet's LeakyReLU the gradient of the slope is a broadcast reduction that takes longer on
+    CPU than a 3x3 convolution, and F.relu or a subtraction costs a second copy in a plain layout.
 
     Parameters
     ----------
@@ -53,12 +54,11 @@ class PReLU(nn.HybridBlock):
 
     def hybrid_forward(self, F, x, gamma):
         """Return an array of the shape of `x`."""
-        below = F.Convolution(
-            F.relu(-x),
-            gamma,
-            kernel=(1, 1),
-            num_filter=self._channels,
-            num_group=self._channels,
-            no_bias=True,
+        rectified = F.Activation(x, act_type="relu")
+        return self._scaled(F, x, gamma) + self._scaled(F, rectified, 1 - gamma)
+
+    def _scaled(self, F, x, factor):
+        """Return `x` times one factor a channel."""
+        return F.Convolution(
+            x, factor, kernel=(1, 1), num_filter=self._channels, num_group=self._channels, no_bias=True
         )
-        return F.relu(x) - below

@@ -129,3 +129,26 @@ def test_a_missing_mxnet_is_one_sentence(monkeypatch, capsys):
     said = capsys.readouterr().err
     assert said.startswith("latse: mxnet is not installed in this environment: run `make setup`")
     assert len(said.splitlines()) == 1
+
+
+def test_threads_are_the_physical_cores_unless_the_user_says_otherwise():
+    tell = "import os, latse; print(os.environ['OMP_NUM_THREADS'])"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    found = subprocess.run(
+        [sys.executable, "-c", tell], env=environment, capture_output=True, text=True, check=True
+    )
+    assert int(found.stdout) == runtime.cores() >= 1
+    assert python(tell, OMP_NUM_THREADS="7").stdout.strip() == "7"
+
+
+@pytest.mark.parametrize(
+    ("siblings", "expected"),
+    [({0: "0-1", 1: "0-1", 2: "2-3", 3: "2-3"}, 2), ({0: "0", 1: "1", 2: "2", 3: "3"}, 4), ({}, 4)],
+)
+def test_cores_are_counted_by_their_hyperthreads(tmp_path, monkeypatch, siblings, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    for number, text in siblings.items():
+        folder = tmp_path / f"cpu{number}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(text + "\n")
+    assert runtime.cores(tmp_path) == expected
