@@ -35,8 +35,8 @@ class PReLU(nn.HybridBlock):
     """max(x, 0) + gamma·min(x, 0) with one learned slope gamma a channel (He et al. 2015).
 
     Written as gamma·x + (1 - gamma)·relu(x) in operators that oneDNN computes, the factors being 1x1
-    depthwise convolutions: in MXNet's LeakyReLU the gradient of the slope is a broadcast reduction that takes longer on
-    CPU than a 3x3 convolution, and F.relu or a subtraction costs a second copy in a plain layout.
+    depthwise convolutions: in MXNet's LeakyReLU the gradient of the slope is a broadcast reduction that takes
+    longer on CPU than a 3x3 convolution, and F.relu or a subtraction costs a second copy in a plain layout.
 
     Parameters
     ----------
