@@ -37,9 +37,10 @@ FEATURES = ("CUDA", "CUDNN", "NCCL", "DIST_KVSTORE")
 def prepare() -> None:
     """Make the process ready for `import mxnet`; called once by `import latse`, without importing mxnet.
 
-    Sets `DEFAULTS` and OMP_NUM_THREADS where the user has set nothing. With the GPU build it loads the CUDA 11
-    libraries of the nvidia wheels: the loader then finds them by their sonames when it loads libmxnet.so, so
-    that neither a system CUDA nor LD_LIBRARY_PATH is needed. A library without its wheel is left to the system.
+    Sets `DEFAULTS` and OMP_NUM_THREADS where the user has set nothing. With the GPU build it loads the CUDA
+    11 libraries of the nvidia wheels: the loader then finds them by their sonames when it loads libmxnet.so,
+    so that neither a system CUDA nor LD_LIBRARY_PATH is needed. A library without its wheel is left to the
+    system.
     """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
