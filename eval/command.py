@@ -27,7 +27,7 @@ TITLES = {
     "untrained": "untrained encoder",
     "teacher": "teacher",
 }
-ORIGIN_KEYS = ("checkpoint", "recipe", "seed", "versions", "device")
+ORIGIN_KEYS = ("checkpoint", "recipe", "seed", "settings", "versions", "device")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -145,8 +145,8 @@ def _origin(model: str, contexts: List[mx.Context]) -> Dict[str, Any]:
     run_record = read_json(path) if path.exists() else {}  # a checkpoint from elsewhere has no such record
     if not isinstance(run_record, dict):
         raise LatseError(f"{path} holds no JSON object")
-    recipe, seed = run_record.get("recipe"), run_record.get("seed")
-    return dict(zip(ORIGIN_KEYS, (model, recipe, seed, versions(), devices.describe(contexts))))
+    run = (run_record.get(key) for key in ("recipe", "seed", "settings"))
+    return dict(zip(ORIGIN_KEYS, (model, *run, versions(), devices.describe(contexts))))
 
 
 def _draw_faces(args: argparse.Namespace, pairs: Pairs, network: Callable[..., Network]) -> None:

@@ -142,7 +142,7 @@ def _load_parameters(path: Path) -> Tuple[Parameters, Parameters]:
         kind, colon, name = key.partition(":")
         if kind not in kinds or not colon:
             raise LatseError(f"{path} holds {key!r}, which is neither an arg: nor an aux: parameter")
-        kinds[kind][name] = array
+        kinds[kind][name] = array.as_in_context(mx.cpu())
     return kinds["arg"], kinds["aux"]
 
 

@@ -41,6 +41,16 @@ def contexts(args: argparse.Namespace) -> list[mx.Context]:
     return [mx.gpu(int(number)) for number in numbers]
 
 
+def share(batch_size: int, devices: list[mx.Context]) -> int:
+    """Return how many images of a batch each device gets.
+
+    Raises LatseError if they cannot get equally many.
+    """
+    if batch_size % len(devices):
+        raise LatseError(f"train.batch_size {batch_size} cannot be split over {len(devices)} devices")
+    return batch_size // len(devices)
+
+
 def describe(devices: list[mx.Context]) -> str:
     """Return one line on the devices and the machine, for the record of a result."""
     return f"{', '.join(map(str, devices))} of {platform.platform()} {platform.machine()}"

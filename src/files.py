@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import hashlib
 import json
 import os
 import tempfile
@@ -69,6 +71,38 @@ def make_folder(path: str | os.PathLike) -> Path:
     if not os.access(path, os.W_OK):
         raise LatseError(f"cannot write into the folder {path}: permission denied")
     return path
+
+
+def digest(path: str | os.PathLike) -> str:
+    """Return 32 hexadecimal digits that stand for the content of a file; LatseError if it cannot be read."""
+    found = hashlib.blake2b(digest_size=16)
+    try:
+        with Path(path).open("rb") as file:
+            for part in iter(lambda: file.read(1 << 20), b""):
+                found.update(part)
+    except OSError as error:
+        raise LatseError(f"cannot read {path}: {error.strerror}") from error
+    return found.hexdigest()
+
+
+@contextlib.contextmanager
+def locked(folder: str | os.PathLike) -> Iterator[None]:
+    """Keep other processes that ask for the same out of a folder; raise LatseError if one is in it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(handle, folder)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, folder: str | os.PathLike) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise LatseError(f"another process is at work in {folder}") from error
+    except OSError as error:
+        raise LatseError(f"cannot lock {folder}: {error.strerror}") from error
 
 
 def _umask() -> int:

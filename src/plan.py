@@ -9,7 +9,7 @@ from pathlib import Path
 from latse import memonger
 from latse import recipe as recipes
 from latse.data.records import Shard
-from latse.devices import add_device_arguments, contexts, describe
+from latse.devices import add_device_arguments, contexts, describe, share
 from latse.errors import LatseError
 from latse.files import replacing, write_json
 from latse.runtime import versions
@@ -40,14 +40,16 @@ def run(args: argparse.Namespace) -> None:
     batch = [] if args.batch_size is None else [f"train.batch_size={args.batch_size}"]
     recipe = recipes.load(args.recipe, [*args.set, *batch])
     devices = contexts(args)
-    symbol, shapes = graph.build(recipe, _classes(args))
-    plan = memonger.plan(symbol, _on_one_device(shapes, len(devices)), devices[0], progress=True)
+    batch_size = share(recipe.train.batch_size, devices)
+    classes = _classes(args)
+    symbol, shapes = graph.build(recipe, classes, batch_size)
+    plan = memonger.plan(symbol, shapes, devices[0], progress=True)
     out = Path(args.out or Path("out", "plan", f"{Path(args.recipe).stem}-symbol.json"))
     with replacing(out) as temporary:
         temporary.write_text(plan.symbol.tojson())
     if args.json:
-        write_json(args.json, _record(args, recipe, plan, devices))
-    print(_summary(plan, recipe.train.batch_size // len(devices), devices[0]))
+        write_json(args.json, _record(args, recipe, classes, plan, devices))
+    print(_summary(plan, batch_size, devices[0]))
     print(f"planned graph: {out}")
 
 
@@ -58,15 +60,9 @@ def _classes(args: argparse.Namespace) -> int:
     return classes
 
 
-def _on_one_device(shapes: memonger.Shapes, devices: int) -> memonger.Shapes:
-    """Return the shapes of the part of a batch that one of several devices gets."""
-    batch_size = shapes["data"][0]
-    if batch_size % devices:
-        raise LatseError(f"train.batch_size {batch_size} cannot be split over {devices} devices")
-    return {name: (shape[0] // devices, *shape[1:]) for name, shape in shapes.items()}
-
-
-def _record(args: argparse.Namespace, recipe: recipes.CfgNode, plan: memonger.Plan, devices: list) -> dict:
+def _record(
+    args: argparse.Namespace, recipe: recipes.CfgNode, classes: int, plan: memonger.Plan, devices: list
+) -> dict:
     """Return what the file of `--json` says."""
     fits = math.isfinite(plan.before_megabytes)
     return {
@@ -75,7 +71,7 @@ def _record(args: argparse.Namespace, recipe: recipes.CfgNode, plan: memonger.Pl
         "unit": "MiB on one device, activations only",
         "stages": plan.stages,
         "stage_bytes": plan.stage_bytes,
-        "classes": _classes(args),
+        "classes": classes,
         "devices": len(devices),
         "recipe": Path(args.recipe).stem,
         "settings": recipes.as_dict(recipe),

@@ -97,18 +97,18 @@ def as_dict(recipe: CfgNode) -> dict[str, Any]:
 
 def _chain(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[Path, dict]]:
     """Return (file, content) of the recipe and its bases, the innermost base first."""
-    if path in above:
-        raise LatseError(f"{path}: the recipe is its own base")
     try:
         content = yaml.safe_load(path.read_bytes()) or {}
     except OSError as error:
         raise LatseError(f"cannot read the recipe {path}: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise LatseError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if path.resolve() in above:
+        raise LatseError(f"{path}: the recipe is its own base")
     if not isinstance(content, dict):
         raise LatseError(f"{path} must hold keys with values")
     base = content.pop("base", None)
-    below = _chain(path.parent / str(base), (*above, path)) if base is not None else []
+    below = _chain(path.parent / str(base), (*above, path.resolve())) if base is not None else []
     return [*below, (path, content)]
 
 
@@ -129,12 +129,20 @@ def _merge(recipe: CfgNode, content: dict, source: str) -> None:
             raise LatseError(f"{source}: unknown key '{section}'; there are {', '.join(recipe)}")
         if not isinstance(values, dict):
             raise LatseError(f"{source}: '{section}' must hold keys with values")
+        if section == "margin" and values.get("name", recipe.margin.name) != recipe.margin.name:
+            _forget_parameters(recipe.margin)
         for key, value in values.items():
             _set(recipe[section], key, value, f"{source}: {section}.{key}")
 
 
+def _forget_parameters(margin: CfgNode) -> None:
+    """Leave of a margin's section what every margin has: the parameters of another one are not its own."""
+    for key in margin.keys() - default().margin.keys():
+        del margin[key]
+
+
 def _set(section: CfgNode, key: str, value: Any, where: str) -> None:
-    if key not in section and not section.is_new_allowed():
+    if key not in section and not (section.is_new_allowed() and isinstance(key, str)):
         raise LatseError(f"{where}: unknown key; there are {', '.join(section)}")
     expected = type(section.get(key, 0.0))
     if expected is float:
@@ -154,6 +162,12 @@ def _as_float(value: Any) -> Any:
         with contextlib.suppress(ValueError, OverflowError):
             return float(value)
     return value
+
+
+def _rise(steps: list) -> bool:
+    return (
+        all(type(step) is int for step in steps) and steps == sorted({*steps}) and min(steps, default=1) > 0
+    )
 
 
 def _check(recipe: CfgNode, source: str) -> None:
@@ -179,10 +193,10 @@ def _check(recipe: CfgNode, source: str) -> None:
         ("schedule.factor", 0 < schedule.factor <= 1, "in (0, 1]"),
         (
             "schedule.warmup",
-            schedule.warmup in (0, *range(2, train.iterations)),
+            schedule.warmup == 0 or 2 <= schedule.warmup < train.iterations,
             "0 or 2 to train.iterations - 1",
         ),
-        ("schedule.steps", all(type(step) is int for step in schedule.steps), "a list of iterations"),
+        ("schedule.steps", _rise(schedule.steps), "rising whole numbers from 1 on"),
     )
     for key, holds, requirement in rules:
         if not holds:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mxnet.gluon import nn
 
 from latse.errors import LatseError
-from latse.symbols.layers import PReLU, batch_norm, convolution
+from latse.symbols.layers import Dropout, PReLU, batch_norm, convolution
 
 EMBEDDING_SIZE = 512
 STAGE_WIDTHS = (64, 64, 128, 256, 512)
@@ -86,7 +86,7 @@ class Encoder(nn.HybridBlock):
         self.head = nn.HybridSequential(prefix="")
         self.head.add(
             batch_norm("bn1_"),
-            nn.Dropout(dropout, prefix="dropout_"),
+            Dropout(dropout),
             nn.Dense(EMBEDDING_SIZE, prefix="pre_fc1_"),
             batch_norm("fc1_", scale=False),
         )

@@ -31,6 +31,24 @@ def batch_norm(prefix: str, scale: bool = True) -> nn.BatchNorm:
     return nn.BatchNorm(prefix=prefix, scale=scale, **BATCH_NORM)
 
 
+class Dropout(nn.HybridBlock):
+    """Dropout by MXNet's own kernel: cuDNN's does not follow `mx.random.seed`, so no run could be repeated.
+
+    Parameters
+    ----------
+    rate : float
+        Share of the values that is dropped in training, in [0, 1); the others are scaled by 1 / (1 - rate).
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self._rate = rate
+
+    def hybrid_forward(self, F, x):
+        """Return an array of the shape of `x`."""
+        return F.Dropout(x, p=self._rate, cudnn_off=True) if self._rate else F.identity(x)
+
+
 class PReLU(nn.HybridBlock):
     """max(x, 0) + gamma·min(x, 0) with one learned slope gamma a channel (He et al. 2015).
 

@@ -130,7 +130,10 @@ class MeanFaceBank:
 
     def _begin_journal(self, iteration: int) -> None:
         self._journal_path = self._folder / JOURNAL.format(iteration)
-        self._journal = self._journal_path.open("wb")
+        try:
+            self._journal = self._journal_path.open("wb")
+        except OSError as error:
+            raise LatseError(f"cannot write {self._journal_path}: {error.strerror}") from error
         self._journalled: set[int] = set()
 
     def _create(self, name: str, shape: tuple[int, ...], dtype: type) -> np.memmap:

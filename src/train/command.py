@@ -12,9 +12,9 @@ import latse
 from latse import checkpoint, memonger
 from latse import recipe as recipes
 from latse.data.records import Shard
-from latse.devices import add_device_arguments, contexts, describe
+from latse.devices import add_device_arguments, contexts, describe, share
 from latse.errors import LatseError
-from latse.files import make_folder, read_json, replacing, write_json
+from latse.files import digest, locked, make_folder, read_json, replacing, write_json
 from latse.runtime import versions
 from latse.symbols.networks import IMAGE_SHAPE
 from latse.train import graph, state
@@ -52,14 +52,15 @@ def run(args: argparse.Namespace) -> None:
     if (3, *shard.image_size) != IMAGE_SHAPE:
         raise LatseError(f"{args.data}/property: the images must be 112x112, not {shard.image_size}")
     folder = make_folder(args.out)
-    record = _record(args, recipe, shard)
-    if _is_finished(folder, record, args.resume, recipe):
-        print(f"{folder}: the run is finished, {recipe.train.iterations} iterations")
-        return
-    teacher = _teacher(args, recipe, shard, devices)
-    write_json(folder / RECORD, record)
-    symbol = _planned(recipe, shard, devices, folder) if recipe.train.memory_plan else None
-    Trainer(recipe, shard, folder, args.seed, devices, teacher, symbol).run()
+    with locked(folder):
+        record = _record(args, recipe, shard)
+        if _is_finished(folder, record, args.resume, recipe):
+            print(f"{folder}: the run is finished, {recipe.train.iterations} iterations")
+            return
+        teacher = _teacher(args, recipe, shard, devices)
+        write_json(folder / RECORD, record)
+        symbol = _planned(recipe, shard, devices, folder) if recipe.train.memory_plan else None
+        Trainer(recipe, shard, folder, args.seed, devices, teacher, symbol).run()
 
 
 def _check_devices(recipe: CfgNode, devices: list[mx.Context], args: argparse.Namespace) -> None:
@@ -67,10 +68,7 @@ def _check_devices(recipe: CfgNode, devices: list[mx.Context], args: argparse.Na
         raise LatseError(f"--seed {args.seed}: must be from 0 to {2**31 - 1}")
     if recipe.train.kvstore == "nccl" and not latse.features()["NCCL"]:
         raise LatseError("train.kvstore nccl needs the GPU build: make setup GPU=1")
-    if recipe.train.batch_size % len(devices):
-        raise LatseError(
-            f"train.batch_size {recipe.train.batch_size} cannot be split over {len(devices)} devices"
-        )
+    share(recipe.train.batch_size, devices)
     if recipe.filter.k is not None and args.teacher is None:
         raise LatseError(f"{args.recipe} has filter.k {recipe.filter.k}: name the teacher with --teacher")
 
@@ -81,8 +79,9 @@ def _record(args: argparse.Namespace, recipe: CfgNode, shard: Shard) -> dict:
         "recipe": Path(args.recipe).stem,
         "seed": args.seed,
         "settings": recipes.as_dict(recipe),
-        "data": {"folder": args.data, "images": len(shard), "people": shard.classes},
-        "teacher": args.teacher,
+        "data": {"images": len(shard), "people": shard.classes, "digest": shard.digest()},
+        "teacher": args.teacher and digest(checkpoint.parameters_path(*checkpoint.parse(args.teacher))),
+        "from": {"data": args.data, "teacher": args.teacher},
         "versions": versions(),
         "device": describe(contexts(args)),
     }
@@ -91,6 +90,8 @@ def _record(args: argparse.Namespace, recipe: CfgNode, shard: Shard) -> dict:
 def _is_finished(folder: Path, record: dict, resume: bool, recipe: CfgNode) -> bool:
     """Tell whether the run in `folder` is done; raise LatseError if it is another or must not go on."""
     if not (folder / RECORD).exists():
+        if (folder / state.FILE).exists():
+            raise LatseError(f"{folder} holds the state of a run but no {RECORD}: choose another --out")
         return False
     if not resume:
         raise LatseError(
@@ -130,9 +131,8 @@ def _planned(recipe: CfgNode, shard: Shard, devices: list[mx.Context], folder: P
     path = folder / "planned-symbol.json"
     if path.exists():
         return checkpoint.load_symbol(path)
-    symbol, shapes = graph.build(recipe, shard.classes)
-    on_one = {name: (shape[0] // len(devices), *shape[1:]) for name, shape in shapes.items()}
-    plan = memonger.plan_in_subprocess(symbol.tojson(), on_one, devices[0], progress=True)
+    symbol, shapes = graph.build(recipe, shard.classes, share(recipe.train.batch_size, devices))
+    plan = memonger.plan_in_subprocess(symbol.tojson(), shapes, devices[0], progress=True)
     print(f"memory plan: {plan.before_megabytes:.0f} MiB before, {plan.after_megabytes:.0f} MiB after")
     with replacing(path) as temporary:
         temporary.write_text(plan.symbol.tojson())

@@ -48,7 +48,7 @@ def shapes(network: nn.HybridBlock, batch_size: int) -> dict[str, tuple[int, ...
     return {name: known.get(name, (batch_size,)) for name in network.inputs}
 
 
-def build(recipe: CfgNode, classes: int) -> tuple[mx.sym.Symbol, dict[str, tuple[int, ...]]]:
-    """Return the training Symbol of the recipe and the shapes of its inputs for the recipe's batch."""
+def build(recipe: CfgNode, classes: int, batch_size: int) -> tuple[mx.sym.Symbol, dict[str, tuple[int, ...]]]:
+    """Return the training Symbol of the recipe and the shapes of its inputs for one device's share."""
     network = training(recipe, classes)
-    return trace(network), shapes(network, recipe.train.batch_size)
+    return trace(network), shapes(network, batch_size)

@@ -38,7 +38,9 @@ def capture(module: mx.mod.Module, iteration: int) -> State:
         copies[0].copyto(arg_params[name])  # all are equal; their average, on eight devices, is rounded
     module.set_params(arg_params, aux_params)
     states, keys = _updater(module).states, _optimiser_keys(module)
-    momentum = {keys[key]: array for key, array in states.items() if array is not None}
+    momentum = {
+        keys[key]: array.as_in_context(mx.cpu()) for key, array in states.items() if array is not None
+    }
     return State(iteration, arg_params, aux_params, momentum)
 
 

@@ -10,6 +10,7 @@ from yacs.config import CfgNode
 
 from latse.data.loader import Batch, BatchStream
 from latse.data.records import Shard
+from latse.devices import share
 from latse.errors import LatseError
 from latse.symbols.networks import trace
 from latse.train import graph, schedule, state
@@ -65,10 +66,7 @@ class Trainer:
         self._symbol = trace(self._network) if symbol is None else symbol
         self._inference = graph.inference(recipe)
         self._shapes = graph.shapes(self._network, recipe.train.batch_size)
-        if recipe.train.batch_size % len(contexts):
-            raise LatseError(
-                f"train.batch_size {recipe.train.batch_size} cannot be split over {len(contexts)} devices"
-            )
+        share(recipe.train.batch_size, contexts)
 
     def run(self) -> None:
         """Train from the last state, or from the start, to the recipe's last iteration."""
