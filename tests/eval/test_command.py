@@ -7,6 +7,8 @@ import pytest
 
 from latse.cli import main
 
+SETTINGS = {"margin": {"name": "arcface", "m2": 0.5}, "schedule": {"steps": [3, 4]}}
+
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory, save_network):
@@ -22,7 +24,8 @@ def house(tmp_path_factory, save_network):
         (out / folder / "metrics.jsonl").write_text(
             '{"iteration": 0, "dloss": 3.0}\n{"iteration": 9, "dloss": 1.0}\n'
         )
-    (out / "student" / "run.json").write_text('{"recipe": "orl_student", "seed": 5}')
+    record = {"recipe": "orl_student", "seed": 5, "settings": SETTINGS, "teacher": "0f"}
+    (out / "student" / "run.json").write_text(json.dumps(record))
     return out
 
 
@@ -52,6 +55,7 @@ def test_everything_at_once(house, pairs_file, shard_folder, tmp_path, capsys):
     report = json.loads((tmp_path / "results" / "verification.json").read_text())
     assert report["recipe"] == "orl_student"
     assert report["seed"] == 5
+    assert report["settings"] == SETTINGS
     assert {"latse", "mxnet", "numpy", "python"} <= set(report["versions"])
     assert report["device"].startswith("cpu(0)")
     assert report["people"] == report["again"]
@@ -71,7 +75,7 @@ def test_a_bare_model_needs_no_records(house, pairs_file, tmp_path, save_network
     model = f"{tmp_path}/zoo/r50"
     assert main(["eval", "--model", model, "--pairs", str(pairs_file), "--json", str(report)]) == 0
     found = json.loads(report.read_text())
-    assert (found["recipe"], found["seed"]) == (None, None)
+    assert (found["recipe"], found["seed"], found["settings"]) == (None, None, None)
     assert list(found["people"]["references"]) == ["raw_pixels"]
     assert capsys.readouterr().out.splitlines()[4].startswith("zoo ")
 
@@ -89,6 +93,7 @@ def few_pairs(path):
         (["--pairs", "few.bin"], "3 pairs are too few for 10 folds"),
         (["--pairs", "people.bin", "people.bin"], "the name 'people' is already taken"),
         (["--pairs", "seed.bin"], "the name 'seed' is already taken"),
+        (["--pairs", "settings.bin"], "the name 'settings' is already taken"),
         (["--model", "none/model,0"], "none/model-0000.params is missing"),
         (["--model", "{house}/student/model,x"], "is no checkpoint"),
         (["--teacher", "{house}/teacher/model,7"], "model-0007.params is missing"),
@@ -103,7 +108,7 @@ def test_bad_input_is_one_sentence_and_writes_nothing(
     house, pairs_file, tmp_path, monkeypatch, capsys, arguments, sentence
 ):
     monkeypatch.chdir(tmp_path)
-    for name in ("people.bin", "seed.bin"):
+    for name in ("people.bin", "seed.bin", "settings.bin"):
         shutil.copy(pairs_file, name)
     few_pairs(tmp_path / "few.bin")
     before = sorted(tmp_path.iterdir())

@@ -32,11 +32,16 @@ def picture(person, number):
 
 
 @pytest.fixture(scope="session")
-def people(tmp_path_factory):
-    """The folder of a shard: five people, three pictures each."""
+def pictures():
+    """(label, JPEG bytes) of five people, three pictures each."""
+    return [(person, picture(person, number)) for person in range(PEOPLE) for number in range(PICTURES)]
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory, pictures):
+    """The folder of a shard of those pictures."""
     folder = tmp_path_factory.mktemp("people")
-    images = [(person, picture(person, number)) for person in range(PEOPLE) for number in range(PICTURES)]
-    write_shard(folder, images, PEOPLE)
+    write_shard(folder, pictures, PEOPLE)
     return folder
 
 

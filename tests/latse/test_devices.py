@@ -5,7 +5,7 @@ import argparse
 import mxnet as mx
 import pytest
 
-from latse.devices import add_device_arguments, contexts
+from latse.devices import add_device_arguments, contexts, share
 from latse.errors import LatseError
 
 
@@ -38,3 +38,14 @@ def test_what_is_no_list_of_present_gpus_is_refused(monkeypatch, wrong):
 def test_no_cpu_context_is_refused():
     with pytest.raises(LatseError, match="--cpus 0"):
         parsed("--cpus", "0")
+
+
+@pytest.mark.parametrize(("batch_size", "devices", "each"), [(6, 1, 6), (6, 2, 3), (6, 6, 1), (768, 8, 96)])
+def test_a_batch_is_shared_evenly(batch_size, devices, each):
+    assert share(batch_size, [mx.cpu(number) for number in range(devices)]) == each
+
+
+@pytest.mark.parametrize(("batch_size", "devices"), [(6, 4), (1, 2), (767, 8)])
+def test_a_batch_that_cannot_be_shared_is_refused(batch_size, devices):
+    with pytest.raises(LatseError, match=f"batch_size {batch_size} cannot be split over {devices} devices"):
+        share(batch_size, [mx.cpu(number) for number in range(devices)])

@@ -45,6 +45,16 @@ def test_two_devices_share_the_batch(recipe, tmp_path, capsys):
     assert "batch 4" in lines[0]
 
 
+def test_the_number_of_people_may_come_from_the_data(recipe, people, tmp_path):
+    """Five people, as with `--classes 5`."""
+    for name, arguments in (("data", ("--data", people)), ("classes", ("--classes", 5))):
+        files = "--out", tmp_path / f"{name}-symbol.json", "--json", tmp_path / f"{name}.json"
+        assert plan(recipe, *arguments, "--batch-size", 4, *files) == 0
+    by_data, by_number = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("data", "classes"))
+    assert by_data == by_number
+    assert by_data["classes"] == 5
+
+
 def test_out_has_a_default(recipe, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert plan(recipe, "--classes", 3, "--batch-size", 2) == 0

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 import latse.recipes
 from latse import recipe as recipes
 from latse.errors import LatseError
+from latse.symbols import margins
 
 SHIPPED = sorted(Path(latse.recipes.__file__).parent.glob("*.yaml"))
 
@@ -83,6 +84,11 @@ def test_there_are_shipped_recipes():
         ("margin: {s: wide}", "margin.s"),
         ("margin: {a: wide}", "margin.a"),
         ("margin: {name: null}", "margin.name"),
+        ("margin: {1: 3}", "margin.1"),
+        ("margin: {null: 3}", "margin.None"),
+        ("margin: {true: 3}", "margin.True"),
+        ("schedule: {1.5: 3}", "schedule.1.5"),
+        ("1: {a: 3}", "'1'"),
     ],
 )
 def test_an_unknown_key_or_a_wrong_type_is_named(write, text, key):
@@ -113,6 +119,7 @@ def test_an_unknown_key_or_a_wrong_type_is_named(write, text, key):
         ("schedule.mode", ["cosinus"]),
         ("schedule.learning_rate", ["0", "-0.1", ".nan", ".inf"]),
         ("schedule.factor", ["0", "1.1"]),
+        ("schedule.steps", ["[10, 5]", "[5, 5]", "[1, 3, 2]", "[0]", "[0, 1]", "[-1, 3]"]),
         ("schedule.warmup", ["1", "-1", "24000"]),
     ],
 )
@@ -132,6 +139,44 @@ def test_an_unknown_margin_or_margin_parameter_is_named(write):
 def test_a_margin_takes_its_own_parameters(write):
     recipe = recipes.load(write("arc.yaml", "margin: {name: arcface, s: 30, m2: 1}"))
     assert recipes.as_dict(recipe.margin) == {"name": "arcface", "s": 30.0, "m2": 1.0}
+
+
+OTHER_PARAMETERS = {"softmax": {}, "cosface": {"m3": 0.2}, "arcface": {"m2": 0.3}, "sphereface": {"m1": 2.0}}
+
+
+def test_there_is_no_margin_beside_these():
+    assert {*OTHER_PARAMETERS, "linearface"} == margins.MARGINS.keys()
+
+
+@pytest.mark.parametrize("parameters", [False, True])
+@pytest.mark.parametrize("name", OTHER_PARAMETERS)
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_recipe_takes_every_other_margin(path, name, parameters):
+    """Its a and b are LinearFace's and go; s is every margin's and stays."""
+    own = OTHER_PARAMETERS[name] if parameters else {}
+    shipped = recipes.load(path).margin
+    assert (shipped.name, shipped.a, shipped.b) == ("linearface", 0.88, 0.88)
+    overrides = [f"margin.name={name}", *(f"margin.{key}={value}" for key, value in own.items())]
+    changed = recipes.as_dict(recipes.load(path, overrides).margin)
+    assert changed == {"name": name, "s": shipped.s, **own}
+    assert "has no parameter 'a'" in refused(path, *overrides, "margin.a=1")
+
+
+def test_another_margin_keeps_the_scale_and_there_and_back_is_the_default(write):
+    path = write("wide.yaml", "margin: {s: 30, a: 1}")
+    assert recipes.as_dict(
+        recipes.load(write("arc.yaml", "base: wide.yaml\nmargin: {name: arcface}")).margin
+    ) == {
+        "name": "arcface",
+        "s": 30.0,
+    }
+    there_and_back = recipes.load(path, ["margin.name=arcface", "margin.name=linearface"]).margin
+    assert recipes.as_dict(there_and_back) == {"name": "linearface", "s": 30.0}
+
+
+def test_the_same_margin_keeps_its_parameters(write):
+    path = write("wide.yaml", "margin: {s: 30, a: 1}")
+    assert recipes.load(path, ["margin.name=linearface"]).margin.a == 1
 
 
 @pytest.mark.parametrize("k", [None, 1, 3])
@@ -174,6 +219,13 @@ def test_a_cycle_of_bases_is_refused(write):
     assert "its own base" in refused(two)
     assert "its own base" in refused(write("self.yaml", "base: self.yaml"))
     assert "its own base" in refused(write("roundabout.yaml", "base: ../" + one.parent.name + "/one.yaml"))
+
+
+def test_a_cycle_through_links_is_refused(write, tmp_path):
+    (tmp_path / "again").symlink_to(tmp_path)
+    assert "its own base" in refused(write("loop.yaml", "base: again/loop.yaml"))
+    (tmp_path / "itself.yaml").symlink_to(tmp_path / "itself.yaml")
+    assert "cannot read the recipe" in refused(tmp_path / "itself.yaml")
 
 
 def test_a_missing_file_or_base_is_named(write, tmp_path):

@@ -11,6 +11,9 @@ import pytest
 
 from latse import checkpoint
 from latse.cli import main
+from latse.data.records import Shard, write_shard
+from latse.errors import LatseError
+from latse.files import digest, locked
 from latse.train import state
 from latse.train.trainer import Trainer
 
@@ -85,7 +88,8 @@ def test_the_record_of_a_run(teacher, people):
     assert (record["recipe"], record["seed"], record["teacher"]) == ("tiny", 5, None)
     assert record["settings"]["train"]["iterations"] == 6
     assert record["settings"]["encoder"] == {"name": "resnet_tiny", "dropout": 0.4}
-    assert record["data"] == {"folder": str(people), "images": 15, "people": 5}
+    assert record["data"] == {"images": 15, "people": 5, "digest": Shard(people).digest()}
+    assert record["from"] == {"data": str(people), "teacher": None}
     assert record["versions"]["mxnet"] == mx.__version__
     assert "cpu(0)" in record["device"]
 
@@ -117,7 +121,9 @@ def test_a_student_under_the_filter(train, teacher, filtered, tmp_path, run_metr
             train("--teacher", teacher / "untrained", "--set", f"filter.k={k}", recipe=filtered, out=out) == 0
         )
         kept[k] = np.mean([line["kept"] for line in run_metrics(out)])
-        assert json.loads((out / "run.json").read_text())["teacher"] == str(teacher / "untrained")
+        record = json.loads((out / "run.json").read_text())
+        assert record["teacher"] == digest(teacher / "untrained-0000.params")
+        assert record["from"]["teacher"] == str(teacher / "untrained")
     assert kept[5] == 1
     assert kept[1] < 0.8
 
@@ -157,6 +163,120 @@ def test_another_run_in_the_folder_is_refused(refused, teacher, tmp_path, filter
     assert "run.json" in refused("--seed", 5, "--resume", out=out)
     (out / "run.json").write_bytes(before["run.json"])
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("arguments", [(), ("--resume",)])
+def test_a_state_without_a_record_is_refused(refused, teacher, tmp_path, arguments):
+    out = shutil.copytree(teacher, tmp_path / "kept")
+    (out / "run.json").unlink()
+    before = files(out)
+    assert "holds the state of a run but no run.json" in refused("--seed", 5, *arguments, out=out)
+    assert files(out) == before
+
+
+def other_labels(images):
+    return [(len(images) // 3 - 1 - label, content) for label, content in images]
+
+
+def other_order(images):
+    return images[::-1]
+
+
+def other_pictures(images):
+    return [(label, images[number - 3][1]) for number, (label, _) in enumerate(images)]
+
+
+def other_pixels(images):
+    """As many bytes, and labels as they were: only what the images show is another thing."""
+    return [(label, content[::-1]) for label, content in images]
+
+
+def other_last_picture(images):
+    """Longer than it was, which moves no other image."""
+    return [*images[:-1], (images[-1][0], images[-1][1] + bytes(8))]
+
+
+@pytest.mark.parametrize(
+    "change", [other_labels, other_order, other_pictures, other_pixels, other_last_picture]
+)
+def test_other_data_in_the_same_folder_are_refused(refused, teacher, pictures, tmp_path, change):
+    """Another run, though there are as many images of as many people."""
+    out, data = shutil.copytree(teacher, tmp_path / "kept"), tmp_path / "people"
+    before = files(out)
+    write_shard(data, change(pictures), 5)
+    assert (len(Shard(data)), Shard(data).classes) == (15, 5)
+    assert "another data (digest: " in refused("--seed", 5, "--resume", data=data, out=out)
+    write_shard(data, pictures[1:], 5)
+    assert "another data (images: 15, not 14)" in refused("--seed", 5, "--resume", data=data, out=out)
+    assert files(out) == before
+
+
+@pytest.fixture(scope="module")
+def student(filtered, people, teacher, tmp_path_factory):
+    """The folder of a run under the filter of a copy of the teacher, both below one folder."""
+    folder = tmp_path_factory.mktemp("student")
+    shutil.copytree(teacher, folder / "teacher")
+    arguments = [
+        filtered,
+        "--data",
+        people,
+        "--out",
+        folder / "student",
+        "--teacher",
+        folder / "teacher/model",
+    ]
+    assert main(["train", *map(str, arguments), "--set", "train.iterations=1"]) == 0
+    return folder
+
+
+def test_data_and_teacher_may_move(train, student, filtered, people, tmp_path, capsys, monkeypatch):
+    moved = shutil.copytree(student, tmp_path / "moved")
+    data = shutil.copytree(people, tmp_path / "people", copy_function=shutil.copyfile)
+    arguments = "--resume", "--teacher", f"{moved}/teacher/model,6", "--set", "train.iterations=1"
+    monkeypatch.setattr(Trainer, "run", lambda self: pytest.fail("trained again"))
+    assert train(*arguments, recipe=filtered, data=data, out=moved / "student") == 0
+    assert "finished" in capsys.readouterr().out
+
+
+def test_another_or_a_retrained_teacher_is_refused(refused, student, filtered, tmp_path):
+    moved = shutil.copytree(student, tmp_path / "moved")
+    before = files(moved / "student")
+
+    def with_teacher(name):
+        arguments = "--resume", "--teacher", moved / "teacher" / name, "--set", "train.iterations=1"
+        return refused(*arguments, recipe=filtered, out=moved / "student")
+
+    assert "holds a run with another teacher" in with_teacher("model,2")
+    shutil.copy(moved / "teacher" / "model-0002.params", moved / "teacher" / "model-0000.params")
+    assert "holds a run with another teacher" in with_teacher("model")
+    assert files(moved / "student") == before
+
+
+def test_two_runs_into_one_folder_are_refused(train, refused, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    with locked(out):
+        assert refused() == refused("--resume") == f"latse: another process is at work in {out}"
+        assert not list(out.iterdir())
+    assert train("--set", "train.iterations=1") == 0
+
+
+def test_a_run_keeps_its_folder_to_itself(train, tmp_path, monkeypatch):
+    """From before its record is written to the end of training."""
+
+    def run(self):
+        with pytest.raises(LatseError, match="another process is at work"), locked(tmp_path / "out"):
+            pass
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "run", run)
+    assert train() == 130
+    with locked(tmp_path / "out"):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -218,9 +338,7 @@ def test_an_output_that_cannot_be_written_is_named(refused, tmp_path):
     assert (tmp_path / "file").read_text() == ""
 
 
-@pytest.mark.parametrize(
-    "name", ["metrics.jsonl", "train.log", "state.params", "model-0002.params", "run.json"]
-)
+@pytest.mark.parametrize("name", ["metrics.jsonl", "train.log", "model-0002.params", "run.json"])
 def test_a_file_that_cannot_be_written_is_named(train, tmp_path, capsys, name):
     (tmp_path / "out" / name).mkdir(parents=True)
     assert train("--resume") == 1
@@ -228,17 +346,28 @@ def test_a_file_that_cannot_be_written_is_named(train, tmp_path, capsys, name):
     assert not list((tmp_path / "out").glob(".*"))
 
 
-def test_a_wrong_teacher_is_one_sentence_and_no_run_is_begun(train, refused, teacher, filtered, tmp_path):
+def test_a_state_that_cannot_be_read_or_written_is_named(train, refused, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "run", lambda self: (out / "state.params").mkdir())
+        assert train() == 0
+    assert str(out / "state.params") in refused("--resume")
+    assert {path.name for path in out.iterdir()} == {"run.json", "state.params"}
+
+
+def test_a_wrong_teacher_is_one_sentence_and_no_run_is_begun(
+    train, refused, teacher, filtered, people, tmp_path
+):
     def wrong(text, **places):
         sentence = refused("--teacher", text, recipe=filtered, **places)
         assert not (tmp_path / "out" / "run.json").exists()
         return sentence
 
-    assert "nobody-0000.params is missing" in wrong(tmp_path / "nobody")
-    assert "model-0009.params is missing" in wrong(f"{teacher / 'model'},9")
+    assert f"cannot read {tmp_path / 'nobody-0000.params'}: No such file" in wrong(tmp_path / "nobody")
+    assert f"cannot read {teacher / 'model-0009.params'}: No such file" in wrong(f"{teacher / 'model'},9")
     assert "PREFIX,NUMBER" in wrong(f"{teacher / 'model'},nine")
     shard = tmp_path / "more"
-    shutil.copytree(json.loads((teacher / "run.json").read_text())["data"]["folder"], shard)
+    shutil.copytree(people, shard)
     (shard / "property").write_text("6,112,112")
     assert "knows 5 people, the data have 6" in wrong(teacher / "model", data=shard)
     assert train("--teacher", teacher / "model", "--set", "train.iterations=1", recipe=filtered) == 0
@@ -308,9 +437,9 @@ def test_a_killed_teacher_resumes_to_the_same_bits(latse_process, tiny, people, 
         "train.checkpoint_every=3",
     )
     process = latse_process(*arguments, "--out", tmp_path / "unbroken")
-    lines = sorted(np.random.default_rng().choice(np.arange(1, 17), 3, replace=False))
+    lines = sorted(np.random.default_rng(24).choice(np.arange(1, 17), 3, replace=False))
     kills = killed_again_and_again(latse_process, arguments, tmp_path / "broken", lines)
-    assert process.communicate(timeout=300)
+    process.communicate(timeout=300)
     assert process.returncode == 0
     assert kills == 3, lines
     assert run_contents(tmp_path / "broken") == run_contents(tmp_path / "unbroken"), lines
@@ -326,7 +455,7 @@ def test_a_killed_student_resumes_to_the_same_bits(
     ]
     process = latse_process(*arguments, "--out", tmp_path / "unbroken")
     kills = killed_again_and_again(latse_process, arguments, tmp_path / "broken", [3])
-    assert process.communicate(timeout=300)
+    process.communicate(timeout=300)
     assert process.returncode == 0
     assert kills == 1
     broken, unbroken = run_contents(tmp_path / "broken"), run_contents(tmp_path / "unbroken")

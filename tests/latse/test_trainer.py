@@ -40,13 +40,14 @@ def trainer(people, quick_student, tiny_recipe):
     return make
 
 
-def teacher_on_fixed_statistics(recipe, classes):
-    """The teacher's graph, each BatchNorm on its moving statistics, so that a batch may be split anywhere."""
-    nodes = json.loads(graph.build(recipe, classes)[0].tojson())
+def on_fixed_statistics(symbol):
+    """A graph of which a batch may be split anywhere: BatchNorms on their moving statistics, no dropout."""
+    nodes = json.loads(symbol.tojson())
     for node in nodes["nodes"]:
         if node["op"] == "BatchNorm":
             node["attrs"]["use_global_stats"] = "True"
-    assert not any(node["op"] == "Dropout" for node in nodes["nodes"])
+        elif node["op"] == "Dropout":
+            node["attrs"]["p"] = "0"
     return mx.sym.load_json(json.dumps(nodes))
 
 
@@ -247,7 +248,8 @@ def test_weight_decay_spares_biases_and_shifts(trainer, tmp_path):
 
 def test_two_devices_have_the_loss_curve_of_one(trainer, tmp_path, tiny_recipe, run_metrics):
     overrides = "encoder.dropout=0", "decoder.enabled=false", "train.iterations=5"
-    symbol = teacher_on_fixed_statistics(tiny_recipe(*overrides), 5)
+    recipe = tiny_recipe(*overrides)
+    symbol = on_fixed_statistics(graph.build(recipe, 5, recipe.train.batch_size)[0])
     curves = {}
     for kvstore, devices in (("local", 1), ("local", 2), ("device", 2), ("local", 4)):
         folder = tmp_path / f"{kvstore}-{devices}"
@@ -259,6 +261,36 @@ def test_two_devices_have_the_loss_curve_of_one(trainer, tmp_path, tiny_recipe, 
     assert len(set(one)) == 5
     for curve in curves.values():
         assert curve == pytest.approx(one, rel=1e-5)
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_two_devices_teach_a_student_what_one_does(trainer, tmp_path, quick_student, run_metrics, devices):
+    """Verdicts and mean faces go to the device of their images: losses and parameters are those of one."""
+    symbol = on_fixed_statistics(quick_student)
+    found = {}
+    for count in (1, devices):
+        folder = tmp_path / str(count)
+        trainer(folder, devices=count, symbol=symbol).run()
+        parameters = mx.nd.load(str(folder / "state.params"))
+        found[count] = run_metrics(folder), {name: array.asnumpy() for name, array in parameters.items()}
+    (lines, parameters), (shared_lines, shared_parameters) = found[1], found[devices]
+    assert len({line["kept"] for line in lines}) > 1
+    assert len(lines) == len(shared_lines) == 6
+    for line, shared in zip(lines, shared_lines):
+        assert shared == pytest.approx(line, rel=1e-5)
+    assert shared_parameters.keys() == parameters.keys()
+    for name, array in parameters.items():
+        np.testing.assert_allclose(shared_parameters[name], array, rtol=1e-5, atol=1e-5 * np.abs(array).max())
+
+
+def test_a_state_is_on_the_cpu_whatever_the_device(people, quick_student, tiny_recipe, tmp_path):
+    """Here the second CPU context stands for a GPU."""
+    recipe = tiny_recipe("decoder.enabled=true")
+    run = Trainer(recipe, Shard(people), tmp_path, 3, [mx.cpu(1)], EveryOther(), quick_student)
+    run.run()
+    captured = state.capture(run._module, 6)
+    assert captured.momentum.keys() == captured.arg_params.keys()
+    assert {array.context for arrays in captured[1:] for array in arrays.values()} == {mx.cpu(0)}
 
 
 def test_a_batch_that_the_devices_cannot_share_is_refused(trainer, tmp_path):

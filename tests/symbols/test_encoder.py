@@ -1,3 +1,5 @@
+import json
+
 import mxnet as mx
 import numpy as np
 import pytest
@@ -56,6 +58,18 @@ def test_dropout_acts_in_training_only(tiny):
     assert 0.3 < np.mean(dropped == 0) < 0.5  # 0.4 of them
     np.testing.assert_allclose(dropped[dropped != 0], 1 / 0.6, rtol=1e-6)
     np.testing.assert_array_equal(tiny(images()).asnumpy(), tiny(images()).asnumpy())
+
+
+def test_dropout_follows_the_seed_whatever_the_device():
+    """That is, not cuDNN's, which does not."""
+    attributes = networks.trace(encoder.create("resnet_tiny")).attr_dict()
+    dropouts = [values for values in attributes.values() if "cudnn_off" in values and values.get("p")]
+    assert [(float(values["p"]), values["cudnn_off"]) for values in dropouts] == [(0.4, "True")]
+
+
+def test_without_dropout_there_is_none_in_the_graph():
+    symbol = networks.trace(encoder.create("resnet_tiny", dropout=0.0))
+    assert not any(node["op"] == "Dropout" for node in json.loads(symbol.tojson())["nodes"])
 
 
 def test_the_rate_of_dropout_is_a_parameter():
