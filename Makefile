@@ -4,10 +4,14 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
+# One command makes the four files of ORL.
+.NOTPARALLEL:
 
-# The recipe of the target being made (for train-student the student's) and of the teacher below a student.
+# The recipe of the target being made (for train-student the student's) and of the teacher below a student: that of
+# recipes/X_student….yaml is recipes/X_teacher.yaml.
 RECIPE ?=
-TEACHER_RECIPE ?= recipes/orl_teacher.yaml
+STUDENT_RECIPE := $(or $(RECIPE),recipes/orl_student.yaml)
+TEACHER_RECIPE ?= $(patsubst %.yaml,%,$(firstword $(subst _student, ,$(STUDENT_RECIPE))))_teacher.yaml
 # A folder of shards (train.rec, train.idx, property) and pairs (*.bin); only the default is filled with ORL faces.
 DATA ?= data/orl
 OUT ?= out/orl
@@ -19,7 +23,6 @@ KVSTORE ?=
 # 1 installs mxnet for CUDA 11, 0 for CPU; by default CUDA where GPUS asks for it or where it is already.
 GPU ?= $(if $(GPUS)$(wildcard .venv/ready-gpu),1,0)
 
-STUDENT_RECIPE := $(or $(RECIPE),recipes/orl_student.yaml)
 BUILD := $(if $(filter 1,$(GPU)),gpu,cpu)
 OTHER_MXNET := $(if $(filter 1,$(GPU)),mxnet,mxnet-cu112)
 READY := .venv/ready-$(BUILD)
@@ -48,6 +51,7 @@ train-teacher: $(READY) $(SHARD) ## train the teacher into OUT/teacher
 	$(call train,$(or $(RECIPE),$(TEACHER_RECIPE)),teacher)
 
 train-student: $(READY) $(SHARD) ## train the student into OUT/student, after its teacher, and judge both
+	@: $(or $(SHARD),$(wildcard $(DATA)/*.bin),$(error DATA=$(DATA) holds no .bin file to judge the student on))
 	$(call train,$(TEACHER_RECIPE),teacher)
 	$(call train,$(STUDENT_RECIPE),student) --teacher $(OUT)/teacher/model,0
 	.venv/bin/latse eval --model $(OUT)/student/model,0 --teacher $(OUT)/teacher/model,0 \
@@ -80,6 +84,7 @@ $(ORL): | $(READY)
 # Both builds own the package `mxnet`, so one leaves before the other comes. A stamp appears only at the end.
 $(READY): setup.py | .venv/bin/pip
 	@rm -f .venv/ready-*
+	@.venv/bin/pip install --quiet --upgrade 'pip>=21.3' # an older one cannot install latse editable
 	@.venv/bin/pip uninstall -qq --yes $(OTHER_MXNET)
 	@echo 'Installing latse[$(BUILD),test] into .venv:'
 	@.venv/bin/pip install --use-pep517 --editable '.[$(BUILD),test]' \

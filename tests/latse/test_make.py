@@ -240,7 +240,9 @@ def test_recipe_is_of_the_target_being_made(installed):
     (teacher,) = commands(installed, "train-teacher", "RECIPE=mine.yaml")
     assert teacher[1] == "mine.yaml"
     teacher, student, _ = commands(installed, "train-student", "RECIPE=mine.yaml")
-    assert (teacher[1], student[1]) == ("recipes/orl_teacher.yaml", "mine.yaml")
+    assert (teacher[1], student[1]) == ("mine_teacher.yaml", "mine.yaml")
+    teacher, student, _ = commands(installed, "train-student", "RECIPE=recipes/ms1mv2_student_arcface_schedule.yaml")
+    assert teacher[1] == "recipes/ms1mv2_teacher.yaml"
     teacher, student, _ = commands(installed, "train-student", "TEACHER_RECIPE=its.yaml")
     assert (teacher[1], student[1]) == ("its.yaml", "recipes/orl_student.yaml")
 
