@@ -89,6 +89,9 @@ def installed(checkout):
     return checkout
 
 
+NEW_PIP = "pip install --quiet --upgrade pip>=21.3"
+
+
 def install(build):
     return f"pip install --use-pep517 --editable .[{build},test]"
 
@@ -125,12 +128,12 @@ def test_setup_runs_once_and_again_when_setup_py_changes(checkout):
     checkout.python("python3.9")
     first = checkout.make("setup")
     assert "something" in first.stdout
-    assert checkout.log()[1:] == ["pip uninstall -qq --yes mxnet-cu112", install("cpu")]
+    assert checkout.log()[1:] == [NEW_PIP, "pip uninstall -qq --yes mxnet-cu112", install("cpu")]
     assert checkout.make("setup").returncode == 0
     assert checkout.log() == []
     checkout.change_setup()
     assert checkout.make("setup").returncode == 0
-    assert checkout.log() == ["pip uninstall -qq --yes mxnet-cu112", install("cpu")]
+    assert checkout.log() == [NEW_PIP, "pip uninstall -qq --yes mxnet-cu112", install("cpu")]
 
 
 def test_a_failed_install_does_not_look_finished(checkout):
@@ -152,12 +155,12 @@ def test_a_failed_reinstall_does_not_look_finished(installed):
 
 def test_gpu_1_replaces_the_cpu_build_and_stays_until_gpu_0(installed):
     assert installed.make("setup", "GPU=1").returncode == 0
-    assert installed.log() == ["pip uninstall -qq --yes mxnet", install("gpu")]
+    assert installed.log() == [NEW_PIP, "pip uninstall -qq --yes mxnet", install("gpu")]
     assert installed.ready() == ["ready-gpu"]
     assert installed.make("setup").returncode == 0
     assert installed.log() == []
     assert installed.make("setup", "GPU=0").returncode == 0
-    assert installed.log() == ["pip uninstall -qq --yes mxnet-cu112", install("cpu")]
+    assert installed.log() == [NEW_PIP, "pip uninstall -qq --yes mxnet-cu112", install("cpu")]
     assert installed.ready() == ["ready-cpu"]
 
 
@@ -221,9 +224,19 @@ def test_data_that_is_there_is_not_made_again(installed):
 
 
 def test_orl_is_not_put_into_a_folder_of_the_user(installed):
+    faces = installed.folder / "faces"
+    faces.mkdir()
+    (faces / "lfw.bin").touch()
     teacher, student, judge = commands(installed, "train-student", "DATA=faces")
     assert teacher[teacher.index("--data") + 1] == student[student.index("--data") + 1] == "faces"
     assert judge[judge.index("--pairs") + 1] == "faces/*.bin"
+
+
+def test_nothing_is_trained_where_there_is_nothing_to_judge_on(installed):
+    result = installed.make("train-student", "DATA=faces")
+    assert result.returncode != 0
+    assert "DATA=faces holds no .bin file to judge the student on" in result.stderr
+    assert "latse train" not in result.stdout
 
 
 def test_another_seed_elsewhere_has_its_own_teacher(installed):
@@ -241,7 +254,9 @@ def test_recipe_is_of_the_target_being_made(installed):
     assert teacher[1] == "mine.yaml"
     teacher, student, _ = commands(installed, "train-student", "RECIPE=mine.yaml")
     assert (teacher[1], student[1]) == ("mine_teacher.yaml", "mine.yaml")
-    teacher, student, _ = commands(installed, "train-student", "RECIPE=recipes/ms1mv2_student_arcface_schedule.yaml")
+    teacher, student, _ = commands(
+        installed, "train-student", "RECIPE=recipes/ms1mv2_student_arcface_schedule.yaml"
+    )
     assert teacher[1] == "recipes/ms1mv2_teacher.yaml"
     teacher, student, _ = commands(installed, "train-student", "TEACHER_RECIPE=its.yaml")
     assert (teacher[1], student[1]) == ("its.yaml", "recipes/orl_student.yaml")
