@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import itertools
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Iterable, Iterator
@@ -24,7 +25,7 @@ import cv2
 import numpy as np
 
 from latse.errors import LatseError
-from latse.files import make_folder
+from latse.files import locked, make_folder
 
 MAGIC = 0xCED7230A
 LENGTH_BITS = 0x1FFFFFFF  # of the second word of a frame; the upper three say which part of a record it is
@@ -154,7 +155,8 @@ def write_shard(
         for record, span in enumerate(ranges, start=after_images):
             write(record, list(span))
         output.close()
-        (stage / "property").write_text(f"{classes},{image_size[0]},{image_size[1]}\n")
+        with _writing_into(folder):
+            (stage / "property").write_text(f"{classes},{image_size[0]},{image_size[1]}\n")
         Shard(stage)  # MXNet's writer does not report a full disk; a truncated file shows here
 
 
@@ -163,26 +165,41 @@ def staged(folder: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary folder inside `folder`; on success its files replace those of the same names.
 
     All the older files go before the first new one comes, so that a kill at any moment leaves whole files
-    of one set, never a mixture. A failure before that leaves the older files as they were.
+    of one set, never a mixture. A failure before that leaves the older files as they were, and what a killed
+    process left behind goes at the next call.
 
-    Raises LatseError if the folder cannot be written.
+    Raises LatseError if the folder cannot be written or another process is writing into it; what the body
+    raises passes unchanged.
     """
     folder = make_folder(folder)
-    with tempfile.TemporaryDirectory(prefix=".staged-", dir=folder) as name:
-        stage = Path(name)
-        try:
-            yield stage
-            files = sorted(stage.iterdir())
-            for file in files:
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
-            for file in files:
-                with contextlib.suppress(FileNotFoundError):
-                    (folder / file.name).unlink()
-            for file in files:
-                file.replace(folder / file.name)
-        except OSError as error:
-            raise LatseError(f"cannot write into {folder}: {error.strerror or error}") from error
+    with locked(folder), contextlib.ExitStack() as clean_up:
+        with _writing_into(folder):
+            for left in folder.glob(".staged-*"):
+                shutil.rmtree(left)
+            stage = Path(clean_up.enter_context(tempfile.TemporaryDirectory(prefix=".staged-", dir=folder)))
+        yield stage
+        with _writing_into(folder):
+            _publish(stage, folder)
+
+
+def _publish(stage: Path, folder: Path) -> None:
+    files = sorted(stage.iterdir())
+    for file in files:
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):
+            (folder / file.name).unlink()
+    for file in files:
+        file.replace(folder / file.name)
+
+
+@contextlib.contextmanager
+def _writing_into(folder: str | os.PathLike) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise LatseError(f"cannot write into {folder}: {error.strerror or error}") from error
 
 
 class _Index:

@@ -184,4 +184,5 @@ def test_a_kill_leaves_nothing_half_written(tmp_path):
     process.stderr.close()
     assert [file.name for file in tmp_path.iterdir() if not file.name.startswith(".")] == []
     assert orl.fetch(tmp_path, [1], [2, 3])
+    assert not list(tmp_path.glob(".staged-*"))
     assert len(Shard(tmp_path)) == 10

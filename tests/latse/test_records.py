@@ -1,6 +1,9 @@
 """Shards: insightface's layout, and every way in which one can be broken."""
 
+import errno
+import os
 import struct
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -262,3 +265,41 @@ def test_unwritable_folder(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(LatseError, match="cannot make the folder"), staged(tmp_path / "file" / "below"):
         pass
+
+
+def test_full_disk_is_one_sentence(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    sentence = f"^cannot write into {tmp_path}: No space left on device$"
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "mkdtemp", full)
+        with pytest.raises(LatseError, match=sentence), staged(tmp_path):
+            pytest.fail("there is no folder to write into")
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(LatseError, match=f"^cannot write into {tmp_path}"):
+        write_shard(tmp_path, [(0, picture(1)[1])], classes=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_body_raises_passes_unchanged(tmp_path):
+    with pytest.raises(FileNotFoundError, match="elsewhere"), staged(tmp_path):
+        (tmp_path / "elsewhere").read_bytes()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_leftovers_of_a_killed_process_go(tmp_path):
+    left = tmp_path / ".staged-killed"
+    left.mkdir()
+    (left / "train.rec").write_bytes(b"half of")
+    with staged(tmp_path) as stage:
+        (stage / "train.rec").write_bytes(b"new")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("train.rec", b"new")]
+
+
+def test_two_at_once_do_not_remove_each_others_files(tmp_path):
+    with staged(tmp_path) as stage:
+        (stage / "train.rec").write_bytes(b"new")
+        with pytest.raises(LatseError, match="another process is at work"), staged(tmp_path):
+            pytest.fail("two in one folder")
+    assert (tmp_path / "train.rec").read_bytes() == b"new"
