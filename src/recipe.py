@@ -40,6 +40,7 @@ def default() -> CfgNode:
             "iterations": 24000,
             "momentum": 0.9,
             "weight_decay": 5e-4,
+            "statistics_momentum": 0.9,  # of the moving statistics of batch normalisation
             "kvstore": "local",
             "memory_plan": False,
             "checkpoint_every": 1000,  # iterations
@@ -185,6 +186,7 @@ def _check(recipe: CfgNode, source: str) -> None:
         ("train.iterations", train.iterations >= 1, "at least 1"),
         ("train.momentum", 0 <= train.momentum < 1, "in [0, 1)"),
         ("train.weight_decay", train.weight_decay >= 0, "at least 0"),
+        ("train.statistics_momentum", 0 <= train.statistics_momentum < 1, "in [0, 1)"),
         ("train.kvstore", train.kvstore in KVSTORES, f"one of {', '.join(KVSTORES)}"),
         ("train.checkpoint_every", train.checkpoint_every >= 1, "at least 1"),
         ("train.log_every", train.log_every >= 1, "at least 1"),

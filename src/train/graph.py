@@ -8,6 +8,7 @@ from yacs.config import CfgNode
 
 from latse.symbols import encoder, margins
 from latse.symbols.decoder import Decoder
+from latse.symbols.layers import set_statistics_momentum
 from latse.symbols.networks import IMAGE_SHAPE, AutoEncoder, FilteredStudent, Student, Teacher, Verdict, trace
 
 
@@ -18,16 +19,14 @@ def training(recipe: CfgNode, classes: int) -> nn.HybridBlock:
         margins.create(classes=classes, **recipe.margin),
     )
     if recipe.decoder.enabled:
-        return Student(
-            *parts,
-            Decoder(),
-            recipe.filter.gate_losses,
-            recipe.decoder.l1_weight,
-            recipe.decoder.similarity_weight,
-        )
-    if recipe.filter.k is not None:
-        return FilteredStudent(*parts, recipe.filter.gate_losses)
-    return Teacher(*parts)
+        weights = recipe.decoder.l1_weight, recipe.decoder.similarity_weight
+        network = Student(*parts, Decoder(), recipe.filter.gate_losses, *weights)
+    elif recipe.filter.k is not None:
+        network = FilteredStudent(*parts, recipe.filter.gate_losses)
+    else:
+        network = Teacher(*parts)
+    set_statistics_momentum(network, recipe.train.statistics_momentum)
+    return network
 
 
 def inference(recipe: CfgNode) -> mx.sym.Symbol:
