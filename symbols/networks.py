@@ -108,7 +108,11 @@ class Student(FilteredStudent):
 
 
 class AutoEncoder(nn.HybridBlock):
-    """Encoder and decoder at test time: `data` to `fc1` (N, 512) and `generated` (N, 3, 112, 112)."""
+    """Encoder and decoder at test time.
+
+    Input: `data`. Outputs: `fc1` (N, 512) and `generated` (N, 3, 112, 112), RGB cut off at -1 and 1, which
+    stand for 0 and 255.
+    """
 
     inputs = ("data",)
 
@@ -120,7 +124,7 @@ class AutoEncoder(nn.HybridBlock):
     def hybrid_forward(self, F, data):
         """Return embedding and generated face."""
         embedding = self.encoder(data)
-        return embedding, self.decoder(embedding)
+        return embedding, F.clip(self.decoder(embedding), -1, 1, name="generated")
 
 
 class Verdict(nn.HybridBlock):

@@ -107,6 +107,7 @@ def test_losses_are_those_of_embedding_and_generated_face():
     found = outputs(student(l1_weight=0.5, similarity_weight=2.0), given)
     made = outputs(networks.AutoEncoder(tiny(), Decoder()), given)
     faces, targets = made["generated_output"].astype(np.float64), given["mean_face"]
+    assert np.abs(faces).max() < 1  # so that nothing is cut off, and these are the faces that are trained
     centres = bind(networks.trace(student()), given).arg_dict["fc7_weight"].asnumpy().astype(np.float64)
     cosines = (made["fc1_output"] / np.linalg.norm(made["fc1_output"], axis=1, keepdims=True)) @ (
         centres / np.linalg.norm(centres, axis=1, keepdims=True)
@@ -264,3 +265,14 @@ def test_the_momentum_of_the_statistics_reaches_every_batch_normalisation():
     nodes = json.loads(networks.trace(network).tojson())["nodes"]
     momenta = [float(node["attrs"]["momentum"]) for node in nodes if node["op"] == "BatchNorm"]
     assert len(momenta) > 20 and set(momenta) == {0.98}
+
+
+def test_generated_faces_are_cut_off_at_test_time_alone():
+    network = networks.AutoEncoder(tiny(), Decoder())
+    network.initialize(mx.init.Xavier())
+    network(mx.nd.zeros((1, 3, 112, 112)))
+    network.collect_params("decoder_conv0_bias")["decoder_conv0_bias"].set_data(mx.nd.array([-9, 0, 9]))
+    embedding, faces = network(mx.nd.zeros((1, 3, 112, 112)))
+    raw = network.decoder(embedding).asnumpy()
+    assert raw.min() < -5 and raw.max() > 5
+    np.testing.assert_array_equal(faces.asnumpy(), np.clip(raw, -1, 1))
