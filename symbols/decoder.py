@@ -72,10 +72,7 @@ class DoublingUnit(nn.HybridBlock):
 class Decoder(nn.HybridBlock):
     """Embeddings to frontal faces.
 
-    Input: (N, 512). Output: (N, 3, 112, 112), RGB, where -1 and 1 stand for 0 and 255.
-
-    The output is not squashed: behind a tanh, pixels that run into its flat end learn nothing that would
-    bring them back (foreheads stayed white). At test time `AutoEncoder` cuts it off at -1 and 1.
+    Input: (N, 512). Output `generated`: (N, 3, 112, 112), RGB in [-1, 1], where -1 and 1 stand for 0 and 255.
     """
 
     def __init__(self) -> None:
@@ -98,4 +95,4 @@ class Decoder(nn.HybridBlock):
 
     def hybrid_forward(self, F, embedding):
         """Return the generated faces (N, 3, 112, 112)."""
-        return self.body(embedding)
+        return F.tanh(self.body(embedding), name="generated")

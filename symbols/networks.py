@@ -108,11 +108,7 @@ class Student(FilteredStudent):
 
 
 class AutoEncoder(nn.HybridBlock):
-    """Encoder and decoder at test time.
-
-    Input: `data`. Outputs: `fc1` (N, 512) and `generated` (N, 3, 112, 112), RGB cut off at -1 and 1, which
-    stand for 0 and 255.
-    """
+    """Encoder and decoder at test time: `data` to `fc1` (N, 512) and `generated` (N, 3, 112, 112)."""
 
     inputs = ("data",)
 
@@ -124,7 +120,7 @@ class AutoEncoder(nn.HybridBlock):
     def hybrid_forward(self, F, data):
         """Return embedding and generated face."""
         embedding = self.encoder(data)
-        return embedding, F.clip(self.decoder(embedding), -1, 1, name="generated")
+        return embedding, self.decoder(embedding)
 
 
 class Verdict(nn.HybridBlock):

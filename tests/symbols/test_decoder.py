@@ -18,28 +18,17 @@ def nodes(symbol, op):
 
 
 def test_an_embedding_becomes_a_face(symbol):
-    assert len(symbol.list_outputs()) == 1
+    assert symbol.list_outputs() == ["generated_output"]
     assert symbol.infer_shape(data=(5, 512))[1] == [(5, 3, 112, 112)]
 
 
-def test_faces_depend_on_the_embedding():
+def test_faces_lie_between_minus_1_and_1_and_depend_on_the_embedding():
     mx.random.seed(0)
     decoder = Decoder()
-    decoder.initialize(mx.init.Xavier())
+    decoder.initialize(mx.init.Xavier(magnitude=50))
     faces = decoder(mx.nd.random.normal(0, 3, (2, 512))).asnumpy()
+    assert -1 <= faces.min() < -0.5 and 0.5 < faces.max() <= 1
     assert np.abs(faces[0] - faces[1]).max() > 0.1
-
-
-def test_pixels_far_outside_the_range_are_still_pulled_back():
-    mx.random.seed(0)
-    decoder = Decoder()
-    decoder.initialize(mx.init.Xavier())
-    bias = decoder.collect_params("decoder_conv0_bias")["decoder_conv0_bias"]
-    bias.set_data(mx.nd.full((3,), 450))
-    with mx.autograd.record():
-        loss = mx.nd.abs(decoder(mx.nd.ones((1, 512)))).mean()
-    loss.backward()
-    np.testing.assert_allclose(bias.grad().asnumpy(), 1 / 3, rtol=1e-3)
 
 
 def test_four_stages_double_height_and_width_by_deconvolution(symbol):
