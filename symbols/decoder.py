@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mxnet as mx
 from mxnet.gluon import nn
 
 from latse.symbols.layers import batch_norm, convolution
@@ -91,7 +92,10 @@ class Decoder(nn.HybridBlock):
                     PlainUnit(before, prefix=f"stage{stage}_unit1_"),
                     DoublingUnit(before, after, prefix=f"stage{stage}_unit2_"),
                 )
-            self.body.add(nn.Conv2D(3, 3, padding=1, prefix="conv0_"))
+            # Small at first: an initialiser that goes by the three outputs would start many pixels in the
+            # flat ends of tanh, where nothing brings them back.
+            small = mx.init.Normal(0.01)
+            self.body.add(nn.Conv2D(3, 3, padding=1, weight_initializer=small, prefix="conv0_"))
 
     def hybrid_forward(self, F, embedding):
         """Return the generated faces (N, 3, 112, 112)."""

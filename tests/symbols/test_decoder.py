@@ -64,3 +64,12 @@ def test_its_parameters_are_told_by_their_names(symbol):
     parameters = [name for name in symbol.list_inputs() if name != "data"]
     assert parameters
     assert all(name.startswith("decoder_") for name in parameters)
+
+
+def test_no_pixel_starts_in_the_flat_ends_of_tanh(symbol):
+    mx.random.seed(0)
+    module = mx.mod.Module(symbol, label_names=None)
+    module.bind([("data", (4, 512))], for_training=True)
+    module.init_params(mx.init.Xavier(rnd_type="gaussian", factor_type="out", magnitude=2))  # the trainer's
+    module.forward(mx.io.DataBatch([mx.nd.random.normal(0, 1, (4, 512))]), is_train=True)
+    assert np.abs(module.get_outputs()[0].asnumpy()).max() < 0.9
