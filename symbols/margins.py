@@ -89,7 +89,8 @@ class CosFace(NormalisedSoftmax):
         super().__init__(classes, s)
         self._m3 = _at_least(0, "m3", m3)
 
-    def target_logit(self, F, theta):  # noqa: D102
+    def target_logit(self, F, theta):
+        """Return h(θ), (N, 1), for θ (N, 1) in [0, π] radians."""
         return self._s * (F.cos(theta) - self._m3)
 
 
@@ -103,7 +104,8 @@ class ArcFace(NormalisedSoftmax):
         super().__init__(classes, s)
         self._m2 = _at_least(0, "m2", m2)
 
-    def target_logit(self, F, theta):  # noqa: D102
+    def target_logit(self, F, theta):
+        """Return h(θ), (N, 1), for θ (N, 1) in [0, π] radians."""
         return self._s * F.cos(theta + self._m2)
 
 
@@ -117,7 +119,8 @@ class SphereFace(NormalisedSoftmax):
         super().__init__(classes, s)
         self._m1 = _at_least(1, "m1", m1)
 
-    def target_logit(self, F, theta):  # noqa: D102
+    def target_logit(self, F, theta):
+        """Return h(θ), (N, 1), for θ (N, 1) in [0, π] radians."""
         turns = F.floor(theta * (self._m1 / math.pi))
         sign = 1 - 2 * (turns - 2 * F.floor(turns / 2))
         return self._s * (sign * F.cos(self._m1 * theta) - 2 * turns)
@@ -130,7 +133,8 @@ class LinearFace(NormalisedSoftmax):
         super().__init__(classes, s)
         self._a, self._b = _at_least(0, "a", a), b
 
-    def target_logit(self, F, theta):  # noqa: D102
+    def target_logit(self, F, theta):
+        """Return h(θ), (N, 1), for θ (N, 1) in [0, π] radians."""
         return self._s * (self._b - self._a * theta)
 
 

@@ -51,8 +51,8 @@ def warp(photograph: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Bring `points` (5, 2) as near to TEMPLATE as rotation, scaling and shift can; returns (112, 112, 3).
 
     Umeyama's least-squares estimate, as insightface aligns; but outside the photograph its border continues
-    instead of black, which would tell where the head was in a tight photograph rather than whose it is (on
-    held-out people among 1 to 30, fisherfaces gain 1 point by it and raw pixels 7).
+    instead of black, which would tell where the head was in a tight photograph rather than whose it is
+    (docs/orl.md).
     """
     transform = SimilarityTransform()
     transform.estimate(points, TEMPLATE)
