@@ -27,6 +27,7 @@ BUILD := $(if $(filter 1,$(GPU)),gpu,cpu)
 OTHER_MXNET := $(if $(filter 1,$(GPU)),mxnet,mxnet-cu112)
 READY := .venv/ready-$(BUILD)
 ORL := $(addprefix data/orl/,train.rec train.idx property orl.bin)
+HELD_OUT := $(subst data/orl,data/held-out,$(ORL))
 SHARD := $(if $(filter data/orl,$(DATA)),$(ORL))
 DEVICES := $(addprefix --gpus ,$(GPUS)) $(addprefix --cpus ,$(CPUS))
 
@@ -37,7 +38,7 @@ SUITABLE := import ensurepip, sys; sys.exit(not (3, 8) <= sys.version_info[:2] <
 train = .venv/bin/latse train $(1) --data $(DATA) --out $(OUT)/$(2) --seed $(SEED) --resume \
 	$(DEVICES) $(addprefix --kvstore ,$(KVSTORE))
 
-.PHONY: help setup data train-teacher train-student eval plan test test-gpu-stack lint clean
+.PHONY: help setup data train-teacher train-student eval settings plan test test-gpu-stack lint clean
 
 help: ## list the targets
 	@echo 'make TARGET [RECIPE=FILE DATA=FOLDER OUT=FOLDER SEED=N GPUS=0,1,... CPUS=N KVSTORE=NAME GPU=1]'
@@ -60,6 +61,10 @@ train-student: $(READY) $(SHARD) ## train the student into OUT/student, after it
 
 eval: train-student ## judge the student on unseen people
 
+settings: $(READY) $(HELD_OUT) ## compare settings of the ORL recipe with people 25 to 30 held out into out/settings
+	.venv/bin/latse study recipes/studies/orl_settings.yaml --out out/settings \
+		--data data/held-out --pairs data/held-out/orl.bin
+
 plan: $(READY) $(SHARD) ## plan the memory of a recipe (the student's) into OUT/plan
 	.venv/bin/latse plan $(STUDENT_RECIPE) --data $(DATA) $(DEVICES) \
 		--out $(OUT)/plan/planned-symbol.json --json $(OUT)/plan/plan.json
@@ -80,6 +85,9 @@ clean: ## remove the environment and caches, but neither data nor models
 
 $(ORL): | $(READY)
 	.venv/bin/latse data fetch-orl --out data/orl
+
+$(HELD_OUT): | $(READY)
+	.venv/bin/latse data fetch-orl --train-people 1-24 --test-people 25-30 --out data/held-out
 
 # Both builds own the package `mxnet`, so one leaves before the other comes. A stamp appears only at the end.
 $(READY): setup.py | .venv/bin/pip

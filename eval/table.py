@@ -18,6 +18,13 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Lay out `rows` as a table of Markdown, the first row its head, figures to the right."""
+    head, *body = rows
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *body))
+
+
 def verification_table(results: Sequence[Tuple[str, Verification]]) -> str:
     """Show titled results on one set of pairs in percent, a row each, in order.
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "train": ("latse.train.command", "train a teacher or a student from a recipe"),
     "plan": ("latse.plan", "plan the memory of a recipe's graph by mirroring"),
     "eval": ("latse.eval.command", "verify pairs of unseen people and draw their generated faces"),
+    "study": ("latse.eval.study", "train and judge variants of a recipe with several seeds, side by side"),
 }
 
 
