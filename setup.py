@@ -7,6 +7,7 @@ PACKAGE_DIR = {
     "latse.data": "src/data",
     "latse.train": "src/train",
     "latse.symbols": "symbols",
+    "latse.symbols.margins": "symbols/margins",
     "latse.eval": "eval",
     "latse.recipes": "recipes",
 }

@@ -27,8 +27,11 @@ def default() -> CfgNode:
     recipe = CfgNode()
     # encoder.name: one of latse.symbols.encoder.ENCODERS; dropout before the last fully-connected layer.
     recipe.encoder = CfgNode({"name": "resnet50", "dropout": 0.4})
-    # margin.name: one of latse.symbols.margins.MARGINS; beside s, that margin's parameters (a, b, m1, …).
-    recipe.margin = CfgNode({"name": "linearface", "s": 64.0}, new_allowed=True)
+    # margin.name: one of latse.symbols.margins.MARGINS, or FILE.py:CLASS, the file relative to the recipe's;
+    # beside it that margin's parameters (s, a, b, m1, …).
+    recipe.margin = CfgNode({"name": "linearface"}, new_allowed=True)
+    # Weights of what spreads the class centres, 0 for none.
+    recipe.regularisers = CfgNode(dict.fromkeys(margins.REGULARISERS, 0.0))
     # The generative part; momentum is that of the mean face, eq. 12.
     recipe.decoder = CfgNode({"enabled": False, "l1_weight": 1.0, "similarity_weight": 1.0, "momentum": 0.9})
     # filter.k: None for no filter. gate_losses: a refused sample teaches nothing at all. refused_in_mean: it
@@ -37,6 +40,7 @@ def default() -> CfgNode:
     recipe.train = CfgNode(
         {
             "batch_size": 768,  # over all devices
+            "images_per_person": 1,  # that stand together in a batch; 1: images come in any order
             "iterations": 24000,
             "momentum": 0.9,
             "weight_decay": 5e-4,
@@ -73,7 +77,7 @@ def load(path: str | os.PathLike, overrides: Iterable[str] = ()) -> CfgNode:
     Returns
     -------
     CfgNode
-        Every key of `default`, frozen.
+        Every key of `default` and every parameter of the margin, frozen.
 
     Raises
     ------
@@ -87,6 +91,8 @@ def load(path: str | os.PathLike, overrides: Iterable[str] = ()) -> CfgNode:
     for override in overrides:
         _merge(recipe, _parsed(override), "--set")
     _check(recipe, str(path))
+    for key, value in margins.parameters(recipe.margin.name).items():
+        recipe.margin.setdefault(key, value)
     recipe.freeze()
     return recipe
 
@@ -110,7 +116,7 @@ def _chain(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[Path, dict]]:
         raise LatseError(f"{path} must hold keys with values")
     base = content.pop("base", None)
     below = _chain(path.parent / str(base), (*above, path.resolve())) if base is not None else []
-    return [*below, (path, content)]
+    return [*below, (path, _with_whole_path(content, path.parent))]
 
 
 def _parsed(override: str) -> dict:
@@ -119,9 +125,18 @@ def _parsed(override: str) -> dict:
     if not (equals and dot and section and name):
         raise LatseError(f"--set {override}: write section.key=value")
     try:
-        return {section: {name: yaml.safe_load(value)}}
+        return _with_whole_path({section: {name: yaml.safe_load(value)}}, Path())
     except yaml.YAMLError as error:
         raise LatseError(f"--set {override}: the value is not YAML") from error
+
+
+def _with_whole_path(content: dict, folder: Path) -> dict:
+    """Return the recipe, the whole path in the name of a margin that is FILE.py:CLASS from `folder`."""
+    margin = content.get("margin")
+    name = margin.get("name") if isinstance(margin, dict) else None
+    if not (isinstance(name, str) and ".py:" in name):
+        return content
+    return {**content, "margin": {**margin, "name": str(folder.resolve() / name)}}
 
 
 def _merge(recipe: CfgNode, content: dict, source: str) -> None:
@@ -131,14 +146,17 @@ def _merge(recipe: CfgNode, content: dict, source: str) -> None:
         if not isinstance(values, dict):
             raise LatseError(f"{source}: '{section}' must hold keys with values")
         if section == "margin" and values.get("name", recipe.margin.name) != recipe.margin.name:
-            _forget_parameters(recipe.margin)
+            _forget_parameters(recipe.margin, values["name"])
         for key, value in values.items():
             _set(recipe[section], key, value, f"{source}: {section}.{key}")
 
 
-def _forget_parameters(margin: CfgNode) -> None:
-    """Leave of a margin's section what every margin has: the parameters of another one are not its own."""
-    for key in margin.keys() - default().margin.keys():
+def _forget_parameters(margin: CfgNode, other: Any) -> None:
+    """Leave nothing but the scale, where the `other` margin has one: all else is this one's own."""
+    stays = {"name"}
+    with contextlib.suppress(LatseError):  # an unknown margin is named by the last check
+        stays |= {"s"} & margins.parameters(str(other)).keys()
+    for key in margin.keys() - stays:
         del margin[key]
 
 
@@ -177,12 +195,16 @@ def _check(recipe: CfgNode, source: str) -> None:
     rules = (
         ("encoder.name", recipe.encoder.name in encoder.ENCODERS, f"one of {', '.join(encoder.ENCODERS)}"),
         ("encoder.dropout", 0 <= recipe.encoder.dropout < 1, "in [0, 1)"),
-        ("margin.s", recipe.margin.s > 0, "positive"),
         ("decoder.momentum", 0 <= decoder.momentum < 1, "in [0, 1)"),
         ("decoder.l1_weight", decoder.l1_weight >= 0, "at least 0"),
         ("decoder.similarity_weight", decoder.similarity_weight >= 0, "at least 0"),
+        *(
+            (f"regularisers.{name}", weight >= 0, "at least 0")
+            for name, weight in recipe.regularisers.items()
+        ),
         ("filter.k", recipe.filter.k is None or recipe.filter.k >= 1, "null or at least 1"),
         ("train.batch_size", train.batch_size >= 1, "at least 1"),
+        ("train.images_per_person", train.images_per_person >= 1, "at least 1"),
         ("train.iterations", train.iterations >= 1, "at least 1"),
         ("train.momentum", 0 <= train.momentum < 1, "in [0, 1)"),
         ("train.weight_decay", train.weight_decay >= 0, "at least 0"),

@@ -9,7 +9,7 @@ from latse.symbols.decoder import Decoder
 from latse.symbols.encoder import Encoder
 from latse.symbols.gate import Gate, Rank
 from latse.symbols.losses import L1, Similarity
-from latse.symbols.margins import ClassCentres, NormalisedSoftmax
+from latse.symbols.margins import ClassCentres, Loss
 
 IMAGE_SHAPE = (3, 112, 112)
 
@@ -17,27 +17,29 @@ IMAGE_SHAPE = (3, 112, 112)
 class Teacher(nn.HybridBlock):
     """Encoder and margin alone: the teacher, or a student with neither decoder nor filter.
 
-    Inputs: `data` (N, 3, 112, 112) RGB in 0..255, `softmax_label` (N,).
+    Inputs: `data` (N, 3, 112, 112) RGB in 0..255, `softmax_label` (N,), and those of the margin.
     Outputs: `loss` (N,), to be minimised, and its part `dloss` (N,).
     """
 
     inputs = ("data", "softmax_label")
 
-    def __init__(self, encoder: Encoder, margin: NormalisedSoftmax) -> None:
+    def __init__(self, encoder: Encoder, margin: Loss) -> None:
         super().__init__(prefix="")
         self.encoder = encoder
         self.margin = margin
+        self.inputs = (*self.inputs, *margin.inputs)
 
-    def hybrid_forward(self, F, data, label):
+    def hybrid_forward(self, F, data, label, *margin_inputs):
         """Return the outputs."""
-        dloss = self.margin(self.encoder(data), label)
+        dloss = self.margin(self.encoder(data), label, *margin_inputs)
         return F.MakeLoss(dloss, name="loss"), F.BlockGrad(dloss, name="dloss")
 
 
 class FilteredStudent(nn.HybridBlock):
     """Encoder and margin under the teacher's filter (Algorithm 1 without its generative part).
 
-    Inputs: those of `Teacher` and `keep` (N,), 1 where the teacher has the label among its top k, else 0.
+    Inputs: `data`, `softmax_label`, `keep` (N,), 1 where the teacher has the label among its top k, else 0,
+    and those of the margin.
     Outputs: `loss`, `dloss`.
 
     Parameters
@@ -49,23 +51,25 @@ class FilteredStudent(nn.HybridBlock):
 
     inputs = ("data", "softmax_label", "keep")
 
-    def __init__(self, encoder: Encoder, margin: NormalisedSoftmax, gate_losses: bool) -> None:
+    def __init__(self, encoder: Encoder, margin: Loss, gate_losses: bool) -> None:
         super().__init__(prefix="")
         self.encoder = encoder
         self.margin = margin
+        self.inputs = (*self.inputs, *margin.inputs)
         self.gate = Gate()
         self.loss_gate = Gate() if gate_losses else nn.HybridLambda(lambda F, loss, keep: loss)
 
-    def hybrid_forward(self, F, data, label, keep):
+    def hybrid_forward(self, F, data, label, keep, *margin_inputs):
         """Return the outputs."""
-        dloss = self.margin(self.gate(self.encoder(data), keep), label)
+        dloss = self.margin(self.gate(self.encoder(data), keep), label, *margin_inputs)
         return F.MakeLoss(self.loss_gate(dloss, keep), name="loss"), F.BlockGrad(dloss, name="dloss")
 
 
 class Student(FilteredStudent):
     """LATSE: encoder, margin, filter and the decoder that restores the person's mean face (Figure 2).
 
-    Inputs: those of `FilteredStudent` and `mean_face` (N, 3, 112, 112), RGB in [-1, 1] (eq. 12).
+    Inputs: `data`, `softmax_label`, `keep`, `mean_face` (N, 3, 112, 112), RGB in [-1, 1] (eq. 12), and those
+    of the margin.
     Outputs: `loss` = DLoss + l1_weight·L1 + similarity_weight·SimLoss (eq. 14, 15) and its parts `dloss`,
     `l1`, `similarity`, each (N,).
 
@@ -80,7 +84,7 @@ class Student(FilteredStudent):
     def __init__(
         self,
         encoder: Encoder,
-        margin: NormalisedSoftmax,
+        margin: Loss,
         decoder: Decoder,
         gate_losses: bool = False,
         l1_weight: float = 1.0,
@@ -92,11 +96,11 @@ class Student(FilteredStudent):
         self.similarity = Similarity()
         self._weights = l1_weight, similarity_weight
 
-    def hybrid_forward(self, F, data, label, keep, mean_face):
+    def hybrid_forward(self, F, data, label, keep, mean_face, *margin_inputs):
         """Return the outputs."""
         embedding = self.gate(self.encoder(data), keep)
         generated = self.decoder(embedding)
-        dloss = self.margin(embedding, label)
+        dloss = self.margin(embedding, label, *margin_inputs)
         l1, similarity = self.l1(generated, mean_face), self.similarity(generated, mean_face)
         loss = dloss + self._weights[0] * l1 + self._weights[1] * similarity
         return (

@@ -34,19 +34,25 @@ class BatchStream:
     shard : Shard
     batch_size : int, >= 1
     seed : int, >= 0
+    images_per_person : int, >= 1
+        How many images of a person stand together, where there are so many left of the epoch: losses that
+        compare images of a batch need several. 1: the images of an epoch come in any order.
 
     Raises
     ------
     LatseError
-        If `batch_size` or `seed` is out of range.
+        If `batch_size`, `seed` or `images_per_person` is out of range.
     """
 
-    def __init__(self, shard: Shard, batch_size: int, seed: int = 0):
+    def __init__(self, shard: Shard, batch_size: int, seed: int = 0, images_per_person: int = 1):
         if batch_size < 1:
             raise LatseError(f"batch_size is {batch_size}, must be at least 1")
         if seed < 0:
             raise LatseError(f"seed is {seed}, must not be negative")
+        if images_per_person < 1:
+            raise LatseError(f"images_per_person is {images_per_person}, must be at least 1")
         self.shard, self.batch_size, self.seed = shard, int(batch_size), int(seed)
+        self._images_per_person = int(images_per_person)
         self._order = functools.lru_cache(maxsize=2)(self._permutation)
 
     def epoch(self, iteration: int) -> int:
@@ -106,7 +112,16 @@ class BatchStream:
             thread.join()
 
     def _permutation(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((self.seed, epoch)).permutation(len(self.shard))
+        """Positions in the order of an epoch: shuffled, and where it is asked for, in groups of a person."""
+        random = np.random.default_rng((self.seed, epoch))
+        order = random.permutation(len(self.shard))
+        if self._images_per_person == 1:
+            return order
+        order = order[np.argsort(self.shard.labels[order], kind="stable")]
+        labels = self.shard.labels[order]
+        groups = _number_within(labels) // self._images_per_person
+        _, group = np.unique(np.stack([labels, groups]), axis=1, return_inverse=True)
+        return order[np.argsort(random.permutation(group.max() + 1)[group], kind="stable")]
 
 
 def flips(seed: int, epochs: np.ndarray, records: np.ndarray) -> np.ndarray:
@@ -118,6 +133,12 @@ def flips(seed: int, epochs: np.ndarray, records: np.ndarray) -> np.ndarray:
     for numbers in (epochs, records):
         state = _mix(state + np.uint64(0x9E3779B97F4A7C15)) ^ np.asarray(numbers).astype(np.uint64)
     return (_mix(state + np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(63)).astype(bool)
+
+
+def _number_within(labels: np.ndarray) -> np.ndarray:
+    """How many of the same label stand before each: int64 (n,), for sorted labels (n,)."""
+    starts = np.flatnonzero(np.diff(labels, prepend=labels[0] - 1))
+    return np.arange(len(labels)) - np.repeat(starts, np.diff(starts, append=len(labels)))
 
 
 def _mix(state: np.ndarray) -> np.ndarray:

@@ -16,13 +16,20 @@ from latse.devices import add_device_arguments, contexts, describe, share
 from latse.errors import LatseError
 from latse.files import digest, locked, make_folder, read_json, replacing, write_json
 from latse.runtime import versions
+from latse.symbols import margins
 from latse.symbols.networks import IMAGE_SHAPE
 from latse.train import graph, state
 from latse.train.trainer import Trainer
 from latse.train.verdicts import KeepAll, TopK
 
 RECORD = "run.json"
-DECISIVE = ("seed", "settings", "data", "teacher")  # a run goes on only where these are as they were
+DECISIVE = (
+    "seed",
+    "settings",
+    "margin",
+    "data",
+    "teacher",
+)  # a run goes on only where these are as they were
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,10 +82,12 @@ def _check_devices(recipe: CfgNode, devices: list[mx.Context], args: argparse.Na
 
 def _record(args: argparse.Namespace, recipe: CfgNode, shard: Shard) -> dict:
     """Return what run.json says: all that decides the run, then where it was made."""
+    margin = margins.source(recipe.margin.name)
     return {
         "recipe": Path(args.recipe).stem,
         "seed": args.seed,
         "settings": recipes.as_dict(recipe),
+        "margin": margin and digest(margin),
         "data": {"images": len(shard), "people": shard.classes, "digest": shard.digest()},
         "teacher": args.teacher and digest(checkpoint.parameters_path(*checkpoint.parse(args.teacher))),
         "from": {"data": args.data, "teacher": args.teacher},

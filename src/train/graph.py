@@ -14,10 +14,7 @@ from latse.symbols.networks import IMAGE_SHAPE, AutoEncoder, FilteredStudent, St
 
 def training(recipe: CfgNode, classes: int) -> nn.HybridBlock:
     """Return the network that the recipe trains, over `classes` people."""
-    parts = (
-        encoder.create(recipe.encoder.name, recipe.encoder.dropout),
-        margins.create(classes=classes, **recipe.margin),
-    )
+    parts = encoder.create(recipe.encoder.name, recipe.encoder.dropout), _loss(recipe, classes)
     if recipe.decoder.enabled:
         weights = recipe.decoder.l1_weight, recipe.decoder.similarity_weight
         network = Student(*parts, Decoder(), recipe.filter.gate_losses, *weights)
@@ -27,6 +24,13 @@ def training(recipe: CfgNode, classes: int) -> nn.HybridBlock:
         network = Teacher(*parts)
     set_statistics_momentum(network, recipe.train.statistics_momentum)
     return network
+
+
+def _loss(recipe: CfgNode, classes: int) -> margins.Loss:
+    """Return the loss of the recipe with the regularisers that have a weight."""
+    loss = margins.create(classes=classes, **recipe.margin)
+    weights = {name: weight for name, weight in recipe.regularisers.items() if weight}
+    return margins.Regularised(loss, weights) if weights else loss
 
 
 def inference(recipe: CfgNode) -> mx.sym.Symbol:

@@ -16,6 +16,7 @@ from latse.symbols.networks import trace
 from latse.train import graph, schedule, state
 from latse.train.bank import MeanFaceBank
 from latse.train.metrics import Journal
+from latse.train.optimiser import SGDWithRunning
 from latse.train.verdicts import KeepAll, TopK
 
 LAST = 0  # number of the checkpoint that is the last one
@@ -61,7 +62,7 @@ class Trainer:
         self._recipe, self._folder, self._seed, self._contexts = recipe, folder, seed, contexts
         self._teacher = teacher
         self._classes = shard.classes
-        self._stream = BatchStream(shard, recipe.train.batch_size, seed)
+        self._stream = BatchStream(shard, recipe.train.batch_size, seed, recipe.train.images_per_person)
         self._network = graph.training(recipe, shard.classes)
         self._symbol = trace(self._network) if symbol is None else symbol
         self._inference = graph.inference(recipe)
@@ -100,8 +101,14 @@ class Trainer:
 
     def _step(self, iteration: int, batch: Batch) -> dict[str, np.ndarray]:
         """Do one iteration and return its losses and verdicts, each (B,)."""
+        self._check_labels(batch)
         keep = self._teacher.keep(batch)
-        inputs = {"data": batch.image, "softmax_label": batch.label, "keep": keep}
+        inputs = {
+            "data": batch.image,
+            "softmax_label": batch.label,
+            "keep": keep,
+            "iteration": np.full(len(batch.label), iteration),
+        }
         if self._bank is not None:
             teaches = keep.astype(bool) | self._recipe.filter.refused_in_mean
             inputs["mean_face"] = self._bank.update(batch.image, batch.label, teaches)
@@ -120,6 +127,16 @@ class Trainer:
         if "similarity" in values:
             values["ssim"] = 1 - 2 * values.pop("similarity")
         return {**values, "kept": keep}
+
+    def _check_labels(self, batch: Batch) -> None:
+        """Raise LatseError for a label that is no class; the graph would make it NaN, not say where it is."""
+        wrong = ~np.isin(batch.label, np.arange(self._classes))
+        if wrong.any():
+            position = int(np.argmax(wrong))
+            raise LatseError(
+                f"record {batch.record[position]} has the label {batch.label[position]:g}, "
+                f"there are {self._classes} people"
+            )
 
     def _initialised(self, resumed: state.State | None) -> mx.mod.Module:
         """Return the module, bound, with parameters and optimiser of the state or of the start."""
@@ -147,7 +164,7 @@ class Trainer:
         train = self._recipe.train
         module.init_optimizer(
             kvstore=train.kvstore,
-            optimizer="sgd",
+            optimizer=SGDWithRunning.__name__,
             optimizer_params={
                 "lr_scheduler": schedule.create(self._recipe),
                 "momentum": train.momentum,

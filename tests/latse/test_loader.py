@@ -171,3 +171,32 @@ def test_prefetch_does_not_run_far_ahead():
     time.sleep(0.3)
     assert 1 < len(read) < 10
     batches.close()
+
+
+@given(n=st.integers(1, 60), size=st.integers(2, 9), seed=st.integers(0, 2**32), epoch=st.integers(0, 3))
+def test_images_of_a_person_stand_together(n, size, seed, epoch):
+    shard = FakeShard(n)
+    batch = BatchStream(shard, n, seed, images_per_person=size).batch(epoch)
+    assert sorted(batch.record) == sorted(shard.records)
+    runs = [[batch.label[0], 0]]
+    for label in batch.label:
+        if label != runs[-1][0]:
+            runs.append([label, 0])
+        runs[-1][1] += 1
+    # Whole groups, and of each person at most one with what is left over.
+    for person, count in zip(*np.unique(batch.label, return_counts=True)):
+        broken = [length for label, length in runs if label == person and length % size]
+        assert len(broken) == bool(count % size)
+
+
+def test_groups_come_in_another_order_every_epoch_and_the_same_again():
+    stream = BatchStream(FakeShard(40), 40, seed=3, images_per_person=4)
+    orders = {tuple(stream.batch(epoch).record) for epoch in range(4)}
+    assert len(orders) == 4
+    again = BatchStream(FakeShard(40), 5, seed=3, images_per_person=4)
+    assert tuple(np.concatenate([again.batch(number).record for number in range(8)])) in orders
+
+
+def test_no_image_per_person_is_refused():
+    with pytest.raises(LatseError, match="images_per_person is 0"):
+        BatchStream(FakeShard(4), 4, images_per_person=0)

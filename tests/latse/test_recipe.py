@@ -103,13 +103,15 @@ def test_an_unknown_key_or_a_wrong_type_is_named(write, text, key):
     [
         ("encoder.name", ["resnet18"]),
         ("encoder.dropout", ["1", "-0.1"]),
-        ("margin.s", ["0", "-64", ".nan", ".inf"]),
+        ("margin.s", [".nan", ".inf"]),
         ("margin.a", [".nan"]),
         ("decoder.momentum", ["1", "-0.5", ".nan"]),
         ("decoder.l1_weight", ["-1", ".inf"]),
         ("decoder.similarity_weight", ["-1"]),
+        ("regularisers.exclusive", ["-1", ".nan"]),
         ("filter.k", ["0", "-1"]),
         ("train.batch_size", ["0"]),
+        ("train.images_per_person", ["0", "-2"]),
         ("train.iterations", ["0"]),
         ("train.momentum", ["1", "-0.1"]),
         ("train.weight_decay", ["-1e-4", ".inf"]),
@@ -136,47 +138,69 @@ def test_an_unknown_margin_or_margin_parameter_is_named(write):
     assert "'circle'" in refused(write("wrong.yaml", "margin: {name: circle}"))
 
 
-def test_a_margin_takes_its_own_parameters(write):
+def test_a_scale_out_of_range_is_named(empty):
+    for value in ("0", "-64"):
+        assert f"margin: s is {float(value)}, must be positive" in refused(empty, f"margin.s={value}")
+
+
+def test_a_margin_takes_its_own_parameters_and_has_all_of_them(write):
     recipe = recipes.load(write("arc.yaml", "margin: {name: arcface, s: 30, m2: 1}"))
     assert recipes.as_dict(recipe.margin) == {"name": "arcface", "s": 30.0, "m2": 1.0}
+    recipe = recipes.load(write("line.yaml", "margin: {name: linearface, a: 1}"))
+    assert recipes.as_dict(recipe.margin) == {"name": "linearface", "s": 64.0, "a": 1.0, "b": 0.88}
 
 
-OTHER_PARAMETERS = {"softmax": {}, "cosface": {"m3": 0.2}, "arcface": {"m2": 0.3}, "sphereface": {"m1": 2.0}}
-
-
-def test_there_is_no_margin_beside_these():
-    assert {*OTHER_PARAMETERS, "linearface"} == margins.MARGINS.keys()
-
-
-@pytest.mark.parametrize("parameters", [False, True])
-@pytest.mark.parametrize("name", OTHER_PARAMETERS)
+@pytest.mark.parametrize("name", margins.MARGINS)
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_every_shipped_recipe_takes_every_other_margin(path, name, parameters):
-    """Its a and b are LinearFace's and go; s is every margin's and stays."""
-    own = OTHER_PARAMETERS[name] if parameters else {}
+def test_every_shipped_recipe_takes_every_margin(path, name):
+    """LinearFace's a and b go where they are not the other's; all parameters of the other are there."""
     shipped = recipes.load(path).margin
     assert (shipped.name, shipped.a, shipped.b) == ("linearface", 0.88, 0.88)
-    overrides = [f"margin.name={name}", *(f"margin.{key}={value}" for key, value in own.items())]
-    changed = recipes.as_dict(recipes.load(path, overrides).margin)
-    assert changed == {"name": name, "s": shipped.s, **own}
-    assert "has no parameter 'a'" in refused(path, *overrides, "margin.a=1")
+    changed = recipes.as_dict(recipes.load(path, [f"margin.name={name}"]).margin)
+    assert changed == {"name": name, **margins.parameters(name)}
+    if name != "linearface":
+        assert "has no parameter 'a'" in refused(path, f"margin.name={name}", "margin.a=1")
 
 
-def test_another_margin_keeps_the_scale_and_there_and_back_is_the_default(write):
+def test_another_margin_keeps_the_scale_if_it_has_one_and_there_and_back_is_the_default(write):
     path = write("wide.yaml", "margin: {s: 30, a: 1}")
-    assert recipes.as_dict(
-        recipes.load(write("arc.yaml", "base: wide.yaml\nmargin: {name: arcface}")).margin
-    ) == {
-        "name": "arcface",
-        "s": 30.0,
-    }
+    other = recipes.load(write("arc.yaml", "base: wide.yaml\nmargin: {name: arcface}")).margin
+    assert recipes.as_dict(other) == {"name": "arcface", "s": 30.0, "m2": 0.5}
     there_and_back = recipes.load(path, ["margin.name=arcface", "margin.name=linearface"]).margin
-    assert recipes.as_dict(there_and_back) == {"name": "linearface", "s": 30.0}
+    assert recipes.as_dict(there_and_back) == {"name": "linearface", "s": 30.0, "a": 0.88, "b": 0.88}
+    assert recipes.as_dict(recipes.load(path, ["margin.name=softmax"]).margin) == {"name": "softmax"}
 
 
 def test_the_same_margin_keeps_its_parameters(write):
     path = write("wide.yaml", "margin: {s: 30, a: 1}")
     assert recipes.load(path, ["margin.name=linearface"]).margin.a == 1
+
+
+OWN_MARGIN = """\
+from latse.symbols.margins import Margin
+
+
+class Own(Margin):
+    def __init__(self, classes, s=64.0, c=0.1):
+        super().__init__(classes, s)
+        self._c = c
+
+    def target_logit(self, F, theta):
+        return self._s * (F.cos(theta) - self._c * theta)
+"""
+
+
+def test_a_margin_in_a_file_is_found_from_the_recipe_or_from_here(write, tmp_path, monkeypatch):
+    file = write("own.py", OWN_MARGIN)
+    path = write("own.yaml", "margin: {name: 'own.py:Own', c: 0.2}")
+    whole = {"name": f"{file}:Own", "s": 64.0, "c": 0.2}
+    assert recipes.as_dict(recipes.load(path).margin) == whole
+    monkeypatch.chdir(tmp_path)
+    assert recipes.as_dict(recipes.load("own.yaml").margin) == whole
+    changed = recipes.load(write("empty.yaml", ""), ["margin.name=own.py:Own", "margin.c=0.2"]).margin
+    assert recipes.as_dict(changed) == whole
+    assert "has no parameter 'd'" in refused(path, "margin.d=1")
+    assert "nowhere.py" in refused(write("none.yaml", "margin: {name: 'nowhere.py:Own'}"))
 
 
 @pytest.mark.parametrize("k", [None, 1, 3])

@@ -1,0 +1,35 @@
+"""The optimiser of §4.1, which leaves what a loss remembers to the loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mxnet as mx
+
+from latse.symbols.margins import RUNNING
+
+
+@mx.optimizer.register
+class SGDWithRunning(mx.optimizer.SGD):
+    """Stochastic gradient descent with momentum, except for parameters whose name ends with `RUNNING`.
+
+    Those become their old value less the mean of their gradient over the batch: no rate, momentum or decay.
+    """
+
+    def update_multi_precision(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
+        """Update one parameter, or several given as sequences."""
+        several = isinstance(index, (tuple, list))
+        rows = list(zip(index, weight, grad, state)) if several else [(index, weight, grad, state)]
+        for key, running, gradient, _ in rows:
+            if self._is_running(key):
+                running[:] -= self.rescale_grad * gradient
+        learned = [row for row in rows if not self._is_running(row[0])]
+        if learned:
+            super().update_multi_precision(*map(list, zip(*learned)))
+
+    def create_state(self, index: int | str, weight: mx.nd.NDArray) -> mx.nd.NDArray | None:
+        """Return the momentum of a parameter, None for a running one."""
+        return None if self._is_running(index) else super().create_state(index, weight)
+
+    def _is_running(self, index: int | str) -> bool:
+        return str(self.idx2name.get(index, index)).endswith(RUNNING)

@@ -1,0 +1,128 @@
+"""Losses of embeddings by name: the margins of §3.1 and what they are compared with."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from pathlib import Path
+from typing import Dict, Mapping, Optional, Type
+
+from latse.errors import LatseError
+from latse.symbols.margins.adaptive import AdaCos, AdaCosFixed, AdaptiveFace, SVAMSoftmax
+from latse.symbols.margins.base import RUNNING, Loss, Margin
+from latse.symbols.margins.family import (
+    ArcFace,
+    ArcFaceEasyMargin,
+    ArcFaceShifted,
+    Combined,
+    CosFace,
+    LinearFace,
+    NormalisedSoftmax,
+    SphereFace,
+    SphereFaceAnnealed,
+    SphereFaceLiteral,
+)
+from latse.symbols.margins.geometry import ClassCentres
+from latse.symbols.margins.regularisers import REGULARISERS, Regularised
+from latse.symbols.margins.triplet import TripletLoss
+from latse.symbols.margins.unnormalised import CentreLoss, Softmax, SoftmaxBias
+
+__all__ = [
+    "MARGINS",
+    "REGULARISERS",
+    "RUNNING",
+    "ClassCentres",
+    "Loss",
+    "Margin",
+    "Regularised",
+    "check",
+    "create",
+    "find",
+    "parameters",
+    "source",
+]
+
+MARGINS: Dict[str, Type[Loss]] = {
+    "softmax": Softmax,
+    "softmax_bias": SoftmaxBias,
+    "normalised_softmax": NormalisedSoftmax,
+    "sphereface": SphereFace,
+    "sphereface_annealed": SphereFaceAnnealed,
+    "sphereface_literal": SphereFaceLiteral,
+    "cosface": CosFace,
+    "arcface": ArcFace,
+    "arcface_easy_margin": ArcFaceEasyMargin,
+    "arcface_shifted": ArcFaceShifted,
+    "combined": Combined,
+    "linearface": LinearFace,
+    "sv_am_softmax": SVAMSoftmax,
+    "adacos_fixed": AdaCosFixed,
+    "adacos": AdaCos,
+    "adaptiveface": AdaptiveFace,
+    "centre_loss": CentreLoss,
+    "triplet": TripletLoss,
+}
+
+# Enough people for every loss to be made with, to see whether its parameters are in range.
+A_FEW = 3
+
+
+def find(name: str) -> Type[Loss]:
+    """Return the class of a loss: one of `MARGINS`, or `FILE.py:CLASS`, which runs the file.
+
+    Raises
+    ------
+    LatseError
+        If there is none of that name, the file cannot be run, or the class is no loss.
+    """
+    path = source(name)
+    if path is not None:
+        return _from_file(path, name.rpartition(":")[2])
+    if name not in MARGINS:
+        raise LatseError(f"unknown margin '{name}'; there are {', '.join(MARGINS)} and FILE.py:CLASS")
+    return MARGINS[name]
+
+
+def source(name: str) -> Optional[Path]:
+    """Return the file of a loss that is `FILE.py:CLASS`, None for one of `MARGINS`."""
+    path, colon, _ = name.rpartition(":")
+    return Path(path) if colon and path.endswith(".py") else None
+
+
+def parameters(name: str) -> Mapping[str, float]:
+    """Return the parameters of a loss with their defaults; raises as `find`."""
+    return {
+        key: parameter.default
+        for key, parameter in inspect.signature(find(name)).parameters.items()
+        if key != "classes"
+    }
+
+
+def check(name: str, **given: float) -> None:
+    """Raise LatseError if there is no loss `name`, or a parameter `given` is unknown or out of range."""
+    known = parameters(name)
+    for key in given:
+        if key not in known:
+            raise LatseError(
+                f"the margin '{name}' has no parameter '{key}'; it has {', '.join(known) or 'none'}"
+            )
+    find(name)(A_FEW, **given)
+
+
+def create(name: str, classes: int, **given: float) -> Loss:
+    """Return the loss `name` over `classes` people; raises as `check`."""
+    check(name, **given)
+    return find(name)(classes, **given)
+
+
+def _from_file(path: Path, class_name: str) -> Type[Loss]:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a user's file may raise
+        raise LatseError(f"cannot run {path}: {type(error).__name__}: {error}") from error
+    found = getattr(module, class_name, None)
+    if not (inspect.isclass(found) and issubclass(found, Loss)):
+        raise LatseError(f"{path} has no class {class_name} over latse.symbols.margins.Margin")
+    return found

@@ -1,0 +1,136 @@
+"""What every loss of embeddings is, and what every margin loss shares: its geometry."""
+
+from __future__ import annotations
+
+from typing import Mapping, Tuple
+
+import mxnet as mx
+from mxnet.gluon import nn
+
+from latse.errors import LatseError
+from latse.symbols.encoder import EMBEDDING_SIZE
+from latse.symbols.margins.geometry import angle, cosines, log_sum_exp_of_others, unit_length
+
+# A parameter whose name ends so is moved by the mean of its gradient over the batch as it is: without rate,
+# momentum or decay. It keeps what a loss must remember; its gradient is its old value less the new one.
+RUNNING = "_running"
+
+
+class Loss(nn.HybridBlock):
+    """A loss of embeddings.
+
+    Inputs: embedding (N, 512) of fp32 or fp16, label (N,) whole numbers in 0..classes-1, then those named in
+    `inputs`. Output: the loss of each sample, (N,) fp32; NaN where the label is not one of the classes.
+
+    Attributes
+    ----------
+    inputs : tuple of str
+        Names of further inputs. There is one: `iteration` (N,), how many iterations are done.
+    """
+
+    inputs: Tuple[str, ...] = ()
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(prefix="fc7_")
+        self.classes = classes
+
+    def _known(self, F, label):
+        """Return the labels, 0 for one that is no class, and a factor (N,) that is NaN there, else 1."""
+        known = (label >= 0) * (label < self.classes) * (label == F.floor(label))
+        return F.where(known, label, F.zeros_like(label)), known / known
+
+
+class Margin(Loss):
+    """The base of every margin: cross entropy (eq. 3, 11) over g(θ) = s·cos θ, the target's logit being h(θ).
+
+    A margin overrides `target_logit`, h(θ) of §3.1; all else is here: lengths, cosines, θ between embedding
+    and class centre, and the cross entropy, whose value and gradient are exact to rounding for θ from 0 to π,
+    also where the target's probability is 1 to the last bit. At θ = 0 and π exactly, where the direction of
+    the gradient of θ is not defined, it is 0.
+
+    Parameters
+    ----------
+    classes : int
+        Number of people K; the class centres are the parameter `fc7_weight`, (K, 512) fp32, of any length.
+    s : float, default 64
+        Scale of the logits, positive.
+
+    Attributes
+    ----------
+    loosest : mapping of str to float
+        The parameters that are margins, each with the value at which it is loosest: from there to its own it
+        must grow stricter (eq. 9).
+
+    Raises
+    ------
+    LatseError
+        If a parameter, of this class or of a margin, is out of its range.
+    """
+
+    loosest: Mapping[str, float] = {}
+
+    def __init__(self, classes: int, s: float = 64.0) -> None:
+        super().__init__(classes)
+        if not s > 0:
+            raise LatseError(f"s is {s}, must be positive")
+        self._s = s
+        with self.name_scope():
+            self.weight = self.params.get(
+                "weight", shape=(classes, EMBEDDING_SIZE), init=mx.init.Normal(0.01)
+            )
+
+    def target_logit(self, F, theta):
+        """Return h(θ), the target's logit, for θ of any shape, float64, in [0, π] radians."""
+        raise NotImplementedError(f"{type(self).__name__} must say what its target_logit is")
+
+    def other_logit(self, F, cosine):
+        """Return g(θ), the logit of any other class, for cos θ of any shape, in [-1, 1]."""
+        return self._s * cosine
+
+    def hybrid_forward(self, F, embedding, label, *inputs, weight, **parameters):
+        """Return the cross entropy of each sample."""
+        label, factor = self._known(F, label)
+        unit = unit_length(F, F.cast(embedding, dtype="float64"))
+        centres = unit_length(F, F.cast(F.take(weight, label), dtype="float64"))
+        theta = angle(F, unit, centres)
+        cosine = cosines(F, F.cast(unit, dtype="float32"), weight, self.classes)
+        target, others, addition = self._logits(F, theta, cosine, label, *inputs, **parameters)
+        rest = log_sum_exp_of_others(F, others, label, self.classes)
+        return F.broadcast_add(cross_entropy(F, target, rest), addition) * factor
+
+    def _logits(self, F, theta, cosine, label):
+        """Return the logits of the target (N, 1) and of the others (N, K), and a term of every loss (1,).
+
+        θ (N, 1) is float64, cosine (N, K) fp32. The label's column of the others is not read.
+        """
+        return self.target_logit(F, theta), self.other_logit(F, cosine), F.zeros((1,))
+
+
+def cross_entropy(F, target, others):
+    """Return -log of the target's share, (N,) fp32, from its logit and log Σ exp of the others', (N, 1)."""
+    # log(1 + exp(others - target)), in float64 because oneDNN's fp32 is 0 where it is small.
+    excess = F.cast(others, dtype="float64") - F.cast(target, dtype="float64")
+    return F.reshape(F.cast(F.Activation(excess, act_type="softrelu"), dtype="float32"), shape=(-1,))
+
+
+def assign(F, running, new):
+    """Return 0, (1,) or (N,), whose gradient moves a `RUNNING` parameter to `new`, both of that shape.
+
+    To be added to the loss of each sample.
+    """
+    pull = F.BlockGrad(running - new) * running
+    return pull - F.BlockGrad(pull)
+
+
+def at_least(lowest: float, name: str, value: float) -> float:
+    """Return `value`; raise LatseError if the parameter `name` is below `lowest` or not a number."""
+    if not value >= lowest:
+        raise LatseError(f"{name} is {value}, must be at least {lowest}")
+    return value
+
+
+def within(lowest: float, highest: float, name: str, value: float) -> float:
+    """Return `value`; raise LatseError if the parameter `name` is not from `lowest` to `highest`."""
+    if not lowest <= value <= highest:
+        raise LatseError(f"{name} is {value}, must be from {lowest:g} to {highest:.6g}")
+    return value

@@ -1,0 +1,51 @@
+"""Triplet loss with semi-hard mining inside the batch."""
+
+from __future__ import annotations
+
+from latse.symbols.margins.base import Loss, at_least
+from latse.symbols.margins.geometry import unit_length
+
+FAR = 8.0  # above any squared distance of unit vectors, which is at most 4
+
+
+class TripletLoss(Loss):
+    """max(0, d(a, p) - d(a, n) + m) over squared distances of unit embeddings (Schroff et al. 2015, FaceNet).
+
+    For each anchor and each other sample p of the person the negative n is the nearest of those that are
+    farther than p (semi-hard), and where there is none the farthest of all. The loss of an anchor is the mean
+    over its positives, 0 without any: a batch should hold several images of a person
+    (`train.images_per_person`). It has no class centres, so that such a network cannot be a teacher.
+
+    Parameters
+    ----------
+    classes : int
+        Number of people, the labels' upper bound.
+    m : float, default 0.2
+        The margin between squared distances, at least 0.
+    """
+
+    def __init__(self, classes: int, m: float = 0.2) -> None:
+        super().__init__(classes)
+        self._m = at_least(0, "m", m)
+
+    def hybrid_forward(self, F, embedding, label):
+        """Return the loss of each sample as an anchor."""
+        label, factor = self._known(F, label)
+        unit = F.cast(unit_length(F, F.cast(embedding, dtype="float64")), dtype="float32")
+        distance = 2 - 2 * F.dot(unit, unit, transpose_b=True)
+        same = F.broadcast_equal(F.expand_dims(label, 1), F.expand_dims(label, 0))
+        number = F.contrib.arange_like(label)
+        positive = same * F.broadcast_not_equal(F.expand_dims(number, 1), F.expand_dims(number, 0))
+        hinge = F.relu(distance - self._negative(F, distance, same) + self._m) * positive
+        return F.sum(hinge, axis=1) / F.maximum(F.sum(positive, axis=1), 1) * factor
+
+    def _negative(self, F, distance, same):
+        """Return d(a, n) for each anchor a and positive p: (N, N), from distances (N, N)."""
+        to_positive, to_other = F.expand_dims(distance, 2), F.expand_dims(distance, 1)
+        farther = F.broadcast_mul(F.broadcast_greater(to_other, to_positive), F.expand_dims(1 - same, 1))
+        candidate = F.broadcast_mul(farther, to_other) + FAR * (1 - farther)
+        semi_hard = F.min(candidate, axis=2)
+        farthest = F.max(distance * (1 - same) - FAR * same, axis=1, keepdims=True)
+        # Without a single negative in the batch, FAR makes the hinge 0.
+        farthest = F.where(farthest < 0, farthest * 0 + FAR, farthest)
+        return F.where(semi_hard < FAR, semi_hard, F.broadcast_like(farthest, semi_hard))
