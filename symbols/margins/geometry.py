@@ -7,9 +7,10 @@ from mxnet.gluon import nn
 
 from latse.symbols.encoder import EMBEDDING_SIZE
 
-# Squares of the shortest length that a vector is divided by, and that a gradient flows through.
+# Squares of the shortest length that a vector is divided by, and of that of x - y and x + y that a gradient
+# flows through: well above what rounding leaves of parallel vectors, 1e-16, and below what fp32 tells apart.
 TINY = 1e-16
-TINIEST = 1e-30
+TINIEST = 1e-22
 # Stands for -∞ as a logit; a difference of two of it is 0, not NaN.
 NEVER = -1e30
 
@@ -40,8 +41,12 @@ class ClassCentres(nn.HybridBlock):
 
 
 def unit_length(F, vectors):
-    """Return the rows of `vectors` (N, D), float64, divided by their Euclidean lengths."""
-    return F.broadcast_div(vectors, _length(F, vectors, TINY))
+    """Return the rows of `vectors` (N, D), float64, divided by their Euclidean lengths.
+
+    A row of zeros, which has no direction, gives zeros, and its gradient is 0.
+    """
+    squares = F.sum(vectors * vectors, axis=1, keepdims=True)
+    return F.broadcast_mul(vectors, (squares > 0) * F.rsqrt(squares + TINY))
 
 
 def angle(F, x, y):
@@ -51,7 +56,7 @@ def angle(F, x, y):
     arccos of the cosine has neither at 0 and π (arccos(1.0000001) is NaN, its slope at ±1 infinite). In
     float64: two vectors of float32 that are 1e-4 apart know their direction from each other to 1e-3 only.
     """
-    return 2 * F.arctan(_length(F, x - y, TINIEST) / _length(F, x + y, TINIEST))
+    return 2 * F.arctan(_length(F, x - y) / _length(F, x + y))
 
 
 def cosines(F, embedding, centres, classes):
@@ -93,5 +98,5 @@ def replaced(F, logits, label, value, classes):
     return F.reshape(flat, shape=(-1, classes))
 
 
-def _length(F, vectors, smallest):
-    return F.sqrt(F.sum(vectors * vectors, axis=1, keepdims=True) + smallest)
+def _length(F, vectors):
+    return F.sqrt(F.sum(vectors * vectors, axis=1, keepdims=True) + TINIEST)
