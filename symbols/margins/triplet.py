@@ -36,16 +36,19 @@ class TripletLoss(Loss):
         same = F.broadcast_equal(F.expand_dims(label, 1), F.expand_dims(label, 0))
         number = F.contrib.arange_like(label)
         positive = same * F.broadcast_not_equal(F.expand_dims(number, 1), F.expand_dims(number, 0))
-        hinge = F.relu(distance - self._negative(F, distance, same) + self._m) * positive
+        # A sample whose label is no class is neither.
+        known = F.expand_dims(factor == 1, 0)
+        positive, other = F.broadcast_mul(positive, known), F.broadcast_mul(1 - same, known)
+        hinge = F.relu(distance - self._negative(F, distance, other) + self._m) * positive
         return F.sum(hinge, axis=1) / F.maximum(F.sum(positive, axis=1), 1) * factor
 
-    def _negative(self, F, distance, same):
-        """Return d(a, n) for each anchor a and positive p: (N, N), from distances (N, N)."""
+    def _negative(self, F, distance, other):
+        """Return d(a, n) for each anchor a and positive p from distances and who is another: (N, N)."""
         to_positive, to_other = F.expand_dims(distance, 2), F.expand_dims(distance, 1)
-        farther = F.broadcast_mul(F.broadcast_greater(to_other, to_positive), F.expand_dims(1 - same, 1))
+        farther = F.broadcast_mul(F.broadcast_greater(to_other, to_positive), F.expand_dims(other, 1))
         candidate = F.broadcast_mul(farther, to_other) + FAR * (1 - farther)
         semi_hard = F.min(candidate, axis=2)
-        farthest = F.max(distance * (1 - same) - FAR * same, axis=1, keepdims=True)
+        farthest = F.max(distance * other - FAR * (1 - other), axis=1, keepdims=True)
         # Without a single negative in the batch, FAR makes the hinge 0.
         farthest = F.where(farthest < 0, farthest * 0 + FAR, farthest)
         return F.where(semi_hard < FAR, semi_hard, F.broadcast_like(farthest, semi_hard))
