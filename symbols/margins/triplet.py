@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from latse.symbols.margins.base import Loss, at_least
+from latse.symbols.margins.base import Loss, within
 from latse.symbols.margins.geometry import unit_length
 
 FAR = 8.0  # above any squared distance of unit vectors, which is at most 4
@@ -21,17 +21,18 @@ class TripletLoss(Loss):
     classes : int
         Number of people, the labels' upper bound.
     m : float, default 0.2
-        The margin between squared distances, at least 0.
+        The margin between squared distances, in [0, 4].
     """
 
     def __init__(self, classes: int, m: float = 0.2) -> None:
         super().__init__(classes)
-        self._m = at_least(0, "m", m)
+        self._m = within(0, 4, "m", m)
 
     def hybrid_forward(self, F, embedding, label):
         """Return the loss of each sample as an anchor."""
-        label, factor = self._known(F, label)
-        unit = F.cast(unit_length(F, F.cast(embedding, dtype="float64")), dtype="float32")
+        label, factor = (F.cast(array, dtype="float64") for array in self._known(F, label))
+        # In float64: 2 - 2·cos in fp32 does not know which of two near samples is the nearer.
+        unit = unit_length(F, F.cast(embedding, dtype="float64"))
         distance = 2 - 2 * F.dot(unit, unit, transpose_b=True)
         same = F.broadcast_equal(F.expand_dims(label, 1), F.expand_dims(label, 0))
         number = F.contrib.arange_like(label)
@@ -40,7 +41,8 @@ class TripletLoss(Loss):
         known = F.expand_dims(factor == 1, 0)
         positive, other = F.broadcast_mul(positive, known), F.broadcast_mul(1 - same, known)
         hinge = F.relu(distance - self._negative(F, distance, other) + self._m) * positive
-        return F.sum(hinge, axis=1) / F.maximum(F.sum(positive, axis=1), 1) * factor
+        mean = F.sum(hinge, axis=1) / F.maximum(F.sum(positive, axis=1), 1)
+        return F.cast(mean * factor, dtype="float32")
 
     def _negative(self, F, distance, other):
         """Return d(a, n) for each anchor a and positive p from distances and who is another: (N, N)."""
@@ -50,5 +52,5 @@ class TripletLoss(Loss):
         semi_hard = F.min(candidate, axis=2)
         farthest = F.max(distance * other - FAR * (1 - other), axis=1, keepdims=True)
         # Without a single negative in the batch, FAR makes the hinge 0.
-        farthest = F.where(farthest < 0, farthest * 0 + FAR, farthest)
+        farthest = F.where(farthest < -1, farthest * 0 + FAR, farthest)
         return F.where(semi_hard < FAR, semi_hard, F.broadcast_like(farthest, semi_hard))
