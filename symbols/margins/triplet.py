@@ -6,6 +6,7 @@ from latse.symbols.margins.base import Loss, within
 from latse.symbols.margins.geometry import unit_length
 
 FAR = 8.0  # above any squared distance of unit vectors, which is at most 4
+EQUAL = 1e-14  # squared distances that differ by less do so by rounding: two of the same image
 
 
 class TripletLoss(Loss):
@@ -47,7 +48,8 @@ class TripletLoss(Loss):
     def _negative(self, F, distance, other):
         """Return d(a, n) for each anchor a and positive p from distances and who is another: (N, N)."""
         to_positive, to_other = F.expand_dims(distance, 2), F.expand_dims(distance, 1)
-        farther = F.broadcast_mul(F.broadcast_greater(to_other, to_positive), F.expand_dims(other, 1))
+        farther = F.broadcast_greater(to_other, to_positive + EQUAL)
+        farther = F.broadcast_mul(farther, F.expand_dims(other, 1))
         candidate = F.broadcast_mul(farther, to_other) + FAR * (1 - farther)
         semi_hard = F.min(candidate, axis=2)
         farthest = F.max(distance * other - FAR * (1 - other), axis=1, keepdims=True)
