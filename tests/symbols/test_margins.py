@@ -1,237 +1,360 @@
-"""Margins against their formulas in float64; the formulas' gradients against finite differences."""
+"""Every loss by name: value and gradients against its formula (`closed_forms`), labels, tracing, registry."""
 
 import math
+from dataclasses import replace
 
 import mxnet as mx
 import numpy as np
 import pytest
+from closed_forms import (
+    CASES,
+    FORMULAS,
+    PSI,
+    UNNORMALISED,
+    Batch,
+    along_the_sphere,
+    at_angles,
+    error_norm,
+    evaluate,
+    evaluate_named,
+    expected,
+    further_inputs,
+    has_scale,
+    random_arrays,
+    unit,
+    with_arrays,
+)
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from latse.errors import LatseError
 from latse.symbols import margins
+from latse.symbols.margins import geometry
 
-# Name -> parameters to test, and what they make of θ: h(θ)/s and its derivative.
-FORMULAS = {
-    "softmax": ([{}], lambda t: (np.cos(t), -np.sin(t))),
-    "cosface": ([{}, {"m3": 0.2}], lambda t, m3=0.35: (np.cos(t) - m3, -np.sin(t))),
-    "arcface": ([{}, {"m2": 0.3}], lambda t, m2=0.5: (np.cos(t + m2), -np.sin(t + m2))),
-    "sphereface": (
-        [{}, {"m1": 4.0}, {"m1": 1.0}],
-        lambda t, m1=1.35: (
-            (-1) ** np.floor(m1 * t / np.pi) * np.cos(m1 * t) - 2 * np.floor(m1 * t / np.pi),
-            -m1 * np.abs(np.sin(m1 * t)),
-        ),
-    ),
-    "linearface": (
-        [{}, {"a": 1.0, "b": 1.0}, {"b": 1.0}],
-        lambda t, a=0.88, b=0.88: (b - a * t, np.full_like(t, -a)),
-    ),
-}
-CASES = [(name, parameters) for name, (several, _) in FORMULAS.items() for parameters in several]
-# Where h'(0) = 0, the loss is smooth at θ = 0; where h'(π) = 0 too, also there.
-SMOOTH_AT_0 = ("softmax", "cosface", "sphereface")
-SMOOTH_AT_PI = ("softmax", "cosface")
+PI = math.pi
+NAMES = list(FORMULAS)
+every_case = pytest.mark.parametrize("name, parameters", CASES)
+every_loss = pytest.mark.parametrize("name", NAMES)
+OVER_CENTRES = [case for case in CASES if case[0] != "triplet"]
+OF_A_MARGIN = [case for case in OVER_CENTRES if case[0] not in UNNORMALISED]
+# Their loss is a difference, of numbers of about 1 that fp32 has to 1e-7.
+DIFFERENCES = {"adaptiveface": 2e-6, "triplet": 2e-6}
+# Of finite differences, relative to the length of each vector.
+STEP = 1e-7
+# Below this fp32 has no digits left, and gradients go through numbers of the size of the loss.
+LOWEST = 1e-36
 
 
-def unit(vectors):
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / lengths, lengths
+def breaks(name, parameters):
+    """The angles where h is not smooth, and π - m2 of ArcFace where it turns."""
+    if name.startswith("arcface"):
+        return [PI / 2, PI - parameters.get("m2", 0.5)]
+    if name.startswith("sphereface"):
+        m1 = parameters.get("m1", 4.0 if name == "sphereface_annealed" else 1.35)
+        return [k * PI / m1 for k in range(1, math.ceil(m1))]
+    return [PI - 0.5]
 
 
-def reference(name, parameters, s, embedding, label, centres):
-    """Losses (N,), and the gradients of their sum with respect to embedding and centres; all float64."""
-    rows = np.arange(len(label))
-    x, length_x = unit(embedding.astype(np.float64))
-    w, length_w = unit(centres.astype(np.float64))
-    target = w[label]
-    theta = 2 * np.arctan2(np.linalg.norm(x - target, axis=1), np.linalg.norm(x + target, axis=1))
-    h, slope = FORMULAS[name][1](theta, **parameters)
-    logits = s * (x @ w.T)
-    logits[rows, label] = s * h
-    top = logits.max(axis=1, keepdims=True)
-    log_sum = top + np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
-    loss = log_sum[:, 0] - logits[rows, label]
-    error = np.exp(logits - log_sum)  # derivative of the loss with respect to each logit
-    error[rows, label] = -np.expm1(-loss) * -1
-    others = error.copy()
-    others[rows, label] = 0
-    pull = (error[rows, label] * s * slope)[:, None]  # derivative of the loss with respect to θ
-    grad_x = s * others @ w + pull * toward(x, target)
-    grad_w = s * others.T @ x
-    np.add.at(grad_w, label, pull * toward(target, x))
-    return loss, along_the_sphere(grad_x, x) / length_x, along_the_sphere(grad_w, w) / length_w
+def hard_angles(name, parameters):
+    return [0.0, 1e-4, PI / 2, PI - 1e-4, PI, *breaks(name, parameters)]
 
 
-def toward(x, y):
-    """The derivative of the angle between unit vectors with respect to `x`; 0 where it is not defined."""
-    tangent = along_the_sphere(y - x, x)
-    length = np.linalg.norm(tangent, axis=1, keepdims=True)
-    return -np.divide(tangent, length, out=np.zeros_like(tangent), where=length > 0)
+def with_scale(name, parameters, s):
+    return {**parameters, "s": s} if has_scale(name) else parameters
 
 
-def along_the_sphere(gradient, x):
-    return gradient - (gradient * x).sum(axis=1, keepdims=True) * x
-
-
-def evaluate(name, parameters, s, embedding, label, centres):
-    """Losses and gradients of the margin itself, in fp32."""
-    margin = margins.create(name, len(centres), s=s, **parameters)
-    margin.initialize()
-    margin.weight.set_data(mx.nd.array(centres))
-    embedding = mx.nd.array(embedding)
-    embedding.attach_grad()
-    with mx.autograd.record():
-        loss = margin(embedding, mx.nd.array(label))
-    loss.backward()
-    return loss.asnumpy(), embedding.grad.asnumpy(), margin.weight.grad().asnumpy()
-
-
-def at_angle(theta, classes=5, seed=0):
-    """Embeddings of a random length at the angles `theta` (N,) from their class centres; fp32."""
+def parallel(name, sign, seed=0, classes=5):
+    """Embeddings at 0 (sign 1) or π (-1) exactly: class centres as initialised, times a power of two."""
     rng = np.random.default_rng(seed)
-    theta = np.asarray(theta, dtype=np.float64)[:, None]
-    centres = rng.normal(0, rng.uniform(0.01, 2), (classes, 512)).astype(np.float32)
-    label = rng.integers(0, classes, len(theta))
-    w = unit(centres.astype(np.float64))[0][label]
-    aside = unit(along_the_sphere(rng.normal(size=w.shape), w))[0]
-    length = rng.uniform(0.5, 50, theta.shape)
-    return (length * (np.cos(theta) * w + np.sin(theta) * aside)).astype(np.float32), label, centres
+    centres = rng.normal(0, 0.01, (classes, 512)).astype(np.float32)
+    arrays = {**random_arrays(name, classes, rng), "fc7_weight": centres}
+    label = rng.integers(0, classes, 3)
+    factor = sign * 2.0 ** rng.integers(-6, 7, (3, 1))
+    return Batch((factor * centres[label]).astype(np.float32), label, classes, arrays)
 
 
-def relative(found, expected):
-    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
+def assert_losses(name, found, right):
+    np.testing.assert_allclose(found, right, rtol=1e-4, atol=DIFFERENCES.get(name, LOWEST))
 
 
-@pytest.mark.parametrize("name, parameters", CASES)
-def test_the_reference_gradient_is_that_of_finite_differences(name, parameters):
-    rng = np.random.default_rng(3)
-    embedding, centres = rng.normal(size=(3, 6)), rng.normal(size=(4, 6))
-    label = np.array([0, 3, 1])
-    _, grad_x, grad_w = reference(name, parameters, 8, embedding, label, centres)
-    for array, gradient in ((embedding, grad_x), (centres, grad_w)):
-        for index in np.ndindex(*array.shape):
-            value, sides = array[index], []
-            for side in (1e-6, -1e-6):
-                array[index] = value + side
-                sides.append(reference(name, parameters, 8, embedding, label, centres)[0].sum())
-            array[index] = value
-            assert abs((sides[0] - sides[1]) / 2e-6 - gradient[index]) < 1e-6 * max(1, np.abs(gradient).max())
+def assert_gradients(found, right, tolerance=1e-4):
+    assert set(right) <= set(found)
+    for key, gradient in right.items():
+        difference, length = error_norm(found[key], gradient)
+        # A class centre of 0.01·√512 divides, and s multiplies, what has been rounded to 0 before.
+        assert difference <= tolerance * length + 1e4 * LOWEST, key
 
 
-@pytest.mark.parametrize("name, parameters", CASES)
-@settings(max_examples=40, deadline=None)
-@example(theta=[0.0, math.pi], classes=2, s=128.0, seed=0)
-@example(theta=[0.0] * 6 + [math.pi] * 6, classes=3, s=64.0, seed=1)
+def slope(formula, batch, key, direction, step):
+    """Central difference of the sum of the losses along `direction` of one of the arrays."""
+    sides = []
+    for side in (step, -step):
+        arrays = {"data": batch.embedding, **batch.arrays}
+        arrays[key] = arrays[key].astype(np.float64) + side * direction
+        moved = replace(batch, embedding=arrays.pop("data"), arrays=arrays)
+        sides.append(formula(moved).loss.sum())
+    return (sides[0] - sides[1]) / (2 * step)
+
+
+def assert_slopes(name, parameters, batch, seed=0):
+    """Check the closed form's gradients along three directions, one being their own, at the batch itself."""
+    rng = np.random.default_rng(seed)
+    loss, gradients, _ = expected(name, parameters, batch)
+    rounding = 1e-15 * np.abs(loss).sum() / STEP
+    for key, gradient in gradients.items():
+        array = batch.embedding if key == "data" else batch.arrays[key]
+        size = np.linalg.norm(array, axis=-1, keepdims=True) if array.shape[-1] == 512 else 1.0
+        largest = np.linalg.norm(gradient * size)
+        for direction in (gradient, rng.normal(size=array.shape), rng.normal(size=array.shape)):
+            along = direction * size / max(np.linalg.norm(direction), 1e-300)
+            found = slope(lambda moved: expected(name, parameters, moved), batch, key, along, STEP)
+            assert abs(found - (gradient * along).sum()) <= 2e-5 * largest + rounding, key
+
+
+# The scale of AdaCos is a constant to its gradient: that of `normalised_softmax`, which is here.
+@pytest.mark.parametrize("name, parameters", [case for case in OVER_CENTRES if case[0] != "adacos"])
+def test_the_closed_forms_are_those_of_finite_differences(name, parameters):
+    for s in (1.0, 128.0):
+        scaled = with_scale(name, parameters, s)
+        for theta in (1e-4, 0.5, 1.57, 2.2, PI - 1e-4):
+            assert_slopes(name, scaled, at_angles(name, [theta] * 3, seed=int(s), radius=s))
+        for sign in (1, -1):
+            assert_slopes(name, scaled, parallel(name, sign))
+
+
+@every_case
+@settings(max_examples=25, deadline=None)
+@example(theta=[0.0, PI], classes=2, s=128.0, seed=0)
+@example(theta=[0.0] * 6 + [PI] * 6, classes=3, s=64.0, seed=1)
 @given(
-    theta=st.lists(st.floats(0, math.pi), min_size=1, max_size=6),
+    theta=st.lists(st.floats(0, PI), min_size=1, max_size=6),
     classes=st.integers(2, 40),
     s=st.floats(1, 128),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_the_loss_is_that_of_the_formula(name, parameters, theta, classes, s, seed):
-    embedding, label, centres = at_angle(theta, classes, seed)
-    expected = reference(name, parameters, s, embedding, label, centres)[0]
-    loss, *gradients = evaluate(name, parameters, s, embedding, label, centres)
-    # Logits of fp32 are good to about s·1e-6, times 4 for SphereFace's steepest ψ.
-    np.testing.assert_allclose(loss, expected, rtol=1e-6, atol=5e-6 * s)
-    assert (loss > -1e-6 * s).all()
-    assert all(np.isfinite(gradient).all() for gradient in gradients)
+    batch = at_angles(name, theta, max(classes, 3) if "adacos" in name else classes, seed, radius=s)
+    parameters = with_scale(name, parameters, s)
+    loss, gradients = evaluate_named(name, parameters, batch)
+    right = expected(name, parameters, batch)
+    assert_losses(name, loss, right.loss)
+    assert all(np.isfinite(gradient).all() for gradient in gradients.values())
 
 
-@pytest.mark.parametrize(
-    "theta, tolerance",
-    # fp32 knows the direction from one unit vector to another that is 1e-4 away to about 1e-3.
-    [(1e-4, 1e-2), (1e-2, 1e-4), (0.5, 1e-5), (math.pi / 2, 1e-5), (2.2, 1e-5), (math.pi - 1e-3, 1e-3)],
-)
-@pytest.mark.parametrize("s", [1, 64, 128])
-@pytest.mark.parametrize("name, parameters", CASES)
-def test_gradients_are_those_of_the_formula(name, parameters, s, theta, tolerance):
-    embedding, label, centres = at_angle([theta] * 3, seed=int(s))
-    _, expected_x, expected_w = reference(name, parameters, s, embedding, label, centres)
-    _, grad_x, grad_w = evaluate(name, parameters, s, embedding, label, centres)
-    for found, expected, vectors in ((grad_x, expected_x, embedding), (grad_w, expected_w, centres)):
-        # oneDNN's log_softmax gives probabilities to 2e-6, which s and a small length multiply.
-        rounding = 1e-5 * s / np.linalg.norm(vectors, axis=1).min()
-        assert np.linalg.norm(found - expected) <= tolerance * np.linalg.norm(expected) + rounding
+@pytest.mark.parametrize("s", [1.0, 64.0, 128.0])
+@pytest.mark.parametrize("name, parameters", OVER_CENTRES)
+def test_loss_and_gradients_at_the_hard_angles(name, parameters, s):
+    scaled = with_scale(name, parameters, s)
+    for theta in hard_angles(name, parameters):
+        # Alone, as the gradients of other angles would hide those of one whose probability is almost 1.
+        batch = at_angles(name, [theta] * 3, seed=int(s), radius=s)
+        loss, gradients = evaluate_named(name, scaled, batch)
+        right = expected(name, scaled, batch)
+        assert_losses(name, loss, right.loss)
+        assert_gradients(gradients, right.gradients)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-@pytest.mark.parametrize("s", [1, 64, 128])
-@pytest.mark.parametrize("name, parameters", CASES)
-def test_exactly_at_0_and_pi_all_is_finite_and_bounded(name, parameters, s, sign):
-    centres = np.random.default_rng(4).normal(0, 0.1, (4, 512)).astype(np.float32)
-    label = np.array([0, 3, 1])
-    embedding = sign * 4 * centres[label]  # a power of two: the unit vectors are equal to the last bit
-    loss, grad_x, grad_w = evaluate(name, parameters, s, embedding, label, centres)
-    expected, expected_x, expected_w = reference(name, parameters, s, embedding, label, centres)
-    np.testing.assert_allclose(loss, expected, rtol=1e-6, atol=5e-6 * s)
-    assert np.isfinite(grad_x).all() and np.isfinite(grad_w).all()
-    steepest = s * (parameters.get("m1", 1.35) if name == "sphereface" else 1)
-    assert np.linalg.norm(grad_x, axis=1).max() <= 2 * steepest / np.linalg.norm(embedding, axis=1).min()
-    if name in (SMOOTH_AT_0 if sign > 0 else SMOOTH_AT_PI):
-        assert np.abs(grad_x - expected_x).max() < 1e-5 * s
-        assert np.abs(grad_w - expected_w).max() < 1e-5 * s
+@pytest.mark.parametrize("name, parameters", OVER_CENTRES)
+def test_exactly_at_0_and_pi_the_gradient_along_theta_is_0(name, parameters, sign):
+    for s in (1.0, 64.0, 128.0):
+        for seed in range(3):
+            scaled, batch = with_scale(name, parameters, s), parallel(name, sign, seed)
+            loss, gradients = evaluate_named(name, scaled, batch)
+            right = expected(name, scaled, batch)
+            assert_losses(name, loss, right.loss)
+            assert_gradients(gradients, right.gradients)
 
 
-@pytest.mark.parametrize("name, parameters", CASES)
-def test_an_embedding_of_zeros_gives_finite_gradients(name, parameters):
-    centres = np.random.default_rng(4).normal(0, 0.1, (4, 512)).astype(np.float32)
-    for part in evaluate(name, parameters, 64, np.zeros((2, 512), np.float32), np.array([0, 3]), centres):
-        assert np.isfinite(part).all()
+@pytest.mark.parametrize("name, parameters", OF_A_MARGIN)
+def test_exactly_at_0_no_other_class_no_gradient(name, parameters):
+    """What is left of the gradient is along θ alone if the other class is opposite: nothing."""
+    batch = parallel(name, 1, classes=3)
+    batch.arrays["fc7_weight"][:] = [[1], [-1], [-1]] * np.abs(batch.arrays["fc7_weight"][:1])
+    batch = replace(batch, embedding=8 * batch.arrays["fc7_weight"][:1], label=np.array([0]))
+    _, gradients = evaluate_named(name, with_scale(name, parameters, 1.0), batch)
+    assert np.linalg.norm(gradients["data"]) * np.linalg.norm(batch.embedding) < 2e-6
 
 
-@pytest.mark.parametrize("name, parameters", CASES)
-def test_the_lengths_do_not_matter(name, parameters):
-    embedding, label, centres = at_angle([0.3, 1.2, 2.9], seed=8)
-    scale = np.random.default_rng(0).uniform(0.5, 4, (3, 1)).astype(np.float32)
-    np.testing.assert_allclose(
-        evaluate(name, parameters, 64, embedding * scale, label, 3 * centres)[0],
-        evaluate(name, parameters, 64, embedding, label, centres)[0],
-        rtol=1e-5,
-        atol=1e-3,
+@pytest.mark.parametrize("s", [64.0, 128.0])
+def test_a_probability_of_1_to_the_last_bit_still_has_a_gradient(s):
+    batch = at_angles("linearface", [0.0], seed=5)
+    loss, gradients = evaluate_named("linearface", {"s": s}, batch)
+    right = expected("linearface", {"s": s}, batch)
+    assert 1 - np.exp(-right.loss[0]) == 0
+    assert 0 < right.loss[0] < 1e-20
+    assert_losses("linearface", loss, right.loss)
+    if s == 64:  # at 128 it is below the smallest number of fp32
+        assert 0 < np.linalg.norm(right.gradients["data"]) < 1e-20
+        assert_gradients(gradients, right.gradients)
+
+
+@every_case
+def test_the_embedding_may_be_of_fp16(name, parameters):
+    scaled = with_scale(name, parameters, 64.0)
+    for theta in hard_angles(name, parameters):
+        batch = at_angles(name, [theta] * 3, seed=2)
+        batch = replace(batch, embedding=batch.embedding.astype(np.float16))
+        loss, gradients = evaluate_named(name, scaled, batch)
+        right = expected(name, scaled, batch)
+        assert loss.dtype == np.float32
+        assert_losses(name, loss, right.loss)
+        found, gradient = gradients.pop("data"), right.gradients.pop("data")
+        assert found.dtype == np.float16
+        # Half of its last place, or of its smallest number.
+        rounding = np.abs(gradient) * 2.0**-11 + 2.0**-25
+        assert (np.abs(found - gradient) <= rounding + 1e-4 * np.linalg.norm(gradient)).all()
+        assert_gradients(gradients, right.gradients)
+
+
+@every_case
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_an_embedding_of_zeros_gives_what_is_finite(name, parameters, dtype):
+    batch = at_angles(name, [1.0, 0.3], seed=4)
+    embedding = batch.embedding.astype(dtype)
+    embedding[0] = 0
+    loss, gradients = evaluate_named(name, parameters, replace(batch, embedding=embedding))
+    assert np.isfinite(loss).all()
+    assert all(np.isfinite(gradient).all() for gradient in gradients.values())
+
+
+@pytest.mark.parametrize("name, parameters", OF_A_MARGIN)
+@settings(max_examples=5, deadline=None)
+@given(st.floats(1e-3, 1e3), st.floats(1e-3, 1e3))
+def test_the_lengths_do_not_matter(name, parameters, of_embedding, of_centres):
+    batch = at_angles(name, [0.3, 1.2, 2.9], seed=8)
+    other = replace(
+        batch,
+        embedding=batch.embedding * np.float32(of_embedding),
+        arrays={**batch.arrays, "fc7_weight": batch.arrays["fc7_weight"] * np.float32(of_centres)},
+    )
+    loss, gradients = evaluate_named(name, parameters, batch)
+    loss_of_other, gradients_of_other = evaluate_named(name, parameters, other)
+    np.testing.assert_allclose(loss_of_other, loss, rtol=1e-4, atol=2e-6)
+    assert_gradients(
+        {key: gradients_of_other[key] for key in gradients},
+        {
+            **gradients,
+            "data": gradients["data"] / of_embedding,
+            "fc7_weight": gradients["fc7_weight"] / of_centres,
+        },
     )
 
 
-@pytest.mark.parametrize("position", [0, 6])
-@pytest.mark.parametrize("name, parameters", CASES)
-def test_the_first_and_the_last_class(name, parameters, position):
+@pytest.mark.parametrize("classes", [2, 3, 7])
+@pytest.mark.parametrize("position", ["first", "last"])
+@pytest.mark.parametrize("name, parameters", OVER_CENTRES)
+def test_several_of_the_first_or_the_last_class(name, parameters, position, classes):
+    if "adacos" in name and classes < 3:
+        classes = 3
     rng = np.random.default_rng(1)
-    embedding, centres = (rng.normal(size=(n, 512)).astype(np.float32) for n in (2, 7))
-    label = np.array([position, position])
-    loss, _, grad_w = evaluate(name, parameters, 16, embedding, label, centres)
-    expected, _, expected_w = reference(name, parameters, 16, embedding, label, centres)
-    np.testing.assert_allclose(loss, expected, rtol=1e-5)
-    assert relative(grad_w, expected_w) < 1e-5
+    label = np.full(3, 0 if position == "first" else classes - 1)
+    embedding = rng.normal(size=(3, 512)).astype(np.float32)
+    batch = Batch(embedding, label, classes, random_arrays(name, classes, rng))
+    scaled = with_scale(name, parameters, 16.0)
+    loss, gradients = evaluate_named(name, scaled, batch)
+    right = expected(name, scaled, batch)
+    assert_losses(name, loss, right.loss)
+    assert_gradients(gradients, right.gradients)
+
+
+@pytest.mark.parametrize("label", [-1, -0.5, 0.5, 5, 1e9, math.nan, math.inf, -math.inf])
+@every_loss
+def test_a_label_that_is_no_class_gives_nan_and_leaves_the_others(name, label):
+    batch = at_angles(name, [0.4, 0.8, 1.2, 1.6, 2.0], seed=3)
+    wrong = batch.label.astype(np.float32)
+    wrong[2] = label
+    rest = np.array([0, 1, 3, 4])
+    loss, _ = evaluate_named(name, {}, replace(batch, label=wrong))
+    assert np.isnan(loss[2])
+    if name == "adacos":  # its scale is that of the whole batch, where the sample counts as one of person 0
+        right = expected(name, {}, replace(batch, label=np.where(np.arange(5) == 2, 0, batch.label))).loss[
+            rest
+        ]
+    else:
+        right = expected(
+            name, {}, replace(batch, embedding=batch.embedding[rest], label=batch.label[rest])
+        ).loss
+    assert_losses(name, loss[rest], right)
+
+
+@every_case
+def test_traced_and_bound_it_is_the_same(name, parameters):
+    batch = at_angles(name, [0.1, 0.9, 1.5, 3.0], seed=6)
+    loss, gradients = evaluate_named(name, parameters, batch)
+    block = margins.create(name, batch.classes, **parameters)
+    symbol = block(mx.sym.var("data"), mx.sym.var("label"), *map(mx.sym.var, block.inputs))
+    inputs = {
+        "data": batch.embedding,
+        "label": batch.label,
+        **dict(zip(block.inputs, further_inputs(block, batch))),
+    }
+    executor = symbol.simple_bind(
+        mx.cpu(),
+        grad_req={key: "write" if key in gradients else "null" for key in symbol.list_arguments()},
+        **{key: value.shape for key, value in inputs.items()},
+    )
+    assert {array.dtype for array in executor.arg_arrays} == {np.float32}
+    with_arrays(block, batch.arrays)
+    arrays = {**inputs, **{key: value.data() for key, value in block.collect_params().items()}}
+    executor.copy_params_from({key: mx.nd.array(value) for key, value in arrays.items()})
+    outputs = executor.forward(is_train=True)
+    executor.backward(mx.nd.ones(len(batch.label)))
+    np.testing.assert_allclose(outputs[0].asnumpy(), loss, rtol=1e-6)
+    for key, gradient in gradients.items():
+        found = executor.grad_dict[key].asnumpy()
+        np.testing.assert_allclose(found, gradient, rtol=0, atol=1e-6 * np.abs(gradient).max())
+
+
+@pytest.mark.parametrize("name", PSI)
+@settings(max_examples=20, deadline=None)
+@given(st.floats(0, PI), st.floats(1e-3, 128))
+def test_the_target_logit_is_h(name, theta, s):
+    found = margins.create(name, 3, s=s).target_logit(mx.nd, mx.nd.array([theta], dtype="float64"))
+    assert found.dtype == np.float64
+    assert abs(found.asscalar() - s * PSI[name](np.array(theta))[0]) <= 1e-13 * s * 4
 
 
 @pytest.mark.parametrize("m1", [1, 1.35, 2, 3.7, 4])
 def test_spherefaces_psi_falls_without_a_step(m1):
-    theta = np.linspace(0, np.pi, 20001)
+    theta = np.linspace(0, PI, 20001)
     margin = margins.create("sphereface", 2, s=1, m1=m1)
-    found = margin.target_logit(mx.nd, mx.nd.array(theta)).asnumpy().astype(np.float64)
+    found = margin.target_logit(mx.nd, mx.nd.array(theta, dtype="float64")).asnumpy()
     # ψ(0) = 1 and ψ' = -m1·|sin(m1·θ)|, so that ψ is its integral.
-    slope = -m1 * np.abs(np.sin(m1 * theta))
-    integral = 1 + np.concatenate([[0], np.cumsum((slope[1:] + slope[:-1]) / 2 * np.diff(theta))])
-    np.testing.assert_allclose(found, integral, rtol=0, atol=1e-5)
-    assert np.diff(found).max() < 2e-6
-    assert -np.diff(found).min() < m1 * theta[1] + 2e-6
-    inside = theta <= np.pi / m1
-    np.testing.assert_allclose(found[inside], np.cos(m1 * theta[inside]), rtol=0, atol=1e-5)
+    slopes = -m1 * np.abs(np.sin(m1 * theta))
+    integral = 1 + np.concatenate([[0], np.cumsum((slopes[1:] + slopes[:-1]) / 2 * np.diff(theta))])
+    np.testing.assert_allclose(found, integral, rtol=0, atol=1e-6)
+    assert np.diff(found).max() < 1e-12
+    assert -np.diff(found).min() < m1 * theta[1] + 1e-12
+    inside = theta <= PI / m1
+    np.testing.assert_allclose(found[inside], np.cos(m1 * theta[inside]), rtol=0, atol=1e-12)
 
 
-def test_points_of_one_family():
-    """Without a margin, all but LinearFace are the normalised softmax."""
-    embedding, label, centres = at_angle(np.linspace(0.01, 3.1, 9), seed=2)
-    plain = evaluate("softmax", {}, 64, embedding, label, centres)
-    for name, parameters in (("cosface", {"m3": 0}), ("arcface", {"m2": 0}), ("sphereface", {"m1": 1})):
-        for found, expected in zip(evaluate(name, parameters, 64, embedding, label, centres), plain):
-            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+@pytest.mark.parametrize(
+    "name, parameters",
+    [
+        ("cosface", {"m3": 0}),
+        ("arcface", {"m2": 0}),
+        ("arcface_easy_margin", {"m2": 0}),
+        ("arcface_shifted", {"m2": 0}),
+        ("sphereface", {"m1": 1}),
+        ("sphereface_literal", {"m1": 1}),
+        ("sphereface_annealed", {"m1": 1}),
+        ("combined", {"m1": 1, "m2": 0, "m3": 0}),
+        ("sv_am_softmax", {"m3": 0, "t": 1}),
+    ],
+)
+def test_without_a_margin_all_are_the_normalised_softmax(name, parameters):
+    batch = at_angles("normalised_softmax", np.linspace(0.01, 3.1, 9), seed=2)
+    plain, plain_gradients = evaluate_named("normalised_softmax", {}, batch)
+    loss, gradients = evaluate_named(name, parameters, batch)
+    np.testing.assert_allclose(loss, plain, rtol=1e-5)
+    assert_gradients(gradients, plain_gradients, 1e-6)
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    angle=st.one_of(st.floats(0, math.pi), st.floats(0, 1e-3), st.floats(math.pi - 1e-3, math.pi)),
+    angle=st.one_of(st.floats(0, PI), st.floats(0, 1e-3), st.floats(PI - 1e-3, PI)),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_the_angle_is_exact_to_rounding_everywhere(angle, seed):
@@ -239,52 +362,124 @@ def test_the_angle_is_exact_to_rounding_everywhere(angle, seed):
     x = unit(rng.normal(size=(1, 512)))[0]
     aside = unit(along_the_sphere(rng.normal(size=x.shape), x))[0]
     y = np.cos(angle) * x + np.sin(angle) * aside
-    x, y = x.astype(np.float32), y.astype(np.float32)
-    found = margins.angle(mx.nd, mx.nd.array(x), mx.nd.array(y)).asscalar()
-    assert abs(found - angle) < 3e-6
-    assert 0 <= found <= np.float32(math.pi)
+    found = geometry.angle(mx.nd, mx.nd.array(x, dtype="float64"), mx.nd.array(y, dtype="float64")).asscalar()
+    assert abs(found - angle) < 2e-11
+    assert 0 <= found <= PI
 
 
 def test_class_centres_give_cosines():
-    embedding, _, centres = at_angle([0.0, 0.7, math.pi], classes=6, seed=3)
-    block = margins.ClassCentres(6)
-    block.initialize()
-    block.weight.set_data(mx.nd.array(centres))
-    expected = unit(embedding.astype(np.float64))[0] @ unit(centres.astype(np.float64))[0].T
-    np.testing.assert_allclose(block(mx.nd.array(embedding)).asnumpy(), expected, rtol=0, atol=1e-6)
+    batch = at_angles("arcface", [0.0, 0.7, PI], classes=6, seed=3)
+    block = with_arrays(margins.ClassCentres(6), batch.arrays)
+    right = (
+        unit(batch.embedding.astype(np.float64))[0] @ unit(batch.arrays["fc7_weight"].astype(np.float64))[0].T
+    )
+    np.testing.assert_allclose(block(mx.nd.array(batch.embedding)).asnumpy(), right, rtol=0, atol=1e-6)
     assert [*block.collect_params()] == ["fc7_weight"]
 
 
-@pytest.mark.parametrize("name", margins.MARGINS)
-def test_the_class_centres_are_the_only_parameter(name):
-    margin = margins.create(name, 10)
-    assert {key: value.shape for key, value in margin.collect_params().items()} == {"fc7_weight": (10, 512)}
+WEIGHT, BIAS = {"fc7_weight": (10, 512)}, {"fc7_bias": (10,)}
+SHAPES = {
+    "softmax_bias": {**WEIGHT, **BIAS},
+    "centre_loss": {**WEIGHT, **BIAS, "fc7_centre_running": (10, 512)},
+    "adacos": {**WEIGHT, "fc7_scale_running": (1,)},
+    "adaptiveface": {**WEIGHT, "fc7_margin": (10, 1)},
+    "triplet": {},
+}
 
 
-def test_every_margin_is_tested():
+@every_loss
+def test_the_parameters_by_name(name):
+    block = margins.create(name, 10)
+    assert {key: value.shape for key, value in block.collect_params().items()} == SHAPES.get(name, WEIGHT)
+
+
+@every_loss
+def test_class_centres_are_initialised_as_small_noise(name):
+    block = with_arrays(margins.create(name, 100), {})
+    for key, parameter in block.collect_params(".*weight").items():
+        assert abs(parameter.data().asnumpy().std() - 0.01) < 2e-4, key
+
+
+def test_every_loss_is_tested():
     assert set(FORMULAS) == set(margins.MARGINS)
+    assert {name for name, _ in CASES} == set(margins.MARGINS)
 
 
-def test_unknown_margins_and_parameters_are_refused():
-    with pytest.raises(LatseError, match="unknown margin 'triplet'; there are softmax, cosface, arcface"):
-        margins.create("triplet", 10)
-    with pytest.raises(LatseError, match="the margin 'arcface' has no parameter 'm3'; it has s, m2"):
+def test_an_unknown_loss_is_refused():
+    with pytest.raises(
+        LatseError, match="^unknown margin 'center'; there are softmax, .*, triplet and FILE.py:CLASS$"
+    ):
+        margins.create("center", 10)
+    with pytest.raises(LatseError, match="^unknown margin 'arcface:ArcFace'; there are"):
+        margins.find("arcface:ArcFace")
+
+
+def test_an_unknown_parameter_is_refused():
+    with pytest.raises(LatseError, match="^the margin 'arcface' has no parameter 'm3'; it has s, m2$"):
         margins.create("arcface", 10, m3=0.2)
-    with pytest.raises(LatseError, match="has no parameter 'classes'"):
+    with pytest.raises(LatseError, match="^the margin 'softmax' has no parameter 'classes'; it has none$"):
         margins.check("softmax", classes=3)
 
 
-@pytest.mark.parametrize(
-    ("name", "parameter", "value"),
-    [
-        ("softmax", "s", -1.0),
-        ("cosface", "m3", -0.1),
-        ("arcface", "m2", -0.5),
-        ("sphereface", "m1", 0.9),
-        ("linearface", "a", -0.88),
-        ("linearface", "a", float("nan")),
-    ],
-)
-def test_a_parameter_out_of_range_is_refused(name, parameter, value):
-    with pytest.raises(LatseError, match=f"{parameter} is {value}, must be at least"):
-        margins.check(name, **{parameter: value})
+def test_parameters_come_with_their_defaults():
+    assert dict(margins.parameters("linearface")) == {"s": 64.0, "a": 0.88, "b": 0.88}
+    assert dict(margins.parameters("adacos")) == {}
+    with pytest.raises(LatseError, match="unknown margin"):
+        margins.parameters("margin")
+
+
+# Name -> the lowest value of each parameter that has one; s, where there is one, is positive.
+LOWEST_ALLOWED = {
+    "softmax": {},
+    "softmax_bias": {},
+    "normalised_softmax": {},
+    "sphereface": {"m1": 1},
+    "sphereface_annealed": {"m1": 1, "lambda_min": 0, "lambda_base": 0, "lambda_gamma": 0},
+    "sphereface_literal": {"m1": 1},
+    "cosface": {"m3": 0},
+    "arcface": {"m2": 0},
+    "arcface_easy_margin": {"m2": 0},
+    "arcface_shifted": {"m2": 0},
+    "combined": {"m1": 1, "m2": 0, "m3": 0},
+    "linearface": {"a": 0},
+    "sv_am_softmax": {"m3": 0, "t": 1},
+    "adacos_fixed": {},
+    "adacos": {},
+    "adaptiveface": {"m3": 0, "weight": 0},
+    "centre_loss": {"weight": 0, "alpha": 0},
+    "triplet": {"m": 0},
+}
+ANY = {"linearface": {"b"}}
+
+
+@every_loss
+def test_parameters_have_their_ranges(name):
+    assert set(margins.parameters(name)) - ANY.get(name, set()) - {"s"} == set(LOWEST_ALLOWED[name])
+    for parameter, lowest in LOWEST_ALLOWED[name].items():
+        margins.check(name, **{parameter: lowest})
+        for value in (lowest - 0.01, math.nan):
+            with pytest.raises(
+                LatseError, match=f"^{parameter} is {value}, must be (at least|from) {lowest}"
+            ):
+                margins.check(name, **{parameter: value})
+
+
+@pytest.mark.parametrize("name", ["arcface", "arcface_easy_margin", "arcface_shifted"])
+def test_arcfaces_margin_is_at_most_pi(name):
+    margins.check(name, m2=PI)
+    with pytest.raises(LatseError, match="^m2 is 3.2, must be from 0 to 3.14159$"):
+        margins.check(name, m2=3.2)
+
+
+@pytest.mark.parametrize("name", ["adacos", "adacos_fixed"])
+def test_adacos_needs_three_people(name):
+    with pytest.raises(LatseError, match="number of people, which is 2, not at least 3"):
+        margins.create(name, 2)
+
+
+def test_evaluate_sees_the_arrays_it_is_given():
+    """The helper of all these tests: another bias, another loss."""
+    batch = at_angles("softmax_bias", [1.0], seed=0, radius=1.0)
+    first = evaluate(margins.create("softmax_bias", 5), batch)[0]
+    batch.arrays["fc7_bias"] = batch.arrays["fc7_bias"] + np.arange(5, dtype=np.float32)
+    assert evaluate(margins.create("softmax_bias", 5), batch)[0] != first
