@@ -106,7 +106,10 @@ def check(name: str, **given: float) -> None:
             raise LatseError(
                 f"the margin '{name}' has no parameter '{key}'; it has {', '.join(known) or 'none'}"
             )
-    find(name)(A_FEW, **given)
+    try:
+        find(name)(A_FEW, **given)
+    except (TypeError, ValueError) as error:  # of a user's class: it lacks a parameter or refuses one
+        raise LatseError(f"the margin '{name}' cannot be made: {error}") from error
 
 
 def create(name: str, classes: int, **given: float) -> Loss:
