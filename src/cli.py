@@ -11,12 +11,14 @@ from latse import __version__
 from latse.errors import LatseError
 from latse.runtime import mxnet_build, require_mxnet
 
-# Sub-command -> (its module, one line of help). A module has `add_arguments(parser)` and `run(args)`.
+# Sub-command -> (its module, one line of help). A module has `add_arguments(parser)` and `run(args)`,
+# which returns None, or the exit status.
 COMMANDS = {
     "data": ("latse.data.command", "make insightface shards and verification pairs"),
     "train": ("latse.train.command", "train a teacher or a student from a recipe"),
     "plan": ("latse.plan", "plan the memory of a recipe's graph by mirroring"),
     "eval": ("latse.eval.command", "verify pairs of unseen people and draw their generated faces"),
+    "margins": ("latse.eval.margins_command", "list, check and plot the losses and their margins"),
     "study": ("latse.eval.study", "train and judge variants of a recipe with several seeds, side by side"),
 }
 
@@ -24,12 +26,13 @@ COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line `arguments` (default: sys.argv) and return the exit status.
 
-    0 only when the work was done; 1 for bad input (one sentence on stderr); 130 for Ctrl-C.
+    0 only when the work was done; 1 for bad input (one sentence on stderr), or when a margin that was checked
+    fails; 130 for Ctrl-C.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         args = _parser(arguments).parse_args(arguments)
-        args.run(args)
+        return args.run(args) or 0
     except LatseError as error:
         if "--debug" in arguments:
             traceback.print_exc()
@@ -38,7 +41,6 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("latse: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser(arguments: list[str]) -> argparse.ArgumentParser:

@@ -18,6 +18,7 @@ ROOMS = {
         "latse.eval",
         "latse.files",
         "latse.runtime",
+        "latse.symbols",
     },
 }
 

@@ -1,0 +1,215 @@
+"""`latse margins`: list the losses, check one for the paper's principles, plot several (Figure 3)."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+
+from latse.errors import LatseError
+from latse.eval import principles
+from latse.eval.margin_curves import draw
+from latse.eval.table import aligned
+from latse.files import write_json
+from latse.runtime import versions
+from latse.symbols import margins
+from latse.symbols.margins import Margin
+
+# The people of CASIA in insightface's format, faces_webface_112x112.
+CLASSES = 10572
+FIGURE_3 = ("normalised_softmax", "sphereface", "cosface", "arcface", "linearface")
+# Principle -> its title, what is so where it fails, and what its largest violation measures.
+TEXTS = {
+    "non_negativity": ("non-negativity (eq. 8)", "{of} is no finite number", ""),
+    "penalty": ("penalty (eq. 8)", "{of} exceeds g", "by {largest:.6g} at most, at θ = {at:.6f}"),
+    "order": (
+        "order (eq. 9)",
+        "h rises with a stricter {of}",
+        "by {largest:.6g} at most, at θ = {at:.6f}",
+    ),
+    "decrease": (
+        "monotonic decrease",
+        "{of} does not fall as θ grows",
+        "rising by {largest:.6g} at most, up to θ = {at:.6f}",
+    ),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the sub-commands of `latse margins`."""
+    commands = parser.add_subparsers(dest="margins_command", required=True, metavar="COMMAND")
+    listing = commands.add_parser(
+        "list",
+        help="show every loss, its parameters, and the principles that it fails",
+        description="Show every loss that a recipe can name: its parameters with their defaults, the values "
+        "at which those that are margins are loosest, and which of the paper's principles it fails with its "
+        "defaults ('-': it has no target logit h(θ) that could be checked).",
+    )
+    check = commands.add_parser(
+        "check",
+        help="check a margin for the principles of the paper's section 3.1",
+        description="Say for each principle of the paper's section 3.1 whether the margin meets it, and if "
+        "not, on which θ in radians and by how much, in units of the logit. Exit status 0 if it meets all, "
+        "else 1.",
+    )
+    check.add_argument("margin", metavar="NAME", help="a name of `latse margins list`, or FILE.py:CLASS")
+    check.add_argument(
+        "parameters",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="parameters, such as a=0.88 (default: the margin's)",
+    )
+    check.add_argument("--json", metavar="FILE", help="write the findings, parameters and versions")
+    plot = commands.add_parser(
+        "plot",
+        help="draw target logits, target probabilities and their gradients over θ (Figure 3)",
+        description="Draw over θ the target logit h(θ), the target's probability while all other class "
+        "centres are at π/2, and its derivative, as PNG and as SVG.",
+    )
+    plot.add_argument(
+        "margins",
+        nargs="*",
+        default=FIGURE_3,
+        metavar="NAME[,KEY=VALUE…]",
+        help=f"margins with their parameters, such as linearface,a=1,b=1 (default: {' '.join(FIGURE_3)})",
+    )
+    plot.add_argument(
+        "--out",
+        required=True,
+        metavar="FILE",
+        help="FILE.png and FILE.svg are written; the suffix may be left out",
+    )
+    for command, action in ((listing, _list), (check, _check), (plot, _plot)):
+        command.add_argument(
+            "--classes",
+            type=_classes,
+            default=CLASSES,
+            metavar="K",
+            help="number of people, which sets AdaCos's scale and P (default: %(default)s)",
+        )
+        command.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+        )
+        command.set_defaults(action=action)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the sub-command that was asked for, and return 1 if a margin fails a principle, else 0.
+
+    Raises
+    ------
+    LatseError
+        If there is no such margin or parameter, a value is out of range, or a file cannot be written.
+    """
+    return args.action(args)
+
+
+def _list(args: argparse.Namespace) -> int:
+    rows = [["name", "parameters", "loosest", "fails"]]
+    rows += [[name, *_description(name, args.classes)] for name in margins.MARGINS]
+    print(aligned(rows))
+    return 0
+
+
+def _description(name: str, classes: int) -> List[str]:
+    """Say of a loss with its defaults: parameters, loosest values, principles that it fails."""
+    parameters = margins.parameters(name)
+    loss = margins.create(name, classes)
+    if not isinstance(loss, Margin):
+        return [_text(parameters), "-", "-"]
+    findings = principles.check(loss, parameters)
+    failed = [principle for principle, finding in findings.items() if not finding.holds]
+    return [_text(parameters), _text(loss.loosest), ", ".join(failed) or "none"]
+
+
+def _check(args: argparse.Namespace) -> int:
+    margin, parameters = _margin(args.margin, args.parameters, args.classes)
+    findings = principles.check(margin, parameters)
+    holds = all(finding.holds for finding in findings.values())
+    if args.json:
+        write_json(
+            args.json,
+            {
+                "margin": args.margin,
+                "parameters": parameters,
+                "classes": args.classes,
+                "holds": holds,
+                "principles": {name: finding.as_json() for name, finding in findings.items()},
+                "versions": versions(),
+            },
+        )
+    print(" ".join([args.margin, *_pairs(parameters)]))
+    for principle, finding in findings.items():
+        print(f"  {_sentence(principle, finding, margin)}")
+    return 0 if holds else 1
+
+
+def _plot(args: argparse.Namespace) -> int:
+    lines: Dict[str, Margin] = {}
+    for text in args.margins:
+        name, *given = text.split(",")
+        margin, parameters = _margin(name, given, args.classes)
+        shown = {key: parameters[key] for key in margin.loosest}
+        lines[" ".join([name, *_pairs(shown)])] = margin
+    print(*draw(args.out, lines), sep="\n")
+    return 0
+
+
+def _margin(name: str, given: Sequence[str], classes: int) -> Tuple[Margin, Dict[str, float]]:
+    """Return the margin `name` with the parameters `given` as KEY=VALUE, and all of its parameters."""
+    parameters = _parameters(given)
+    loss = margins.create(name, classes, **parameters)
+    if not isinstance(loss, Margin):
+        raise LatseError(f"'{name}' has no target logit h(θ), so that there is nothing to check or to plot")
+    return loss, {**margins.parameters(name), **parameters}
+
+
+def _parameters(given: Sequence[str]) -> Dict[str, float]:
+    parameters: Dict[str, float] = {}
+    for pair in given:
+        key, equals, value = pair.partition("=")
+        if not (key and equals) or key in parameters:
+            raise LatseError(f"'{pair}' is no KEY=VALUE, or KEY is given twice")
+        parameters[key] = _number(key, value)
+    return parameters
+
+
+def _number(key: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise LatseError(f"{key} is '{text}', not a finite number")
+    return value
+
+
+def _classes(text: str) -> int:
+    if not text.isdigit() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 2")
+    return int(text)
+
+
+def _sentence(principle: str, finding: principles.Finding, margin: Margin) -> str:
+    title, fails, how_much = TEXTS[principle]
+    if finding.holds:
+        note = ": no parameter is a margin" if principle == "order" and not margin.loosest else ""
+        return f"{title:<22}  holds{note}"
+    where = " and ".join(_interval(*interval) for interval in finding.intervals)
+    of = " and ".join(finding.of)
+    amount = "" if finding.largest is None else f", {how_much.format(**vars(finding))}"
+    return f"{title:<22}  fails: {fails.format(of=of)} {where}{amount}"
+
+
+def _interval(low: float, high: float) -> str:
+    """Say where, in radians: an interval, or a single point such as that of a jump."""
+    ends = f"{low:.6f}", f"{high:.6f}"
+    return f"at θ = {ends[0]}" if ends[0] == ends[1] else f"on [{ends[0]}, {ends[1]}]"
+
+
+def _text(parameters: Optional[Mapping[str, float]]) -> str:
+    return " ".join(_pairs(parameters or {})) or "-"
+
+
+def _pairs(parameters: Mapping[str, float]) -> List[str]:
+    return [f"{key}={value:g}" for key, value in parameters.items()]
