@@ -30,9 +30,9 @@ NOISE = 2e-15
 JUMP = 1e-9
 # A margin that is constant over less (radians) is taken to be so at one point, as cos θ is at 0.
 FLAT = 1e-3
-# Margins between the loosest and the given one that eq. 9 is looked at for, and its last step, which stands
-# for an infinitesimal one.
-STEPS = 32
+# Steps from the loosest to the given margin that eq. 9 is looked at for; the last is halved over and over,
+# down to the length that stands for an infinitesimal one.
+STEPS = 24
 LAST_STEP = 1e-7
 
 
@@ -203,9 +203,11 @@ def _with(margin: Margin, parameters: Mapping[str, float], name: str, value: flo
 
 
 def _ladder(loosest: float, given: float) -> List[float]:
-    """Return values of a margin from the loosest to the given one, the last step next to nothing."""
-    last = min(LAST_STEP, abs(given - loosest) / STEPS)
-    return [*np.linspace(loosest, given, STEPS + 1)[:-1], given - math.copysign(last, given - loosest), given]
+    """Return values of a margin from the loosest to the given one, ever closer at the end."""
+    step = (given - loosest) / STEPS
+    halvings = max(0, math.ceil(math.log2(abs(step) / LAST_STEP)))
+    closer = [given - step / 2**number for number in range(1, halvings + 1)]
+    return [*np.linspace(loosest, given, STEPS + 1)[:-1], *closer, given]
 
 
 def _rise_over(ladder: Sequence[Curve]) -> Curve:

@@ -228,6 +228,14 @@ def test_the_last_step_finds_where_a_margin_starts_to_work_backwards():
     assert_fails(result["order"], [(0, 0.7)], 0.7**2 / 2, at=0)
 
 
+@pytest.mark.parametrize("turn", [0.2, 0.69, 0.6999])
+def test_a_margin_that_turns_shortly_before_the_given_one_is_seen_at_its_turn(turn):
+    result = with_a_margin(lambda F, t, c: F.cos(t) + (c - turn) ** 2, c=0.7)
+    np.testing.assert_allclose(result["order"].intervals, [(0, PI)], rtol=0, atol=EXACT)
+    # No value of the ladder is farther from the turn than a third of its distance from the given margin.
+    assert 8 / 9 * S * (0.7 - turn) ** 2 <= result["order"].largest <= S * (0.7 - turn) ** 2 * (1 + 1e-6)
+
+
 def test_a_margin_that_is_given_as_its_loosest_has_no_order_to_keep():
     assert with_a_margin(lambda F, t, c: F.cos(t) + c, c=0.0)["order"].holds
     assert not with_a_margin(lambda F, t, c: F.cos(t) + c, c=0.1)["order"].holds
