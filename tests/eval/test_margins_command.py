@@ -1,12 +1,14 @@
 import json
 import math
 import re
+from pathlib import Path
 
 import pytest
 
 from latse.cli import main
 from latse.symbols import margins
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "margins.md"
 OWN = """
 from latse.symbols.margins import Margin
 
@@ -204,3 +206,25 @@ def test_what_has_no_target_logit_is_not_plotted(tmp_path, capsys):
     assert command("plot", "centre_loss", "--out", tmp_path / "margins") == 1
     assert "'centre_loss' has no target logit" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_document_has_every_loss_with_its_parameters_and_what_it_fails(capsys):
+    rows = [line.strip("| ").split(" | ") for line in DOCUMENT.read_text().splitlines() if line[:3] == "| `"]
+    documented = {cells[0].strip("`"): cells for cells in rows}
+    assert set(documented) == set(margins.MARGINS)
+    command("list")
+    for line in capsys.readouterr().out.splitlines()[2:]:
+        name, *_, fails = re.split(r"  +", line)
+        assert documented[name][3] == fails.replace("-", "–")
+    for name, cells in documented.items():
+        for parameter, default in margins.parameters(name).items():
+            assert cells[2] == "as `arcface`" or re.search(rf"\b{parameter}\b.*: {default:g}\b", cells[2])
+
+
+def test_the_margin_of_the_document_does_what_is_said(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    (tmp_path / "my.py").write_text(code)
+    assert command("check", f"{tmp_path}/my.py:MyMargin", "c=0.2") == 0
+    outputs = f"{tmp_path}/my.py:MyMargin,c=0.2", "arcface", "linearface", "--out", tmp_path / "mine"
+    assert command("plot", *outputs) == 0
+    assert (tmp_path / "mine.png").exists()
