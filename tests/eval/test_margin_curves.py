@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import cv2
@@ -81,13 +82,11 @@ def test_a_probability_that_never_changes_is_shown_over_all_angles():
 
 
 def test_lines_differ_in_style_and_colour_where_they_are_near():
-    many = {str(number): margins.create("cosface", CLASSES, m3=number / 42) for number in range(42)}
-    lines = margin_curves.picture(many).axes[0].lines
-    looks = [(line.get_color(), line._unscaled_dash_pattern) for line in lines]
-    assert len(set(map(str, looks))) == 42
-    for one, next_one in zip(looks, looks[1:]):
-        assert one[0] != next_one[0]
-        assert one[1] != next_one[1]
+    looks = [(look["color"], look["linestyle"]) for look in itertools.islice(margin_curves._looks(), 43)]
+    assert len(set(looks)) == 42
+    for (colour, style), (next_colour, next_style) in zip(looks, looks[1:]):
+        assert colour != next_colour
+        assert style != next_style
 
 
 @pytest.mark.parametrize("suffix", ["", ".png", ".svg"])
