@@ -90,12 +90,13 @@ def source(name: str) -> Optional[Path]:
 
 
 def parameters(name: str) -> Mapping[str, float]:
-    """Return the parameters of a loss with their defaults; raises as `find`."""
-    return {
-        key: parameter.default
-        for key, parameter in inspect.signature(find(name)).parameters.items()
-        if key != "classes"
-    }
+    """Return the parameters of a loss with their defaults; raises as `find`, and if one has none."""
+    found = {key: value.default for key, value in inspect.signature(find(name)).parameters.items()}
+    found.pop("classes", None)
+    for key, default in found.items():
+        if default is inspect.Parameter.empty:
+            raise LatseError(f"the parameter '{key}' of the margin '{name}' has no default")
+    return found
 
 
 def check(name: str, **given: float) -> None:

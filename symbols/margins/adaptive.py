@@ -49,7 +49,8 @@ class AdaCos(NormalisedSoftmax):
     s = log(B) / cos(min(π/4, median θ)), where B is the mean over the batch of Σ_{j≠y} exp(s·cos θ_j) at the
     s of the iteration before; the first is that of `AdaCosFixed`. Median and mean are those of one device's
     share of the batch. The parameter `fc7_scale_running` (1,) keeps s; its gradient is what brings it to its
-    new value (see `RUNNING`). `target_logit` has the first s.
+    new value (see `RUNNING`). `target_logit` has the first s. A sample whose label is no class, of loss NaN,
+    counts in B and the median as one of person 0.
     """
 
     def __init__(self, classes: int) -> None:

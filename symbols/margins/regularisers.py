@@ -16,7 +16,7 @@ class HypersphericalEnergy(nn.HybridBlock):
     """Minimum hyperspherical energy with s = 2 (Liu et al. 2018, MHE; with SphereFace: SphereFace+).
 
     The energy of a person is the mean over the other people of 1 / |ŵ_y - ŵ_j|² between unit class centres.
-    Inputs: label (N,), class centres (K, 512). Output: that of each sample's person, (N,).
+    Input: cosines of the class centre of each sample to all, (N, K). Output: the energy of each, (N,).
     """
 
     def hybrid_forward(self, F, cosine):
