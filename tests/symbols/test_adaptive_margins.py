@@ -147,3 +147,20 @@ def test_support_vectors_are_the_classes_above_the_target():
     logits = [target, *(10 * (1.5 * cosine[1:3] + 0.5)), 10 * cosine[3]]
     assert cosine[2] < cosine[0]
     assert loss[0] == pytest.approx(np.log(np.exp(logits).sum()) - target, rel=1e-6)
+
+
+@pytest.mark.parametrize("side", [1e-5, -1e-5])
+def test_a_class_is_a_support_vector_just_above_the_target(side):
+    batch = at_angles("sv_am_softmax", [0.1], 2)
+    theta, other = 0.5, math.acos(math.cos(0.5) - 0.35 + side)
+    batch.arrays["fc7_weight"][:] = 0
+    batch.arrays["fc7_weight"][:, :2] = [
+        [math.cos(theta), -math.sin(theta)],
+        [math.cos(other), math.sin(other)],
+    ]
+    batch.embedding[:] = np.eye(1, 512)
+    batch.label[:] = 0
+    loss, _ = evaluate(margins.create("sv_am_softmax", 2, s=1.0, t=2.0), batch)
+    target = math.cos(theta) - 0.35
+    logit = 2 * (target + side) + 1 if side > 0 else target + side
+    assert loss[0] == pytest.approx(math.log1p(math.exp(logit - target)), rel=1e-5)

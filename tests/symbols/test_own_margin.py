@@ -107,3 +107,11 @@ def test_a_margin_without_target_logit_says_what_it_lacks(tmp_path):
     block = margins.create(f"{path}:Bare", 5)
     with pytest.raises(NotImplementedError, match="^Bare must say what its target_logit is$"):
         evaluate(block, at_angles("cosface", [1.0]))
+
+
+def test_a_parameter_without_a_default_is_refused(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(SOURCE.replace("c=0.1", "c"), encoding="utf-8")
+    path.write_text(path.read_text().replace("s=64.0, c", "c, s=64.0"), encoding="utf-8")
+    with pytest.raises(LatseError, match="^the parameter 'c' of the margin '.*own.py:Own' has no default$"):
+        margins.check(f"{path}:Own")
