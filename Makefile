@@ -38,7 +38,7 @@ SUITABLE := import ensurepip, sys; sys.exit(not (3, 8) <= sys.version_info[:2] <
 train = .venv/bin/latse train $(1) --data $(DATA) --out $(OUT)/$(2) --seed $(SEED) --resume \
 	$(DEVICES) $(addprefix --kvstore ,$(KVSTORE))
 
-.PHONY: help setup data train-teacher train-student eval settings plan test test-gpu-stack lint clean
+.PHONY: help setup data train-teacher train-student eval settings losses plan test test-gpu-stack lint clean
 
 help: ## list the targets
 	@echo 'make TARGET [RECIPE=FILE DATA=FOLDER OUT=FOLDER SEED=N GPUS=0,1,... CPUS=N KVSTORE=NAME GPU=1]'
@@ -64,6 +64,9 @@ eval: train-student ## judge the student on unseen people
 settings: $(READY) $(HELD_OUT) ## compare settings of the ORL recipe with people 25 to 30 held out into out/settings
 	.venv/bin/latse study recipes/studies/orl_settings.yaml --out out/settings \
 		--data data/held-out --pairs data/held-out/orl.bin
+
+losses: $(READY) $(ORL) ## compare all losses on ORL into out/losses (a scaled-down Table 1)
+	.venv/bin/latse study recipes/studies/orl_losses.yaml --out out/losses --data data/orl --pairs data/orl/orl.bin
 
 plan: $(READY) $(SHARD) ## plan the memory of a recipe (the student's) into OUT/plan
 	.venv/bin/latse plan $(STUDENT_RECIPE) --data $(DATA) $(DEVICES) \

@@ -14,6 +14,7 @@ and each candidate is judged by what the executor itself says it would allocate 
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import math
 import re
@@ -393,6 +394,7 @@ def _sentence(error: Exception) -> str:
 
 def _answer(job: dict) -> dict:
     """Carry out the job that `plan_in_subprocess` hands over."""
+    importlib.import_module("latse.symbols.margins")  # registers the operator that training graphs hold
     try:
         symbol, context = mx.sym.load_json(job.pop("symbol")), mx.Context(*job.pop("context"))
         found = plan(symbol, context=context, **job)

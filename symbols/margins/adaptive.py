@@ -7,12 +7,12 @@ import math
 import mxnet as mx
 
 from latse.errors import LatseError
-from latse.symbols.margins.base import RUNNING, Margin, assign, at_least
+from latse.symbols.margins.base import RUNNING, Margin, OverAllCosines, assign, at_least
 from latse.symbols.margins.family import CosFace, NormalisedSoftmax
 from latse.symbols.margins.geometry import log_sum_exp_of_others
 
 
-class SVAMSoftmax(CosFace):
+class SVAMSoftmax(OverAllCosines, CosFace):
     """CosFace that weighs up the classes which beat it: support vectors (Wang et al. 2018c, SV-AM-Softmax).
 
     h(θ) = s·(cos θ - m3); a class j with cos θ_j > cos θ - m3 has the logit s·(t·cos θ_j + t - 1) instead of
@@ -43,7 +43,7 @@ class AdaCosFixed(NormalisedSoftmax):
         super().__init__(classes, _adacos_scale(classes))
 
 
-class AdaCos(NormalisedSoftmax):
+class AdaCos(OverAllCosines, NormalisedSoftmax):
     """h(θ) = s·cos θ, s following the state of training (Zhang et al. 2019, dynamic AdaCos).
 
     s = log(B) / cos(min(π/4, median θ)), where B is the mean over the batch of Σ_{j≠y} exp(s·cos θ_j) at the
@@ -92,10 +92,10 @@ class AdaptiveFace(Margin):
         """Return h(θ) for θ in [0, π] radians at the first margin."""
         return self._s * (F.cos(theta) - self._m3)
 
-    def _logits(self, F, theta, cosine, label, margin):
+    def _target(self, F, theta, label, margin):
         own = F.cast(F.relu(F.take(margin, label)), dtype="float64")
-        target = self._s * (F.cos(theta) - own)
-        return target, self.other_logit(F, cosine), -self._weight * F.reshape(F.mean(margin), shape=(1,))
+        mean = F.reshape(F.mean(margin), shape=(1,))
+        return self._s * (F.cos(theta) - own), -self._weight * mean
 
 
 def _adacos_scale(classes: int) -> float:

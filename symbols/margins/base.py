@@ -10,6 +10,7 @@ from mxnet.gluon import nn
 from latse.errors import LatseError
 from latse.symbols.encoder import EMBEDDING_SIZE
 from latse.symbols.margins.geometry import angle, cosines, log_sum_exp_of_others, unit_length
+from latse.symbols.margins.head import other_classes
 
 # A parameter whose name ends so is moved by the mean of its gradient over the batch as it is: without rate,
 # momentum or decay. It keeps what a loss must remember; its gradient is its old value less the new one.
@@ -91,10 +92,26 @@ class Margin(Loss):
         """Return the cross entropy of each sample."""
         label, factor = self._known(F, label)
         unit = unit_length(F, F.cast(embedding, dtype="float64"))
+        rest, own = other_classes(F, F.cast(self._s * unit, dtype="float32"), weight, label)
+        theta = angle(F, unit, unit_length(F, F.cast(own, dtype="float64")))
+        target, addition = self._target(F, theta, label, *inputs, **parameters)
+        return F.broadcast_add(cross_entropy(F, target, rest), addition) * factor
+
+    def _target(self, F, theta, label):
+        """Return the target's logits (N, 1) from θ (N, 1), float64, and a term of every loss (1,)."""
+        return self.target_logit(F, theta), F.zeros((1,))
+
+
+class OverAllCosines(Margin):
+    """A margin whose logits of the other classes are not s·cos θ; it pays with several arrays of N×K."""
+
+    def hybrid_forward(self, F, embedding, label, weight, **parameters):
+        """Return the cross entropy of each sample."""
+        label, factor = self._known(F, label)
+        unit = unit_length(F, F.cast(embedding, dtype="float64"))
         centres = unit_length(F, F.cast(F.take(weight, label), dtype="float64"))
-        theta = angle(F, unit, centres)
         cosine = cosines(F, F.cast(unit, dtype="float32"), weight, self.classes)
-        target, others, addition = self._logits(F, theta, cosine, label, *inputs, **parameters)
+        target, others, addition = self._logits(F, angle(F, unit, centres), cosine, label, **parameters)
         rest = log_sum_exp_of_others(F, others, label, self.classes)
         return F.broadcast_add(cross_entropy(F, target, rest), addition) * factor
 
@@ -103,7 +120,7 @@ class Margin(Loss):
 
         θ (N, 1) is float64, cosine (N, K) fp32. The label's column of the others is not read.
         """
-        return self.target_logit(F, theta), self.other_logit(F, cosine), F.zeros((1,))
+        raise NotImplementedError(f"{type(self).__name__} must say what its _logits are")
 
 
 def cross_entropy(F, target, others):

@@ -8,11 +8,10 @@ from latse.train.optimiser import SGDWithRunning
 
 
 def trained(contexts, kvstore, steps=5, batch=4):
-    """Train x·w + running with gradients that are known: those of `learned_weight` 1, of `running` old - 3 a sample."""
+    """Train with gradients that are known: 1 a sample for `learned_weight`, old - 3 for `scale_running`."""
     data = mx.sym.var("data")
-    learned, running = (
-        mx.sym.var(name, shape=(1,), init=mx.init.One()) for name in ("learned_weight", "scale_running")
-    )
+    names = "learned_weight", "scale_running"
+    learned, running = (mx.sym.var(name, shape=(1,), init=mx.init.One()) for name in names)
     pull = mx.sym.BlockGrad(running - 3) * running
     loss = mx.sym.broadcast_add(data * 0, learned) + mx.sym.broadcast_add(data * 0, pull)
     module = mx.mod.Module(mx.sym.MakeLoss(loss), label_names=None, context=contexts)
