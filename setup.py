@@ -4,6 +4,7 @@ from setuptools import setup
 
 PACKAGE_DIR = {
     "latse": "src",
+    "latse.bench": "src/bench",
     "latse.data": "src/data",
     "latse.train": "src/train",
     "latse.symbols": "symbols",

@@ -19,6 +19,7 @@ COMMANDS = {
     "plan": ("latse.plan", "plan the memory of a recipe's graph by mirroring"),
     "eval": ("latse.eval.command", "verify pairs of unseen people and draw their generated faces"),
     "margins": ("latse.eval.margins_command", "list, check and plot the losses and their margins"),
+    "bench": ("latse.bench.command", "measure time and memory against other formulations"),
     "study": ("latse.eval.study", "train and judge variants of a recipe with several seeds, side by side"),
 }
 

@@ -1,0 +1,27 @@
+"""The sub-command `latse bench`."""
+
+from __future__ import annotations
+
+import argparse
+
+from latse.bench import head
+
+BENCHMARKS = {
+    "head": (head, "time and memory of the classifier over all people, against the one-hot formulation")
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the benchmarks and the options of each."""
+    benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
+    for name, (module, summary) in BENCHMARKS.items():
+        benchmark = benchmarks.add_parser(name, help=summary, description=summary.capitalize() + ".")
+        benchmark.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        benchmark.add_argument("--json", metavar="FILE", help="write the figures, versions and device")
+        module.add_arguments(benchmark)
+        benchmark.set_defaults(measure=module.run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure, print and write; raise LatseError for bad input."""
+    args.measure(args)

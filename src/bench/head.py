@@ -1,0 +1,157 @@
+"""`latse bench head`: one step, forward and backward, of a margin head over all people.
+
+Three graphs of the same loss (ArcFace) are measured: `one-hot`, as insightface's symbol has it, with a
+normalised copy of the class centres, a one-hot array and SoftmaxOutput; and ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+
+import mxnet as mx
+import numpy as np
+
+from latse.bench.timing import in_turn, ratios, summary
+from latse.errors import LatseError
+from latse.eval.table import aligned
+from latse.files import write_json
+from latse.memonger import planned_megabytes
+from latse.runtime import versions
+from latse.symbols import margins
+from latse.symbols.encoder import EMBEDDING_SIZE
+
+SCALE, MARGIN = 64.0, 0.5
+MEBIBYTE = 2**20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `latse bench head`."""
+    parser.add_argument("--classes", type=int, default=85742, metavar="K", help="people (default: 85742)")
+    parser.add_argument("--batch-size", type=int, default=96, metavar="N", help="images (default: 96)")
+    parser.add_argument("--repeats", type=int, default=10, metavar="R", help="steps of each (default: 10)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure planned memory, resident memory in fresh processes, and time in turn."""
+    if args.classes < 2 or args.batch_size < 1 or args.repeats < 1:
+        raise LatseError("--classes must be at least 2, --batch-size and --repeats at least 1")
+    executors = {name: _bound(name, args.classes, args.batch_size) for name in GRAPHS}
+    steps = {name: lambda executor=executor: _step(executor) for name, executor in executors.items()}
+    seconds = in_turn(steps, args.repeats)
+    figures = {name: _figures(name, args, times) for name, times in seconds.items()}
+    faster = summary(ratios(seconds["one-hot"], seconds["ours"]))
+    print(_table(figures, args))
+    print(f"one-hot takes {faster['median']:.2f} times as long ({faster['min']:.2f} to {faster['max']:.2f})")
+    if args.json:
+        write_json(args.json, _report(args, figures, faster))
+
+
+def _one_hot(classes: int) -> mx.sym.Symbol:
+    """Return ArcFace's head with SoftmaxOutput over logits that a one-hot array has changed."""
+    weight = mx.sym.L2Normalization(
+        mx.sym.var("fc7_weight", shape=(classes, EMBEDDING_SIZE)), mode="instance"
+    )
+    embedding = mx.sym.L2Normalization(mx.sym.var("data"), mode="instance") * SCALE
+    label = mx.sym.var("softmax_label")
+    logits = mx.sym.FullyConnected(embedding, weight, no_bias=True, num_hidden=classes)
+    target = mx.sym.pick(logits, label)
+    penalty = SCALE * mx.sym.cos(mx.sym.arccos(target / SCALE) + MARGIN) - target
+    mask = mx.sym.one_hot(label, depth=classes)
+    logits = logits + mx.sym.broadcast_mul(mask, mx.sym.expand_dims(penalty, 1))
+    return mx.sym.SoftmaxOutput(logits, label)
+
+
+def _ours(classes: int) -> mx.sym.Symbol:
+    head = margins.create("arcface", classes, s=SCALE, m2=MARGIN)
+    return mx.sym.MakeLoss(head(mx.sym.var("data"), mx.sym.var("softmax_label")))
+
+
+GRAPHS = {"one-hot": _one_hot, "ours": _ours}
+
+
+def _shapes(batch_size: int) -> dict[str, tuple[int, ...]]:
+    return {"data": (batch_size, EMBEDDING_SIZE), "softmax_label": (batch_size,)}
+
+
+def _bound(name: str, classes: int, batch_size: int) -> mx.executor.Executor:
+    """Return the executor of a graph with random embeddings, class centres and labels."""
+    requests = {"data": "write", "fc7_weight": "write", "softmax_label": "null"}
+    executor = GRAPHS[name](classes).simple_bind(mx.cpu(), grad_req=requests, **_shapes(batch_size))
+    random = np.random.default_rng(0)
+    executor.arg_dict["data"][:] = random.normal(size=(batch_size, EMBEDDING_SIZE))
+    executor.arg_dict["fc7_weight"][:] = random.normal(0, 0.01, (classes, EMBEDDING_SIZE)).astype(np.float32)
+    executor.arg_dict["softmax_label"][:] = random.integers(0, classes, batch_size)
+    mx.nd.waitall()
+    return executor
+
+
+def _step(executor: mx.executor.Executor) -> None:
+    executor.forward(is_train=True)
+    executor.backward()
+    mx.nd.waitall()
+
+
+def _figures(name: str, args: argparse.Namespace, seconds: list[float]) -> dict:
+    """Return time, planned memory and resident memory of one graph, in seconds and MiB."""
+    planned = planned_megabytes(GRAPHS[name](args.classes), _shapes(args.batch_size), mx.cpu())
+    return {
+        "seconds": summary(seconds),
+        "planned_megabytes": planned,
+        "resident_megabytes": _resident(name, args),
+    }
+
+
+def _resident(name: str, args: argparse.Namespace) -> float:
+    """Return by how much three steps raise the peak of the memory of a fresh process, in MiB."""
+    job = json.dumps([name, args.classes, args.batch_size])
+    command = [sys.executable, "-m", "latse.bench.head", job]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LatseError(f"the process that measures {name} ended with status {done.returncode}")
+    return float(done.stdout)
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _table(figures: dict, args: argparse.Namespace) -> str:
+    rows = [["", "step, ms", "planned, MiB", "resident, MiB"]]
+    for name, figure in figures.items():
+        milliseconds = [f"{1000 * figure['seconds'][key]:.0f}" for key in ("median", "min", "max")]
+        time = "{} ({} to {})".format(*milliseconds)
+        rows.append([name, time, f"{figure['planned_megabytes']:.0f}", f"{figure['resident_megabytes']:.0f}"])
+    logits = args.batch_size * args.classes * 4 / MEBIBYTE
+    centres = args.classes * EMBEDDING_SIZE * 4 / MEBIBYTE
+    note = (
+        f"{args.batch_size}x{args.classes} logits are {logits:.0f} MiB, the class centres {centres:.0f} MiB"
+    )
+    return f"{aligned(rows)}\n{note}, which, like their gradient, are in neither figure of memory"
+
+
+def _report(args: argparse.Namespace, figures: dict, faster: dict[str, float]) -> dict:
+    return {
+        "classes": args.classes,
+        "batch_size": args.batch_size,
+        "logits_megabytes": args.batch_size * args.classes * 4 / MEBIBYTE,
+        "figures": figures,
+        "one_hot_over_ours": faster,
+        "versions": versions(),
+        "device": "cpu",
+    }
+
+
+if __name__ == "__main__":
+    executor = _bound(*json.loads(sys.argv[1]))
+    for array in executor.grad_arrays:
+        if array is not None:
+            array[:] = 0  # the gradients' own memory is not counted
+    mx.nd.waitall()
+    before = _peak()
+    for _ in range(3):
+        _step(executor)
+    print(_peak() - before)
