@@ -1,9 +1,9 @@
 """The classifier over all people as one operator: one array of N×K numbers, no copy of the class centres.
 
-Written as ordinary operators, the same needs a normalised copy of the class centres, the gradient of that copy,
-and several arrays of N×K. Here the lengths divide the logits, the gradient is made in their place (with a second
-array of N×K while the matrices are multiplied), and what is element by element over the class centres goes some
-thousands of them at a time, so that it stays in the cache. `latse bench head` measures it.
+Written as ordinary operators, the same needs a normalised copy of the class centres, the gradient of that
+copy, and several arrays of N×K. Here the lengths divide the logits, the gradient is made in their place (with
+a second array of N×K while matrices are multiplied), and what is element by element over the class centres
+goes some thousands of them at a time, so that it stays in the cache. `latse bench head` measures it.
 """
 
 from __future__ import annotations
