@@ -278,6 +278,16 @@ def test_a_label_that_is_no_class_gives_nan_and_leaves_the_others(name, label):
     assert_losses(name, loss[rest], right)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "float16", "float64"])
+@every_loss
+def test_labels_may_be_of_any_type(name, dtype):
+    batch = at_angles(name, [0.4, 1.1, 2.0], seed=7)
+    block = with_arrays(margins.create(name, batch.classes), batch.arrays)
+    inputs = mx.nd.array(batch.embedding), *map(mx.nd.array, further_inputs(block, batch))
+    found = block(inputs[0], mx.nd.array(batch.label, dtype=dtype), *inputs[1:])
+    np.testing.assert_array_equal(found.asnumpy(), evaluate_named(name, {}, batch)[0])
+
+
 @every_case
 def test_traced_and_bound_it_is_the_same(name, parameters):
     batch = at_angles(name, [0.1, 0.9, 1.5, 3.0], seed=6)
