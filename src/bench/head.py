@@ -10,6 +10,7 @@ import argparse
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import mxnet as mx
 import numpy as np
@@ -115,8 +116,8 @@ def _resident(name: str, args: argparse.Namespace) -> float:
 
 def _status(key: str) -> float:
     """Return a figure of this process in MiB: VmRSS, its memory now, or VmHWM, the most it has been."""
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) / 1024 for line in file if line.startswith(key))
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(key))
 
 
 def _table(figures: dict, args: argparse.Namespace) -> str:
@@ -127,10 +128,10 @@ def _table(figures: dict, args: argparse.Namespace) -> str:
         rows.append([name, time, f"{figure['planned_megabytes']:.0f}", f"{figure['resident_megabytes']:.0f}"])
     logits = args.batch_size * args.classes * 4 / MEBIBYTE
     centres = args.classes * EMBEDDING_SIZE * 4 / MEBIBYTE
-    note = (
-        f"{args.batch_size}x{args.classes} logits are {logits:.0f} MiB, the class centres {centres:.0f} MiB"
+    return (
+        f"{aligned(rows)}\nwithout the class centres and their gradient, {centres:.0f} MiB each; "
+        f"one array of {args.batch_size}x{args.classes} logits is {logits:.0f} MiB"
     )
-    return f"{aligned(rows)}\n{note}, which, like their gradient, are in neither figure of memory"
 
 
 def _report(args: argparse.Namespace, figures: dict, faster: dict[str, float]) -> dict:
@@ -152,8 +153,7 @@ if __name__ == "__main__":
             array[:] = 0  # the gradients' own memory is not counted
     mx.nd.waitall()
     before = _status("VmRSS")
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # the peak starts anew (proc(5))
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (proc(5))
     for _ in range(3):
         _step(executor)
     print(_status("VmHWM") - before)
