@@ -20,8 +20,9 @@ RUNNING = "_running"
 class Loss(nn.HybridBlock):
     """A loss of embeddings.
 
-    Inputs: embedding (N, 512) of fp32 or fp16, label (N,) of any type, whole numbers in 0..classes-1, then those
-    named in `inputs`. Output: the loss of each sample, (N,) fp32; NaN where the label is not one of the classes.
+    Inputs: embedding (N, 512) of fp32 or fp16, label (N,) whole numbers in 0..classes-1 of any type, then
+    those named in `inputs`. Output: the loss of each sample, (N,) fp32; NaN where the label is not one of the
+    classes.
 
     Attributes
     ----------
@@ -36,7 +37,7 @@ class Loss(nn.HybridBlock):
         self.classes = classes
 
     def _known(self, F, label):
-        """Return the labels, 0 for one that is no class, and a factor (N,) that is NaN there, else 1; fp32."""
+        """Return the labels, 0 for one that is no class, and a factor that is NaN there, else 1: (N,) fp32."""
         label = F.cast(label, dtype="float32")
         known = (label >= 0) * (label < self.classes) * (label == F.floor(label))
         return F.where(known, label, F.zeros_like(label)), known / known
