@@ -37,7 +37,7 @@ class Loss(nn.HybridBlock):
         self.classes = classes
 
     def _known(self, F, label):
-        """Return the labels, 0 for one that is no class, and a factor that is NaN there, else 1: (N,) fp32."""
+        """Return the labels, 0 for one that is no class, and a factor that is NaN there, else 1."""
         label = F.cast(label, dtype="float32")
         known = (label >= 0) * (label < self.classes) * (label == F.floor(label))
         return F.where(known, label, F.zeros_like(label)), known / known
