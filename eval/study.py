@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from latse.errors import LatseError
 from latse.eval.table import aligned, markdown
-from latse.files import locked, make_folder, read_json, replacing, write_json
+from latse.files import digest, locked, make_folder, read_json, replacing, write_json
 from latse.runtime import cores, versions
 
 NAME = re.compile(r"[A-Za-z0-9][\w.+=-]*")
@@ -64,11 +64,12 @@ class Run:
     row: str
     seed: int
     folder: Path
+    pairs: str  # digest of those that it is judged on
 
     @property
     def result(self) -> Path:
-        """The file that `latse eval` writes."""
-        return self.folder / "verification.json"
+        """The file that `latse eval` writes: other pairs, another file."""
+        return self.folder / f"verification-{self.pairs[:8]}.json"
 
     @property
     def model(self) -> Path:
@@ -105,9 +106,12 @@ def run(args: argparse.Namespace) -> None:
     if args.jobs < 1:
         raise LatseError(f"--jobs {args.jobs}: must be at least 1")
     study = read_study(args.study)
+    pairs = digest(args.pairs)  # missing pairs are better known before the work than after it
     out = make_folder(args.out)
     with locked(out):
-        runs = [Run(row, seed, out / row / f"seed-{seed}") for row in study.rows for seed in study.seeds]
+        runs = [
+            Run(row, seed, out / row / f"seed-{seed}", pairs) for row in study.rows for seed in study.seeds
+        ]
         for row, changes in study.rows.items():
             _write_recipe(out / row / f"{row}.yaml", study.recipe, changes)
         _run_all(runs, args)
@@ -184,20 +188,10 @@ def _run_one(run: Run, args: argparse.Namespace, environment: Dict[str, str]) ->
     _latse(
         run,
         environment,
-        *(
-            "train",
-            recipe,
-            "--data",
-            args.data,
-            "--out",
-            run.folder,
-            "--seed",
-            run.seed,
-            "--resume",
-            *changes,
-        ),
+        *("train", recipe, "--data", args.data, "--out", run.folder),
+        *("--seed", run.seed, "--resume", *changes),
     )
-    if _is_newer(run.result, run.model, Path(args.pairs)):
+    if run.result.exists() and run.result.stat().st_mtime >= run.model.stat().st_mtime:
         return
     _latse(
         run,
@@ -213,10 +207,6 @@ def _latse(run: Run, environment: Dict[str, str], *arguments: object) -> None:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"])[-1]
         raise LatseError(f"{run.row}, seed {run.seed}: {last.replace('latse: ', '', 1)}")
-
-
-def _is_newer(path: Path, *others: Path) -> bool:
-    return path.exists() and all(path.stat().st_mtime >= other.stat().st_mtime for other in others)
 
 
 def _report(args: argparse.Namespace, study: Study, runs: List[Run]) -> Dict[str, Any]:
