@@ -134,7 +134,7 @@ def _with_whole_path(content: dict, folder: Path) -> dict:
     """Return the recipe, the whole path in the name of a margin that is FILE.py:CLASS from `folder`."""
     margin = content.get("margin")
     name = margin.get("name") if isinstance(margin, dict) else None
-    if not (isinstance(name, str) and ".py:" in name):
+    if not (isinstance(name, str) and margins.source(name)):
         return content
     return {**content, "margin": {**margin, "name": str(folder.resolve() / name)}}
 

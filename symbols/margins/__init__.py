@@ -90,12 +90,16 @@ def source(name: str) -> Optional[Path]:
 
 
 def parameters(name: str) -> Mapping[str, float]:
-    """Return the parameters of a loss with their defaults; raises as `find`, and if one has none."""
+    """Return the parameters of a loss with their defaults; raises as `find`, and if one is no number."""
     found = {key: value.default for key, value in inspect.signature(find(name)).parameters.items()}
     found.pop("classes", None)
     for key, default in found.items():
         if default is inspect.Parameter.empty:
             raise LatseError(f"the parameter '{key}' of the margin '{name}' has no default")
+        if not isinstance(default, (int, float)):
+            raise LatseError(
+                f"the parameter '{key}' of the margin '{name}' has the default {default!r}, not a number"
+            )
     return found
 
 

@@ -115,3 +115,9 @@ def test_a_parameter_without_a_default_is_refused(tmp_path):
     path.write_text(path.read_text().replace("s=64.0, c", "c, s=64.0"), encoding="utf-8")
     with pytest.raises(LatseError, match="^the parameter 'c' of the margin '.*own.py:Own' has no default$"):
         margins.check(f"{path}:Own")
+
+
+def test_a_parameter_that_is_no_number_is_refused(own):
+    own.write_text(SOURCE.replace("c=0.1", "c=0.1, kind='easy'"), encoding="utf-8")
+    with pytest.raises(LatseError, match="^the parameter 'kind' of .* has the default 'easy', not a number$"):
+        margins.parameters(f"{own}:Own")
