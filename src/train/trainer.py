@@ -101,7 +101,6 @@ class Trainer:
 
     def _step(self, iteration: int, batch: Batch) -> dict[str, np.ndarray]:
         """Do one iteration and return its losses and verdicts, each (B,)."""
-        self._check_labels(batch)
         keep = self._teacher.keep(batch)
         inputs = {
             "data": batch.image,
@@ -127,16 +126,6 @@ class Trainer:
         if "similarity" in values:
             values["ssim"] = 1 - 2 * values.pop("similarity")
         return {**values, "kept": keep}
-
-    def _check_labels(self, batch: Batch) -> None:
-        """Raise LatseError for a label that is no class; the graph would make it NaN, not say where it is."""
-        wrong = ~np.isin(batch.label, np.arange(self._classes))
-        if wrong.any():
-            position = int(np.argmax(wrong))
-            raise LatseError(
-                f"record {batch.record[position]} has the label {batch.label[position]:g}, "
-                f"there are {self._classes} people"
-            )
 
     def _initialised(self, resumed: state.State | None) -> mx.mod.Module:
         """Return the module, bound, with parameters and optimiser of the state or of the start."""
