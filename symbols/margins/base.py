@@ -46,10 +46,10 @@ class Loss(nn.HybridBlock):
 class Margin(Loss):
     """The base of every margin: cross entropy (eq. 3, 11) over g(θ) = s·cos θ, the target's logit being h(θ).
 
-    A margin overrides `target_logit`, h(θ) of §3.1; all else is here: lengths, cosines, θ between embedding
-    and class centre, and the cross entropy, whose value and gradient are exact to rounding for θ from 0 to π,
-    also where the target's probability is 1 to the last bit. At θ = 0 and π exactly, where the direction of
-    the gradient of θ is not defined, it is 0.
+    A margin overrides `target_logit`, h(θ) of §3.1, and may override `other_logit`, g(θ); all else is here:
+    lengths, cosines, θ between embedding and class centre, and the cross entropy, whose value and gradient
+    are exact to rounding for θ from 0 to π, also where the target's probability is 1 to the last bit. At
+    θ = 0 and π exactly, where the direction of the gradient of θ is not defined, it is 0.
 
     Parameters
     ----------
@@ -94,10 +94,18 @@ class Margin(Loss):
         """Return the cross entropy of each sample."""
         label, factor = self._known(F, label)
         unit = unit_length(F, F.cast(embedding, dtype="float64"))
-        rest, own = other_classes(F, F.cast(self._s * unit, dtype="float32"), weight, label)
+        rest, own = self._rest(F, unit, weight, label)
         theta = angle(F, unit, unit_length(F, F.cast(own, dtype="float64")))
         target, addition = self._target(F, theta, label, *inputs, **parameters)
         return F.broadcast_add(cross_entropy(F, target, rest), addition) * factor
+
+    def _rest(self, F, unit, weight, label):
+        """Return log Σ e^g over the other classes (N, 1) and the class centres of the labels (N, 512)."""
+        if type(self).other_logit is Margin.other_logit:
+            return other_classes(F, F.cast(self._s * unit, dtype="float32"), weight, label)
+        # Another g needs the cosines themselves, in several arrays of N×K.
+        logits = self.other_logit(F, cosines(F, F.cast(unit, dtype="float32"), weight, self.classes))
+        return log_sum_exp_of_others(F, logits, label, self.classes), F.take(weight, label)
 
     def _target(self, F, theta, label):
         """Return the target's logits (N, 1) from θ (N, 1), float64, and a term of every loss (1,)."""

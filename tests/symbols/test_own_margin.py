@@ -54,6 +54,23 @@ def test_it_has_the_value_and_gradient_of_its_formula(own, theta):
         assert difference < 1e-4 * length
 
 
+def test_its_other_logit_is_trained_with(own):
+    """All other logits up by 0.7 is the target's down by 0.7: the same loss, by another way."""
+    up = "\n    def other_logit(self, F, cosine):\n        return super().other_logit(F, cosine) + 0.7\n"
+    body, rest = SOURCE.split("\n\nclass NoLoss")
+    own.write_text(f"{body}{up}\n\nclass NoLoss{rest}", encoding="utf-8")
+    batch = at_angles("cosface", [0.3, 1.2, 2.5], seed=2)
+    loss, gradients = evaluate(margins.create(f"{own}:Own", 5, s=4.0), batch)
+    own.write_text(SOURCE.replace("- self._c * theta)", "- self._c * theta) - 0.7"), encoding="utf-8")
+    same, same_gradients = evaluate(margins.create(f"{own}:Own", 5, s=4.0), batch)
+    np.testing.assert_allclose(loss, same, rtol=1e-5)
+    for key, expected in same_gradients.items():
+        difference, length = error_norm(gradients[key], expected)
+        assert difference < 1e-5 * length
+    own.write_text(SOURCE, encoding="utf-8")
+    assert (loss > 1.1 * evaluate(margins.create(f"{own}:Own", 5, s=4.0), batch)[0]).all()
+
+
 def test_its_parameters_are_those_of_its_class(own):
     assert dict(margins.parameters(f"{own}:Own")) == {"s": 64.0, "c": 0.1}
     with pytest.raises(LatseError, match="own.py:Own' has no parameter 'm2'; it has s, c$"):
