@@ -20,7 +20,7 @@ COMMANDS = {
     "eval": ("latse.eval.command", "verify pairs of unseen people and draw their generated faces"),
     "margins": ("latse.eval.margins_command", "list, check and plot the losses and their margins"),
     "bench": ("latse.bench.command", "measure time and memory against other formulations"),
-    "study": ("latse.eval.study", "train and judge variants of a recipe with several seeds, side by side"),
+    "study": ("latse.study", "train and judge variants of a recipe with several seeds, side by side"),
 }
 
 

@@ -204,7 +204,11 @@ def _check(recipe: CfgNode, source: str) -> None:
         ),
         ("filter.k", recipe.filter.k is None or recipe.filter.k >= 1, "null or at least 1"),
         ("train.batch_size", train.batch_size >= 1, "at least 1"),
-        ("train.images_per_person", train.images_per_person >= 1, "at least 1"),
+        (
+            "train.images_per_person",
+            train.images_per_person >= 1 and train.batch_size % train.images_per_person == 0,
+            "at least 1 and divide train.batch_size",
+        ),
         ("train.iterations", train.iterations >= 1, "at least 1"),
         ("train.momentum", 0 <= train.momentum < 1, "in [0, 1)"),
         ("train.weight_decay", train.weight_decay >= 0, "at least 0"),

@@ -83,10 +83,13 @@ def _check_devices(recipe: CfgNode, devices: list[mx.Context], args: argparse.Na
 def _record(args: argparse.Namespace, recipe: CfgNode, shard: Shard) -> dict:
     """Return what run.json says: all that decides the run, then where it was made."""
     margin = margins.source(recipe.margin.name)
+    settings = recipes.as_dict(recipe)
+    if margin:  # its digest counts, not where it is
+        settings["margin"]["name"] = Path(recipe.margin.name).name
     return {
         "recipe": Path(args.recipe).stem,
         "seed": args.seed,
-        "settings": recipes.as_dict(recipe),
+        "settings": settings,
         "margin": margin and digest(margin),
         "data": {"images": len(shard), "people": shard.classes, "digest": shard.digest()},
         "teacher": args.teacher and digest(checkpoint.parameters_path(*checkpoint.parse(args.teacher))),

@@ -56,9 +56,7 @@ class AdaCos(OverAllCosines, NormalisedSoftmax):
     def __init__(self, classes: int) -> None:
         super().__init__(classes, _adacos_scale(classes))
         with self.name_scope():
-            self.scale = self.params.get(
-                f"scale{RUNNING}", shape=(1,), init=mx.init.Constant(self._s), wd_mult=0.0
-            )
+            self.scale = self.params.get(f"scale{RUNNING}", shape=(1,), init=mx.init.Constant(self._s))
 
     def _logits(self, F, theta, cosine, label, scale):
         blocked = F.BlockGrad(cosine)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Mapping, Tuple
 
-import mxnet as mx
 from mxnet.gluon import nn
 
 from latse.errors import LatseError
-from latse.symbols.encoder import EMBEDDING_SIZE
-from latse.symbols.margins.geometry import angle, cosines, log_sum_exp_of_others, unit_length
+from latse.symbols.margins.geometry import angle, class_centres, cosines, log_sum_exp_of_others, unit_length
 from latse.symbols.margins.head import other_classes
 
 # A parameter whose name ends so is moved by the mean of its gradient over the batch as it is: without rate,
@@ -77,10 +75,7 @@ class Margin(Loss):
         if not s > 0:
             raise LatseError(f"s is {s}, must be positive")
         self._s = s
-        with self.name_scope():
-            self.weight = self.params.get(
-                "weight", shape=(classes, EMBEDDING_SIZE), init=mx.init.Normal(0.01)
-            )
+        self.weight = class_centres(self, classes)
 
     def target_logit(self, F, theta):
         """Return h(θ), the target's logit, for θ of any shape, float64, in [0, π] radians."""

@@ -15,6 +15,12 @@ TINIEST = 1e-22
 NEVER = -1e30
 
 
+def class_centres(block: nn.HybridBlock, classes: int) -> mx.gluon.Parameter:
+    """Return the parameter `weight` of a block, under its prefix: the class centres, (classes, 512)."""
+    with block.name_scope():
+        return block.params.get("weight", shape=(classes, EMBEDDING_SIZE), init=mx.init.Normal(0.01))
+
+
 class ClassCentres(nn.HybridBlock):
     """The cosine of every embedding with every class centre.
 
@@ -29,10 +35,7 @@ class ClassCentres(nn.HybridBlock):
     def __init__(self, classes: int) -> None:
         super().__init__(prefix="fc7_")
         self._classes = classes
-        with self.name_scope():
-            self.weight = self.params.get(
-                "weight", shape=(classes, EMBEDDING_SIZE), init=mx.init.Normal(0.01)
-            )
+        self.weight = class_centres(self, classes)
 
     def hybrid_forward(self, F, embedding, weight):
         """Return the cosines."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mxnet as mx
 
+from latse.errors import LatseError
 from latse.symbols.margins.geometry import NEVER, TINY
 
 OPERATOR = "latse_log_sum_exp_of_others"
@@ -35,7 +36,10 @@ def other_classes(F, embedding, centres, label):
 
 
 class LogSumExpOfOthers(mx.operator.CustomOp):
-    """Forward and backward in `mx.nd`, thus on any device."""
+    """Forward and backward in `mx.nd`, thus on any device.
+
+    Backward comes once after each forward, as it writes over what forward has kept.
+    """
 
     def forward(self, is_train, req, in_data, out_data, aux):
         """Compute the outputs; the third is the logarithm of each class's share, the target apart."""
@@ -54,15 +58,17 @@ class LogSumExpOfOthers(mx.operator.CustomOp):
     def backward(self, req, out_grad, in_data, out_data, in_grad, aux):
         """Compute the gradients; the third output becomes each share over the length of its class centre."""
         embedding, centres, label = in_data
-        weights = out_data[2]
+        weights, inverse, self.inverse = out_data[2], self.inverse, None
+        if inverse is None:
+            raise LatseError("the gradient of a margin can be taken once after each forward pass")
         mx.nd.softmax(weights, out=weights)
-        mx.nd.broadcast_mul(weights, self.inverse.T, out=weights)
+        mx.nd.broadcast_mul(weights, inverse.T, out=weights)
         slopes = [_target(array, request) for array, request in zip(in_grad, req)]
         # The gradient from above is one number a sample, which is cheaper to put on the embedding.
         mx.nd.dot(weights, mx.nd.broadcast_mul(embedding, out_grad[0]), transpose_a=True, out=slopes[1])
         mx.nd.dot(weights, centres, out=slopes[0])
         mx.nd.broadcast_mul(slopes[0], out_grad[0], out=slopes[0])
-        _project(slopes[1], centres, self.inverse)
+        _project(slopes[1], centres, inverse)
         _add_rows(slopes[1], label, out_grad[1])
         slopes[2][:] = 0
         for array, request, slope in zip(in_grad, req, slopes):

@@ -15,7 +15,8 @@ class TripletLoss(Loss):
     For each anchor and each other sample p of the person the negative n is the nearest of those that are
     farther than p (semi-hard), and where there is none the farthest of all. The loss of an anchor is the mean
     over its positives, 0 without any: a batch should hold several images of a person
-    (`train.images_per_person`). It has no class centres, so that such a network cannot be a teacher.
+    (`train.images_per_person`), and no more than some hundred on a device, as the triplets of N samples take
+    several arrays of N³ float64. It has no class centres, so that such a network cannot be a teacher.
 
     Parameters
     ----------

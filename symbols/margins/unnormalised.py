@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import mxnet as mx
-
 from latse.symbols.encoder import EMBEDDING_SIZE
 from latse.symbols.margins.base import RUNNING, Loss, at_least, cross_entropy
-from latse.symbols.margins.geometry import log_sum_exp_of_others
+from latse.symbols.margins.geometry import class_centres, log_sum_exp_of_others
 
 
 class Softmax(Loss):
@@ -20,10 +18,7 @@ class Softmax(Loss):
 
     def __init__(self, classes: int) -> None:
         super().__init__(classes)
-        with self.name_scope():
-            self.weight = self.params.get(
-                "weight", shape=(classes, EMBEDDING_SIZE), init=mx.init.Normal(0.01)
-            )
+        self.weight = class_centres(self, classes)
 
     def hybrid_forward(self, F, embedding, label, weight):
         """Return the cross entropy of each sample."""
@@ -73,9 +68,7 @@ class CentreLoss(SoftmaxBias):
         super().__init__(classes)
         self._weight, self._alpha = at_least(0, "weight", weight), at_least(0, "alpha", alpha)
         with self.name_scope():
-            self.centre = self.params.get(
-                f"centre{RUNNING}", shape=(classes, EMBEDDING_SIZE), init="zeros", wd_mult=0.0
-            )
+            self.centre = self.params.get(f"centre{RUNNING}", shape=(classes, EMBEDDING_SIZE), init="zeros")
 
     def hybrid_forward(self, F, embedding, label, weight, bias, centre):
         """Return softmax cross entropy plus weighted distance of each sample."""

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from latse import recipe as recipes
+from latse.data.pairs import write_pairs
 from latse.data.records import write_shard
 
 PEOPLE, PICTURES = 5, 3
@@ -43,6 +44,20 @@ def people(tmp_path_factory, pictures):
     folder = tmp_path_factory.mktemp("people")
     write_shard(folder, pictures, PEOPLE)
     return folder
+
+
+@pytest.fixture(scope="session")
+def pairs_file(tmp_path_factory):
+    """Eight more people with three pictures each: all 24 same pairs, 24 different ones, alternating."""
+    issame, images = [], []
+    for person in range(8):
+        for first, second in ((0, 1), (0, 2), (1, 2)):
+            images += [picture(100 + person, first), picture(100 + person, second)]
+            images += [picture(100 + person, first), picture(100 + (person + 1 + second) % 8, second)]
+            issame += [True, False]
+    path = tmp_path_factory.mktemp("pairs") / "people.bin"
+    write_pairs(path, images, issame)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ from typing import Any, Dict, List
 import yaml
 from tqdm import tqdm
 
+from latse import recipe as recipes
 from latse.errors import LatseError
 from latse.eval.table import aligned, markdown
 from latse.files import digest, locked, make_folder, read_json, replacing, write_json
@@ -114,6 +115,8 @@ def run(args: argparse.Namespace) -> None:
         ]
         for row, changes in study.rows.items():
             _write_recipe(out / row / f"{row}.yaml", study.recipe, changes)
+            # A wrong row is better known now than after the rows above it.
+            recipes.load(out / row / f"{row}.yaml", args.set)
         _run_all(runs, args)
         report = _report(args, study, runs)
         write_json(out / "study.json", report)

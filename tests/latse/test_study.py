@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from latse import recipe as recipes
+from latse import study
 from latse.cli import main
-from latse.eval import study
 from latse.eval.table import markdown
 from latse.symbols.margins import MARGINS
 
@@ -37,11 +37,11 @@ def study_file(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run_study(study_file, shard_folder, pairs_file):
+def run_study(study_file, people, pairs_file):
     """Run `latse study` with two iterations, one run at a time, and return its exit status."""
 
     def run(out, *arguments, file=study_file, pairs=pairs_file):
-        places = "--data", shard_folder, "--pairs", pairs, "--out", out
+        places = "--data", people, "--pairs", pairs, "--out", out
         settings = "--jobs", 1, "--set", "train.iterations=2"
         return main(["study", *map(str, [file, *places, *settings, *arguments])])
 
@@ -126,15 +126,21 @@ def test_a_second_time_only_what_is_missing_is_done(finished, run_study, capsys)
 def test_the_sentence_of_a_run_that_fails(run_study, study_file, tmp_path, capsys):
     """It names row and seed, ends the study, and leaves no table."""
     file = study_file.with_name("wrong.yaml")
-    file.write_text(
-        "recipe: tiny.yaml\nseeds: [4, 5]\nrows: {cos: {margin: {name: cosface, m5: 1}}, line: {}}"
-    )
+    file.write_text("recipe: tiny.yaml\nseeds: [4, 5]\nrows: {many: {train: {kvstore: nccl}}, line: {}}")
+    assert run_study(tmp_path, file=file) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == "latse: many, seed 4: train.kvstore nccl needs the GPU build: make setup GPU=1"
+    assert not (tmp_path / "study.json").exists() and not (tmp_path / "table.md").exists()
+
+
+def test_a_wrong_row_is_refused_before_any_is_trained(run_study, study_file, tmp_path, capsys):
+    file = study_file.with_name("wrong.yaml")
+    rows = "{line: {}, cos: {margin: {name: cosface, m5: 1}}}"
+    file.write_text(f"recipe: tiny.yaml\nseeds: [4]\nrows: {rows}")
     assert run_study(tmp_path, file=file) == 1
     sentence = "margin: the margin 'cosface' has no parameter 'm5'; it has s, m3"
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error == f"latse: cos, seed 4: {tmp_path / 'cos' / 'cos.yaml'}: {sentence}"
-    assert not (tmp_path / "study.json").exists()
-    assert not (tmp_path / "line" / "seed-5").exists()
+    assert capsys.readouterr().err == f"latse: {tmp_path / 'cos' / 'cos.yaml'}: {sentence}\n"
+    assert not list(tmp_path.rglob("seed-*"))
 
 
 @pytest.fixture
