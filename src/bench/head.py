@@ -16,6 +16,7 @@ import mxnet as mx
 import numpy as np
 
 from latse.bench.timing import in_turn, ratios, summary
+from latse.devices import describe
 from latse.errors import LatseError
 from latse.eval.table import aligned
 from latse.files import write_json
@@ -142,7 +143,7 @@ def _report(args: argparse.Namespace, figures: dict, faster: dict[str, float]) -
         "figures": figures,
         "one_hot_over_ours": faster,
         "versions": versions(),
-        "device": "cpu",
+        "device": describe([mx.cpu()]),
     }
 
 

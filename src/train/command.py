@@ -23,13 +23,8 @@ from latse.train.trainer import Trainer
 from latse.train.verdicts import KeepAll, TopK
 
 RECORD = "run.json"
-DECISIVE = (
-    "seed",
-    "settings",
-    "margin",
-    "data",
-    "teacher",
-)  # a run goes on only where these are as they were
+# A run goes on only where these are as they were.
+DECISIVE = ("seed", "settings", "margin", "data", "teacher")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
