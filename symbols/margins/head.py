@@ -2,8 +2,7 @@
 
 Written as ordinary operators, the same needs a normalised copy of the class centres, the gradient of that
 copy, and several arrays of N×K. Here the lengths divide the logits, the gradient is made in their place, and
-what is element by element over the class centres goes some thousands of them at a time, so that it stays in
-the cache. `latse bench head` measures it.
+working arrays hold some rows at a time, which stay in the cache. `latse bench head` measures it.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from latse.symbols.margins.geometry import NEVER, TINY
 
 OPERATOR = "latse_log_sum_exp_of_others"
 ROWS = 2048  # class centres at a time
+SAMPLES = 8  # samples at a time
 
 
 def other_classes(F, embedding, centres, label):
@@ -46,7 +46,7 @@ class LogSumExpOfOthers(mx.operator.CustomOp):
         embedding, centres, label = in_data
         rest, own, log_share = out_data
         self.inverse = _inverse_lengths(centres)
-        mx.nd.FullyConnected(embedding, centres, no_bias=True, num_hidden=len(centres), out=log_share)
+        mx.nd.dot(embedding, centres, transpose_b=True, out=log_share)
         mx.nd.broadcast_mul(log_share, self.inverse.T, out=log_share)
         log_share[_arange(label), label.astype("int64")] = NEVER
         another = (label + 1) * (label + 1 < len(centres))
@@ -58,17 +58,20 @@ class LogSumExpOfOthers(mx.operator.CustomOp):
     def backward(self, req, out_grad, in_data, out_data, in_grad, aux):
         """Compute the gradients; the third output becomes each share over the length of its class centre."""
         embedding, centres, label = in_data
-        weights, inverse, self.inverse = out_data[2], self.inverse, None
+        rest, _, weights = out_data
+        inverse, self.inverse = self.inverse, None
         if inverse is None:
             raise LatseError("the gradient of a margin can be taken once after each forward pass")
-        mx.nd.softmax(weights, out=weights)
-        mx.nd.broadcast_mul(weights, inverse.T, out=weights)
         slopes = [_target(array, request) for array, request in zip(in_grad, req)]
-        # The gradient from above is one number a sample, which is cheaper to put on the embedding.
-        mx.nd.dot(weights, mx.nd.broadcast_mul(embedding, out_grad[0]), transpose_a=True, out=slopes[1])
+        mean_logit = _shares(weights, rest, out_grad[0])
+        mx.nd.broadcast_mul(weights, inverse.T, out=weights)
         mx.nd.dot(weights, centres, out=slopes[0])
         mx.nd.broadcast_mul(slopes[0], out_grad[0], out=slopes[0])
-        _project(slopes[1], centres, inverse)
+        # What is along a class centre is taken off first, as its length does not matter; then the product
+        # is added in the same array. The gradient from above is cheaper to put on the embedding.
+        mx.nd.broadcast_mul(centres, -mean_logit * inverse * inverse, out=slopes[1])
+        embedding = mx.nd.broadcast_mul(embedding, out_grad[0])
+        mx.nd.linalg.gemm(weights, embedding, slopes[1], transpose_a=True, out=slopes[1])
         _add_rows(slopes[1], label, out_grad[1])
         slopes[2][:] = 0
         for array, request, slope in zip(in_grad, req, slopes):
@@ -98,7 +101,7 @@ class LogSumExpOfOthersProp(mx.operator.CustomOpProp):
 
     def declare_backward_dependency(self, out_grad, in_data, out_data):
         """Return what `backward` reads: not the gradient of the third output, which nobody uses."""
-        return [*out_grad[:2], *in_data, out_data[2]]
+        return [*out_grad[:2], *in_data, out_data[0], out_data[2]]
 
     def create_operator(self, ctx, shapes, dtypes):
         """Return the operator."""
@@ -112,43 +115,39 @@ def _target(array, request):
 
 def _inverse_lengths(centres):
     """Return one over the length of each class centre, (K, 1)."""
-    scratch = _scratch(centres)
-    squares = [_row_sums(mx.nd.square(part, out=scratch[: len(part)])) for (part,) in _parts(centres)]
+    scratch, ones, squares = _scratch(centres, ROWS), mx.nd.ones((1, centres.shape[1]), centres.context), []
+    for part in _parts(centres, ROWS):
+        # `quadratic` is what squares on all threads, a product what sums rows soonest.
+        square = mx.nd.contrib.quadratic(part, a=1, out=scratch[: len(part)])
+        squares.append(mx.nd.FullyConnected(square, ones, no_bias=True, num_hidden=1))
     return mx.nd.rsqrt(mx.nd.concat(*squares, dim=0) + TINY)
 
 
-def _project(gradient, centres, inverse):
-    """Take from the gradient (K, D) what is along the class centres, whose lengths do not matter."""
-    ones, scratch = mx.nd.ones((1, centres.shape[1]), centres.context), _scratch(centres)
-    for slope, part, over in _parts(gradient, centres, inverse):
-        work = scratch[: len(part)]
-        along = _row_sums(mx.nd.elemwise_mul(slope, part, out=work)) * over * over
-        # A product of matrices spreads the numbers over the rows in less time than broadcast_mul.
-        mx.nd.dot(along, ones, out=work)
-        mx.nd.elemwise_mul(work, part, out=work)
-        mx.nd.elemwise_sub(slope, work, out=slope)
+def _shares(log_shares, rest, weights):
+    """Turn the logarithms (N, K) into shares; return for each class Σ weight · share · logit, (K, 1)."""
+    scratch, total = _scratch(log_shares, SAMPLES), mx.nd.zeros((1, log_shares.shape[1]), log_shares.context)
+    for part, level, weight in zip(*(_parts(array, SAMPLES) for array in (log_shares, rest, weights))):
+        logit = mx.nd.broadcast_add(part, level, out=scratch[: len(part)])
+        mx.nd.softmax(part, out=part)
+        mx.nd.elemwise_mul(logit, part, out=logit)
+        mx.nd.linalg.gemm(weight, logit, total, transpose_a=True, out=total)
+    return total.T
+
+
+def _scratch(array, rows):
+    """Return an empty array of at most so many rows like those of `array`."""
+    return mx.nd.empty((min(rows, len(array)), array.shape[1]), array.context)
+
+
+def _parts(array, rows):
+    """Return views of so many rows each."""
+    return [array[start : start + rows] for start in range(0, len(array), rows)]
 
 
 def _add_rows(array, label, rows):
     """Add the rows (N, D) to those of `array` that the labels (N,) name, one or several to one."""
     same = mx.nd.broadcast_equal(mx.nd.expand_dims(label, 1), mx.nd.expand_dims(label, 0))
     array[label.astype("int64")] = mx.nd.take(array, label) + mx.nd.dot(same, rows)
-
-
-def _parts(*arrays):
-    """Yield views of a few rows each of arrays of K rows."""
-    for start in range(0, len(arrays[0]), ROWS):
-        yield tuple(array[start : start + ROWS] for array in arrays)
-
-
-def _scratch(centres):
-    return mx.nd.empty((min(ROWS, len(centres)), centres.shape[1]), centres.context)
-
-
-def _row_sums(array):
-    """Return the sums over the rows of (K, D): (K, 1); by a product, which is faster than `sum`."""
-    ones = mx.nd.ones((1, array.shape[1]), array.context)
-    return mx.nd.FullyConnected(array, ones, no_bias=True, num_hidden=1)
 
 
 def _arange(label):
