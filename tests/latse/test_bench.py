@@ -10,7 +10,7 @@ from latse.bench import head, timing
 from latse.cli import main
 
 
-def test_both_heads_have_the_same_gradients():
+def test_all_heads_have_the_same_gradients():
     gradients = []
     for name in head.GRAPHS:
         executor = head._bound(name, classes=50, batch_size=6)
