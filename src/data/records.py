@@ -1,47 +1,81 @@
-"""Insightface shards: `train.rec`, `train.idx` and `property` in one folder, written and read.
+"""Insightface sets: `train.rec`, `train.idx` and `property` in one folder, written and read.
 
 Layout (insightface's, https://github.com/deepinsight/insightface): record 0 is a header whose label is
 [first identity record, one past the last]; the images follow from record 1 on; each identity record has the
 label [first image record, one past the last]. A set without these extra records is read as well: then every
-record is an image. `property` is one line, "classes,height,width".
+record is an image. `property` is one line, "classes,height,width". A set may lie in several files,
+`train-00000.rec`, `train-00001.rec`, …, each with its own .idx and laid out like a set of its own.
 
 The RecordIO framing (dmlc-core's recordio.h): magic, a word of 3 bits continuation flag and 29 bits length,
 the bytes, padding to 4. A record's bytes start with MXNet's IRHeader: flag, label, two 64-bit ids; flag > 0
 says how many float32 labels follow it.
+
+A float32 holds whole numbers exactly up to 2**24. A range that it would lose stands a second time, exact,
+in the ids of its record; readers that look at the labels alone see it rounded.
 """
 
 from __future__ import annotations
 
+import array
 import contextlib
-import hashlib
-import itertools
 import os
+import re
 import shutil
+import struct
 import tempfile
+import warnings
+import weakref
+from hashlib import blake2b
 from pathlib import Path
+from types import TracebackType
 from typing import Iterable, Iterator
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from latse.errors import LatseError
 from latse.files import locked, make_folder
 
 MAGIC = 0xCED7230A
-LENGTH_BITS = 0x1FFFFFFF  # of the second word of a frame; the upper three say which part of a record it is
-FRAME, HEADER = 8, 24  # bytes of the RecordIO frame and of the IRHeader
-LARGEST_EXACT = 2**24  # record numbers travel as float32 in the header and identity records
+MAGIC_BYTES = struct.pack("<I", MAGIC)
+FRAME = struct.Struct("<II")  # magic; continuation flag and length
+HEADER = struct.Struct("<IfQQ")  # IRHeader: flag, label, id, id2
+LENGTH = 1 << 29  # the frame's second word is divided by it into continuation flag and length
+LARGEST_EXACT = 2**24  # up to it, float32 holds every whole number
+LARGEST = 2**48  # record number
+AT_ONCE = 1 << 16  # bytes of a record that are read before its length is known
+CHUNK = 1 << 16  # records whose beginnings are read between two steps of the progress bar
+SAMPLE = 1024  # images whose content digest() reads
+SET_FILE = re.compile(r"train(-\d{5})?\.(rec|idx)")
+NO_MAGIC = "does not start with RecordIO's magic number"
+CUT_OFF = "is cut off: the file is truncated"
+SHORT = "is shorter than its labels"
+# What a record starts with, frame and IRHeader and the first two of the labels that may follow.
+START = np.dtype(
+    [
+        ("magic", "<u4"),
+        ("word", "<u4"),
+        ("flag", "<u4"),
+        ("label", "<f4"),
+        ("ids", "<u8", 2),
+        ("labels", "<f4", 2),
+    ]
+)
 
 
 class Shard:
     """One insightface data set, opened for reading at random positions from any number of threads.
 
-    Everything but the images themselves is checked on opening.
+    On opening, the index is checked against the length of the file, and the header, the identity records and
+    the labels of each identity's first and last image are read: a large set opens within seconds. A record
+    between those is checked when it is read. Files are read by `pread`, so that one which shrinks meanwhile
+    is an error like any other.
 
     Parameters
     ----------
     folder : path
-        Holds `train.rec`, `train.idx` and `property`.
+        Holds `property` and `train.rec`, `train.idx` or `train-00000.rec`, `train-00000.idx`, ….
 
     Attributes
     ----------
@@ -52,7 +86,8 @@ class Shard:
     labels : int64 array (n,)
         Identity of each image, 0 <= label < classes.
     records : int64 array (n,)
-        Record number of each image.
+        Number of each image, ascending: its record number, and where the set lies in several files, plus for
+        each earlier file its largest record number + 1.
 
     Raises
     ------
@@ -63,13 +98,14 @@ class Shard:
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
         self.classes, self.image_size = _read_property(self.folder / "property")
-        self._file = self.folder / "train.rec"
-        self._words = _open_words(self._file)
-        index = _Index(self._file, self._words, *_read_index(self.folder / "train.idx"))
-        rows = index.image_rows()
-        self.records = index.keys[rows]
-        self.labels = _checked_labels(self._file, self.records, index.label[rows], self.classes)
-        self._starts = index.starts[rows]
+        self._files = [_RecordFile(path, self.classes) for path in _record_files(self.folder)]
+        ends = np.cumsum([0] + [file.last + 1 for file in self._files])
+        self._first = ends[:-1]
+        self.records = np.concatenate([file.records + start for file, start in zip(self._files, self._first)])
+        self.labels = np.concatenate([file.labels for file in self._files])
+        self._starts = np.concatenate([file.starts for file in self._files])
+        self._rooms = np.concatenate([file.rooms for file in self._files])
+        self._file = np.repeat(np.arange(len(self._files)), [len(file.records) for file in self._files])
 
     def __len__(self) -> int:
         return len(self.records)
@@ -77,26 +113,45 @@ class Shard:
     def digest(self) -> str:
         """Return 32 hexadecimal digits that stand for the set.
 
-        Its index, labels and number of people, and of each image its length and the word in its middle: to
-        read whole images would take minutes of a large set.
+        Its number of people, its index and labels, and the content of 1,024 images at even distances (of all,
+        in a smaller set): to read every image would take minutes of a large set.
         """
-        found = hashlib.blake2b(str(self.classes).encode(), digest_size=16)
-        length = self._words[self._starts + 1] & LENGTH_BITS
-        middle = self._words[self._starts + length // 8]
-        for array in (self.records, self.labels, self._starts, length, middle):
-            found.update(np.ascontiguousarray(array, np.int64))
+        found = blake2b(str(self.classes).encode(), digest_size=16)
+        for numbers in (self.records, self.labels, self._starts, [file.size for file in self._files]):
+            found.update(np.ascontiguousarray(numbers, np.int64))
+        for position in np.linspace(0, len(self) - 1, min(SAMPLE, len(self))).astype(np.int64):
+            found.update(self.content(position))
         return found.hexdigest()
+
+    def name(self, position: int) -> str:
+        """Return how messages name the image at `position`: its file and the record number in that file."""
+        number = self._file[position]
+        return f"{self._files[number].path}: record {self.records[position] - self._first[number]}"
+
+    def content(self, position: int) -> np.ndarray:
+        """Return the encoded image at `position` as uint8 array (bytes,).
+
+        Raises LatseError naming file and record if the record is cut off or has another label than `labels`.
+        """
+        file = self._files[self._file[position]]
+        try:
+            data = file.read(int(self._starts[position]), int(self._rooms[position]))
+            label, start = _label_and_start(data)
+        except ValueError as error:
+            raise LatseError(f"{self.name(position)} {error}") from error
+        if label != self.labels[position]:
+            raise LatseError(
+                f"{self.name(position)} has the label {label:g}; its identity has {self.labels[position]}"
+            )
+        return np.frombuffer(data, np.uint8)[start:]
 
     def read(self, position: int) -> tuple[np.ndarray, int, int]:
         """Return (image uint8 (height, width, 3) RGB, label, record number) of the image at `position`.
 
         Raises LatseError naming file and record if it cannot be decoded or has another size.
         """
-        record = int(self.records[position])
-        content = _content(self._file, record, self._words, int(self._starts[position]))
-        flag = int(content[:4].view("<u4")[0])
-        image = decode(content[HEADER + 4 * flag :], f"{self._file}: record {record}", self.image_size)
-        return image, int(self.labels[position]), record
+        image = decode(self.content(position), self.name(position), self.image_size)
+        return image, int(self.labels[position]), int(self.records[position])
 
 
 def decode(encoded: np.ndarray, name: str, size: tuple[int, int]) -> np.ndarray:
@@ -112,13 +167,113 @@ def decode(encoded: np.ndarray, name: str, size: tuple[int, int]) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
+def encode(image: np.ndarray, quality: int = 100) -> bytes:
+    """Encode uint8 (height, width, 3) RGB as JPEG of `quality` 1 to 100."""
+    return cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
+class ShardWriter:
+    """Writes an insightface data set image by image; a context manager, used inside `staged(folder)`.
+
+    Memory grows with the number of people only. On leaving without an error everything has been written
+    and opened again as a check; after an error the files are closed and incomplete.
+
+    Parameters
+    ----------
+    folder : path
+        Exists.
+    classes : int
+        Number of identities, for `property`, 1 to 2**24 (labels are float32).
+    image_size : (int, int)
+        Height and width, for `property`.
+    shards : int
+        1: `train.rec`. More: up to so many files `train-00000.rec`, … of like size; a person is never split.
+    images : int, optional
+        How many images will come; needed if `shards` > 1.
+
+    Raises
+    ------
+    LatseError
+        If an argument is out of range, no image came, or the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        classes: int,
+        image_size: tuple[int, int] = (112, 112),
+        shards: int = 1,
+        images: int | None = None,
+    ):
+        if not 1 <= classes <= LARGEST_EXACT:
+            raise LatseError(f"{folder}: {classes} people do not fit, only 1 to {LARGEST_EXACT}")
+        if not 1 <= shards <= 99999:
+            raise LatseError(f"{folder}: the number of shards is {shards}, must be 1 to 99999")
+        if shards > 1 and images is None:
+            raise LatseError(f"{folder}: to make {shards} shards, the number of images must be known")
+        self._folder, self._classes, self._image_size = Path(folder), classes, image_size
+        self._shards, self._expected = shards, images
+        self._outputs: list[_RecordOutput] = []
+        self._label, self._people, self._count = -1, 0, 0
+
+    def add(self, label: int, encoded: bytes) -> None:
+        """Write one encoded JPEG or PNG; labels ascend, 0 <= label < classes.
+
+        Raises LatseError if the label does not fit or the folder cannot be written.
+        """
+        if not 0 <= label < self._classes:
+            raise LatseError(f"label {label} does not fit the {self._classes} classes of {self._folder}")
+        if label < self._label:
+            raise LatseError(f"{self._folder}: label {label} comes after {self._label}; labels must ascend")
+        with _writing_into(self._folder):
+            if label != self._label:
+                self._begin_person(label)
+            self._outputs[-1].add(label, encoded)
+        self._count += 1
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is not None:
+            for output in self._outputs:
+                output.abandon()
+            return
+        if not self._outputs:
+            raise LatseError(f"no image to write into {self._folder}")
+        with _writing_into(self._folder):
+            self._outputs[-1].close()
+            (self._folder / "property").write_text("{},{},{}\n".format(self._classes, *self._image_size))
+        if len(Shard(self._folder)) != self._count:
+            raise LatseError(f"{self._folder} does not hold the {self._count} images written into it")
+
+    def _begin_person(self, label: int) -> None:
+        if not self._outputs or self._is_full():
+            if self._outputs:
+                self._outputs[-1].close()
+            stem = "train" if self._shards == 1 else f"train-{len(self._outputs):05d}"
+            self._outputs.append(_RecordOutput(self._folder / stem))
+        self._outputs[-1].begin_person()
+        self._label, self._people = label, self._people + 1
+
+    def _is_full(self) -> bool:
+        """Whether the current file is as near to its share as it gets, if people are alike."""
+        others = len(self._outputs) - 1
+        if self._shards - others == 1:
+            return False
+        here = self._outputs[-1].images
+        share = (self._expected - self._count + here) / (self._shards - others)
+        return here + self._count / self._people / 2 >= share
+
+
 def write_shard(
     folder: str | os.PathLike,
     images_by_label: Iterable[tuple[int, bytes]],
     classes: int,
     image_size: tuple[int, int] = (112, 112),
+    shards: int = 1,
 ) -> None:
-    """Write an insightface data set; older files of the same names are replaced only when all is written.
+    """Write an insightface data set; older files of a set are replaced only when all is written.
 
     Parameters
     ----------
@@ -126,47 +281,93 @@ def write_shard(
         Made if it does not exist.
     images_by_label : iterable of (int, bytes)
         Label (0 <= label < classes) and encoded JPEG or PNG of each image, in any order.
-    classes : int
-        Number of identities, for `property`.
-    image_size : (int, int)
-        Height and width, for `property`.
+    classes, image_size, shards
+        As for `ShardWriter`, which does not need all images at once.
 
     Raises
     ------
     LatseError
         If there is no image, a label does not fit, or the folder cannot be written.
     """
-    import mxnet as mx
-
     images = sorted(images_by_label, key=lambda item: item[0])
-    _check_images(folder, images, classes)
-    with staged(folder) as stage:
-        output = mx.recordio.MXIndexedRecordIO(str(stage / "train.idx"), str(stage / "train.rec"), "w")
+    with staged(folder) as stage, ShardWriter(stage, classes, image_size, shards, len(images)) as writer:
+        for label, encoded in images:
+            writer.add(label, encoded)
 
-        def write(record: int, label: float | list[int], content: bytes = b"") -> None:
-            output.write_idx(record, mx.recordio.pack(mx.recordio.IRHeader(0, label, record, 0), content))
 
-        labels = [label for label, _ in images]
-        ranges = _runs(labels, first=1)
-        after_images = 1 + len(images)
-        write(0, [after_images, after_images + len(ranges)])
-        for record, (label, encoded) in enumerate(images, start=1):
-            write(record, float(label), encoded)
-        for record, span in enumerate(ranges, start=after_images):
-            write(record, list(span))
-        output.close()
-        with _writing_into(folder):
-            (stage / "property").write_text(f"{classes},{image_size[0]},{image_size[1]}\n")
-        Shard(stage)  # MXNet's writer does not report a full disk; a truncated file shows here
+class _RecordOutput:
+    """One .rec with its .idx being written: header, images, then a record for each person."""
+
+    def __init__(self, stem: Path):
+        self.images = 0
+        self._next = 1
+        self._people = array.array("q")  # first record of each
+        self._rec = stem.with_suffix(".rec").open("wb", buffering=1 << 20)
+        self._idx = stem.with_suffix(".idx").open("w", encoding="ascii")
+        self._write(0, _packed_range(0, 0, 0))  # its place is kept: close() knows what belongs there
+
+    def begin_person(self) -> None:
+        self._people.append(self._next)
+
+    def add(self, label: int, encoded: bytes) -> None:
+        self._write(self._next, HEADER.pack(0, label, self._next, 0) + encoded)
+        self._next += 1
+        self.images += 1
+
+    def close(self) -> None:
+        after_images = self._next
+        for first, last in zip(self._people, [*self._people[1:], after_images]):
+            self._write(self._next, _packed_range(self._next, first, last))
+            self._next += 1
+        self._rec.seek(0)
+        self._rec.write(_framed(_packed_range(0, after_images, self._next)))
+        self._rec.close()
+        self._idx.close()
+
+    def abandon(self) -> None:
+        for file in (self._rec, self._idx):
+            with contextlib.suppress(OSError):
+                file.close()
+
+    def _write(self, record: int, content: bytes) -> None:
+        self._idx.write(f"{record}\t{self._rec.tell()}\n")
+        self._rec.write(_framed(content))
+
+
+def _packed_range(record: int, first: int, last: int) -> bytes:
+    """A header or identity record: the range as two float32 labels, where they lose it in the ids too."""
+    labels = np.array([first, last], "<f4")
+    exact = labels.astype(np.int64).tolist() == [first, last]
+    return HEADER.pack(2, 0, *((record, 0) if exact else (first, last))) + labels.tobytes()
+
+
+def _framed(content: bytes) -> bytes:
+    """Frame a record; it is stored in parts around each magic number that it holds at a multiple of 4."""
+    cuts, at = [], content.find(MAGIC_BYTES)
+    while at >= 0:
+        if at % 4 == 0:
+            cuts.append(at)
+        at = content.find(MAGIC_BYTES, at + (4 if at % 4 == 0 else 1))
+    starts, ends = [0, *(cut + 4 for cut in cuts)], [*cuts, len(content)]
+    framed = []
+    for number, (start, end) in enumerate(zip(starts, ends)):
+        flag = 0 if not cuts else 1 if number == 0 else 3 if number == len(cuts) else 2
+        framed += [
+            FRAME.pack(MAGIC, flag * LENGTH + end - start),
+            content[start:end],
+            bytes(-(end - start) % 4),
+        ]
+    return b"".join(framed)
 
 
 @contextlib.contextmanager
 def staged(folder: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary folder inside `folder`; on success its files replace those of the same names.
 
-    All the older files go before the first new one comes, so that a kill at any moment leaves whole files
-    of one set, never a mixture. A failure before that leaves the older files as they were, and what a killed
-    process left behind goes at the next call.
+    Where they are a data set, all .rec and .idx files of an older one go, however many it had. All the older
+    files go before the first new one comes, so that a kill at any moment leaves whole files of one set, never
+    a mixture. A failure before that leaves the older files as they were, and what a killed process left
+    behind goes at the next call.
 
     Raises LatseError if the folder cannot be written or another process is writing into it; what the body
     raises passes unchanged.
@@ -183,13 +384,17 @@ def staged(folder: str | os.PathLike) -> Iterator[Path]:
 
 
 def _publish(stage: Path, folder: Path) -> None:
-    files = sorted(stage.iterdir())
+    # `property` goes first and comes last: without it, what else there is does not count as a set.
+    files = sorted(stage.iterdir(), key=lambda file: (file.name == "property", file.name))
     for file in files:
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
-    for file in files:
+    older = [folder / file.name for file in reversed(files)]
+    if (stage / "property").exists():
+        older += _set_files(folder)  # of another number of shards
+    for file in older:
         with contextlib.suppress(FileNotFoundError):
-            (folder / file.name).unlink()
+            file.unlink()
     for file in files:
         file.replace(folder / file.name)
 
@@ -202,85 +407,190 @@ def _writing_into(folder: str | os.PathLike) -> Iterator[None]:
         raise LatseError(f"cannot write into {folder}: {error.strerror or error}") from error
 
 
-class _Index:
-    """The records that the .idx names, in ascending order of their numbers, with their checked headers.
+class _RecordFile:
+    """One .rec with its .idx, opened.
 
-    Attributes: keys, starts (in 4-byte words), flag, label (the first one), length (bytes), each (n,).
+    Attributes: path; size, in bytes; last, the largest record number; and of each image, in the order of the
+    record numbers: records, labels, starts and rooms (bytes to the next record, at most AT_ONCE), int64 (n,).
     """
 
-    def __init__(self, file: Path, words: np.ndarray, keys: np.ndarray, offsets: np.ndarray):
-        order = np.argsort(keys, kind="stable")
-        self._file, self._words = file, words
-        self.keys = keys[order]
-        size = 4 * len(words)
-        self._refuse(self.keys[1:] == self.keys[:-1], "stands twice in train.idx")
-        offsets = offsets[order]
-        self._refuse((offsets < 0) | (offsets > size - FRAME - HEADER), "lies past the end of the file")
-        self._refuse(offsets % 4 != 0, "starts at no multiple of 4 bytes")
-        self.starts = offsets // 4
-        self._refuse(words[self.starts] != MAGIC, "does not start with RecordIO's magic number")
-        self.length = (words[self.starts + 1] & LENGTH_BITS).astype(np.int64)
-        self._refuse(4 * self.starts + FRAME + self.length > size, "is cut off: the file is truncated")
-        self.flag = words[self.starts + 2].astype(np.int64)
-        self._refuse(HEADER + 4 * self.flag > self.length, "is shorter than its labels")
-        self.label = words[self.starts + np.where(self.flag > 0, 8, 3)].view("<f4")
+    def __init__(self, path: Path, classes: int):
+        self.path = path
+        self._handle, self.size = _opened(path)
+        weakref.finalize(self, os.close, self._handle)
+        index = _read_index(path.with_suffix(".idx"))
+        self._keys, self._starts = index[:, np.argsort(index[0], kind="stable")]
+        self._check_index()
+        self.last = int(self._keys[-1])
+        images, people = self._layout()
+        self.records, self.starts = self._keys[images], self._starts[images]
+        self.rooms = _rooms(self._starts, self.size)[images]
+        labels = self._labels(people)[images]
+        self._check_labels(labels, classes)
+        self.labels = labels.astype(np.int64)
+        del self._keys, self._starts
 
-    def image_rows(self) -> np.ndarray:
-        """Rows of the images: those in the identities' ranges, or all where there is no header record."""
-        if self.keys[0] != 0 or self.flag[0] == 0 or self.length[0] > HEADER + 4 * self.flag[0]:
-            return np.arange(len(self.keys))
-        identities = self._rows(*self._span(0))
-        spans = [self._rows(*self._span(row)) for row in identities]
-        rows = np.concatenate(spans) if spans else np.zeros(0, np.int64)
-        if not len(rows):
-            raise LatseError(f"{self._file}: the header record promises no image")
-        return rows
+    def read(self, start: int, room: int) -> bytes:
+        """Return the bytes of the record at `start`; raise ValueError, saying what is wrong with it.
 
-    def _span(self, row: int) -> tuple[int, int]:
-        start = self.starts[row]
-        if self.flag[row] >= 2:
-            first, last = self._words[start + 8 : start + 10].view("<f4")
-            if 0 <= first <= last < np.inf:
-                return int(first), int(last)
-        raise LatseError(f"{self._file}: record {self.keys[row]} does not hold a range of records")
+        A record that holds the magic number itself is stored in parts around it.
+        """
+        parts, flag = [], 1
+        while flag in (1, 2):
+            data = os.pread(self._handle, room, start)
+            magic, word = FRAME.unpack(data[: FRAME.size].ljust(FRAME.size))
+            if magic != MAGIC:
+                raise ValueError(NO_MAGIC if len(data) >= FRAME.size else CUT_OFF)
+            flag, length = divmod(word, LENGTH)
+            if FRAME.size + length > len(data) and start + FRAME.size + length <= self.size:
+                data = os.pread(self._handle, FRAME.size + length, start)
+            if FRAME.size + length > len(data):
+                raise ValueError(CUT_OFF)
+            parts.append(data[FRAME.size : FRAME.size + length])
+            start += FRAME.size + length + -length % 4
+        return MAGIC_BYTES.join(parts)
 
-    def _rows(self, first: int, last: int) -> np.ndarray:
-        low, high = np.searchsorted(self.keys, [first, last])
-        if high - low != last - first:
-            raise LatseError(f"{self._file}: train.idx lacks some of the records {first} to {last - 1}")
-        return np.arange(low, high)
+    def _check_index(self) -> None:
+        everything = np.arange(len(self._keys))
+        self._refuse(everything, (self._keys < 0) | (self._keys > LARGEST), "has a number out of range")
+        self._refuse(everything[1:], self._keys[1:] == self._keys[:-1], "stands twice in the .idx")
+        past = (self._starts < 0) | (self._starts > self.size - FRAME.size - HEADER.size)
+        self._refuse(everything, past, "lies past the end of the file")
+        self._refuse(everything, self._starts % 4 != 0, "starts at no multiple of 4 bytes")
+        self._begin(np.argmax(self._starts, keepdims=True))  # a file that lost its end shows here
 
-    def _refuse(self, wrong: np.ndarray, complaint: str) -> None:
+    def _layout(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the images, and the rows [first, last) of each person among all rows, int (people, 2)."""
+        rows = np.arange(len(self._keys))
+        header = self._begin(rows[:1])
+        if self._keys[0] != 0 or not header["flag"][0] or _content_length(header)[0] > 0:
+            return rows, np.zeros((0, 2), np.int64)
+        first, last = self._ranges(rows[:1], header)[0]
+        identities = rows[first:last]
+        people = self._ranges(identities, self._begin(identities))
+        images = np.delete(rows, np.append(identities, 0))
+        if not len(images):
+            raise LatseError(f"{self.path}: the header record promises no image")
+        return images, people[people[:, 0] < people[:, 1]]
+
+    def _labels(self, people: np.ndarray) -> np.ndarray:
+        """Label of each record, float32; where a person's first and last image agree, only they are read."""
+        labels, known = np.full(len(self._keys), np.nan, np.float32), np.zeros(len(self._keys), bool)
+        found = _first_label(self._begin((people - [0, 1]).ravel())).reshape(-1, 2)
+        for (first, last), (label, other) in zip(people, found):
+            labels[first:last], known[first:last] = label, label == other
+        unknown = np.flatnonzero(~known)
+        labels[unknown] = _first_label(self._begin(unknown))
+        return labels
+
+    def _begin(self, rows: np.ndarray) -> np.ndarray:
+        """What the records of `rows` start with: START (n,)."""
+        found = np.empty(len(rows), START)
+        bar = tqdm(total=len(rows), desc=self.path.name, unit="record", leave=False, delay=1)
+        for first in range(0, len(rows), CHUNK):
+            starts = self._starts[rows[first : first + CHUNK]].tolist()
+            read = [os.pread(self._handle, START.itemsize, start) for start in starts]
+            bytes_ = b"".join(part.ljust(START.itemsize, b"\0") for part in read)
+            found[first : first + CHUNK] = np.frombuffer(bytes_, START)
+            bar.update(len(starts))
+        bar.close()
+        self._refuse(rows, found["magic"] != MAGIC, NO_MAGIC)
+        length = found["word"].astype(np.int64) % LENGTH
+        self._refuse(rows, self._starts[rows] + FRAME.size + length > self.size, CUT_OFF)
+        self._refuse(rows, _content_length(found) < 0, SHORT)
+        return found
+
+    def _ranges(self, rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """The ranges that header and identity records hold, as rows [first, last): int64 (n, 2)."""
+        ranges = starts["labels"]
+        wrong = (starts["flag"] < 2) | ~((ranges[:, 0] >= 0) & (ranges[:, 0] <= ranges[:, 1]))
+        self._refuse(rows, wrong | ~(ranges[:, 1] < 2.0**63), "does not hold a range of records")
+        exact = (starts["ids"].astype(np.float32) == ranges).all(axis=1)
+        numbers = np.where(exact[:, None], starts["ids"], ranges).astype(np.int64)
+        found = np.searchsorted(self._keys, numbers)
+        lacking = found[:, 1] - found[:, 0] != numbers[:, 1] - numbers[:, 0]
+        if lacking.any():
+            first, last = numbers[np.argmax(lacking)]
+            raise LatseError(f"{self.path}: the .idx lacks some of the records {first} to {last - 1}")
+        return found
+
+    def _check_labels(self, labels: np.ndarray, classes: int) -> None:
+        wrong = ~((labels >= 0) & (labels < classes) & (labels == np.floor(labels)))
         if wrong.any():
-            raise LatseError(f"{self._file}: record {self.keys[np.argmax(wrong)]} {complaint}")
+            at = np.argmax(wrong)
+            raise LatseError(
+                f"{self.path}: record {self.records[at]} has the label {labels[at]:g}; "
+                f"property has {classes} classes"
+            )
+
+    def _refuse(self, rows: np.ndarray, wrong: np.ndarray, complaint: str) -> None:
+        if wrong.any():
+            raise LatseError(f"{self.path}: record {self._keys[rows[np.argmax(wrong)]]} {complaint}")
 
 
-def _content(file: Path, record: int, words: np.ndarray, start: int) -> np.ndarray:
-    """Bytes of one record; a record that holds the magic number itself is stored in parts around it."""
-    parts = []
-    while True:
-        if start + 2 > len(words) or words[start] != MAGIC:
-            raise LatseError(f"{file}: record {record} is cut off: the file is truncated")
-        continuation, length = divmod(int(words[start + 1]), 1 << 29)
-        padded = words[start + 2 : start + 2 + (length + 3) // 4]
-        if 4 * len(padded) < length:
-            raise LatseError(f"{file}: record {record} is cut off: the file is truncated")
-        parts.append(padded.view(np.uint8)[:length])
-        if continuation in (0, 3):
-            break
-        parts.append(words[start : start + 1].view(np.uint8))
-        start += 2 + len(padded)
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+def _content_length(starts: np.ndarray) -> np.ndarray:
+    """Bytes that follow the labels, int64 (n,); below 0 where a record is too short for what it announces.
+
+    A record stored in parts (it holds the magic number) is judged by its first one, which may end anywhere.
+    """
+    flag, length = starts["flag"].astype(np.int64), starts["word"].astype(np.int64)
+    found = length % LENGTH - HEADER.size - 4 * flag
+    return np.where(length >= LENGTH, np.maximum(found, 0), found)
 
 
-def _open_words(file: Path) -> np.ndarray:
+def _first_label(starts: np.ndarray) -> np.ndarray:
+    return np.where(starts["flag"] > 0, starts["labels"][:, 0], starts["label"])
+
+
+def _label_and_start(data: bytes) -> tuple[float, int]:
+    """A record's (first) label and where its content starts; raises ValueError if the record is too short."""
+    if len(data) < HEADER.size:
+        raise ValueError(SHORT)
+    flag, label, _, _ = HEADER.unpack_from(data)
+    start = HEADER.size + 4 * flag
+    if start > len(data):
+        raise ValueError(SHORT)
+    return (struct.unpack_from("<f", data, HEADER.size)[0] if flag else label), start
+
+
+def _rooms(starts: np.ndarray, size: int) -> np.ndarray:
+    """Bytes from each start to the next one, at least a frame's and at most AT_ONCE: int64 (n,)."""
+    order = np.argsort(starts, kind="stable")
+    rooms = np.empty(len(starts), np.int64)
+    rooms[order] = np.diff(starts[order], append=size)
+    return np.clip(rooms, FRAME.size, AT_ONCE)
+
+
+def _record_files(folder: Path) -> list[Path]:
+    """The .rec files of a set, in order."""
+    single = folder / "train.rec"
+    several = sorted(path for path in _set_files(folder) if path.suffix == ".rec" and path != single)
+    if not several:
+        return [single]
+    if single.exists():
+        raise LatseError(f"{folder} holds both train.rec and {several[0].name}: two sets in one folder")
+    for number, path in enumerate(several):
+        if path.name != f"train-{number:05d}.rec":
+            raise LatseError(f"{folder} lacks train-{number:05d}.rec, but holds {path.name}")
+    return several
+
+
+def _set_files(folder: Path) -> list[Path]:
+    """The .rec and .idx files in a folder, of however many shards."""
+    return [path for path in folder.glob("train*") if SET_FILE.fullmatch(path.name)]
+
+
+def _opened(file: Path) -> tuple[int, int]:
+    """A file handle and the file's size in bytes."""
     try:
-        size = file.stat().st_size
-        if size == 0 or size % 4:
-            raise LatseError(f"{file} is {'truncated' if size else 'empty'} ({size} bytes)")
-        return np.memmap(file, dtype="<u4", mode="r").view(np.ndarray)
+        handle = os.open(file, os.O_RDONLY)
+        size = os.fstat(handle).st_size
     except OSError as error:
         raise LatseError(f"cannot read {file}: {error.strerror or error}") from error
+    if size == 0 or size % 4:
+        os.close(handle)
+        raise LatseError(f"{file} is {'truncated' if size else 'empty'} ({size} bytes)")
+    return handle, size
 
 
 def _read_text(file: Path) -> str:
@@ -302,41 +612,15 @@ def _read_property(file: Path) -> tuple[int, tuple[int, int]]:
     return classes, (height, width)
 
 
-def _read_index(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    fields = _read_text(file).split()
+def _read_index(file: Path) -> np.ndarray:
+    """Record numbers and where each starts, in the order of the file: int64 (2, n)."""
+    text = _read_text(file)
     try:
-        keys, offsets = np.array(fields, dtype=np.int64).reshape(-1, 2).T
-    except (ValueError, OverflowError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a word that is no number is only a warning to numpy
+            index = np.fromstring(text, np.int64, sep=" ").reshape(-1, 2).T
+    except (ValueError, Warning) as error:
         raise LatseError(f"{file} does not hold a record number and an offset in each line") from error
-    if not len(keys):
+    if not index.size:
         raise LatseError(f"{file} is empty")
-    return keys, offsets
-
-
-def _checked_labels(file: Path, records: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    wrong = ~((labels >= 0) & (labels < classes) & (labels == np.floor(labels)))
-    if wrong.any():
-        at = np.argmax(wrong)
-        raise LatseError(
-            f"{file}: record {records[at]} has the label {labels[at]:g}; property has {classes} classes"
-        )
-    return labels.astype(np.int64)
-
-
-def _check_images(folder: str | os.PathLike, images: list[tuple[int, bytes]], classes: int) -> None:
-    if not images:
-        raise LatseError(f"no image to write into {folder}")
-    if not 0 <= images[0][0] <= images[-1][0] < classes:
-        raise LatseError(
-            f"labels {images[0][0]} to {images[-1][0]} do not fit the {classes} classes of {folder}"
-        )
-    if 2 * len(images) >= LARGEST_EXACT:
-        raise LatseError(
-            f"{len(images)} images are too many for one data set: their numbers would not be exact"
-        )
-
-
-def _runs(labels: list[int], first: int) -> list[tuple[int, int]]:
-    """(first, one past last) of each run of equal labels, counted from `first`."""
-    ends = list(itertools.accumulate((len(list(run)) for _, run in itertools.groupby(labels)), initial=first))
-    return list(zip(ends[:-1], ends[1:]))
+    return index

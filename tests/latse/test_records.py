@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latse.data import records
-from latse.data.records import Shard, staged, write_shard
+from latse.data.records import Shard, ShardWriter, encode, staged, write_shard
 from latse.errors import LatseError
 
 
@@ -106,9 +106,7 @@ def test_content_that_holds_the_magic_number_is_joined(tmp_path, times):
     assert (tmp_path / "train.rec").read_bytes().count(magic) > 3  # frames of parts came in
     shard = Shard(tmp_path)
     assert [shard.read(position)[1] for position in range(3)] == [0, 1, 2]
-    start = int(shard._starts[1])
-    joined = records._content(tmp_path, 1, shard._words, start).tobytes()
-    assert joined[records.HEADER :] == content
+    assert shard.content(1).tobytes() == content
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.binary(max_size=40)), min_size=1, max_size=12))
@@ -118,10 +116,7 @@ def test_any_labels_and_contents(tmp_path_factory, images):
     write_shard(folder, images, classes=7)
     shard = Shard(folder)
     assert shard.labels.tolist() == sorted(label for label, _ in images)
-    contents = [
-        (int(label), records._content(folder, 0, shard._words, int(start))[records.HEADER :].tobytes())
-        for label, start in zip(shard.labels, shard._starts)
-    ]
+    contents = [(int(label), shard.content(row).tobytes()) for row, label in enumerate(shard.labels)]
     assert contents == sorted(images, key=lambda image: image[0])
 
 
@@ -154,7 +149,10 @@ def test_truncated_rec(folder, missing):
         ("3", "record number and an offset"),
         ("3\tx", "record number and an offset"),
         ("3\t1.5", "record number and an offset"),
-        ("3\t99999999999999999999", "record number and an offset"),
+        ("3\t99999999999999999999", "record 3 lies past the end"),
+        ("99999999999999999999\t52", "number out of range"),
+        ("-1\t52", "record -1 has a number out of range"),
+        ("3\t1 2", "record number and an offset"),
         ("\xff", "not a text file"),
         ("", "lacks some of the records 1 to 3"),
     ],
@@ -188,7 +186,7 @@ def test_label_outside_the_classes(tmp_path, label, vector):
 
 @pytest.mark.parametrize(
     "header",
-    [[2.0], [5.0, 2.0], [float("nan"), 3.0], [-1.0, 3.0], [2.0, float("inf")], [2.0, 9.0], [2.0, 2.0]],
+    [[2.0], [5.0, 2.0], [float("nan"), 3.0], [-1.0, 3.0], [2.0, float("inf")], [2.0, 9.0]],
 )
 def test_header_record_without_a_range_of_identities(tmp_path, header):
     write_plain(tmp_path, [(0, header, b""), (1, 3.0, picture(1)[1]), (2, [1.0, 2.0], b"")])
@@ -258,7 +256,7 @@ def test_publishing_that_stops_midway_never_mixes_two_sets(folder, monkeypatch):
         for name in ("property", "train.idx", "train.rec"):
             (stage / name).write_bytes(b"new")
         monkeypatch.setattr(Path, "replace", breaking)
-    assert [(file.name, file.read_bytes()) for file in folder.iterdir()] == [("property", b"new")]
+    assert [(file.name, file.read_bytes()) for file in folder.iterdir()] == [("train.idx", b"new")]
 
 
 def test_unwritable_folder(tmp_path):
@@ -303,3 +301,166 @@ def test_two_at_once_do_not_remove_each_others_files(tmp_path):
         with pytest.raises(LatseError, match="another process is at work"), staged(tmp_path):
             pytest.fail("two in one folder")
     assert (tmp_path / "train.rec").read_bytes() == b"new"
+
+
+def written_by_mxnet(folder, images):
+    """The same set by MXNet's own packer and writer, as insightface's scripts use them."""
+    folder.mkdir()
+    output = mx.recordio.MXIndexedRecordIO(str(folder / "train.idx"), str(folder / "train.rec"), "w")
+
+    def write(record, label, content=b""):
+        output.write_idx(record, mx.recordio.pack(mx.recordio.IRHeader(0, label, record, 0), content))
+
+    labels = [label for label, _ in images]
+    write(0, [len(images) + 1, len(images) + 1 + len(set(labels))])
+    for record, (label, content) in enumerate(images, start=1):
+        write(record, float(label), content)
+    for record, label in enumerate(sorted(set(labels)), start=len(images) + 1):
+        first = labels.index(label) + 1
+        write(record, [first, first + labels.count(label)])
+    output.close()
+    return folder
+
+
+MAGIC = struct.pack("<I", records.MAGIC)
+CONTENT = st.lists(st.one_of(st.just(MAGIC), st.binary(max_size=9)), max_size=8).map(b"".join)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), CONTENT), min_size=1, max_size=9))
+@settings(max_examples=60, deadline=None)
+def test_files_are_mxnets_to_the_byte(tmp_path_factory, images):
+    images.sort(key=lambda image: image[0])
+    ours = tmp_path_factory.mktemp("ours")
+    write_shard(ours, images, classes=6)
+    theirs = written_by_mxnet(tmp_path_factory.mktemp("theirs") / "set", images)
+    for name in ("train.rec", "train.idx"):
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes()
+    shard = Shard(ours)
+    assert [(int(label), shard.content(row).tobytes()) for row, label in enumerate(shard.labels)] == images
+
+
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=30),
+    shards=st.integers(2, 7),
+)
+@settings(max_examples=60, deadline=None)
+def test_several_files_are_balanced_and_read_as_one_set(tmp_path_factory, sizes, shards):
+    images = [(label, bytes([label, n])) for label, size in enumerate(sizes) for n in range(size)]
+    folder = tmp_path_factory.mktemp("shards")
+    write_shard(folder, images, classes=30, shards=shards)
+    shard = Shard(folder)
+    assert [(int(label), shard.content(row).tobytes()) for row, label in enumerate(shard.labels)] == images
+    assert (np.diff(shard.records) > 0).all()
+    files = sorted(folder.glob("*.rec"))
+    assert [file.name for file in files] == [f"train-{number:05d}.rec" for number in range(len(files))]
+    assert len(files) == min(shards, len(files))
+    people, counts, start = [], [], 0
+    for file in files:  # each is a set by itself
+        alone = folder / file.stem
+        alone.mkdir()
+        file.rename(alone / "train.rec")
+        file.with_suffix(".idx").rename(alone / "train.idx")
+        (alone / "property").write_text("30,112,112")
+        part = Shard(alone)
+        assert (part.records + start == shard.records[sum(counts) :][: len(part)]).all()
+        start += int((alone / "train.idx").read_text().split()[-2]) + 1
+        people += sorted(set(part.labels))
+        counts.append(len(part))
+    assert people == list(range(len(sizes)))
+    if len(sizes) >= 5 * shards and len(set(sizes)) == 1:
+        assert len(files) == shards and max(counts) - min(counts) <= sizes[0]
+
+
+def test_balance_of_equal_people(tmp_path):
+    with ShardWriter(tmp_path, 100, shards=3, images=1000) as writer:
+        for label in range(100):
+            for _ in range(10):
+                writer.add(label, b"x")
+    sizes = [len((tmp_path / f"train-{n:05d}.idx").read_text().splitlines()) for n in range(3)]
+    assert [size - 1 for size in sizes] == [330 + 33, 330 + 33, 340 + 34]
+
+
+def test_another_number_of_files_replaces_the_older_set(tmp_path):
+    images = [(label, picture(label)[1]) for label in range(4)]
+    for shards in (4, 1, 2):
+        write_shard(tmp_path, images, classes=4, shards=shards)
+        assert len(list(tmp_path.glob("*.rec"))) == len(list(tmp_path.glob("*.idx"))) == shards
+        assert len(Shard(tmp_path)) == 4
+
+
+def test_a_set_that_lacks_a_file_or_has_two_layouts(tmp_path):
+    write_shard(tmp_path, [(label, b"x") for label in range(4)], classes=4, shards=3)
+    (tmp_path / "train-00001.rec").rename(tmp_path / "kept.rec")
+    with pytest.raises(LatseError, match=r"lacks train-00001\.rec, but holds train-00002\.rec"):
+        Shard(tmp_path)
+    (tmp_path / "train.rec").write_bytes(b"")
+    with pytest.raises(LatseError, match=r"both train\.rec and train-00000\.rec"):
+        Shard(tmp_path)
+
+
+def test_errors_in_several_files_name_file_and_its_own_record(tmp_path):
+    write_shard(tmp_path, [(0, picture(0)[1]), (1, b"no image")], classes=2, shards=2)
+    with pytest.raises(LatseError, match=r"train-00001\.rec: record 1 is not an image"):
+        Shard(tmp_path).read(1)
+
+
+def test_numbers_beyond_float32_are_exact(tmp_path):
+    """A set whose records are numbered from 2**24 + 1 on: float32 would merge neighbours."""
+    first = 2**24 + 1
+    output = records._RecordOutput(tmp_path / "train")
+    output._next = first
+    for label in range(3):
+        output.begin_person()
+        for number in range(3):
+            output.add(label, bytes([label, number]))
+    output.close()
+    (tmp_path / "property").write_text("3,112,112")
+    shard = Shard(tmp_path)
+    assert shard.records.tolist() == list(range(first, first + 9))
+    assert shard.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    reader = mx.recordio.MXIndexedRecordIO(str(tmp_path / "train.idx"), str(tmp_path / "train.rec"), "r")
+    header, _ = mx.recordio.unpack(reader.read_idx(0))
+    assert (header.id, header.id2) == (first + 9, first + 12)
+    assert header.label.tolist() == [np.float32(first + 9), np.float32(first + 12)]
+
+
+@given(first=st.integers(0, 2**40), count=st.integers(0, 2**30))
+def test_packed_ranges_are_exact(first, count):
+    packed = records._packed_range(7, first, first + count)
+    flag, _, low, high = records.HEADER.unpack_from(packed)
+    labels = np.frombuffer(packed, "<f4", offset=records.HEADER.size)
+    assert flag == 2 and labels.tolist() == [np.float32(first), np.float32(first + count)]
+    if (low, high) != (first, first + count):
+        assert (low, high) == (7, 0) and labels.tolist() == [first, first + count]
+
+
+@pytest.mark.parametrize(
+    "labels, settings, complaint",
+    [
+        ([1, 0], {}, "label 0 comes after 1"),
+        ([4], {}, "label 4 does not fit the 4 classes"),
+        ([-1], {}, "label -1 does not fit"),
+        ([], {}, "no image to write"),
+        ([0], {"classes": 0}, "0 people do not fit"),
+        ([0], {"classes": 2**24 + 1}, "16777217 people do not fit"),
+        ([0], {"shards": 0}, "number of shards is 0"),
+        ([0], {"shards": 2}, "number of images must be known"),
+    ],
+)
+def test_the_writer_refuses(tmp_path, labels, settings, complaint):
+    def write(stage):
+        with ShardWriter(stage, **{"classes": 4, **settings}) as writer:
+            for label in labels:
+                writer.add(label, b"x")
+
+    with pytest.raises(LatseError, match=complaint), staged(tmp_path) as stage:
+        write(stage)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_encoded_images_decode_again(tmp_path):
+    smooth = cv2.GaussianBlur(picture(5)[0], (0, 0), 5)
+    write_shard(tmp_path, [(0, encode(smooth)), (0, encode(smooth, 60))], classes=1)
+    shard = Shard(tmp_path)
+    assert np.abs(shard.read(0)[0].astype(int) - smooth).mean() < 1
+    assert len(shard.content(1)) < len(shard.content(0)) / 2
