@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from latse.data import align
+from latse.data import align, detect
 from latse.data.pairs import write_pairs
 from latse.data.records import staged, write_shard
 from latse.errors import LatseError
@@ -159,8 +159,8 @@ def _settings(train: Sequence[int], test: Sequence[int], seed: int) -> dict:
         "seed": seed,
         "folds": FOLDS,
         "jpeg_quality": QUALITY,
-        "enlargement": align.ENLARGEMENT,
-        "padding": align.PADDING,
+        "enlargement": detect.ENLARGEMENT,
+        "padding": detect.PADDING,
         "border": align.BORDER,
         "template": align.TEMPLATE.tolist(),
     }

@@ -60,5 +60,5 @@ def test_the_aligned_face_has_its_points_at_the_template(aligner):
 
 
 def test_no_face(aligner):
-    with pytest.raises(LatseError, match="no face found in the wall"):
+    with pytest.raises(LatseError, match="^the wall: no face$"):
         aligner.align(np.full((112, 92, 3), 128, np.uint8), "the wall")
