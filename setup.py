@@ -6,6 +6,7 @@ PACKAGE_DIR = {
     "latse": "src",
     "latse.bench": "src/bench",
     "latse.data": "src/data",
+    "latse.data.synth": "src/data/synth",
     "latse.train": "src/train",
     "latse.symbols": "symbols",
     "latse.symbols.margins": "symbols/margins",

