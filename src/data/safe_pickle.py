@@ -1,0 +1,383 @@
+"""Reads the pickles that hold verification pairs, and no others, without running anything in them.
+
+A pickle is a program for a small stack machine. This module interprets the part of its instructions that
+lists of encoded images and flags need, as Python 2 and 3 write them in protocols 0 to 5: lists, tuples,
+numbers, text, bytes, and numpy arrays of bytes, flags or objects. Python's own unpickler is not used, not
+even a restricted one: it believes lengths and positions that the file only claims. Here memory and time are
+bounded by the file's size: byte strings are views of the file, instructions and bytes made of text are counted,
+numbers have 64 bits, nothing recurses.
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+import pickletools
+import re
+from types import FunctionType
+from typing import Any, Callable, Dict, List
+
+import numpy as np
+
+# An image of 112x112 pixels takes some 600 bytes or more and at most some 40 instructions.
+FREE_INSTRUCTIONS = 100_000
+BYTES_PER_INSTRUCTION = 16
+NEWEST_PROTOCOL = 5
+
+
+class PickleError(ValueError):
+    """The pickle is damaged or asks for something else than data; its text says what."""
+
+
+class Text:
+    """Text of a pickle, not decoded before it is needed: raw bytes and their codec."""
+
+    __slots__ = ("codec", "raw")
+
+    def __init__(self, raw: memoryview, codec: str = "utf-8"):
+        self.raw, self.codec = raw, codec
+
+    def __str__(self) -> str:
+        try:
+            return str(self.raw, self.codec, "surrogatepass" if self.codec == "utf-8" else "strict")
+        except ValueError as error:
+            raise PickleError(f"a text in it is not {self.codec}") from error
+
+
+class Array:
+    """A numpy array. `value`: uint8 or bool (n,), or the list of an array of objects."""
+
+    __slots__ = ("value",)
+
+    def __init__(self):
+        self.value: Any = None
+
+
+class NdArray:
+    """numpy.ndarray, which a pickle names but never calls."""
+
+    __slots__ = ()
+
+
+class Dtype:
+    """The type of a numpy array: `u1`, `i1`, `b1` or `O`."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str):
+        self.name = name
+
+
+def load(content: bytes | bytearray) -> Any:
+    """Return the object that a pickle holds.
+
+    Parameters
+    ----------
+    content : bytes or bytearray
+        Must not change while the result is in use. What follows the pickle is ignored.
+
+    Returns
+    -------
+    object
+        Lists, tuples, bool, int (64 bits), None as they are; bytes, bytearray and Python 2's str as
+        memoryview or bytes; other text as Text; numpy arrays as Array; numpy's scalars as bool or int.
+
+    Raises
+    ------
+    PickleError
+        If the pickle is damaged or holds anything else.
+    """
+    return _Machine(content).run()
+
+
+class _Machine:
+    def __init__(self, content: bytes | bytearray):
+        self.content, self.view = content, memoryview(content).toreadonly()
+        self.at = 0  # of the next byte
+        self.stack: List[Any] = []
+        self.marked: List[List[Any]] = []  # the stacks below each mark
+        self.memo: Dict[int, Any] = {}
+        self.bytes_left = len(content)  # that may still be made of text
+
+    def run(self) -> Any:
+        for _ in range(FREE_INSTRUCTIONS + len(self.content) // BYTES_PER_INSTRUCTION):
+            code = self.take(1)[0]
+            if code == _STOP:
+                return self.pop()
+            instruction = _INSTRUCTIONS.get(code)
+            if instruction is None:
+                raise PickleError(f"it uses {_INSTRUCTION_NAMES.get(code, code)}, which is refused")
+            instruction(self)
+        raise PickleError("it has more instructions than a set of images needs")
+
+    def take(self, length: int) -> memoryview:
+        part = self.view[self.at : self.at + length]
+        if len(part) < length:
+            raise PickleError("it is cut off")
+        self.at += length
+        return part
+
+    def number(self, size: int, signed: bool = False) -> int:
+        return int.from_bytes(self.take(size), "little", signed=signed)
+
+    def line(self) -> memoryview:
+        end = self.content.find(b"\n", self.at)
+        if end < 0:
+            raise PickleError("it is cut off")
+        return self.take(end + 1 - self.at)[:-1]
+
+    def decimal(self) -> int:
+        line = self.line()
+        if len(line) > 21 or not re.fullmatch(rb"[+-]?[0-9]{1,19}L?", line):
+            raise PickleError("it holds a number that is none or too large")
+        return int(bytes(line).rstrip(b"L"))
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def pop(self) -> Any:
+        if not self.stack:
+            raise PickleError("it takes more from its stack than there is")
+        return self.stack.pop()
+
+    def pop_to_mark(self) -> List[Any]:
+        if not self.marked:
+            raise PickleError("it goes back to a mark that it has not set")
+        items, self.stack = self.stack, self.marked.pop()
+        return items
+
+    def top(self, kind: Any) -> Any:
+        if not self.stack or not isinstance(self.stack[-1], kind):
+            raise PickleError("it changes what is not there")
+        return self.stack[-1]
+
+    # Instructions, by what they do to the stack.
+
+    def mark(self) -> None:
+        self.marked.append(self.stack)
+        self.stack = []
+
+    def protocol(self) -> None:
+        version = self.number(1)
+        if version > NEWEST_PROTOCOL:
+            raise PickleError(f"protocol {version} is refused; the newest is {NEWEST_PROTOCOL}")
+
+    def frame(self) -> None:
+        if self.number(8) > len(self.content) - self.at:
+            raise PickleError("it is cut off")
+
+    def integer_line(self) -> None:
+        flag = {b"00\n": False, b"01\n": True}.get(bytes(self.view[self.at : self.at + 3]))
+        number = self.decimal()
+        self.push(number if flag is None else flag)
+
+    def long_integer(self, size: int) -> None:
+        length = self.number(size)
+        if length > 8:
+            raise PickleError(f"a number of {length} bytes is refused")
+        self.push(self.number(length, signed=True))
+
+    def quoted_line(self) -> None:
+        line = bytes(self.line())
+        if len(line) < 2 or line[:1] not in b"'\"" or line[:1] != line[-1:]:
+            raise PickleError("it holds a string without quotes")
+        try:
+            self.push(codecs.escape_decode(line[1:-1])[0])
+        except ValueError as error:
+            raise PickleError("it holds a string with a wrong escape") from error
+
+    def tuple_of(self, length: int) -> None:
+        self.push(tuple([self.pop() for _ in range(length)][::-1]))
+
+    def append(self) -> None:
+        item = self.pop()
+        self.top(list).append(item)
+
+    def append_all(self) -> None:
+        items = self.pop_to_mark()
+        self.top(list).extend(items)
+
+    def put(self, key: int) -> None:
+        self.memo[key] = self.top(object)
+
+    def get(self, key: int) -> None:
+        if key not in self.memo:
+            raise PickleError("it remembers what it has not stored")
+        self.push(self.memo[key])
+
+    def look_up(self, module: Any, name: Any) -> Any:
+        if not isinstance(module, Text) or not isinstance(name, Text):
+            raise PickleError("it asks for a name that is no text")
+        module, name = str(module), str(name)
+        known = {"__builtin__": "builtins"}.get(module, module).replace("numpy._core", "numpy.core")
+        if (known, name) not in _GLOBALS:
+            raise PickleError(f"it asks for {_shown(f'{module}.{name}')}, which is refused")
+        return _GLOBALS[known, name]
+
+    def global_of_lines(self) -> None:
+        module, name = Text(self.line()), Text(self.line())
+        self.push(self.look_up(module, name))
+
+    def instance_of_lines(self) -> None:
+        self.global_of_lines()
+        raise PickleError("it uses INST, which is refused")
+
+    def global_of_stack(self) -> None:
+        name, module = self.pop(), self.pop()
+        self.push(self.look_up(module, name))
+
+    def call(self) -> None:
+        arguments, function = self.pop(), self.pop()
+        if not isinstance(function, FunctionType):  # of _GLOBALS: nothing else puts one on the stack
+            raise PickleError(f"it calls {_kind(function)}, which is refused")
+        if not isinstance(arguments, tuple):
+            raise PickleError(f"it calls a function with {_kind(arguments)}")
+        self.push(function(self, *arguments[:6]))
+
+    def build(self) -> None:
+        state, target = self.pop(), self.top(object)
+        if isinstance(target, Array):
+            _fill(target, state)
+        elif not isinstance(target, Dtype):  # byte order and alignment: of no matter to single bytes
+            raise PickleError(f"it sets the state of {_kind(target)}, which is refused")
+
+    # Functions that a pickle may call.
+
+    def as_bytes(self, data: Any = b"", encoding: Any = b"latin1", *_: Any) -> Any:
+        """Bytes as protocol 2 stores them: text that is encoded again on loading."""
+        if isinstance(data, (bytes, memoryview)):
+            return data
+        if not isinstance(data, Text):
+            raise PickleError(f"bytes made of {_kind(data)} are refused")
+        name = _name(encoding)
+        if name not in ("latin1", "latin-1"):
+            raise PickleError(f"the encoding {_shown(name)} is refused")
+        self.bytes_left -= len(data.raw)
+        if self.bytes_left < 0:
+            raise PickleError("it makes more bytes than the file has")
+        try:
+            return str(data).encode("latin1")
+        except UnicodeEncodeError as error:
+            raise PickleError("bytes made of text that is not latin1 are refused") from error
+
+    def dtype(self, name: Any = None, *_: Any) -> Dtype:
+        name = _name(name)
+        if name not in ("b1", "?", "u1", "i1", "O", "O8", "O4"):
+            raise PickleError(f"a numpy array of type {_shown(name)} is refused")
+        return Dtype("b1" if name == "?" else name[:2].rstrip("48"))
+
+    def reconstruct(self, *_: Any) -> Array:
+        return Array()
+
+    def from_buffer(self, data: Any = None, dtype: Any = None, shape: Any = None, *_: Any) -> Array:
+        array = Array()
+        _fill(array, (1, shape, dtype, False, data))
+        return array
+
+    def scalar(self, dtype: Any = None, data: Any = None, *_: Any) -> Any:
+        value = _numbers(dtype, data)
+        if len(value) != 1:
+            raise PickleError(f"it holds a number of {len(value)} bytes and the type {dtype.name}")
+        return value[0].item()
+
+
+def _fill(array: Array, state: Any) -> None:
+    """Take up the state that numpy stores: (version, shape, dtype, is Fortran's order, data)."""
+    if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[2], Dtype):
+        raise PickleError("it holds a numpy array without shape, type and data")
+    _, shape, dtype, _, data = state
+    value = data if dtype.name == "O" and isinstance(data, list) else _numbers(dtype, data)
+    if not isinstance(shape, tuple) or not all(isinstance(size, int) for size in shape) or len(shape) > 32:
+        raise PickleError("it holds a numpy array whose shape is none")
+    # All in one row or column: Fortran's order is the same then.
+    if math.prod(shape) != len(value) or sum(size != 1 for size in shape) > 1:
+        raise PickleError(f"a numpy array of {len(value)} numbers and the shape {shape} is refused")
+    array.value = value
+
+
+def _numbers(dtype: Any, data: Any) -> np.ndarray:
+    if not isinstance(dtype, Dtype) or dtype.name == "O" or not isinstance(data, (bytes, memoryview)):
+        raise PickleError("it holds a numpy array or number whose data is no bytes")
+    return np.frombuffer(data, dtype.name) if len(data) else np.zeros(0, dtype.name)
+
+
+def _name(value: Any) -> str:
+    """A name given as text, or as Python 2's str."""
+    if isinstance(value, Text):
+        return str(value)
+    return str(value, "latin1") if isinstance(value, (bytes, memoryview)) else _kind(value)
+
+
+def _shown(text: str) -> str:
+    """A stranger's text as it may stand in a sentence."""
+    return (text if len(text) <= 100 else text[:100] + "…") if text.isprintable() else ascii(text[:100])
+
+
+def _kind(value: Any) -> str:
+    return {memoryview: "bytes", type(None): "None"}.get(type(value), f"a {type(value).__name__.lower()}")
+
+
+_GLOBALS = {
+    ("_codecs", "encode"): _Machine.as_bytes,
+    ("builtins", "bytes"): _Machine.as_bytes,
+    ("builtins", "bytearray"): _Machine.as_bytes,
+    ("numpy", "dtype"): _Machine.dtype,
+    ("numpy", "ndarray"): NdArray(),
+    ("numpy.core.multiarray", "_reconstruct"): _Machine.reconstruct,
+    ("numpy.core.multiarray", "scalar"): _Machine.scalar,
+    ("numpy.core.numeric", "_frombuffer"): _Machine.from_buffer,
+}
+_STOP = ord(".")
+_INSTRUCTION_NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
+
+
+def _instructions() -> Dict[int, Callable[[_Machine], None]]:
+    """What each known instruction does to the machine, by its byte."""
+    by_name: Dict[str, Callable[[_Machine], None]] = {
+        "PROTO": _Machine.protocol,
+        "FRAME": _Machine.frame,
+        "MARK": _Machine.mark,
+        "NONE": lambda machine: machine.push(None),
+        "NEWTRUE": lambda machine: machine.push(True),
+        "NEWFALSE": lambda machine: machine.push(False),
+        "INT": _Machine.integer_line,
+        "LONG": lambda machine: machine.push(machine.decimal()),
+        "BININT": lambda machine: machine.push(machine.number(4, signed=True)),
+        "BININT1": lambda machine: machine.push(machine.number(1)),
+        "BININT2": lambda machine: machine.push(machine.number(2)),
+        "LONG1": lambda machine: machine.long_integer(1),
+        "LONG4": lambda machine: machine.long_integer(4),
+        "STRING": _Machine.quoted_line,
+        "UNICODE": lambda machine: machine.push(Text(machine.line(), "raw-unicode-escape")),
+        "EMPTY_LIST": lambda machine: machine.push([]),
+        "LIST": lambda machine: machine.push(machine.pop_to_mark()),
+        "APPEND": _Machine.append,
+        "APPENDS": _Machine.append_all,
+        "EMPTY_TUPLE": lambda machine: machine.push(()),
+        "TUPLE": lambda machine: machine.push(tuple(machine.pop_to_mark())),
+        "TUPLE1": lambda machine: machine.tuple_of(1),
+        "TUPLE2": lambda machine: machine.tuple_of(2),
+        "TUPLE3": lambda machine: machine.tuple_of(3),
+        "GET": lambda machine: machine.get(machine.decimal()),
+        "BINGET": lambda machine: machine.get(machine.number(1)),
+        "LONG_BINGET": lambda machine: machine.get(machine.number(4)),
+        "PUT": lambda machine: machine.put(machine.decimal()),
+        "BINPUT": lambda machine: machine.put(machine.number(1)),
+        "LONG_BINPUT": lambda machine: machine.put(machine.number(4)),
+        "MEMOIZE": lambda machine: machine.put(len(machine.memo)),
+        "GLOBAL": _Machine.global_of_lines,
+        "INST": _Machine.instance_of_lines,
+        "STACK_GLOBAL": _Machine.global_of_stack,
+        "REDUCE": _Machine.call,
+        "BUILD": _Machine.build,
+    }
+    for name, size in (("SHORT_BINSTRING", 1), ("BINSTRING", 4), ("SHORT_BINBYTES", 1), ("BINBYTES", 4)):
+        by_name[name] = lambda machine, size=size: machine.push(machine.take(machine.number(size)))
+    for name in ("BINBYTES8", "BYTEARRAY8"):
+        by_name[name] = lambda machine: machine.push(machine.take(machine.number(8)))
+    for name, size in (("SHORT_BINUNICODE", 1), ("BINUNICODE", 4), ("BINUNICODE8", 8)):
+        by_name[name] = lambda machine, size=size: machine.push(Text(machine.take(machine.number(size))))
+    return {code: by_name[name] for code, name in _INSTRUCTION_NAMES.items() if name in by_name}
+
+
+_INSTRUCTIONS = _instructions()
