@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from latse.data import orl_command
+from latse.data import check_command, orl_command
 
 # A module has SUMMARY (one line), DESCRIPTION, `add_arguments(parser)` and `run(args)`, which returns None or
 # the exit status. It imports what is slow to import only when it runs.
 COMMANDS = {
+    "check": check_command,
     "fetch-orl": orl_command,
 }
 
