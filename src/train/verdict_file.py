@@ -1,0 +1,153 @@
+"""Verdicts of a teacher on every image of a data set and its mirror image, in one checked file.
+
+A fixed teacher's verdict on an image does not change, so it may be made once and read by every later run.
+
+Layout: the 8 bytes `LATSEKP1`; the length of a header, uint32 little-endian; the header, JSON in UTF-8; a
+byte for each image in the order of `Shard.records`; the blake2b digest (32 bytes) of all before it. An
+image's byte holds in its low four bits how many of the header's `ks` refuse it, in its high four bits how
+many refuse its mirror image. While the file is made it ends in `.part`, has no digest, and 0xFF stands for an
+image that has not been judged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple, Sequence
+
+import numpy as np
+
+from latse.errors import LatseError
+from latse.files import replacing
+
+MAGIC = b"LATSEKP1"
+DIGEST = 32  # bytes
+UNKNOWN = 0xFF
+MOST_KS = 14  # so that no verdict looks like UNKNOWN
+
+
+class Verdicts(NamedTuple):
+    """Verdicts and what they belong to.
+
+    binding : dict
+        What makes them another teacher's or another set's: digests of the teacher's parameters and graph, and
+        of the data.
+    ks : tuple of int
+        Ascending.
+    refusals : uint8 array (n, 2)
+        How many of `ks` refuse each image and its mirror image.
+    """
+
+    binding: dict
+    ks: tuple[int, ...]
+    refusals: np.ndarray
+
+    def keep(self, k: int) -> np.ndarray:
+        """Return which images, and which mirror images, have their label among the top k: bool (n, 2).
+
+        Raises LatseError if the file has no verdicts for this k.
+        """
+        if k not in self.ks:
+            raise LatseError(f"there are verdicts for k = {', '.join(map(str, self.ks))}, none for k = {k}")
+        return self.refusals <= self.ks.index(k)
+
+
+def check_ks(ks: Sequence[int]) -> tuple[int, ...]:
+    """Return the different values of k, ascending; raise LatseError for fewer than one or more than 14."""
+    found = tuple(sorted({int(k) for k in ks}))
+    if not found or found[0] < 1 or len(found) > MOST_KS:
+        raise LatseError(f"k = {', '.join(map(str, ks))}: one to {MOST_KS} numbers of at least 1 are needed")
+    return found
+
+
+def refusals(ranks: np.ndarray, ks: Sequence[int]) -> np.ndarray:
+    """Return how many of `ks` refuse images for which so many classes are likelier than the label: uint8."""
+    return (np.asarray(ranks)[..., None] >= np.asarray(ks)).sum(-1).astype(np.uint8)
+
+
+class VerdictWriter:
+    """Collects verdicts in `PATH.part` and makes `PATH` of it; a killed run goes on where it was.
+
+    Parameters
+    ----------
+    path : path
+    binding : dict
+        See Verdicts; JSON.
+    ks : sequence of int
+    images : int
+        How many there are, at least 1.
+
+    Raises
+    ------
+    LatseError
+        If `PATH.part` belongs to something else or cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike, binding: dict, ks: Sequence[int], images: int):
+        self.path, self._part = Path(path), Path(f"{path}.part")
+        self._ks = check_ks(ks)
+        header = json.dumps({"ks": self._ks, "images": images, **binding}, sort_keys=True).encode()
+        self._start = MAGIC + len(header).to_bytes(4, "little") + header
+        try:
+            self._part.parent.mkdir(parents=True, exist_ok=True)
+            if not self._part.exists():
+                self._part.write_bytes(self._start + bytes([UNKNOWN]) * images)
+            self._file = self._part.open("r+b")
+            content = self._file.read()
+        except OSError as error:
+            raise LatseError(f"cannot write {self._part}: {error.strerror}") from error
+        if content[: len(self._start)] != self._start or len(content) != len(self._start) + images:
+            raise LatseError(
+                f"{self._part} holds verdicts of another teacher, set or k: remove it, or choose another name"
+            )
+        self._bytes = np.frombuffer(content[len(self._start) :], np.uint8).copy()
+
+    def open_images(self) -> np.ndarray:
+        """Return the positions of images that have not been judged, int64, ascending."""
+        return np.flatnonzero(self._bytes == UNKNOWN)
+
+    def put(self, positions: np.ndarray, ranks: np.ndarray) -> None:
+        """Write verdicts on ascending `positions` (m,), given the ranks (m, 2) of images and mirror images."""
+        plain, mirrored = refusals(ranks, self._ks).T
+        self._bytes[positions] = plain | mirrored << 4
+        first, last = int(positions[0]), int(positions[-1])
+        try:
+            self._file.seek(len(self._start) + first)
+            self._file.write(self._bytes[first : last + 1].tobytes())
+            self._file.flush()
+        except OSError as error:
+            raise LatseError(f"cannot write {self._part}: {error.strerror}") from error
+
+    def finish(self) -> None:
+        """Write `PATH` with its digest and remove `PATH.part`."""
+        content = self._start + self._bytes.tobytes()
+        with replacing(self.path) as temporary:
+            temporary.write_bytes(content + _digest(content))
+        self._file.close()
+        self._part.unlink()
+
+
+def read(path: str | os.PathLike) -> Verdicts:
+    """Read a finished file of verdicts; raise LatseError if it is missing, damaged or something else."""
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise LatseError(f"cannot read {path}: {error.strerror}") from error
+    if content[: len(MAGIC)] != MAGIC:
+        raise LatseError(f"{path} is not a file of verdicts")
+    if len(content) < len(MAGIC) + 4 + DIGEST or content[-DIGEST:] != _digest(content[:-DIGEST]):
+        raise LatseError(f"{path} is damaged: its digest is not that of its content")
+    start = len(MAGIC) + 4 + int.from_bytes(content[len(MAGIC) : len(MAGIC) + 4], "little")
+    binding = json.loads(content[len(MAGIC) + 4 : start])
+    packed = np.frombuffer(content[start:-DIGEST], np.uint8)
+    ks = tuple(binding.pop("ks"))
+    if binding.pop("images") != len(packed):
+        raise LatseError(f"{path} is damaged: its header promises another number of images")
+    return Verdicts(binding, ks, np.stack([packed & 15, packed >> 4], axis=1))
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=DIGEST).digest()

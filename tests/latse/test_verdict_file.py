@@ -1,0 +1,96 @@
+"""Stored verdicts: what comes back, what is refused, and that a killed run goes on."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from latse.errors import LatseError
+from latse.train import verdict_file
+from latse.train.verdict_file import VerdictWriter, read
+
+BINDING = {"teacher": "a", "graph": "b", "data": "c"}
+
+
+def written(path, ranks, ks=(1, 3, 5)):
+    """Write verdicts by ranks (n, 2) and return the path."""
+    writer = VerdictWriter(path, BINDING, ks, len(ranks))
+    writer.put(np.arange(len(ranks)), np.asarray(ranks))
+    writer.finish()
+    return path
+
+
+@given(
+    ranks=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1, max_size=40),
+    ks=st.sets(st.integers(1, 15), min_size=1, max_size=14),
+)
+def test_keep_is_rank_below_k(tmp_path_factory, ranks, ks):
+    path = written(tmp_path_factory.mktemp("v") / "a.keep", ranks, ks)
+    found = read(path)
+    assert (found.binding, found.ks) == (BINDING, tuple(sorted(ks)))
+    for k in ks:
+        assert found.keep(k).tolist() == [[first < k, second < k] for first, second in ranks]
+
+
+def test_the_bytes_are_as_documented(tmp_path):
+    content = written(tmp_path / "a.keep", [[0, 4], [2, 9]]).read_bytes()
+    assert content[:8] == b"LATSEKP1"
+    length = int.from_bytes(content[8:12], "little")
+    assert json.loads(content[12 : 12 + length]) == {"ks": [1, 3, 5], "images": 2, **BINDING}
+    assert list(content[12 + length : -32]) == [0x20, 0x31]
+    assert content[-32:] == hashlib.blake2b(content[:-32], digest_size=32).digest()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.keep"]
+
+
+def test_a_killed_writer_goes_on(tmp_path):
+    ranks = np.random.default_rng(0).integers(0, 6, (50, 2))
+    whole = written(tmp_path / "whole.keep", ranks).read_bytes()
+    first = VerdictWriter(tmp_path / "a.keep", BINDING, (1, 3, 5), 50)
+    first.put(np.arange(20), ranks[:20])
+    del first  # never finished
+    second = VerdictWriter(tmp_path / "a.keep", BINDING, (1, 3, 5), 50)
+    assert second.open_images().tolist() == list(range(20, 50))
+    second.put(np.arange(20, 50), ranks[20:])
+    second.finish()
+    assert (tmp_path / "a.keep").read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "binding, ks, images",
+    [({**BINDING, "data": "other"}, (1, 3, 5), 4), (BINDING, (1,), 4), (BINDING, (1, 3, 5), 5)],
+)
+def test_a_part_of_another_run_is_not_mixed(tmp_path, binding, ks, images):
+    VerdictWriter(tmp_path / "a.keep", BINDING, (1, 3, 5), 4)
+    with pytest.raises(LatseError, match="a.keep.part holds verdicts of another"):
+        VerdictWriter(tmp_path / "a.keep", binding, ks, images)
+
+
+@pytest.mark.parametrize("at", [0, 9, 20, -40, -1])
+def test_a_changed_byte_is_noticed(tmp_path, at):
+    path = written(tmp_path / "a.keep", [[0, 1]] * 30)
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(LatseError, match="a.keep is (damaged|not a file of verdicts)"):
+        read(path)
+
+
+@pytest.mark.parametrize("size", [0, 7, 12, 30, 100])
+def test_a_cut_file_is_noticed(tmp_path, size):
+    path = written(tmp_path / "a.keep", [[0, 1]] * 30)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(LatseError, match="a.keep"):
+        read(path)
+
+
+def test_what_is_not_there_is_one_sentence(tmp_path):
+    with pytest.raises(LatseError, match="cannot read .*none.keep"):
+        read(tmp_path / "none.keep")
+    with pytest.raises(LatseError, match="none for k = 2"):
+        read(written(tmp_path / "a.keep", [[0, 1]])).keep(2)
+    for ks in ([], [0], range(1, 17)):
+        with pytest.raises(LatseError, match="one to 14 numbers"):
+            verdict_file.check_ks(ks)
