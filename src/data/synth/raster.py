@@ -37,9 +37,11 @@ def fragments(points: np.ndarray, triangles: np.ndarray, size: Tuple[int, int]) 
     height, width = size
     x, y = points[:, 0][triangles], points[:, 1][triangles]
     area = (x[:, 1] - x[:, 0]) * (y[:, 2] - y[:, 0]) - (x[:, 2] - x[:, 0]) * (y[:, 1] - y[:, 0])
+    front = np.flatnonzero(area < -1e-6)
+    x, y, area = x[front], y[front], area[front]
     left, right = np.ceil(x.min(1)).clip(0, None), np.floor(x.max(1)).clip(None, width - 1)
     top, bottom = np.ceil(y.min(1)).clip(0, None), np.floor(y.max(1)).clip(None, height - 1)
-    seen = np.flatnonzero((area < -1e-6) & (right >= left) & (bottom >= top))
+    seen = np.flatnonzero((right >= left) & (bottom >= top))
     columns = (right - left + 1)[seen].astype(np.int32)
     count = columns * (bottom - top + 1)[seen].astype(np.int32)
     which = np.repeat(np.arange(len(seen), dtype=np.int32), count)
@@ -62,7 +64,7 @@ def fragments(points: np.ndarray, triangles: np.ndarray, size: Tuple[int, int]) 
     second = plane[:, 0] * column + plane[:, 1] * row + plane[:, 2]
     third = plane[:, 3] * column + plane[:, 4] * row + plane[:, 5]
     inside = np.flatnonzero((second >= -1e-4) & (third >= -1e-4) & (second + third <= 1.0001))
-    second, third, triangle = second[inside], third[inside], seen[which[inside]]
+    second, third, triangle = second[inside], third[inside], front[seen[which[inside]]]
     weights = np.stack([1 - second - third, second, third], axis=1)
     depth = (points[:, 2][triangles[triangle]] * weights).sum(1)
     return Fragments(row[inside] * width + column[inside], triangle, weights, depth)

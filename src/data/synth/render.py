@@ -15,13 +15,13 @@ from latse.data.synth.shape import BEARD, CLOTH, HAIR, SIZE, Mesh, smoothstep
 from latse.data.synth.skin import linear
 
 ENLARGEMENT = 1.37  # pixels of a picture that make one pixel of the aligned face
-NECKLINE = 5.55  # height in the base mesh where clothes begin
+NECKLINE = 5.75  # height in the base mesh where clothes begin
 
 
 class Photo(NamedTuple):
     """A picture and where the face is in it."""
 
-    image: np.ndarray  # uint8 (224, 224, 3) RGB
+    image: np.ndarray  # uint8 (256, 256, 3) RGB
     points: np.ndarray  # float64 (5, 2): (x, y) in pixels, in the order of align.POINTS
 
 
@@ -31,7 +31,7 @@ class Surface(NamedTuple):
     rest: np.ndarray  # float32 (p, 3): place in the base mesh
     normal: np.ndarray  # float32 (p, 3), of unit length, in the camera's axes
     part: np.ndarray  # uint8 (p,)
-    masks: np.ndarray  # float32 (p, 4), in the order of heads.MASKS
+    masks: np.ndarray  # float32 (p, 5), in the order of heads.MASKS
     open: np.ndarray  # float32 (p,) in 0..1: how much of the surroundings the place sees
     lit: np.ndarray  # float32 (p,) in 0..1: how much of the main light reaches it
 
@@ -89,11 +89,16 @@ def _strand_noise(rest: np.ndarray, part: np.ndarray, person: Person, salt: int)
     tile = cv2.GaussianBlur(np.clip(tile, -2, 2), (0, 0), 0.8)
     tile /= np.abs(tile).max()
     across, along = _strand_coordinates(rest, person)
-    across = across * 45 + 3 * person.waves * np.sin(5 * along)
+    across = across * 80 + 6 * person.waves * np.sin(5 * along)
     short = part == BEARD
-    across = np.where(short, rest[:, 0] * 60, across)
-    along = np.where(short, rest[:, 1] * 2.2, along) * (tile.shape[0] / 6)
-    return skin.sample(tile, np.mod(across, 255), np.mod(along, tile.shape[0] - 1))
+    across = np.where(short, rest[:, 0] * 150, across)
+    along = np.where(short, rest[:, 1] * 5 + rest[:, 0], along) * (tile.shape[0] / 6)
+    return skin.sample(tile, _mirrored(across, tile.shape[1] - 1), _mirrored(along, tile.shape[0] - 1))
+
+
+def _mirrored(place: np.ndarray, length: int) -> np.ndarray:
+    """Places on an endless row of tiles that alternate with their mirror images."""
+    return np.abs(np.mod(place, 2 * length) - length)
 
 
 def _strand_coordinates(rest: np.ndarray, person: Person) -> Tuple[np.ndarray, np.ndarray]:
@@ -119,7 +124,7 @@ def _surface(heads: Heads, mesh: Mesh, posed: np.ndarray, found: Fragments, view
     normal = values[:, 3:6]
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-6)
     part = mesh.part[found.triangle]
-    return Surface(values[:, :3], normal, part, values[:, 6:10], values[:, 10], values[:, 11])
+    return Surface(values[:, :3], normal, part, values[:, 6:11], values[:, 11], values[:, 12])
 
 
 def _towards(heads: Heads, direction: np.ndarray, sharpness: float) -> np.ndarray:
@@ -131,7 +136,7 @@ def _towards(heads: Heads, direction: np.ndarray, sharpness: float) -> np.ndarra
 def _shade(heads: Heads, person: Person, view: View, surface: Surface) -> np.ndarray:
     """Colour of every pixel of the head, sRGB float32 (p, 3)."""
     albedo = np.zeros((len(surface.part), 3), np.float32)
-    gloss = np.zeros(len(surface.part), np.float32)
+    gloss = np.zeros((len(surface.part), 2), np.float32)  # broad and narrow highlights
     normal = surface.normal
     for parts, paint in _PAINTERS:
         chosen = np.flatnonzero(np.isin(surface.part, parts))
@@ -150,8 +155,8 @@ def _shade(heads: Heads, person: Person, view: View, surface: Surface) -> np.nda
     half = light + np.array([0, 0, 1], np.float32)
     shine = np.clip(normal @ (half / np.linalg.norm(half)), 0, 1)
     rim = (1 - np.clip(normal[:, 2], 0, 1)) ** 4
-    specular = gloss * view.light_strength * surface.lit * (0.5 * shine**18 + 0.9 * shine**70)
-    specular += gloss * 0.25 * rim * view.ambient * surface.open
+    specular = view.light_strength * surface.lit * (gloss[:, 0] * shine**18 + gloss[:, 1] * shine**90)
+    specular += gloss[:, 0] * 0.5 * rim * view.ambient * surface.open
     colour = albedo * energy + specular[:, None] * warmth
     exposure = 0.95 * view.exposure * (0.35 / (0.1 + linear(person.skin).mean())) ** 0.22
     return _tone(colour * exposure)
@@ -166,23 +171,25 @@ def _tone(colour: np.ndarray) -> np.ndarray:
 def _paint_skin(heads: Heads, person: Person, view: View, at: Surface):
     texture = skin.paint(heads, person, shape.age_of(person, view))
     colour = skin.sample(texture, *skin.columns_rows(shape.azimuth(at.rest), at.rest[:, 1]))
-    lips, lids, ears, inside = at.masks.T
-    lips = (smoothstep(lips, 0.25, 0.75) * (0.75 + 0.25 * person.make_up))[:, None]
-    lip_colour = linear(
-        np.array(person.lips) * np.array([1, 1 - 0.25 * person.make_up, 1 - 0.1 * person.make_up])
-    )
+    lips, lids, ears, inside, edge = at.masks.T
+    years = shape.age_of(person, view)
+    lips = smoothstep(lips, 0.25, 0.75)[:, None]
+    lip_colour = linear(np.array(person.lips) * (1 - person.make_up * np.array([0.02, 0.2, 0.14])))
     colour = colour * (1 - lips + lips * lip_colour)
-    colour = colour * (
-        1 - 0.35 * smoothstep(ears, 0.3, 1)[:, None] * np.array([0, 0.5, 0.45], np.float32) * person.blush
-    )
-    lashes = smoothstep(lids, 0.3, 0.9)[:, None] * (0.25 + 0.5 * person.make_up)
-    colour = colour * (1 - lashes)
+    ears = (0.35 * person.blush + 0.15) * smoothstep(ears, 0.3, 1)[:, None]
+    colour = colour * (1 - ears * np.array([0, 0.5, 0.45], np.float32))
+    colour = colour * (1 - 0.15 * person.make_up * smoothstep(lids, 0.3, 0.9)[:, None])
+    lashes = (0.45 + 0.4 * person.make_up) * smoothstep(edge, 0.2, 0.8) * smoothstep(at.rest[:, 1], 7.22, 7.3)
+    colour = colour * (1 - np.maximum(lashes, 0.3 * edge)[:, None])
     colour = colour * (1 - smoothstep(inside, 0.4, 0.9)[:, None] * np.array([0.75, 0.9, 0.9], np.float32))
+    if person.hair_style != "bald" and view.occlusion != "beanie":
+        roots = shape.hair_cover(at.rest[:, 1] - shape.hairline(at.rest, person, years))[:, None]
+        colour = colour + 0.85 * roots * (0.7 * linear(person.hair) - colour) * (at.masks[:, 2:3] < 0.3)
     dressed = smoothstep(-at.rest[:, 1], -NECKLINE - 0.02, -NECKLINE + 0.02)[:, None]
     colour = colour + dressed * (linear(view.clothes) - colour)
     oily = np.exp(-(at.rest[:, 0] ** 2) / 0.1) * smoothstep(at.rest[:, 1], 6.8, 7.9)
-    gloss = (0.05 + 0.06 * oily + 0.16 * lips[:, 0] * (0.5 + person.make_up)) * (1 - dressed[:, 0])
-    return colour, gloss, at.normal
+    broad = (0.03 + 0.03 * oily + 0.06 * lips[:, 0] * (0.4 + person.make_up)) * (1 - dressed[:, 0])
+    return colour, np.stack([broad, 1.4 * broad], axis=1), at.normal
 
 
 def _paint_eye(heads: Heads, person: Person, view: View, at: Surface):
@@ -199,12 +206,13 @@ def _paint_eye(heads: Heads, person: Person, view: View, at: Surface):
     rays = np.arctan2(outward[:, 1] - gaze[1], outward[:, 0] - gaze[0])
     grain = 1 + 0.22 * np.sin(11 * rays + 3 * np.sin(5 * rays)) + 0.25 * (angle - 16) / 8 * (angle < 21)
     ring = 1 - 0.6 * smoothstep(angle, 21, 26)
-    white = np.array([0.72, 0.66, 0.62], np.float32) * (1 - 0.004 * np.clip(angle - 40, 0, 40))[:, None]
+    white = np.array([0.56, 0.5, 0.47], np.float32) * (1 - 0.004 * np.clip(angle - 40, 0, 40))[:, None]
     colour = white + iris * (linear(person.iris) * (grain * ring)[:, None] * 1.3 - white)
     colour = colour * (1 - 0.97 * pupil)
     normal = outward @ shape.rotation(view.yaw, view.pitch, view.roll).T
     under_lid = 0.55 + 0.45 * smoothstep(-at.rest[:, 1], -7.345, -7.30)
-    return (colour * under_lid[:, None]).astype(np.float32), np.full(len(at.part), 0.9, np.float32), normal
+    gloss = np.stack([np.full(len(at.part), 0.02), 0.9 * np.ones(len(at.part))], axis=1)
+    return (colour * under_lid[:, None]).astype(np.float32), gloss, normal
 
 
 def _paint_hair(heads: Heads, person: Person, view: View, at: Surface):
@@ -213,8 +221,8 @@ def _paint_hair(heads: Heads, person: Person, view: View, at: Surface):
     fine = _strand_noise(at.rest * 1.7, at.part, person, 9)
     grey = smoothstep(np.float32(years) + 16 * fine, person.greying - 8, person.greying + 22)[:, None]
     colour = linear(person.hair) * (1 - grey) + np.array([0.42, 0.41, 0.4], np.float32) * grey
-    colour = colour * (1 + 0.5 * noise + 0.3 * fine)[:, None]
-    gloss = 0.05 * (1 + noise) * (at.part == HAIR)
+    colour = colour * (1 + 0.32 * noise + 0.25 * fine)[:, None]
+    gloss = (0.04 * (1 + noise) * (at.part == HAIR))[:, None] * np.array([1.0, 0.5], np.float32)
     normal = at.normal + 0.25 * noise[:, None] * np.array([1, 0, 0], np.float32)
     return colour, gloss, normal / np.linalg.norm(normal, axis=1, keepdims=True)
 
@@ -223,12 +231,12 @@ def _paint_mouth(heads: Heads, person: Person, view: View, at: Surface):
     teeth = (at.part == TEETH)[:, None]
     colour = np.where(teeth, np.array([0.66, 0.6, 0.5], np.float32), np.array([0.4, 0.12, 0.11], np.float32))
     back = smoothstep(at.rest[:, 2], 1.15, 1.45)[:, None] * 0.8 + 0.2
-    return colour * back, np.full(len(at.part), 0.25, np.float32), at.normal
+    return colour * back, np.full((len(at.part), 2), 0.1, np.float32), at.normal
 
 
 def _paint_cloth(heads: Heads, person: Person, view: View, at: Surface):
     knit = 0.85 + 0.15 * np.sin(at.rest[:, 1] * 70) * np.sin(shape.azimuth(at.rest) * 60)
-    return linear(view.clothes) * knit[:, None], np.zeros(len(at.part), np.float32), at.normal
+    return linear(view.clothes) * knit[:, None], np.zeros((len(at.part), 2), np.float32), at.normal
 
 
 _PAINTERS = (

@@ -15,12 +15,14 @@ Project = Callable[[np.ndarray], np.ndarray]  # places (n, 3) in the unposed hea
 def background(random: np.random.Generator, size: Tuple[int, int]) -> np.ndarray:
     """Something out of focus behind the head, sRGB float32 (height, width, 3) in 0..1."""
     height, width = size
-    base = random.random(3) * random.uniform(0.3, 1) + random.uniform(0, 0.3)
+    dullness = random.uniform(0.35, 1)
+    base = random.uniform(0.08, 0.9) + (1 - dullness) * random.uniform(-0.5, 0.5, 3)
     ramp = np.linspace(-1, 1, height)[:, None, None] * random.normal(0, 0.12)
     ramp = ramp + np.linspace(-1, 1, width)[None, :, None] * random.normal(0, 0.12)
     picture = np.clip(base + ramp, 0, 1).astype(np.float32)
     for _ in range(random.integers(0, 14)):
-        colour = np.clip(base + random.normal(0, 0.25, 3), 0, 1).tolist()
+        shade = random.normal(0, 0.2) + (1 - dullness) * random.normal(0, 0.2, 3)
+        colour = np.clip(base + shade, 0, 1).tolist()
         corner = (random.random(2) * [width, height]).astype(int)
         extent = (random.gamma(2, 22, 2) + 4).astype(int)
         if random.random() < 0.6:

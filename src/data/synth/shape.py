@@ -11,11 +11,11 @@ from latse.data.synth.people import Person, View
 
 HAIR, CLOTH, BEARD = 4, 5, 6  # parts beside those of Heads
 AXIS = 0.5  # z of the vertical axis around which azimuths are taken
-SIZE = (224, 224)  # height and width of a picture
+SIZE = (256, 256)  # height and width of a picture
 SPREAD = 41.0  # pixels from the five points' centre to the points (root mean square), seen from the front
 # Hairline: height over azimuth (degrees from the front), in the base mesh.
 HAIRLINE = np.array(
-    [[0, 8.14], [20, 8.14], [35, 8.06], [50, 7.82], [60, 7.66], [69, 7.5], [74, 7.12], [81, 7.1], [84, 7.42]]
+    [[0, 7.96], [15, 7.97], [32, 7.93], [46, 7.78], [56, 7.62], [66, 7.5], [73, 7.14], [80, 7.1], [84, 7.42]]
     + [[100, 7.45], [112, 7.25], [128, 6.92], [150, 6.78], [180, 6.75]]
 )
 
@@ -78,6 +78,11 @@ def hairline(rest: np.ndarray, person: Person, years: float) -> np.ndarray:
     if person.female > 0.5:  # no sideburns
         height = np.maximum(height, np.where((degrees > 65) & (degrees < 84), 7.3, 0))
     return height
+
+
+def hair_cover(above: np.ndarray) -> np.ndarray:
+    """Density of hair, 0..1, this far (decimetres) above the hairline."""
+    return smoothstep(above, -0.09, 0.12)
 
 
 def build(heads: Heads, person: Person, view: View) -> Tuple[Mesh, np.ndarray]:
@@ -153,10 +158,10 @@ def _hair(heads: Heads, person: Person, view: View, vertices, normals) -> List[M
         return [shell(heads, vertices, normals, 0.13 * smoothstep(rest[:, 1], 7.4, 7.9) + 0.06, cover, CLOTH)]
     if person.hair_style == "bald":
         return []
-    cover = np.where(scalp, smoothstep(above, -0.09, 0.12), 0)
+    cover = np.where(scalp, hair_cover(above), 0)
     top, sides = _thickness(person, view)
     crown = smoothstep(rest[:, 1], 7.5, 8.3)
-    height = (sides + (top - sides) * crown) * cover**0.8 + 0.012
+    height = (sides + (top - sides) * crown) * smoothstep(cover, 0.45, 1.0) + 0.006
     parts = [shell(heads, vertices, normals, height, cover, HAIR)]
     if person.hair_style in ("bob", "long", "long parted", "long fringe"):
         parts.append(_curtain(heads, person, view, vertices, normals))
@@ -243,11 +248,12 @@ def beard_cover(rest: np.ndarray, lips: np.ndarray, beard: str) -> np.ndarray:
 
 
 def _beard(heads: Heads, person: Person, view: View, vertices, normals) -> List[Mesh]:
-    if person.beard in ("none", "stubble") or age_of(person, view) < 18:
+    hidden = view.occlusion == "scarf" or age_of(person, view) < 18
+    if hidden or person.beard in ("none", "stubble"):
         return []
     lips = heads.masks[:, MASKS.index("lips")] + heads.masks[:, MASKS.index("inside-mouth")]
     cover = beard_cover(heads.vertices, lips, person.beard)
-    height = (0.02 + (0.05 + 0.1 * person.length) * smoothstep(-heads.vertices[:, 1], -6.6, -6.2)) * cover
+    height = (0.015 + (0.03 + 0.08 * person.length) * smoothstep(-heads.vertices[:, 1], -6.6, -6.2)) * cover
     return [shell(heads, vertices, normals, height, cover, BEARD)]
 
 
@@ -300,4 +306,4 @@ def camera_for(points: np.ndarray, posed: np.ndarray, view: View) -> Camera:
     """Frame the face: `points` before the pose (5, 3), which fix the scale, and `posed`."""
     spread = points - points.mean(0)
     scale = SPREAD / np.sqrt((spread[:, :2] ** 2).sum(1).mean())
-    return Camera(float(scale), view.distance, posed.mean(0), (SIZE[1] / 2 - 0.5, SIZE[0] / 2 - 0.5))
+    return Camera(float(scale), view.distance, posed.mean(0), (SIZE[1] / 2 - 0.5, SIZE[0] * 0.54))

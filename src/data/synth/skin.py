@@ -7,9 +7,9 @@ from typing import List, Sequence, Tuple
 import cv2
 import numpy as np
 
-from latse.data.synth.heads import SKIN, Heads
+from latse.data.synth.heads import FRONT, Heads
 from latse.data.synth.people import Person
-from latse.data.synth.shape import AXIS, azimuth, beard_cover, smoothstep
+from latse.data.synth.shape import AXIS, beard_cover, smoothstep
 
 HEIGHT, WIDTH = 448, 512  # of the picture in pixels
 TOP, BOTTOM = 8.55, 5.75  # heights in the base mesh of its edges
@@ -40,36 +40,24 @@ def sample(picture: np.ndarray, column: np.ndarray, row: np.ndarray) -> np.ndarr
     return found.reshape(-1, *picture.shape[2:])[: len(column)]
 
 
-class Face:
-    """Where things are on the skin's picture: from (x, y) seen in front to pixels."""
-
-    def __init__(self, heads: Heads):
-        front = (heads.part == SKIN) & (heads.vertices[:, 2] > 0.5) & (heads.vertices[:, 1] > 5.9)
-        front &= heads.masks[:, 3] < 0.3
-        self._places = heads.vertices[front]
-
-    def pixels(self, points: np.ndarray) -> np.ndarray:
-        """Pixels float64 (m, 2), column and row, of points (m, 2): x to the person's left, y up."""
-        points = np.asarray(points, float)
-        apart = ((self._places[None, :, :2] - points[:, None]) ** 2).sum(2) - 0.02 * self._places[None, :, 2]
-        nearest = np.argpartition(apart, 3, axis=1)[:, :3]
-        depth = self._places[nearest, 2].mean(1)
-        return np.stack(columns_rows(np.arctan2(points[:, 0], depth - AXIS), points[:, 1]), axis=1)
+def pixels(heads: Heads, points: np.ndarray) -> np.ndarray:
+    """Pixels, float64 (m, 2): column and row, of points (m, 2) seen from the front: x to the left, y up."""
+    left, right, top, bottom, lines = FRONT
+    x, y = np.asarray(points, float).T
+    column, row = (x - left) / (right - left) * (lines - 1), (y - top) / (bottom - top) * (lines - 1)
+    depth = sample(heads.front, column, row)
+    return np.stack(columns_rows(np.arctan2(x, depth - AXIS), y), axis=1)
 
 
 def paint(heads: Heads, person: Person, years: float) -> np.ndarray:
     """Colour of the skin, linear light, float32 (HEIGHT, WIDTH, 3)."""
     random = np.random.default_rng([person.texture_seed, 1])
-    face = Face(heads)
-    colour = np.broadcast_to(linear(person.skin), (HEIGHT, WIDTH, 3)).copy()
-    colour *= _mottling(random, person)[..., None] ** np.array([0.7, 1.1, 1.25], np.float32)
-    colour *= _redness(face, person)
-    _freckles(random, face, person, colour)
-    colour *= np.exp(-_wrinkles(random, face, person, years))[..., None] ** np.array(
-        [0.8, 1.1, 1.2], np.float32
-    )
-    _stubble(random, heads, person, years, colour)
-    _brows(random, face, person, years, colour)
+    darker = _mottling(random, person) - _wrinkles(random, heads, person, years)
+    darker -= 0.65 * _spots(random, heads, person)
+    colour = np.maximum(1 + darker[..., None] * np.array([0.75, 1.1, 1.2], np.float32), 0.1)
+    colour *= cv2.resize(_complexion(heads, person), (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
+    _stubble(random, person, years, colour)
+    _brows(random, heads, person, years, colour)
     return colour
 
 
@@ -77,51 +65,46 @@ def _mottling(random: np.random.Generator, person: Person) -> np.ndarray:
     size, amount = (HEIGHT, WIDTH), 0.4 + 0.6 * person.blemish
     noise = 0.035 * smooth_noise(random, size, (14, 16)) + 0.03 * smooth_noise(random, size, (56, 64))
     noise += 0.035 * smooth_noise(random, size, (HEIGHT // 3, WIDTH // 3))  # pores
-    return 1 + amount * noise
+    return amount * noise
 
 
-def _redness(face: Face, person: Person) -> np.ndarray:
-    """Factors (height, width, 3): red cheeks, nose, ears and chin, darker eyelids."""
-    red = np.zeros((HEIGHT, WIDTH), np.float32)
-    dark = np.zeros((HEIGHT, WIDTH), np.float32)
+def _complexion(heads: Heads, person: Person) -> np.ndarray:
+    """The person's colour with red cheeks and nose and darker eyelids, a quarter of the size: (., ., 3)."""
+    rows, columns = np.mgrid[1.5:HEIGHT:4, 1.5:WIDTH:4].astype(np.float32)
+    red, dark = np.zeros((2, *rows.shape), np.float32)
     spots = [(0.42, 6.98, 34, 0.9, red), (0.0, 6.93, 15, 0.8, red), (0.0, 6.3, 16, 0.3, red)]
     spots += [(0.31, 7.33, 15, 0.55, dark), (0.29, 7.15, 13, 0.5, dark), (0.2, 7.3, 8, 0.5, dark)]
-    rows, columns = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
-    for x, y, radius, amount, layer in spots:
-        for column, row in face.pixels([(-x, y), (x, y)])[: 2 if x else 1]:
-            layer += amount * np.exp(-((columns - column) ** 2 + (rows - row) ** 2) / (2 * radius**2))
-    red += smoothstep(np.abs(columns / (WIDTH - 1) * 2 - 1) * HALF, 1.3, 1.5) * 0.7  # ears
-    strength = (0.1 + 0.25 * person.blush) * red
-    factors = np.stack([1 + 0.15 * strength, 1 - 0.55 * strength, 1 - 0.5 * strength], axis=2)
-    return factors * (1 - 0.28 * dark[..., None] * np.array([0.8, 1.0, 0.9], np.float32))
+    for x, y, radius, amount, target in spots:
+        for column, row in pixels(heads, [(-x, y), (x, y)])[: 2 if x else 1]:
+            target += amount * np.exp(-((columns - column) ** 2 + (rows - row) ** 2) / (2 * radius**2))
+    red *= 0.1 + 0.25 * person.blush
+    factors = np.stack([1 + 0.15 * red, 1 - 0.55 * red, 1 - 0.5 * red], axis=2)
+    return linear(person.skin) * factors * (1 - 0.28 * dark[..., None] * np.array([0.8, 1.0, 0.9], np.float32))
 
 
-def _freckles(random: np.random.Generator, face: Face, person: Person, colour: np.ndarray) -> None:
+def _spots(random: np.random.Generator, heads: Heads, person: Person) -> np.ndarray:
+    """Freckles and moles: 0..1, float32 (HEIGHT, WIDTH)."""
     spots = np.zeros((HEIGHT, WIDTH), np.float32)
-    many = int(420 * person.freckles)
-    places = np.stack([random.normal(0, 0.4, many), random.normal(7.03, 0.2, many)], axis=1)
-    sizes = random.uniform(0.5, 1.3, many)
-    for (column, row), radius in zip(face.pixels(places) if many else (), sizes):
-        cv2.circle(spots, (int(column * 8), int(row * 8)), int(radius * 8), 0.3, -1, cv2.LINE_AA, 3)
-    places = np.stack(
-        [random.uniform(-0.6, 0.6, person.moles), random.uniform(6.2, 8.0, person.moles)], axis=1
-    )
-    for column, row in face.pixels(places) if person.moles else ():
-        size = random.uniform(1.0, 2.4)
-        cv2.circle(spots, (int(column * 8), int(row * 8)), int(size * 8), 0.75, -1, cv2.LINE_AA, 3)
-    spots = cv2.GaussianBlur(spots, (0, 0), 0.7)[..., None]
-    colour *= 1 - spots * np.array([0.55, 0.72, 0.8], np.float32)
+    freckles, moles = int(420 * person.freckles), person.moles
+    places = np.stack([random.normal(0, 0.4, freckles), random.normal(7.03, 0.2, freckles)], axis=1)
+    moles_at = np.stack([random.uniform(-0.6, 0.6, moles), random.uniform(6.2, 8.0, moles)], axis=1)
+    sizes = np.concatenate([random.uniform(0.5, 1.3, freckles), random.uniform(1.0, 2.4, moles)])
+    shades = np.repeat([0.3, 0.8], [freckles, moles])
+    centres = pixels(heads, np.concatenate([places, moles_at])) if len(sizes) else np.zeros((0, 2))
+    for centre, size, shade in zip((centres * 8).astype(int).tolist(), (sizes * 8).astype(int).tolist(), shades):
+        cv2.circle(spots, centre, size, float(shade), -1, cv2.LINE_AA, 3)
+    return cv2.GaussianBlur(spots, (0, 0), 0.7)
 
 
-def _wrinkles(random: np.random.Generator, face: Face, person: Person, years: float) -> np.ndarray:
+def _wrinkles(random: np.random.Generator, heads: Heads, person: Person, years: float) -> np.ndarray:
     """Depth of folds and lines, growing with age, float32 (HEIGHT, WIDTH)."""
-    age = np.clip((years - 25) / 45, 0, 1.2) * (0.45 + 0.75 * person.wrinkles)
-    folds = [(0.22 + 0.6 * age, [(0.2, 6.98), (0.28, 6.86), (0.34, 6.72), (0.36, 6.58)])]
-    folds.append((0.1 + 0.5 * age, [(0.14, 7.2), (0.24, 7.1), (0.38, 7.1), (0.46, 7.16)]))
+    age = np.clip((years - 28) / 45, 0, 1.1) * (0.25 + 0.6 * person.wrinkles)
+    folds = [(0.12 + 0.6 * age, [(0.2, 6.98), (0.28, 6.86), (0.34, 6.72), (0.36, 6.58)])]
+    folds.append((0.08 + 0.5 * age, [(0.14, 7.2), (0.24, 7.1), (0.38, 7.1), (0.46, 7.16)]))
     folds.append((0.6 * age, [(0.27, 6.58), (0.31, 6.46), (0.3, 6.32)]))
     for number in range(3):  # crow's feet
-        tilt = 0.06 * (number - 1) + random.normal(0, 0.01)
-        folds.append((0.75 * age, [(0.5, 7.28 + 0.3 * tilt), (0.58, 7.28 + tilt), (0.66, 7.27 + 1.7 * tilt)]))
+        tilt = 0.05 * (number - 1) + random.normal(0, 0.02)
+        folds.append((random.uniform(0.1, 0.7) * age, [(0.5, 7.28 + 0.3 * tilt), (0.58, 7.28 + tilt), (0.66, 7.27 + 1.7 * tilt)]))
     lines: List[Tuple[float, list]] = []
     for height in 7.66 + 0.1 * np.arange(4) + random.normal(0, 0.015, 4):  # of the forehead
         wave = random.normal(0, 0.012, 7)
@@ -130,11 +113,9 @@ def _wrinkles(random: np.random.Generator, face: Face, person: Person, years: fl
         lines.append((random.uniform(0.2, 0.8) * age, [(x, 7.42), (0.8 * x, 7.56)]))
     lines += [(depth, [(side * x, y) for x, y in points]) for depth, points in folds for side in (-1, 1)]
     depth = np.zeros((HEIGHT, WIDTH), np.float32)
-    for amount, points in lines:
-        pixels = (face.pixels(_curve(points)) * 8).astype(np.int32)
-        layer = np.zeros((HEIGHT, WIDTH), np.float32)
-        cv2.polylines(layer, [pixels], False, float(amount), 2, cv2.LINE_AA, 3)
-        depth = np.maximum(depth, layer)
+    for amount, points in sorted(lines):
+        path = (pixels(heads, _curve(points)) * 8).astype(np.int32)
+        cv2.polylines(depth, [path], False, float(amount), 2, cv2.LINE_AA, 3)
     soft = cv2.GaussianBlur(depth, (0, 0), 1.3)
     below = np.roll(soft, 3, axis=0)  # the ridge beside a fold catches light
     return 0.75 * soft + 0.5 * cv2.GaussianBlur(depth, (0, 0), 4) - 0.25 * below
@@ -149,7 +130,7 @@ def _curve(points: Sequence[Tuple[float, float]], steps: int = 5) -> np.ndarray:
     return (padded[:-2] + 2 * line + padded[2:]) / 4
 
 
-def _stubble(random, heads: Heads, person: Person, years: float, colour: np.ndarray) -> None:
+def _stubble(random: np.random.Generator, person: Person, years: float, colour: np.ndarray) -> None:
     """Shadow of a shaven or short beard, and of short hair under the rest."""
     if person.female > 0.5 or years < 17:
         return
@@ -166,7 +147,7 @@ def _stubble(random, heads: Heads, person: Person, years: float, colour: np.ndar
     colour += alpha * (0.6 * linear(person.hair) + 0.01 - colour) * (0.55 + 0.45 * alpha)
 
 
-def _brows(random, face: Face, person: Person, years: float, colour: np.ndarray) -> None:
+def _brows(random: np.random.Generator, heads: Heads, person: Person, years: float, colour: np.ndarray) -> None:
     thickness, length, arch, height, density = person.brows
     layer = np.zeros((HEIGHT, WIDTH), np.float32)
     inner, outer = 0.115 - 0.02 * thickness, 0.5 + 0.04 * length
@@ -191,9 +172,8 @@ def _brows(random, face: Face, person: Person, years: float, colour: np.ndarray)
         tip = root + (0.045 + 0.015 * random.random(hairs))[:, None] * np.stack(
             [np.cos(lean), np.sin(lean)], 1
         )
-        for start, stop in zip(face.pixels(root * [side, 1]), face.pixels(tip * [side, 1])):
-            ends = tuple((start * 8).astype(int).tolist()), tuple((stop * 8).astype(int).tolist())
-            cv2.line(layer, *ends, 1.0, 1, cv2.LINE_AA, 3)
+        ends = pixels(heads, np.concatenate([root, tip]) * [side, 1]).reshape(2, hairs, 2).swapaxes(0, 1)
+        cv2.polylines(layer, list(np.ascontiguousarray(ends * 8, np.int32)), False, 1.0, 1, cv2.LINE_AA, 3)
     soft = cv2.GaussianBlur(layer, (0, 0), 2.2)
     alpha = np.clip(0.55 * layer + 0.75 * soft, 0, 0.92 + 0.05 * density)[..., None] * (0.8 + 0.12 * density)
     grey = 0.7 * smoothstep(np.array(years), person.greying, person.greying + 25)
