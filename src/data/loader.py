@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import collections
 import functools
-import queue
 import threading
-from typing import Iterator, NamedTuple
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Deque, Iterator, NamedTuple
 
 import numpy as np
 
 from latse.data.records import Shard
 from latse.errors import LatseError
 
-QUEUE = 4  # batches that are decoded ahead
+THREADS = 2  # that decode
+QUEUE = 4  # batches that wait for the consumer
 
 
 class Batch(NamedTuple):
@@ -29,87 +31,100 @@ class BatchStream:
     The epochs' seeded permutations are laid end to end and cut into batches, so batches straddle epochs and
     no image is dropped. An image is mirrored or not by a function of (seed, epoch, record) alone.
 
+    Several workers share the sequence: its batches go round among them, so that together they see what one
+    worker with a batch of their sizes' sum would see, and a run may go on with another number of workers.
+
     Parameters
     ----------
     shard : Shard
     batch_size : int, >= 1
+        Images of one worker.
     seed : int, >= 0
     images_per_person : int, >= 1
         How many images of a person stand together, where there are so many left of the epoch: losses that
         compare images of a batch need several. 1: the images of an epoch come in any order.
+    part : (int, int)
+        (rank, workers), 0 <= rank < workers: this worker gets the batches rank, rank + workers, … of the
+        sequence as its iterations 0, 1, ….
 
     Raises
     ------
     LatseError
-        If `batch_size`, `seed` or `images_per_person` is out of range.
+        If `batch_size`, `seed`, `images_per_person` or `part` is out of range.
     """
 
-    def __init__(self, shard: Shard, batch_size: int, seed: int = 0, images_per_person: int = 1):
+    def __init__(
+        self,
+        shard: Shard,
+        batch_size: int,
+        seed: int = 0,
+        images_per_person: int = 1,
+        part: tuple[int, int] = (0, 1),
+    ):
         if batch_size < 1:
             raise LatseError(f"batch_size is {batch_size}, must be at least 1")
         if seed < 0:
             raise LatseError(f"seed is {seed}, must not be negative")
         if images_per_person < 1:
             raise LatseError(f"images_per_person is {images_per_person}, must be at least 1")
+        self._rank, self._workers = part
+        if not 0 <= self._rank < self._workers:
+            raise LatseError(f"part is {self._rank} of {self._workers}, must be 0 to {self._workers - 1}")
         self.shard, self.batch_size, self.seed = shard, int(batch_size), int(seed)
         self._images_per_person = int(images_per_person)
+        self._lock = threading.Lock()
         self._order = functools.lru_cache(maxsize=2)(self._permutation)
 
     def epoch(self, iteration: int) -> int:
-        """Epoch that the first image of the batch `iteration` belongs to."""
-        return iteration * self.batch_size // len(self.shard)
+        """Epoch that the first image of this worker's batch `iteration` belongs to."""
+        return self._first_place(iteration) // len(self.shard)
 
     def batch(self, iteration: int) -> Batch:
-        """The batch number `iteration` (>= 0), whatever was asked for before.
+        """Return this worker's batch number `iteration` (>= 0), whatever was asked for before.
 
         Raises LatseError if one of its images cannot be decoded.
         """
-        epochs, places = np.divmod(
-            np.arange(iteration * self.batch_size, (iteration + 1) * self.batch_size), len(self.shard)
-        )
-        positions = np.array([self._order(int(epoch))[place] for epoch, place in zip(epochs, places)])
+        epochs, positions = self._images(iteration)
         records = self.shard.records[positions]
         image = np.empty((self.batch_size, 3, *self.shard.image_size), np.uint8)
-        for row, flip in enumerate(flips(self.seed, epochs, records)):
-            pixels = self.shard.read(positions[row])[0].transpose(2, 0, 1)
-            image[row] = pixels[:, :, ::-1] if flip else pixels
+        mirrored = flips(self.seed, epochs, records).tolist()
+        for planes, position, mirror in zip(image, positions.tolist(), mirrored):
+            self.shard.read_into(planes, position, mirror)
         return Batch(image, self.shard.labels[positions].astype(np.float32), records)
 
-    def prefetch(self, start: int, stop: int) -> Iterator[tuple[int, Batch]]:
-        """Iterate (iteration, batch) for start <= iteration < stop, decoding ahead in one thread.
+    def prefetch(self, start: int, stop: int, threads: int = THREADS) -> Iterator[tuple[int, Batch]]:
+        """Iterate (iteration, batch) for start <= iteration < stop, decoding ahead in `threads` threads.
 
-        An error of the thread is raised here. Leaving the loop early ends the thread.
+        At most QUEUE + `threads` batches are held. An error of a thread is raised here when its batch's turn
+        comes. Leaving the loop early ends the threads.
         """
-        done, ready = threading.Event(), queue.Queue(QUEUE)
-
-        def put(item: tuple) -> None:
-            while not done.is_set():
-                try:
-                    ready.put(item, timeout=0.1)
-                    return
-                except queue.Full:
-                    pass
-
-        def decode_ahead() -> None:
-            try:
-                for iteration in range(start, stop):
-                    if done.is_set():
-                        return
-                    put((iteration, self.batch(iteration), None))
-            except BaseException as error:
-                put((None, None, error))
-
-        thread = threading.Thread(target=decode_ahead, name="latse-prefetch", daemon=True)
-        thread.start()
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="latse-prefetch")
+        waiting: Deque[tuple[int, Future]] = collections.deque()
         try:
-            for _ in range(start, stop):
-                iteration, batch, error = ready.get()
-                if error is not None:
-                    raise error
-                yield iteration, batch
+            for iteration in range(start, stop):
+                waiting.append((iteration, pool.submit(self.batch, iteration)))
+                if len(waiting) == QUEUE + threads:
+                    yield _first_done(waiting)
+            while waiting:
+                yield _first_done(waiting)
         finally:
-            done.set()
-            thread.join()
+            for _, future in waiting:
+                future.cancel()
+            pool.shutdown()
+
+    def _first_place(self, iteration: int) -> int:
+        """Place of the batch's first image in the sequence of all epochs."""
+        return (iteration * self._workers + self._rank) * self.batch_size
+
+    def _images(self, iteration: int) -> tuple[np.ndarray, np.ndarray]:
+        """Epoch and position of each image of a batch: int64 (B,) both."""
+        first = self._first_place(iteration)
+        epochs, places = np.divmod(np.arange(first, first + self.batch_size), len(self.shard))
+        with self._lock:  # the order of a large epoch takes a second: no two threads make the same
+            parts = [
+                self._order(epoch)[places[epochs == epoch]] for epoch in range(epochs[0], epochs[-1] + 1)
+            ]
+        return epochs, np.concatenate(parts)
 
     def _permutation(self, epoch: int) -> np.ndarray:
         """Positions in the order of an epoch: shuffled, and where it is asked for, in groups of a person."""
@@ -122,6 +137,11 @@ class BatchStream:
         groups = _number_within(labels) // self._images_per_person
         _, group = np.unique(np.stack([labels, groups]), axis=1, return_inverse=True)
         return order[np.argsort(random.permutation(group.max() + 1)[group], kind="stable")]
+
+
+def _first_done(waiting: Deque[tuple[int, Future]]) -> tuple[int, Batch]:
+    iteration, future = waiting.popleft()
+    return iteration, future.result()
 
 
 def flips(seed: int, epochs: np.ndarray, records: np.ndarray) -> np.ndarray:

@@ -47,6 +47,8 @@ LARGEST = 2**48  # record number
 AT_ONCE = 1 << 16  # bytes of a record that are read before its length is known
 CHUNK = 1 << 16  # records whose beginnings are read between two steps of the progress bar
 SAMPLE = 1024  # images whose content digest() reads
+JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of the segment that holds the size
+JPEG_ALONE = {0x00, 0x01, *range(0xD0, 0xD9), 0xFF}  # markers without a length
 SET_FILE = re.compile(r"train(-\d{5})?\.(rec|idx)")
 NO_MAGIC = "does not start with RecordIO's magic number"
 CUT_OFF = "is cut off: the file is truncated"
@@ -133,38 +135,94 @@ class Shard:
 
         Raises LatseError naming file and record if the record is cut off or has another label than `labels`.
         """
-        file = self._files[self._file[position]]
         try:
-            data = file.read(int(self._starts[position]), int(self._rooms[position]))
-            label, start = _label_and_start(data)
+            return np.frombuffer(self._encoded(position), np.uint8)
         except ValueError as error:
             raise LatseError(f"{self.name(position)} {error}") from error
-        if label != self.labels[position]:
-            raise LatseError(
-                f"{self.name(position)} has the label {label:g}; its identity has {self.labels[position]}"
-            )
-        return np.frombuffer(data, np.uint8)[start:]
 
     def read(self, position: int) -> tuple[np.ndarray, int, int]:
         """Return (image uint8 (height, width, 3) RGB, label, record number) of the image at `position`.
 
         Raises LatseError naming file and record if it cannot be decoded or has another size.
         """
-        image = decode(self.content(position), self.name(position), self.image_size)
+        image = cv2.cvtColor(self._image(position), cv2.COLOR_BGR2RGB)
         return image, int(self.labels[position]), int(self.records[position])
 
+    def read_into(self, planes: np.ndarray, position: int, mirrored: bool) -> None:
+        """Write the image at `position` into `planes`, contiguous uint8 (3, height, width) RGB.
 
-def decode(encoded: np.ndarray, name: str, size: tuple[int, int]) -> np.ndarray:
-    """Decode JPEG or PNG bytes (uint8 array (n,)) to uint8 (height, width, 3) RGB.
+        `mirrored` swaps left and right. Raises LatseError like `read`.
+        """
+        image = self._image(position)
+        red, green, blue = planes
+        cv2.split(cv2.flip(image, 1) if mirrored else image, [blue, green, red])
 
-    Raises LatseError, beginning with `name`, if they are no image or not one of `size` (height, width).
+    def _image(self, position: int) -> np.ndarray:
+        """Return the image as OpenCV has it, BGR."""
+        try:
+            return _decoded(self._encoded(position), self.image_size)
+        except ValueError as error:
+            raise LatseError(f"{self.name(position)} {error}") from error
+
+    def _encoded(self, position: int) -> bytes:
+        file = self._files[self._file[position]]
+        data = file.read(int(self._starts[position]), int(self._rooms[position]))
+        label, start = _label_and_start(data)
+        if label != self.labels[position]:
+            raise ValueError(f"has the label {label:g}; its identity has {self.labels[position]}")
+        return data[start:]
+
+
+def decode(encoded: bytes | np.ndarray, name: str, size: tuple[int, int]) -> np.ndarray:
+    """Decode a JPEG or PNG (bytes, or uint8 array (n,)) to uint8 (height, width, 3) RGB.
+
+    Grey, CMYK and 16-bit images become 8-bit RGB. Raises LatseError, beginning with `name`, if it is no image
+    or not one of `size` (height, width); one that announces another size is not decoded, whatever its size.
     """
-    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
-    if image is None:
-        raise LatseError(f"{name} is not an image that can be decoded")
-    if image.shape[:2] != tuple(size):
-        raise LatseError(f"{name} is {image.shape[0]}x{image.shape[1]} pixels instead of {size[0]}x{size[1]}")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    try:
+        return cv2.cvtColor(_decoded(bytes(encoded), tuple(size)), cv2.COLOR_BGR2RGB)
+    except ValueError as error:
+        raise LatseError(f"{name} {error}") from error
+
+
+def _decoded(encoded: bytes, size: tuple[int, int]) -> np.ndarray:
+    """Return an image as OpenCV has it, BGR; raise ValueError, saying what is wrong with it."""
+    found, image = _announced_size(encoded), None
+    if found == size or found == size[::-1]:  # its Exif data may say that it lies on its side
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+        found = None if image is None else image.shape[:2]
+    if found is None:
+        raise ValueError("is not an image that can be decoded")
+    if found != size:
+        raise ValueError("is {}x{} pixels instead of {}x{}".format(*found, *size))
+    return image
+
+
+def _announced_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width that a JPEG or PNG says it has; None if it is neither.
+
+    A few bytes can announce gigabytes, which OpenCV would reserve before it looks at them.
+    """
+    if data.startswith(b"\xff\xd8"):
+        return _announced_by_jpeg(data)
+    if data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) >= 24:
+        return struct.unpack_from(">II", data, 16)[::-1]
+    return None
+
+
+def _announced_by_jpeg(data: bytes) -> tuple[int, int] | None:
+    at = 2
+    while True:
+        at = data.find(b"\xff", at)  # what stands between two segments is skipped, as libjpeg does
+        if not 0 <= at < len(data) - 9:
+            return None
+        marker = data[at + 1]
+        if marker in JPEG_FRAMES:
+            return (data[at + 5] << 8) + data[at + 6], (data[at + 7] << 8) + data[at + 8]
+        if marker in JPEG_ALONE:
+            at += 1 if marker == 0xFF else 2
+        else:
+            at += 2 + (data[at + 2] << 8) + data[at + 3]
 
 
 def encode(image: np.ndarray, quality: int = 100) -> bytes:

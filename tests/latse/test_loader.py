@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latse.data.loader import Batch, BatchStream, flips
+from latse.data.loader import QUEUE, Batch, BatchStream, flips
+from latse.data.records import Shard, write_shard
 from latse.errors import LatseError
 
 
@@ -31,6 +32,10 @@ class FakeShard:
         image = np.zeros((2, 4, 3), np.uint8)
         image[:, :2] = [position + 1, 100, 200]
         return image, int(self.labels[position]), int(self.records[position])
+
+    def read_into(self, planes, position, mirrored):
+        image = self.read(position)[0].transpose(2, 0, 1)
+        planes[:] = image[:, :, ::-1] if mirrored else image
 
 
 SIZES = {"n": st.integers(1, 40), "batch_size": st.integers(1, 50), "seed": st.integers(0, 2**40)}
@@ -122,12 +127,13 @@ def test_refuses_numbers_out_of_range(batch_size, seed):
 
 
 def prefetching():
-    return [thread for thread in threading.enumerate() if thread.name == "latse-prefetch"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("latse-prefetch")]
 
 
-def test_prefetch_gives_the_same_batches():
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_prefetch_gives_the_same_batches(threads):
     stream = BatchStream(FakeShard(10), 3, 1)
-    got = list(stream.prefetch(4, 20))
+    got = list(stream.prefetch(4, 20, threads))
     assert [iteration for iteration, _ in got] == list(range(4, 20))
     assert all(isinstance(batch, Batch) and same(batch, stream.batch(i)) for i, batch in got)
     assert list(stream.prefetch(3, 3)) == []
@@ -166,11 +172,92 @@ def test_prefetch_does_not_run_far_ahead():
             read.append(position)
             return super().read(position)
 
-    batches = BatchStream(Counting(10), 1).prefetch(0, 1000)
-    next(batches)
-    time.sleep(0.3)
-    assert 1 < len(read) < 10
-    batches.close()
+    for threads in (1, 3):
+        read.clear()
+        batches = BatchStream(Counting(10), 1).prefetch(0, 1000, threads)
+        next(batches)
+        time.sleep(0.2)
+        assert len(read) == QUEUE + threads  # the one that was given out is not waiting any more
+        batches.close()
+        assert prefetching() == []
+
+
+def test_threads_that_decode_at_different_speeds_keep_the_order():
+    class Uneven(FakeShard):
+        def read(self, position):
+            time.sleep(0.01 * (position % 3))
+            return super().read(position)
+
+    stream = BatchStream(Uneven(10), 2, 1)
+    assert [iteration for iteration, _ in stream.prefetch(0, 12, 4)] == list(range(12))
+
+
+def test_batches_are_the_consumers_own():
+    """Held batches are not written again."""
+    held = [batch for _, batch in BatchStream(FakeShard(20), 2, 1).prefetch(0, 20)]
+    assert all(same(batch, BatchStream(FakeShard(20), 2, 1).batch(i)) for i, batch in enumerate(held))
+
+
+@given(**SIZES, workers=st.integers(1, 6), epochs=st.integers(1, 3))
+@settings(max_examples=60, deadline=None)
+def test_parts_are_disjoint_and_complete_in_every_epoch(n, batch_size, seed, workers, epochs):
+    """Dealt out in turn, the workers' batches are the sequence of one worker: each image once an epoch."""
+    shard = FakeShard(n)
+    streams = [BatchStream(shard, batch_size, seed, part=(rank, workers)) for rank in range(workers)]
+    rounds = -(-epochs * n // (batch_size * workers))
+    dealt = [stream.batch(iteration) for iteration in range(rounds) for stream in streams]
+    seen = np.concatenate([batch.record for batch in dealt])
+    for epoch in range(epochs):
+        assert sorted(seen[epoch * n : (epoch + 1) * n]) == list(range(1, n + 1))
+    whole = BatchStream(shard, batch_size * workers, seed)
+    for iteration in range(rounds):
+        parts = dealt[iteration * workers : (iteration + 1) * workers]
+        assert same(whole.batch(iteration), [np.concatenate(column) for column in zip(*parts)])
+        first = (iteration * workers + workers - 1) * batch_size
+        assert streams[-1].epoch(iteration) == first // n
+
+
+@given(**SIZES, before=st.integers(1, 5), after=st.integers(1, 5), iterations=st.integers(0, 9))
+@settings(max_examples=40, deadline=None)
+def test_another_number_of_workers_sees_the_remainder(n, batch_size, seed, before, after, iterations):
+    """A run stops after some iterations of `before` workers and goes on with `after` workers."""
+    shard, images = FakeShard(n), batch_size * before * after
+    first = [BatchStream(shard, images // before, seed, part=(rank, before)) for rank in range(before)]
+    then = [BatchStream(shard, images // after, seed, part=(rank, after)) for rank in range(after)]
+    seen = [stream.batch(i).record for i in range(iterations) for stream in first]
+    seen += [stream.batch(i).record for i in range(iterations, iterations + 2) for stream in then]
+    alone = BatchStream(shard, images, seed)
+    expected = [alone.batch(i).record for i in range(iterations + 2)]
+    assert np.array_equal(np.concatenate(seen), np.concatenate(expected))
+
+
+@pytest.mark.parametrize("part", [(1, 1), (-1, 2), (0, 0), (3, 2)])
+def test_a_part_that_is_none(part):
+    with pytest.raises(LatseError, match=f"part is {part[0]} of {part[1]}"):
+        BatchStream(FakeShard(3), 1, part=part)
+
+
+def test_a_real_shard_is_read_as_it_decodes(people):
+    """The fast path into the batch gives the pixels of Shard.read, mirrored where flips() says so."""
+    shard = Shard(people)
+    batch = BatchStream(shard, 30, seed=4).batch(0)
+    mirrored = flips(4, np.arange(30) // 15, batch.record)
+    assert 0 < mirrored.sum() < 30
+    for image, label, record, mirror in zip(*batch, mirrored):
+        pixels, expected, _ = shard.read(int(np.flatnonzero(shard.records == record)[0]))
+        assert label == expected
+        assert np.array_equal(image.transpose(1, 2, 0), pixels[:, ::-1] if mirror else pixels)
+
+
+def test_an_undecodable_image_is_raised_at_its_turn(tmp_path, pictures):
+    write_shard(tmp_path, [*pictures[:9], (4, b"no image")], classes=5)
+    stream = BatchStream(Shard(tmp_path), 1, seed=1)
+    got = []
+    with pytest.raises(LatseError, match=r"train\.rec: record 10 is not an image"):
+        for _, batch in stream.prefetch(0, 10, 2):
+            got.append(batch.record[0])
+    order = np.random.default_rng((1, 0)).permutation(10) + 1
+    assert got == order[: order.tolist().index(10)].tolist()
 
 
 @given(n=st.integers(1, 60), size=st.integers(2, 9), seed=st.integers(0, 2**32), epoch=st.integers(0, 3))
