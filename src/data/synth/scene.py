@@ -16,7 +16,7 @@ def background(random: np.random.Generator, size: Tuple[int, int]) -> np.ndarray
     """Something out of focus behind the head, sRGB float32 (height, width, 3) in 0..1."""
     height, width = size
     dullness = random.uniform(0.35, 1)
-    base = random.uniform(0.08, 0.9) + (1 - dullness) * random.uniform(-0.5, 0.5, 3)
+    base = random.uniform(0.08, 0.9) + (1 - dullness) * random.uniform(-0.35, 0.35, 3)
     ramp = np.linspace(-1, 1, height)[:, None, None] * random.normal(0, 0.12)
     ramp = ramp + np.linspace(-1, 1, width)[None, :, None] * random.normal(0, 0.12)
     picture = np.clip(base + ramp, 0, 1).astype(np.float32)

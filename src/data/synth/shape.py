@@ -100,17 +100,20 @@ def build(heads: Heads, person: Person, view: View) -> Tuple[Mesh, np.ndarray]:
 
 
 def five_points(heads: Heads, vertices: np.ndarray) -> np.ndarray:
-    """Eyes, nose and mouth's corners in the order of `align.POINTS` (left in the image first), (5, 3)."""
+    """Eyes, nose and mouth's corners in the order of `align.POINTS` (left in the image first), (5, 3).
+
+    They lie where MTCNN puts them on average: the nose above its tip, the corners below the lips' ends.
+    """
     rest, points = heads.vertices, []
     eyes = heads.part == EYE
     for side in (-1, 1):
         eye = vertices[eyes & (side * rest[:, 0] > 0)]
-        points.append(eye.mean(0) + [0, 0, 0.9 * (eye[:, 2].max() - eye[:, 2].min()) / 2])
-    middle = np.flatnonzero((abs(rest[:, 0]) < 0.02) & (abs(rest[:, 1] - 6.95) < 0.15) & (heads.part == SKIN))
-    points.append(vertices[middle[rest[middle, 2].argmax()]])
+        points.append(eye.mean(0) + [0, -0.015, 0.45 * np.ptp(eye[:, 2])])
+    middle = np.flatnonzero((abs(rest[:, 0]) < 0.02) & (rest[:, 2] > 1.6) & (heads.part == SKIN))
+    points.append(vertices[middle[abs(rest[middle, 1] - 6.95).argmin()]])
     lips = np.flatnonzero(heads.masks[:, MASKS.index("lips")] > 0.5)
-    points += [vertices[lips[rest[lips, 0].argmin()]], vertices[lips[rest[lips, 0].argmax()]]]
-    return np.array(points, np.float32)
+    corners = vertices[lips[[rest[lips, 0].argmin(), rest[lips, 0].argmax()]]]
+    return np.array([*points, *(corners - [0, 0.025, 0])], np.float32)
 
 
 def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
