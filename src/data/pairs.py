@@ -1,20 +1,32 @@
-"""Verification pairs in insightface's .bin format: a pickle of (2n encoded images, n booleans)."""
+"""Verification pairs: insightface's .bin, a pickle of (2n encoded images, n flags), and a plain .npz.
+
+The .npz holds each image once, in four arrays as numpy.savez stores them:
+images uint8 (bytes,), all encoded images one after the other; offsets int64 (m + 1,), where each begins and
+the last ends; pairs int64 (n, 2), the numbers of the two images of each pair; issame bool (n,).
+"""
 
 from __future__ import annotations
 
 import os
 import pickle
+import re
+import struct
+import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple, Sequence
+from typing import Any, BinaryIO, Iterable, NamedTuple, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
 from latse.data.records import decode
+from latse.data.safe_pickle import Array, PickleError, load
 from latse.errors import LatseError
 from latse.files import replacing
 
 SIZE = (112, 112)
+# Member of the .npz -> its type as .npy names it, and its number of dimensions.
+MEMBERS = {"images": ("|u1", 1), "offsets": ("<i8", 1), "pairs": ("<i8", 2), "issame": ("|b1", 1)}
+NPY_MAGIC = b"\x93NUMPY\x01\x00"
 
 
 class Pairs(NamedTuple):
@@ -27,134 +39,168 @@ class Pairs(NamedTuple):
     issame: np.ndarray
 
 
+class EncodedPairs(NamedTuple):
+    """Pairs as a file holds them.
+
+    images : list of m memoryviews, the distinct encoded images; pairs : int64 array (n, 2), numbers of
+    images; issame : bool array (n,).
+    """
+
+    images: list[memoryview]
+    pairs: np.ndarray
+    issame: np.ndarray
+
+
 def write_pairs(path: str | os.PathLike, encoded: Sequence[bytes], issame: Sequence[bool]) -> None:
-    """Write 2n encoded JPEG or PNG images and n flags as an insightface .bin, atomically.
+    """Write 2n encoded JPEG or PNG images and n flags, atomically: as .npz if `path` ends so, else as .bin.
 
     Raises LatseError if the numbers do not match or the file cannot be written.
     """
     if not len(issame) or len(encoded) != 2 * len(issame):
         raise LatseError(f"{path}: {len(encoded)} images do not make {len(issame)} pairs")
-    with replacing(path) as temporary:
-        content = ([bytes(image) for image in encoded], [bool(same) for same in issame])
-        # Protocol 3 is the oldest that stores bytes as they are, so any Python 3 can read the file.
-        temporary.write_bytes(pickle.dumps(content, protocol=3))
+    write_encoded(path, _distinct((memoryview(bytes(image)) for image in encoded), issame))
+
+
+def write_encoded(path: str | os.PathLike, content: EncodedPairs) -> None:
+    """Write pairs as `read_encoded` returns them, atomically; raise LatseError if that is impossible."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        if Path(path).suffix == ".npz":
+            lengths = [len(image) for image in content.images]
+            np.savez(
+                file,
+                images=np.frombuffer(b"".join(content.images), np.uint8),
+                offsets=np.cumsum([0, *lengths], dtype=np.int64),
+                pairs=np.asarray(content.pairs, np.int64),
+                issame=np.asarray(content.issame, bool),
+            )
+        else:
+            images = [bytes(image) for image in content.images]
+            flags = [bool(same) for same in content.issame]
+            # Protocol 3 is the oldest that stores bytes as they are, so any Python 3 can read the file.
+            pickle.dump(([images[number] for number in content.pairs.ravel()], flags), file, protocol=3)
 
 
 def read_pairs(path: str | os.PathLike) -> Pairs:
-    """Read an insightface .bin (also one written by Python 2 or with numpy arrays in it).
+    """Read and decode a .bin (insightface's, of Python 2 or 3) or .npz; which one, its first bytes tell.
 
-    Nothing in the file is executed: whatever is more than lists, numbers and bytes is refused.
+    Memory: 37,632 bytes for each image of a pair, and the file's size once.
 
     Raises
     ------
     LatseError
-        If the file is missing, no such pickle, or an image cannot be decoded or is not 112x112.
+        If the file is missing or neither, or an image cannot be decoded or is not 112x112.
     """
     path = Path(path)
-    encoded, issame = _unpickle(path)
-    images = np.empty((len(encoded), 3, *SIZE), np.uint8)
-    for number, image in enumerate(tqdm(encoded, desc=path.name, unit="image", leave=False, delay=1)):
-        images[number] = decode(_as_bytes(path, number, image), f"{path}: image {number}", SIZE).transpose(
-            2, 0, 1
-        )
-    return Pairs(images, issame)
-
-
-def _unpickle(path: Path) -> tuple[Sequence[Any], np.ndarray]:
+    content = read_encoded(path)
+    order = content.pairs.ravel().tolist()
     try:
-        with path.open("rb") as file:
-            content = _Unpickler(file, encoding="bytes").load()
+        images = np.empty((len(order), 3, *SIZE), np.uint8)
+    except MemoryError as error:
+        raise LatseError(f"{path}: there is no memory for {len(order)} images") from error
+    first: dict[int, int] = {}
+    for position, number in enumerate(tqdm(order, desc=path.name, unit="image", leave=False, delay=1)):
+        if first.setdefault(number, position) < position:
+            images[position] = images[first[number]]
+        else:
+            name = f"{path}: image {position}"
+            images[position] = decode(np.asarray(content.images[number]), name, SIZE).transpose(2, 0, 1)
+    return Pairs(images, content.issame)
+
+
+def read_encoded(path: str | os.PathLike) -> EncodedPairs:
+    """Read a .bin or .npz without decoding its images.
+
+    Nothing in the file is executed: whatever is more than lists, numbers and bytes is refused. Memory is the
+    file's size and a little; a hostile .bin can take 20 MB and some ten times its size.
+
+    Raises LatseError if the file is missing or damaged or its numbers do not match.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb", buffering=0) as file:  # a buffer would make a second copy of it all
+            if file.read(2) == b"PK":
+                return _read_npz(path, file)
+            file.seek(0)
+            return _from_pickle(path, file.read())
     except OSError as error:
         raise LatseError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        raise LatseError(f"{path} is not a file of pairs: {error or type(error).__name__}") from error
+    except (PickleError, _DamagedError) as error:
+        raise LatseError(f"{path} is not a file of pairs: {error}") from error
+
+
+# What the package zipfile raises for damaged archives.
+_ZIP_ERRORS = (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, OverflowError, struct.error)
+
+
+class _DamagedError(Exception):
+    """The file is no .npz of pairs; its text says why."""
+
+
+def _from_pickle(path: Path, content: bytes) -> EncodedPairs:
+    value = load(content)
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise LatseError(f"{path} is not a pickle of (images, issame)")
+    encoded, issame = (part.data if isinstance(part, Array) else part for part in value)
+    if not isinstance(encoded, (list, tuple)) or not isinstance(issame, (list, tuple, memoryview)):
+        raise LatseError(f"{path} is not a pickle of (images, issame)")
+    if not len(issame) or len(encoded) != 2 * len(issame):
+        raise LatseError(f"{path}: {len(encoded)} images do not make {len(issame)} pairs")
+    for number, same in enumerate(issame):
+        if not isinstance(same, int):
+            raise LatseError(f"{path}: flag {number} is a {type(same).__name__} instead of true or false")
+    images = (_image(path, number, image) for number, image in enumerate(encoded))
+    return _distinct(images, [bool(same) for same in issame])
+
+
+def _image(path: Path, number: int, image: Any) -> memoryview:
+    data = image.data if isinstance(image, Array) else image
+    if not isinstance(data, memoryview):
+        raise LatseError(f"{path}: image {number} is a {type(data).__name__} instead of encoded bytes")
+    return data
+
+
+def _distinct(encoded: Iterable[memoryview], issame: Sequence[bool]) -> EncodedPairs:
+    numbers: dict[memoryview, int] = {}
+    order = [numbers.setdefault(image, len(numbers)) for image in encoded]
+    return EncodedPairs(list(numbers), np.array(order, np.int64).reshape(-1, 2), np.array(issame, dtype=bool))
+
+
+def _read_npz(path: Path, file: BinaryIO) -> EncodedPairs:
     try:
-        encoded, issame = (_plain(part) for part in content)
-        issame = np.array([bool(_plain(same)) for same in issame], dtype=bool)
-        number = len(encoded)
-    except (TypeError, ValueError) as error:
-        raise LatseError(f"{path} is not a pickle of (images, issame)") from error
-    if not len(issame) or number != 2 * len(issame):
-        raise LatseError(f"{path}: {number} images do not make {len(issame)} pairs")
-    return encoded, issame
+        with zipfile.ZipFile(file) as archive:
+            images, offsets, pairs, issame = (
+                _read_member(archive, f"{name}.npy", *kind) for name, kind in MEMBERS.items()
+            )
+    except _ZIP_ERRORS as error:
+        raise _DamagedError(str(error) or "it is cut off") from error
+    if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(images) or (np.diff(offsets) < 0).any():
+        raise _DamagedError("its offsets do not fit its images")
+    if pairs.shape[1] != 2 or not len(pairs) or pairs.min() < 0 or pairs.max() >= len(offsets) - 1:
+        raise _DamagedError("its pairs do not fit its images")
+    if len(issame) != len(pairs):
+        raise LatseError(f"{path}: {2 * len(pairs)} images do not make {len(issame)} pairs")
+    view, ends = memoryview(images).toreadonly(), offsets.tolist()
+    encoded = [view[start:end] for start, end in zip(ends, ends[1:])]
+    return EncodedPairs(encoded, pairs, issame.view(np.uint8) != 0)
 
 
-def _as_bytes(path: Path, number: int, image: Any) -> np.ndarray:
-    image = _plain(image)
-    if isinstance(image, (bytes, bytearray)):
-        return np.frombuffer(image, np.uint8)
-    if isinstance(image, np.ndarray) and image.dtype.itemsize == 1:
-        return np.ascontiguousarray(image).reshape(-1).view(np.uint8)
-    raise LatseError(f"{path}: image {number} is a {type(image).__name__} instead of encoded bytes")
-
-
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, _Array) else value
-
-
-class _Dtype:
-    """Stands in for numpy.dtype: only one-byte numbers and Python objects."""
-
-    def __init__(self, name: str | bytes, *_: Any):
-        self.name = name.decode("ascii") if isinstance(name, bytes) else name
-        if self.name not in ("b1", "?", "u1", "i1", "O", "O8"):
-            raise pickle.UnpicklingError(f"a numpy array of type {self.name!r} is refused")
-
-    def __setstate__(self, state: Any):
-        """Byte order and alignment do not matter to single bytes and objects."""
-
-
-class _Array:
-    """Stands in for numpy.ndarray, so that none of numpy's own unpickling runs on a stranger's bytes."""
-
-    value: Any = None
-
-    def __setstate__(self, state: tuple):
-        _, shape, dtype, _, data = state
-        if dtype.name.startswith("O"):
-            self.value = list(data)
-        else:
-            self.value = np.frombuffer(_as_latin1(data), dtype.name).reshape(shape)
-
-
-def _reconstruct(*_: Any) -> _Array:
-    return _Array()
-
-
-def _frombuffer(data: bytes, dtype: _Dtype, shape: tuple, order: str) -> _Array:
-    array = _Array()
-    array.__setstate__((1, shape, dtype, order == "F", data))
-    return array
-
-
-def _scalar(dtype: _Dtype, data: bytes | str) -> Any:
-    return np.frombuffer(_as_latin1(data), dtype.name)[0].item()
-
-
-def _as_latin1(data: bytes | str = b"", encoding: str | bytes = "latin1") -> bytes:
-    """Bytes as protocol 2 stores them: text that Python 3 encodes again on loading."""
-    if encoding not in ("latin1", "latin-1", b"latin1", b"latin-1"):
-        raise pickle.UnpicklingError(f"the encoding {encoding!r} is refused")
-    if not isinstance(data, (str, bytes, bytearray)):
-        raise pickle.UnpicklingError(f"bytes made of a {type(data).__name__} are refused")
-    return data.encode("latin1") if isinstance(data, str) else data
-
-
-_ALLOWED = {
-    ("_codecs", "encode"): _as_latin1,
-    ("builtins", "bytes"): _as_latin1,
-    ("builtins", "bytearray"): _as_latin1,
-    ("numpy", "dtype"): _Dtype,
-    ("numpy", "ndarray"): _Array,
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy.core.numeric", "_frombuffer"): _frombuffer,
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        module = {"__builtin__": "builtins"}.get(module, module).replace("numpy._core", "numpy.core")
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is refused")
-        return _ALLOWED[module, name]
+def _read_member(archive: zipfile.ZipFile, name: str, kind: str, dimensions: int) -> np.ndarray:
+    """Read an array that numpy.savez wrote; nothing is believed of sizes before they fit the file."""
+    if name not in archive.namelist():
+        raise _DamagedError(f"it lacks {name}")
+    information = archive.getinfo(name)
+    if information.compress_type != zipfile.ZIP_STORED:
+        raise _DamagedError(f"{name} is compressed, which is refused")
+    with archive.open(information) as member:
+        start = member.read(len(NPY_MAGIC) + 2)
+        header = member.read(int.from_bytes(start[len(NPY_MAGIC) :], "little"))
+        found = re.fullmatch(
+            rb"\{'descr': '(.{3})', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n", header
+        )
+        shape = [int(size) for size in re.findall(rb"\d{1,18}", found[2])] if found else []
+        if not start.startswith(NPY_MAGIC) or len(shape) != dimensions or found[1] != kind.encode():
+            raise _DamagedError(f"{name} is not an array of type {kind} with {dimensions} dimensions")
+        data = bytearray()
+        while part := member.read(1 << 20):
+            data += part
+    return np.frombuffer(data, kind).reshape(shape)

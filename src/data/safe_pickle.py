@@ -4,8 +4,8 @@ A pickle is a program for a small stack machine. This module interprets the part
 lists of encoded images and flags need, as Python 2 and 3 write them in protocols 0 to 5: lists, tuples,
 numbers, text, bytes, and numpy arrays of bytes, flags or objects. Python's own unpickler is not used, not
 even a restricted one: it believes lengths and positions that the file only claims. Here memory and time are
-bounded by the file's size: byte strings are views of the file, instructions and bytes made of text are counted,
-numbers have 64 bits, nothing recurses.
+bounded by the file's size: byte strings are views of the file, instructions and bytes made of text are
+counted, numbers have 64 bits, nothing recurses.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ import re
 from types import FunctionType
 from typing import Any, Callable, Dict, List
 
-import numpy as np
-
 # An image of 112x112 pixels takes some 600 bytes or more and at most some 40 instructions.
 FREE_INSTRUCTIONS = 100_000
 BYTES_PER_INSTRUCTION = 16
 NEWEST_PROTOCOL = 5
+_EMPTY, _LATIN1 = memoryview(b""), memoryview(b"latin1")
 
 
 class PickleError(ValueError):
@@ -45,12 +44,15 @@ class Text:
 
 
 class Array:
-    """A numpy array. `value`: uint8 or bool (n,), or the list of an array of objects."""
+    """A numpy array in one row: `kind` is `u1`, `i1`, `b1` or `O`, `data` its bytes or the list of objects.
 
-    __slots__ = ("value",)
+    Without a kind it holds nothing.
+    """
+
+    __slots__ = ("data", "kind")
 
     def __init__(self):
-        self.value: Any = None
+        self.kind, self.data = "", None
 
 
 class NdArray:
@@ -80,7 +82,8 @@ def load(content: bytes | bytearray) -> Any:
     -------
     object
         Lists, tuples, bool, int (64 bits), None as they are; bytes, bytearray and Python 2's str as
-        memoryview or bytes; other text as Text; numpy arrays as Array; numpy's scalars as bool or int.
+        memoryview (the same one wherever the pickle refers to the same string); other text as Text; numpy
+        arrays as Array; numpy's scalars as bool or int.
 
     Raises
     ------
@@ -182,7 +185,7 @@ class _Machine:
         if len(line) < 2 or line[:1] not in b"'\"" or line[:1] != line[-1:]:
             raise PickleError("it holds a string without quotes")
         try:
-            self.push(codecs.escape_decode(line[1:-1])[0])
+            self.push(memoryview(codecs.escape_decode(line[1:-1])[0]))
         except ValueError as error:
             raise PickleError("it holds a string with a wrong escape") from error
 
@@ -243,9 +246,9 @@ class _Machine:
 
     # Functions that a pickle may call.
 
-    def as_bytes(self, data: Any = b"", encoding: Any = b"latin1", *_: Any) -> Any:
+    def as_bytes(self, data: Any = _EMPTY, encoding: Any = _LATIN1, *_: Any) -> memoryview:
         """Bytes as protocol 2 stores them: text that is encoded again on loading."""
-        if isinstance(data, (bytes, memoryview)):
+        if isinstance(data, memoryview):
             return data
         if not isinstance(data, Text):
             raise PickleError(f"bytes made of {_kind(data)} are refused")
@@ -256,7 +259,7 @@ class _Machine:
         if self.bytes_left < 0:
             raise PickleError("it makes more bytes than the file has")
         try:
-            return str(data).encode("latin1")
+            return memoryview(str(data).encode("latin1"))
         except UnicodeEncodeError as error:
             raise PickleError("bytes made of text that is not latin1 are refused") from error
 
@@ -275,10 +278,10 @@ class _Machine:
         return array
 
     def scalar(self, dtype: Any = None, data: Any = None, *_: Any) -> Any:
-        value = _numbers(dtype, data)
-        if len(value) != 1:
-            raise PickleError(f"it holds a number of {len(value)} bytes and the type {dtype.name}")
-        return value[0].item()
+        if not isinstance(dtype, Dtype) or dtype.name == "O" or not _is_bytes(data, 1):
+            raise PickleError("it holds a numpy number that is not a byte")
+        number = int.from_bytes(data, "little", signed=dtype.name == "i1")
+        return bool(number) if dtype.name == "b1" else number
 
 
 def _fill(array: Array, state: Any) -> None:
@@ -286,26 +289,25 @@ def _fill(array: Array, state: Any) -> None:
     if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[2], Dtype):
         raise PickleError("it holds a numpy array without shape, type and data")
     _, shape, dtype, _, data = state
-    value = data if dtype.name == "O" and isinstance(data, list) else _numbers(dtype, data)
     if not isinstance(shape, tuple) or not all(isinstance(size, int) for size in shape) or len(shape) > 32:
         raise PickleError("it holds a numpy array whose shape is none")
-    # All in one row or column: Fortran's order is the same then.
-    if math.prod(shape) != len(value) or sum(size != 1 for size in shape) > 1:
-        raise PickleError(f"a numpy array of {len(value)} numbers and the shape {shape} is refused")
-    array.value = value
+    if sum(size != 1 for size in shape) > 1:  # in one row or column Fortran's order is the same
+        raise PickleError(f"a numpy array of the shape {shape} is refused")
+    length = math.prod(shape)
+    if not (isinstance(data, list) and len(data) == length if dtype.name == "O" else _is_bytes(data, length)):
+        raise PickleError(f"it holds a numpy array whose data is not what {length} elements need")
+    array.kind, array.data = dtype.name, data
 
 
-def _numbers(dtype: Any, data: Any) -> np.ndarray:
-    if not isinstance(dtype, Dtype) or dtype.name == "O" or not isinstance(data, (bytes, memoryview)):
-        raise PickleError("it holds a numpy array or number whose data is no bytes")
-    return np.frombuffer(data, dtype.name) if len(data) else np.zeros(0, dtype.name)
+def _is_bytes(data: Any, length: int) -> bool:
+    return isinstance(data, memoryview) and len(data) == length
 
 
 def _name(value: Any) -> str:
     """A name given as text, or as Python 2's str."""
     if isinstance(value, Text):
         return str(value)
-    return str(value, "latin1") if isinstance(value, (bytes, memoryview)) else _kind(value)
+    return str(value, "latin1") if isinstance(value, memoryview) else _kind(value)
 
 
 def _shown(text: str) -> str:
