@@ -6,8 +6,9 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from latse.bench import head, timing
+from latse.bench import head, loader, timing
 from latse.cli import main
+from latse.data.records import Shard
 
 
 def test_all_heads_have_the_same_gradients():
@@ -65,3 +66,77 @@ def test_steps_are_run_in_turn_after_a_first_round():
 def test_summaries():
     assert timing.summary([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0}
     assert timing.ratios([4.0, 9.0], [2.0, 3.0]) == [2.0, 3.0]
+
+
+PEER = """
+import mxnet as mx
+
+class FaceImageIter(mx.image.ImageIter):
+    def __init__(self, batch_size, data_shape, path_imgrec, shuffle, rand_mirror):
+        print("chatter")
+        index = path_imgrec[:-4] + ".idx"
+        super().__init__(batch_size, data_shape, path_imgrec=path_imgrec, path_imgidx=index, shuffle=shuffle,
+                         rand_mirror=rand_mirror, last_batch_handle="discard")
+"""
+
+
+@pytest.mark.parametrize("with_peer", [False, True])
+def test_loader_measures_and_writes(tmp_path, capsys, with_peer):
+    (tmp_path / "peer.py").write_text(PEER)
+    arguments = [
+        "--images",
+        "70",
+        "--batch-size",
+        "16",
+        "--repeats",
+        "2",
+        "--json",
+        str(tmp_path / "out.json"),
+    ]
+    arguments += ["--peer", str(tmp_path / "peer.py")] * with_peer
+    assert main(["bench", "loader", *arguments]) == 0
+    report = json.loads((tmp_path / "out.json").read_text())
+    peers = {"mx.io.ImageRecordIter", "mx.io.ImageRecordUInt8Iter"} | (
+        {"FaceImageIter"} if with_peer else set()
+    )
+    assert (report["images"], report["batch_size"], report["repeats"]) == (70, 16, 2)
+    assert set(report["ours_over"]) == peers
+    assert set(report["images_per"]) - peers == {
+        "ours, 1 thread",
+        "ours, 2 threads",
+        "ours, 1 thread, NDArray",
+    }
+    printed = capsys.readouterr().out
+    for name, figure in report["images_per"].items():
+        for figures in figure.values():
+            assert 0 < figures["min"] <= figures["median"] <= figures["max"]
+        assert f"{figure['per_cpu_second']['median']:.0f} (" in printed and name in printed
+    assert ("not run" in printed) is not with_peer
+    assert "chatter" not in printed
+
+
+def test_made_up_images_weigh_what_faces_do(tmp_path):
+    shard = Shard(loader.make_shard(tmp_path, 41))
+    assert (len(shard), shard.classes, shard.image_size) == (41, 3, (112, 112))
+    assert np.bincount(shard.labels).tolist() == [20, 20, 1]
+    assert all(5000 < len(shard.content(position)) < 8500 for position in range(41))
+    assert np.abs(shard.read(0)[0].astype(int) - loader.random_image(0)).mean() < 5
+    assert (loader.random_image(3) == loader.random_image(3)).all()
+    assert (loader.random_image(3) != loader.random_image(4)).any()
+
+
+@pytest.mark.parametrize(
+    "wrong, complaint",
+    [
+        (["--images", "0"], "--images is 0"),
+        (["--images", "5"], "5 images do not fill a batch of 64"),
+        (["--threads", "0"], "must be at least 1"),
+        (["--data", "nowhere"], "cannot read nowhere/property"),
+        (["--images", "64", "--peer", "no/file.py"], "cannot take FaceImageIter from no/file.py"),
+        (["--images", "64", "--peer", __file__], "has no attribute 'FaceImageIter'"),
+    ],
+)
+def test_what_the_loaders_benchmark_refuses(wrong, complaint, capsys):
+    assert main(["bench", "loader", *wrong]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert complaint in error
