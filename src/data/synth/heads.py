@@ -62,7 +62,9 @@ class Heads(NamedTuple):
     masks: np.ndarray  # float32 (n, 5) in 0..1, in the order of MASKS
     visible: np.ndarray  # float32 (n, DIRECTIONS) in 0..1: may light of that direction reach the vertex?
     directions: np.ndarray  # float32 (DIRECTIONS, 3), of unit length
-    front: np.ndarray  # float32 (FRONT[4], FRONT[4]): z of the base mesh seen from the front, a grid over FRONT
+    front: (
+        np.ndarray
+    )  # float32 (FRONT[4], FRONT[4]): z of the base mesh seen from the front, a grid over FRONT
     targets: csr_matrix  # float32 (number of names, 3 n): displacements
     names: Dict[str, int]  # row of each target
 

@@ -42,32 +42,31 @@ def fragments(points: np.ndarray, triangles: np.ndarray, size: Tuple[int, int]) 
     left, right = np.ceil(x.min(1)).clip(0, None), np.floor(x.max(1)).clip(None, width - 1)
     top, bottom = np.ceil(y.min(1)).clip(0, None), np.floor(y.max(1)).clip(None, height - 1)
     seen = np.flatnonzero((right >= left) & (bottom >= top))
-    columns = (right - left + 1)[seen].astype(np.int32)
-    count = columns * (bottom - top + 1)[seen].astype(np.int32)
+    left, top = left[seen], top[seen]
+    columns = right[seen] - left + 1
+    count = (columns * (bottom[seen] - top + 1)).astype(np.int32)
     which = np.repeat(np.arange(len(seen), dtype=np.int32), count)
-    within = np.arange(len(which), dtype=np.int32) - np.repeat(
-        np.cumsum(count, dtype=np.int32) - count, count
-    )
-    row, column = np.divmod(within, columns[which])
-    row += top[seen].astype(np.int32)[which]
-    column += left[seen].astype(np.int32)[which]
+    within = (
+        np.arange(len(which), dtype=np.int32) - (np.cumsum(count, dtype=np.int32) - count)[which]
+    ).astype(np.float32)
+    row = np.floor((within + 0.5) / columns[which])
+    column = within - row * columns[which] + left[which]
+    row += top[which]
     # Weights are linear in column and row: a·column + b·row + c for the second and the third corner.
-    xs, ys, inverse = x[seen], y[seen], 1 / area[seen]
-    plane = np.empty((len(seen), 6), np.float32)
-    for corner, (after, before) in enumerate(((2, 0), (0, 1))):
-        a = (ys[:, after] - ys[:, before]) * inverse
-        b = (xs[:, before] - xs[:, after]) * inverse
-        plane[:, 3 * corner] = a
-        plane[:, 3 * corner + 1] = b
-        plane[:, 3 * corner + 2] = -a * xs[:, before] - b * ys[:, before]
-    plane = plane[which]
-    second = plane[:, 0] * column + plane[:, 1] * row + plane[:, 2]
-    third = plane[:, 3] * column + plane[:, 4] * row + plane[:, 5]
+    x, y, inverse = x[seen], y[seen], 1 / area[seen]
+    weights = []
+    for after, before in ((2, 0), (0, 1)):
+        a = (y[:, after] - y[:, before]) * inverse
+        b = (x[:, before] - x[:, after]) * inverse
+        c = -a * x[:, before] - b * y[:, before]
+        weights.append(a[which] * column + b[which] * row + c[which])
+    second, third = weights
     inside = np.flatnonzero((second >= -1e-4) & (third >= -1e-4) & (second + third <= 1.0001))
     second, third, triangle = second[inside], third[inside], front[seen[which[inside]]]
     weights = np.stack([1 - second - third, second, third], axis=1)
     depth = (points[:, 2][triangles[triangle]] * weights).sum(1)
-    return Fragments(row[inside] * width + column[inside], triangle, weights, depth)
+    pixel = (row[inside] * width + column[inside]).astype(np.int32)
+    return Fragments(pixel, triangle, weights, depth)
 
 
 def nearest(found: Fragments, size: Tuple[int, int]) -> np.ndarray:

@@ -148,9 +148,9 @@ def _shade(heads: Heads, person: Person, view: View, surface: Surface) -> np.nda
     facing = normal @ light
     bleeding = np.where((surface.part == SKIN)[:, None], np.array([0.3, 0.16, 0.1], np.float32), 0.1)
     diffuse = np.clip((facing[:, None] + bleeding) / (1 + bleeding), 0, None)
-    diffuse *= surface.lit[:, None] ** (1 - bleeding)
+    diffuse *= _bled(surface.lit, bleeding)
     sky = 0.62 + 0.3 * normal[:, 1:2] + 0.12 * normal[:, 2:3]
-    open_ = np.clip(surface.open[:, None] * 1.25, 0, 1) ** (1.3 - bleeding)
+    open_ = _bled(np.clip(surface.open * 1.25, 0, 1) ** 1.3, bleeding)
     energy = view.light_strength * diffuse * warmth + view.ambient * sky * open_ * (2 - warmth)
     half = light + np.array([0, 0, 1], np.float32)
     shine = np.clip(normal @ (half / np.linalg.norm(half)), 0, 1)
@@ -162,6 +162,12 @@ def _shade(heads: Heads, person: Person, view: View, surface: Surface) -> np.nda
     return _tone(colour * exposure)
 
 
+def _bled(light: np.ndarray, bleeding: np.ndarray) -> np.ndarray:
+    """Light (p,) that skin spreads into its shadows, more of the red: (p, 3)."""
+    light = light[:, None]
+    return light + bleeding * light * (1 - light)
+
+
 def _tone(colour: np.ndarray) -> np.ndarray:
     """Linear light to sRGB, with highlights that roll off instead of clipping."""
     colour = np.where(colour > 0.7, 0.7 + 0.3 * (1 - np.exp(-(colour - 0.7) / 0.3)), colour)
@@ -169,10 +175,9 @@ def _tone(colour: np.ndarray) -> np.ndarray:
 
 
 def _paint_skin(heads: Heads, person: Person, view: View, at: Surface):
-    texture = skin.paint(heads, person, shape.age_of(person, view))
-    colour = skin.sample(texture, *skin.columns_rows(shape.azimuth(at.rest), at.rest[:, 1]))
     lips, lids, ears, inside, edge = at.masks.T
     years = shape.age_of(person, view)
+    colour = skin.colour_at(heads, person, years, at.rest)
     lips = smoothstep(lips, 0.25, 0.75)[:, None]
     lip_colour = linear(np.array(person.lips) * (1 - person.make_up * np.array([0.02, 0.2, 0.14])))
     colour = colour * (1 - lips + lips * lip_colour)

@@ -9,7 +9,7 @@ import numpy as np
 
 from latse.data.synth.heads import FRONT, Heads
 from latse.data.synth.people import Person
-from latse.data.synth.shape import AXIS, beard_cover, smoothstep
+from latse.data.synth.shape import AXIS, azimuth, beard_cover, smoothstep
 
 HEIGHT, WIDTH = 448, 512  # of the picture in pixels
 TOP, BOTTOM = 8.55, 5.75  # heights in the base mesh of its edges
@@ -49,23 +49,29 @@ def pixels(heads: Heads, points: np.ndarray) -> np.ndarray:
     return np.stack(columns_rows(np.arctan2(x, depth - AXIS), y), axis=1)
 
 
-def paint(heads: Heads, person: Person, years: float) -> np.ndarray:
-    """Colour of the skin, linear light, float32 (HEIGHT, WIDTH, 3)."""
+def colour_at(heads: Heads, person: Person, years: float, rest: np.ndarray) -> np.ndarray:
+    """Colour of the skin, linear light, float32 (p, 3), at places `rest` (p, 3) of the base mesh."""
     random = np.random.default_rng([person.texture_seed, 1])
-    darker = _mottling(random, person) - _wrinkles(random, heads, person, years)
-    darker -= 0.65 * _spots(random, heads, person)
-    colour = np.maximum(1 + darker[..., None] * np.array([0.75, 1.1, 1.2], np.float32), 0.1)
-    colour *= cv2.resize(_complexion(heads, person), (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
-    _stubble(random, person, years, colour)
-    _brows(random, heads, person, years, colour)
-    return colour
+    lines = _wrinkles(random, heads, person, years) + 0.65 * _spots(random, heads, person)
+    grains, mottling = _mottling(random, person)
+    layers = cv2.merge([mottling - lines, grains, _brows(random, heads, person)])
+    column, row = columns_rows(azimuth(rest), rest[:, 1])
+    darker, grain, brow = sample(layers, column, row).T[..., None]
+    colour = sample(_complexion(heads, person), (column - 1.5) / 4, (row - 1.5) / 4)
+    colour *= np.maximum(1 + darker * np.array([0.75, 1.1, 1.2], np.float32), 0.1)
+    colour += _stubble(person, years, rest)[:, None] * grain * (0.5 * linear(person.hair) + 0.01 - colour)
+    grey = 0.7 * smoothstep(np.array(years), person.greying, person.greying + 25)
+    return colour + brow * (0.75 * linear(person.hair) * (1 - grey) + 0.3 * grey - colour)
 
 
-def _mottling(random: np.random.Generator, person: Person) -> np.ndarray:
+def _mottling(random: np.random.Generator, person: Person) -> Tuple[np.ndarray, np.ndarray]:
+    """Noise of fine grains, 0.3 to 1.7 or so, and the skin's unevenness around 0, both (HEIGHT, WIDTH)."""
     size, amount = (HEIGHT, WIDTH), 0.4 + 0.6 * person.blemish
-    noise = 0.035 * smooth_noise(random, size, (14, 16)) + 0.03 * smooth_noise(random, size, (56, 64))
-    noise += 0.035 * smooth_noise(random, size, (HEIGHT // 3, WIDTH // 3))  # pores
-    return amount * noise
+    fine = smooth_noise(random, size, (HEIGHT // 2, WIDTH // 2))
+    coarse = smooth_noise(random, (HEIGHT // 4, WIDTH // 4), (14, 16))
+    coarse += 0.9 * smooth_noise(random, (HEIGHT // 4, WIDTH // 4), (56, 64))
+    coarse = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
+    return 1 + 0.4 * fine, (0.03 * amount) * (coarse + fine)
 
 
 def _complexion(heads: Heads, person: Person) -> np.ndarray:
@@ -79,7 +85,9 @@ def _complexion(heads: Heads, person: Person) -> np.ndarray:
             target += amount * np.exp(-((columns - column) ** 2 + (rows - row) ** 2) / (2 * radius**2))
     red *= 0.1 + 0.25 * person.blush
     factors = np.stack([1 + 0.15 * red, 1 - 0.55 * red, 1 - 0.5 * red], axis=2)
-    return linear(person.skin) * factors * (1 - 0.28 * dark[..., None] * np.array([0.8, 1.0, 0.9], np.float32))
+    return (
+        linear(person.skin) * factors * (1 - 0.28 * dark[..., None] * np.array([0.8, 1.0, 0.9], np.float32))
+    )
 
 
 def _spots(random: np.random.Generator, heads: Heads, person: Person) -> np.ndarray:
@@ -91,7 +99,9 @@ def _spots(random: np.random.Generator, heads: Heads, person: Person) -> np.ndar
     sizes = np.concatenate([random.uniform(0.5, 1.3, freckles), random.uniform(1.0, 2.4, moles)])
     shades = np.repeat([0.3, 0.8], [freckles, moles])
     centres = pixels(heads, np.concatenate([places, moles_at])) if len(sizes) else np.zeros((0, 2))
-    for centre, size, shade in zip((centres * 8).astype(int).tolist(), (sizes * 8).astype(int).tolist(), shades):
+    for centre, size, shade in zip(
+        (centres * 8).astype(int).tolist(), (sizes * 8).astype(int).tolist(), shades
+    ):
         cv2.circle(spots, centre, size, float(shade), -1, cv2.LINE_AA, 3)
     return cv2.GaussianBlur(spots, (0, 0), 0.7)
 
@@ -104,7 +114,12 @@ def _wrinkles(random: np.random.Generator, heads: Heads, person: Person, years: 
     folds.append((0.6 * age, [(0.27, 6.58), (0.31, 6.46), (0.3, 6.32)]))
     for number in range(3):  # crow's feet
         tilt = 0.05 * (number - 1) + random.normal(0, 0.02)
-        folds.append((random.uniform(0.1, 0.7) * age, [(0.5, 7.28 + 0.3 * tilt), (0.58, 7.28 + tilt), (0.66, 7.27 + 1.7 * tilt)]))
+        folds.append(
+            (
+                random.uniform(0.1, 0.7) * age,
+                [(0.5, 7.28 + 0.3 * tilt), (0.58, 7.28 + tilt), (0.66, 7.27 + 1.7 * tilt)],
+            )
+        )
     lines: List[Tuple[float, list]] = []
     for height in 7.66 + 0.1 * np.arange(4) + random.normal(0, 0.015, 4):  # of the forehead
         wave = random.normal(0, 0.012, 7)
@@ -130,52 +145,37 @@ def _curve(points: Sequence[Tuple[float, float]], steps: int = 5) -> np.ndarray:
     return (padded[:-2] + 2 * line + padded[2:]) / 4
 
 
-def _stubble(random: np.random.Generator, person: Person, years: float, colour: np.ndarray) -> None:
-    """Shadow of a shaven or short beard, and of short hair under the rest."""
+def _stubble(person: Person, years: float, rest: np.ndarray) -> np.ndarray:
+    """Shadow of a shaven or short beard: 0..1 at places (p, 3)."""
     if person.female > 0.5 or years < 17:
-        return
-    rows, columns = np.mgrid[:HEIGHT:4, :WIDTH:4].astype(np.float32)
-    angle = (columns / (WIDTH - 1) * 2 - 1) * HALF
-    height = TOP - rows / (HEIGHT - 1) * (TOP - BOTTOM)
-    places = np.stack([np.sin(angle) * 0.95, height, AXIS + np.cos(angle) * 0.95], axis=2).reshape(-1, 3)
-    zone = beard_cover(places, np.zeros(len(places)), "full").reshape(rows.shape).astype(np.float32)
-    zone = cv2.resize(zone, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
-    amount = {"none": 0.18, "moustache": 0.22, "goatee": 0.25, "stubble": 0.6, "full": 0.7}[person.beard]
-    amount *= 1.2 - np.mean(person.hair)
-    grains = np.clip(0.75 + 0.5 * random.standard_normal((HEIGHT, WIDTH), dtype=np.float32), 0, 2)
-    alpha = np.clip(zone * amount * cv2.GaussianBlur(grains, (0, 0), 0.6), 0, 0.85)[..., None]
-    colour += alpha * (0.6 * linear(person.hair) + 0.01 - colour) * (0.55 + 0.45 * alpha)
+        return np.zeros(len(rest), np.float32)
+    amount = {"none": 0.12, "moustache": 0.14, "goatee": 0.16, "stubble": 0.42, "full": 0.5}[person.beard]
+    zone = beard_cover(rest, np.zeros(len(rest), np.float32), "full")
+    return np.clip(zone * amount * (1.2 - np.mean(person.hair)), 0, 0.7).astype(np.float32)
 
 
-def _brows(random: np.random.Generator, heads: Heads, person: Person, years: float, colour: np.ndarray) -> None:
+def _brows(random: np.random.Generator, heads: Heads, person: Person) -> np.ndarray:
+    """Density of the eyebrows, 0..1, drawn hair by hair: float32 (HEIGHT, WIDTH)."""
     thickness, length, arch, height, density = person.brows
     layer = np.zeros((HEIGHT, WIDTH), np.float32)
-    inner, outer = 0.115 - 0.02 * thickness, 0.5 + 0.04 * length
     share = np.linspace(0, 1, 9)
-    x = inner + (outer - inner) * share
+    x = (0.115 - 0.02 * thickness) * (1 - share) + (0.5 + 0.04 * length) * share
     y = 7.475 + 0.02 * height + (0.06 + 0.035 * arch) * np.sin(np.pi * share**1.25 * 0.86)
     width = (0.05 + 0.016 * thickness) * np.interp(share, [0, 0.12, 0.5, 1], [0.7, 1.0, 0.85, 0.25])
     hairs = int(150 + 50 * density)
     for side in (-1, 1):
-        place = random.random(hairs)
-        across = random.uniform(-0.5, 0.5, hairs)
-        root = np.stack(
-            [
-                np.interp(place, share, x),
-                np.interp(place, share, y) + across * np.interp(place, share, width),
-            ],
-            1,
-        )
-        lean = np.radians(
-            np.interp(place, [0, 0.2, 1], [75, 35, -18]) + random.normal(0, 10, hairs) - 25 * across
-        )
-        tip = root + (0.045 + 0.015 * random.random(hairs))[:, None] * np.stack(
-            [np.cos(lean), np.sin(lean)], 1
-        )
-        ends = pixels(heads, np.concatenate([root, tip]) * [side, 1]).reshape(2, hairs, 2).swapaxes(0, 1)
-        cv2.polylines(layer, list(np.ascontiguousarray(ends * 8, np.int32)), False, 1.0, 1, cv2.LINE_AA, 3)
-    soft = cv2.GaussianBlur(layer, (0, 0), 2.2)
-    alpha = np.clip(0.55 * layer + 0.75 * soft, 0, 0.92 + 0.05 * density)[..., None] * (0.8 + 0.12 * density)
-    grey = 0.7 * smoothstep(np.array(years), person.greying, person.greying + 25)
-    tone = linear(person.hair) * (1 - grey) * np.float32(0.75) + grey * 0.3
-    colour += alpha * (tone - colour)
+        place, across = random.random(hairs), random.uniform(-0.5, 0.5, hairs)
+        root = [
+            np.interp(place, share, x),
+            np.interp(place, share, y) + across * np.interp(place, share, width),
+        ]
+        lean = np.interp(place, [0, 0.2, 1], [75, 35, -18]) + random.normal(0, 10, hairs) - 25 * across
+        reach = 0.045 + 0.015 * random.random(hairs)
+        tip = root + reach * np.stack([np.cos(np.radians(lean)), np.sin(np.radians(lean))])
+        both = np.stack([np.stack(root), tip]).transpose(2, 0, 1) * [side, 1]  # (hairs, ends, 2)
+        ends = (pixels(heads, both.reshape(-1, 2)) * 8).astype(np.int32).reshape(hairs, 2, 2)
+        cv2.polylines(layer, list(ends), False, 1.0, 1, cv2.LINE_AA, 3)
+    rows = slice(HEIGHT // 5, HEIGHT // 2)  # where they are
+    soft = cv2.GaussianBlur(layer[rows], (0, 0), 2.2)
+    layer[rows] = np.clip(0.55 * layer[rows] + 0.75 * soft, 0, 0.92 + 0.05 * density) * (0.8 + 0.12 * density)
+    return layer
