@@ -109,7 +109,7 @@ class VerdictWriter:
         return np.flatnonzero(self._bytes == UNKNOWN)
 
     def put(self, positions: np.ndarray, ranks: np.ndarray) -> None:
-        """Write verdicts on ascending `positions` (m,), given the ranks (m, 2) of images and mirror images."""
+        """Write verdicts on ascending `positions` (m,), given the ranks (m, 2) of image and mirror image."""
         plain, mirrored = refusals(ranks, self._ks).T
         self._bytes[positions] = plain | mirrored << 4
         first, last = int(positions[0]), int(positions[-1])
