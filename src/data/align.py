@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -107,6 +108,8 @@ class Aligner:
 def read_photograph(path: str | os.PathLike) -> bytes:
     """Return the bytes of a file; raise NoFaceError if it cannot be read."""
     try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            raise NoFaceError("unreadable", "not a file")  # to open a named pipe would wait for ever
         with Path(path).open("rb") as file:
             return file.read()
     except OSError as error:
@@ -127,6 +130,11 @@ def decode_photograph(content: bytes) -> np.ndarray:
     if image is None:
         raise NoFaceError("unreadable", "not a whole image" if content else "the file is empty")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """Encode uint8 (height, width, 3) RGB as PNG."""
+    return cv2.imencode(".png", image[:, :, ::-1])[1].tobytes()
 
 
 def warp(photograph: np.ndarray, points: np.ndarray) -> np.ndarray:
