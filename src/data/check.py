@@ -32,6 +32,7 @@ LARGEST_LABEL = 2**24  # labels are float32
 
 # Kind -> meaning. A fault makes the set unsound.
 FAULTS = {
+    "no-images": "the set holds no image",
     "property": "`property` does not fit what the set holds",
     "files": "record files and index files that do not belong together",
     "index-line": "lines of an index that are not a record number and an offset",
@@ -205,6 +206,8 @@ def check(folder: str | os.PathLike, processes: int = 1) -> Report:
     report.files = _record_files(report)
     parts = [_read_file(report, number, processes) for number in range(len(report.files))]
     report.rows = np.concatenate(parts)
+    if not len(report.rows):
+        report.add("no-images")
     people = []
     for number in range(len(report.files)):
         people.append(_judge_ranges(report, np.flatnonzero(report.rows["file"] == number)))
@@ -393,10 +396,11 @@ def _judge_identities(report: Report, named: np.ndarray, rows: np.ndarray) -> tu
     times = np.cumsum(cover)[:-1]
     report.mark("outside", named[image & (times == 0)])
     report.mark("named-twice", named[image & (times > 1)])
-    some = high > low
+    known = np.flatnonzero(image & _whole(table[named]))
+    low, high = np.searchsorted(known, low), np.searchsorted(known, high)
+    some, labels = high > low, labels[known]
     rows, low, high = rows[some], low[some], high[some]
-    known = image & _whole(table[named])
-    changes = np.append(0, np.cumsum(known[1:] & known[:-1] & (labels[1:] != labels[:-1])))
+    changes = np.append(0, np.cumsum(labels[1:] != labels[:-1]))
     mixed = changes[high - 1] - changes[low] > 0
     report.mark("identity-mixed", rows[mixed])
     return labels[low[~mixed]], rows[~mixed]
@@ -480,10 +484,11 @@ def _judge_duplicates(report: Report) -> None:
     for start, size in zip(starts[sizes > 1], sizes[sizes > 1]):
         group = order[start : start + size]
         across = np.ptp(labels[start : start + size]) > 0
-        first, place = group[0], report.place(group[0])
+        place = report.place(group[0])
         same = f"same as {place['file']} {list(place)[1]} {list(place.values())[1]}"
         if across:
-            details = [f"person {table['label'][row]:g}" + (row != first) * f", {same}" for row in group]
+            details = [f"person {label:g}, {same}" for label in labels[start : start + size]]
+            details[0] = f"person {labels[start]:g}"
             report.mark("duplicate-across", group, details)
         else:
             report.mark("duplicate-within", group[1:], itertools.repeat(f"person {labels[start]:g}, {same}"))

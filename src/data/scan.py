@@ -128,7 +128,7 @@ def scan(path: str | os.PathLike, offsets: list[int], following: int | None = No
             while limit <= offset and limit < size:
                 limit = next(behind, size)
             try:
-                if offset < end and offset % 4 == 0:
+                if 0 <= offset < end and offset % 4 == 0:
                     raise RecordError(State.INSIDE)
                 content, end = read_record(file, offset, limit)
                 rows.append(_row(offset, end, content, complaints))
