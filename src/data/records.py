@@ -47,6 +47,8 @@ LARGEST = 2**48  # record number
 AT_ONCE = 1 << 16  # bytes of a record that are read before its length is known
 CHUNK = 1 << 16  # records whose beginnings are read between two steps of the progress bar
 SAMPLE = 1024  # images whose content digest() reads
+# 8-bit colour, whatever it was; not turned by Exif data, as MXNet does not: faces are upright
+AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of the segment that holds the size
 JPEG_ALONE = {0x00, 0x01, *range(0xD0, 0xD9), 0xFF}  # markers without a length
 SET_FILE = re.compile(r"train(-\d{5})?\.(rec|idx)")
@@ -187,14 +189,12 @@ def decode(encoded: bytes | np.ndarray, name: str, size: tuple[int, int]) -> np.
 
 def _decoded(encoded: bytes, size: tuple[int, int]) -> np.ndarray:
     """Return an image as OpenCV has it, BGR; raise ValueError, saying what is wrong with it."""
-    found, image = _announced_size(encoded), None
-    if found == size or found == size[::-1]:  # its Exif data may say that it lies on its side
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
-        found = None if image is None else image.shape[:2]
-    if found is None:
+    announced = _announced_size(encoded)
+    if announced not in (None, size):
+        raise ValueError("is {}x{} pixels instead of {}x{}".format(*announced, *size))
+    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), AS_STORED) if announced else None
+    if image is None:
         raise ValueError("is not an image that can be decoded")
-    if found != size:
-        raise ValueError("is {}x{} pixels instead of {}x{}".format(*found, *size))
     return image
 
 
@@ -483,7 +483,7 @@ class _RecordFile:
         images, people = self._layout()
         self.records, self.starts = self._keys[images], self._starts[images]
         self.rooms = _rooms(self._starts, self.size)[images]
-        labels = self._labels(people)[images]
+        labels = self._labels(images, people)
         self._check_labels(labels, classes)
         self.labels = labels.astype(np.int64)
         del self._keys, self._starts
@@ -506,6 +506,7 @@ class _RecordFile:
                 raise ValueError(CUT_OFF)
             parts.append(data[FRAME.size : FRAME.size + length])
             start += FRAME.size + length + -length % 4
+            room = FRAME.size
         return MAGIC_BYTES.join(parts)
 
     def _check_index(self) -> None:
@@ -531,15 +532,15 @@ class _RecordFile:
             raise LatseError(f"{self.path}: the header record promises no image")
         return images, people[people[:, 0] < people[:, 1]]
 
-    def _labels(self, people: np.ndarray) -> np.ndarray:
-        """Label of each record, float32; where a person's first and last image agree, only they are read."""
+    def _labels(self, images: np.ndarray, people: np.ndarray) -> np.ndarray:
+        """Label of each image, float32; where a person's first and last image agree, only they are read."""
         labels, known = np.full(len(self._keys), np.nan, np.float32), np.zeros(len(self._keys), bool)
         found = _first_label(self._begin((people - [0, 1]).ravel())).reshape(-1, 2)
         for (first, last), (label, other) in zip(people, found):
             labels[first:last], known[first:last] = label, label == other
-        unknown = np.flatnonzero(~known)
+        unknown = images[~known[images]]
         labels[unknown] = _first_label(self._begin(unknown))
-        return labels
+        return labels[images]
 
     def _begin(self, rows: np.ndarray) -> np.ndarray:
         """What the records of `rows` start with: START (n,)."""

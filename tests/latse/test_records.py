@@ -1,8 +1,13 @@
 """Shards: insightface's layout, and every way in which one can be broken."""
 
+import contextlib
 import errno
+import gc
+import io
 import os
+import resource
 import struct
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -12,9 +17,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from latse.data import records
-from latse.data.records import Shard, ShardWriter, encode, staged, write_shard
+from latse.data.loader import BatchStream
+from latse.data.records import Shard, ShardWriter, decode, encode, staged, write_shard
 from latse.errors import LatseError
 
 
@@ -464,3 +471,280 @@ def test_encoded_images_decode_again(tmp_path):
     shard = Shard(tmp_path)
     assert np.abs(shard.read(0)[0].astype(int) - smooth).mean() < 1
     assert len(shard.content(1)) < len(shard.content(0)) / 2
+
+
+def starts_of(folder, stem="train"):
+    """Where each record starts, by its number."""
+    numbers = np.array((folder / f"{stem}.idx").read_text().split(), int).reshape(-1, 2)
+    return dict(numbers.tolist())
+
+
+def overwrite(folder, record, offset, content):
+    """Change some bytes of train.rec, counted from the start of a record's frame."""
+    data = bytearray((folder / "train.rec").read_bytes())
+    at = starts_of(folder)[record] + offset
+    data[at : at + len(content)] = content
+    (folder / "train.rec").write_bytes(data)
+
+
+SMOOTH = cv2.normalize(cv2.GaussianBlur(picture(8)[0], (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX)
+
+
+def by_opencv(pixels, extension=".png"):
+    return cv2.imencode(extension, pixels)[1].tobytes()
+
+
+def by_pillow(mode, extension, **settings):
+    written = io.BytesIO()
+    Image.fromarray(SMOOTH).convert(mode).save(written, extension, **settings)
+    return written.getvalue()
+
+
+@pytest.mark.parametrize(
+    "encoded, expected, difference",
+    [
+        (by_opencv(SMOOTH[:, :, ::-1]), SMOOTH, 0),
+        (by_opencv(SMOOTH[:, :, 0]), SMOOTH[:, :, :1], 0),
+        (by_opencv(SMOOTH[:, :, 0], ".jpg"), SMOOTH[:, :, :1], 2),
+        (by_opencv(SMOOTH[:, :, ::-1].astype(np.uint16) * 256 + 99), SMOOTH, 0),
+        (by_opencv(SMOOTH[:, :, 0].astype(np.uint16) * 256 + 99), SMOOTH[:, :, :1], 0),
+        (by_pillow("RGBA", "PNG"), SMOOTH, 0),
+        (by_pillow("CMYK", "JPEG", quality=95), SMOOTH, 2),
+        (by_pillow("RGB", "JPEG", quality=95, progressive=True), SMOOTH, 3),
+    ],
+    ids=[
+        "png",
+        "grey png",
+        "grey jpeg",
+        "16-bit png",
+        "16-bit grey png",
+        "rgba png",
+        "cmyk jpeg",
+        "progressive",
+    ],
+)
+def test_other_kinds_of_images_are_read_as_8_bit_rgb(tmp_path, encoded, expected, difference):
+    write_shard(tmp_path, [(0, encoded)], classes=1)
+    image = Shard(tmp_path).read(0)[0]
+    assert (image.shape, image.dtype) == ((112, 112, 3), np.uint8)
+    assert np.abs(image.astype(int) - expected).mean() <= difference
+
+
+def announcing(encoded, marker, offset, size):
+    """An image whose first bytes say that it has another size."""
+    at = encoded.find(marker) + offset
+    return encoded[:at] + size + encoded[at + len(size) :]
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        announcing(by_opencv(SMOOTH, ".jpg"), b"\xff\xc0", 5, struct.pack(">HH", 30000, 30000)),
+        announcing(by_opencv(SMOOTH), b"IHDR", 4, struct.pack(">II", 30000, 30000)),
+    ],
+    ids=["jpeg", "png"],
+)
+def test_an_image_that_announces_gigabytes_is_not_decoded(encoded, monkeypatch):
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(LatseError, match="^it is 30000x30000 pixels instead of 112x112$"):
+        decode(encoded, "it", (112, 112))
+
+
+@pytest.mark.parametrize(
+    "encoded", [b"\xff", b"\xff\xd8", b"\xff\xd8" + b"\xff" * 50, b"\xff\xd8" + bytes(50)]
+)
+def test_a_jpeg_without_a_size(encoded):
+    with pytest.raises(LatseError, match="^it is not an image that can be decoded$"):
+        decode(encoded, "it", (112, 112))
+
+
+def test_bytes_between_the_segments_of_a_jpeg_are_skipped():
+    plain = by_opencv(SMOOTH, ".jpg")
+    odd = plain[:2] + b"\xff\xff\xff" + plain[3:]  # fill bytes before the first marker
+    assert np.array_equal(decode(odd, "", (112, 112)), decode(plain, "", (112, 112)))
+
+
+def test_an_image_on_its_side_is_not_turned_as_mxnet_does_not(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    written = io.BytesIO()
+    Image.fromarray(SMOOTH[:, :80]).save(written, "JPEG", quality=95, exif=exif)
+    write_shard(tmp_path, [(0, written.getvalue())], classes=1, image_size=(112, 80))
+    assert np.array_equal(Shard(tmp_path).read(0)[0], mx.image.imdecode(written.getvalue()).asnumpy())
+
+
+def test_a_file_that_shrinks_while_it_is_read(folder):
+    shard = Shard(folder)
+    stream = BatchStream(shard, 2)
+    os.truncate(folder / "train.rec", starts_of(folder)[4] + 1000)
+    assert shard.read(2)[2] == 3
+    for position, record in ((3, 4), (5, 6)):
+        with pytest.raises(
+            LatseError, match=rf"train\.rec: record {record} is cut off: the file is truncated"
+        ):
+            shard.read(position)
+    with pytest.raises(LatseError, match="is cut off"):
+        list(stream.prefetch(0, 3))
+
+
+def test_the_order_of_the_index_does_not_matter(folder):
+    expected = [Shard(folder).read(position) for position in range(6)]
+    lines = (folder / "train.idx").read_text().splitlines(keepends=True)
+    (folder / "train.idx").write_text("".join(np.random.default_rng(0).permutation(lines)))
+    shard = Shard(folder)
+    for position, (image, label, record) in enumerate(expected):
+        found = shard.read(position)
+        assert np.array_equal(found[0], image) and found[1:] == (label, record)
+
+
+@pytest.mark.parametrize("record", [0, 1, 2, 3, 4, 7, 9])
+def test_wrong_magic_is_found_at_the_latest_when_the_record_is_read(folder, record):
+    overwrite(folder, record, 0, b"\0")
+    with pytest.raises(
+        LatseError, match=rf"train\.rec: record {record} does not start with RecordIO's magic"
+    ):
+        shard = Shard(folder)
+        for position in range(len(shard)):
+            shard.read(position)
+
+
+@pytest.mark.parametrize("record", [1, 2, 3])
+@pytest.mark.parametrize("label", [float("nan"), 4.0, 1.0])
+def test_a_label_unlike_its_identitys(folder, record, label):
+    """At the edge of its identity it counts, or is refused; in between, it shows when the image is read."""
+    overwrite(folder, record, 12, struct.pack("<f", label))
+    if record != 2 and label == 1:
+        assert Shard(folder).labels[record - 1] == 1
+    elif record != 2:
+        with pytest.raises(LatseError, match=f"record {record} has the label .* property has 4 classes"):
+            Shard(folder)
+    else:
+        with pytest.raises(LatseError, match=f"record 2 has the label {label:g}; its identity has 0"):
+            Shard(folder).read(1)
+
+
+def test_the_property_of_another_set(folder):
+    (folder / "property").write_text("3,112,112")
+    with pytest.raises(LatseError, match="record 6 has the label 3; property has 3 classes"):
+        Shard(folder)
+    (folder / "property").write_text("4,96,112")
+    with pytest.raises(LatseError, match="record 1 is 112x112 pixels instead of 96x112"):
+        Shard(folder).read(0)
+
+
+def test_a_header_without_identities(tmp_path):
+    write_plain(tmp_path, [(0, [3.0, 3.0], b""), (1, 3.0, picture(1)[1]), (2, 1.0, picture(2)[1])])
+    shard = Shard(tmp_path)
+    assert (shard.records.tolist(), shard.labels.tolist()) == ([1, 2], [3, 1])
+
+
+@pytest.mark.parametrize("ranges", [([1, 4], [4, 6]), ([1, 3], [3, 6]), ([1, 5], [2, 6]), ([1, 1], [2, 4])])
+def test_each_image_counts_once_whatever_the_identity_records_say(tmp_path, ranges):
+    """Vector labels, and ranges that fit, cut identities in two, overlap, or leave images out."""
+    labels = [0, 0, 0, 2, 2]
+    images = [(n, [labels[n - 1], 9.0], picture(n)[1]) for n in range(1, 6)]
+    write_plain(tmp_path, [(0, [6, 8], b""), *images, (6, ranges[0], b""), (7, ranges[1], b"")])
+    shard = Shard(tmp_path)
+    assert shard.records.tolist() == [1, 2, 3, 4, 5] and shard.labels.tolist() == labels
+    assert all(np.array_equal(shard.read(row)[0], picture(row + 1)[0]) for row in range(5))
+
+
+def test_large_images_and_a_sparse_index(tmp_path):
+    images = [(label, bytes([label]) * 150_000) for label in range(4)]
+    write_shard(tmp_path, images, classes=4)
+    lines = (tmp_path / "train.idx").read_text().splitlines()
+    (tmp_path / "train.idx").write_text("\n".join([lines[1], lines[4]]))
+    shard = Shard(tmp_path)
+    assert [shard.content(row).tobytes() for row in range(2)] == [images[0][1], images[3][1]]
+
+
+def test_opening_reads_two_records_of_each_identity(tmp_path, monkeypatch):
+    write_shard(tmp_path, [(label, b"x") for label in range(10) for _ in range(100)], classes=10)
+    reads, pread = [], os.pread
+    monkeypatch.setattr(os, "pread", lambda *arguments: reads.append(0) or pread(*arguments))
+    assert len(Shard(tmp_path)) == 1000
+    assert len(reads) == 10 * 3 + 2  # identity, first and last image; the header, the last of the file
+
+
+def test_no_handle_is_left_open(folder):
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for text in ("4,112,112", "2,112,112"):  # the second is refused
+        (folder / "property").write_text(text)
+        with contextlib.suppress(LatseError):
+            Shard(folder)
+    gc.collect()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_digest_stands_for_the_content(tmp_path, folder):
+    before = Shard(folder).digest()
+    assert Shard(folder).digest() == before
+    overwrite(folder, 3, 1000, b"\0\1\2\3")
+    assert Shard(folder).digest() != before
+
+
+@contextlib.contextmanager
+def largest_file(size):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_file_that_may_not_grow_leaves_the_older_set(folder, shards):
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    images = [(label, bytes(100_000)) for label in range(40)]
+    with pytest.raises(LatseError, match=f"^cannot write into {folder}.*: File too large$"), largest_file(
+        10**6
+    ):
+        write_shard(folder, images, classes=40, shards=shards)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A tmpfs of 1 MB, where this process may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "latse", disk]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no tmpfs may be mounted here")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize("kilobytes", [900, 980, 1000, 1010, 1016, 1030, 3000])
+def test_a_full_disk_leaves_the_older_set(small_disk, kilobytes):
+    write_shard(small_disk, [(0, b"older")], classes=1)
+    before = {file.name: file.read_bytes() for file in small_disk.iterdir()}
+    images = [(label, bytes(1000)) for label in range(kilobytes)]
+    try:
+        write_shard(small_disk, images, classes=5000)
+    except LatseError as error:
+        assert str(error).startswith(f"cannot write into {small_disk}")
+        assert str(error).endswith("No space left on device")
+        assert {file.name: file.read_bytes() for file in small_disk.iterdir()} == before
+    else:
+        assert len(Shard(small_disk)) == kilobytes <= 1000
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_damaged_bytes_are_sentences(tmp_path_factory, data):
+    """Whatever a few changed bytes do, reading ends with the images or with a sentence."""
+    folder = tmp_path_factory.mktemp("damaged")
+    jpeg = by_opencv(SMOOTH[:8, :8], ".jpg")
+    write_shard(folder, [(label // 2, jpeg) for label in range(6)], classes=3, image_size=(8, 8))
+    name = data.draw(st.sampled_from(["train.rec", "train.rec", "train.idx", "property"]))
+    content = bytearray((folder / name).read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    (folder / name).write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    with contextlib.suppress(LatseError):
+        shard = Shard(folder)
+        for position in range(len(shard)):
+            with contextlib.suppress(LatseError):
+                shard.read(position)
