@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import argparse
 
-from latse.data import align_command, check_command, orl_command, pack_command, synth_command
+from latse.data import (
+    align_command,
+    bin_to_npz_command,
+    check_command,
+    orl_command,
+    pack_command,
+    pairs_command,
+    synth_command,
+)
 
 # A module has SUMMARY (one line), DESCRIPTION, `add_arguments(parser)` and `run(args)`, which returns None or
 # the exit status. It imports what is slow to import only when it runs.
 COMMANDS = {
     "align": align_command,
+    "bin-to-npz": bin_to_npz_command,
     "check": check_command,
     "fetch-orl": orl_command,
     "pack": pack_command,
+    "pairs": pairs_command,
     "synth": synth_command,
 }
 

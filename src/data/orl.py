@@ -19,6 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from latse.data import align, detect
+from latse.data.pair_lists import in_folds
 from latse.data.pairs import write_pairs
 from latse.data.records import staged, write_shard
 from latse.errors import LatseError
@@ -98,13 +99,7 @@ def draw_pairs(people: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.RandomState(seed)
     same_pairs = random.permutation(pairs[same])
     different_pairs = random.permutation(pairs[~same])[: len(same_pairs)]
-    ends = np.arange(1, FOLDS) * len(same_pairs) / FOLDS
-    folds = zip(
-        np.split(same_pairs, np.ceil(ends).astype(int)), np.split(different_pairs, np.floor(ends).astype(int))
-    )
-    parts = [part for fold in folds for part in fold]
-    issame = [np.full(len(part), number % 2 == 0) for number, part in enumerate(parts)]
-    return np.concatenate(parts), np.concatenate(issame)
+    return in_folds(same_pairs, different_pairs, FOLDS)
 
 
 def photograph_folder() -> Path:
