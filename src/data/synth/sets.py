@@ -1,0 +1,321 @@
+"""Data sets of synthetic people: one to train on, four of verification pairs, one for identification.
+
+Processes draw the pictures into a spool, chunk by chunk, from where the sets are written at the end; what a
+killed process has left there is not drawn again.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Tuple
+
+import cv2
+import numpy as np
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from latse.data import align, workers
+from latse.data.pairs import read_pairs, write_pairs
+from latse.data.records import Shard, ShardWriter, encode, staged
+from latse.data.synth import heads
+from latse.data.synth.people import draw_person, draw_view
+from latse.data.synth.plan import (
+    IDENTIFICATION,
+    VERIFICATION,
+    Group,
+    Settings,
+    Shot,
+    check,
+    draw_pairs,
+    groups,
+)
+from latse.data.synth.render import Photo, render
+from latse.errors import LatseError
+from latse.files import digest, make_folder, read_json, replacing, write_json
+
+MANIFEST = "synth.json"
+FOLDER = "identification"
+SPOOL = ".synth"  # in the folder of the set
+CHUNK = 64  # about how many pictures a kill costs each process
+REDRAWN = 2**20  # the picture `image` whose face is not found is drawn again as `image + REDRAWN`, …
+ATTEMPTS = 100  # … and so on, so often at most
+
+# (seed, person, image, shot) -> picture
+Photographer = Callable[[int, int, int, Shot], Photo]
+
+
+class Made(NamedTuple):
+    """What was drawn: pictures, seconds of the clock, and of the processors of all processes."""
+
+    images: int
+    seconds: float
+    cpu_seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Pictures in a second of one processor; 0 if none was drawn."""
+        return self.images / self.cpu_seconds if self.cpu_seconds else 0.0
+
+
+class Task(NamedTuple):
+    """To draw people `first` to `last` (exclusive, counted within the group) into a file of the spool."""
+
+    group: Group
+    first: int
+    last: int
+    file: Path
+
+    @property
+    def images(self) -> int:
+        """How many pictures that are."""
+        return (self.last - self.first) * len(self.group.shots)
+
+
+def photograph(seed: int, person: int, image: int, shot: Shot) -> Photo:
+    """Draw the picture `image` of a person of the population `seed`; raises LatseError without the heads."""
+    age = None
+    if shot.ages is not None:
+        age = float(np.random.default_rng([seed, person, image, 2**16]).uniform(*shot.ages))
+    return render(_heads(), draw_person(seed, person), draw_view(seed, person, image, shot.kind, age))
+
+
+def make(
+    out: str | os.PathLike, settings: Settings, processes: int = 1, photographer: Photographer = photograph
+) -> Optional[Made]:
+    """Make the data sets of `settings` in the folder `out`.
+
+    train.rec, train.idx, property; plain.bin, frontal-profile.bin, cross-age.bin, cross-pose.bin; the data
+    sets identification/probes and identification/distractors; the manifest synth.json. Their bytes depend
+    neither on `processes` nor on interruptions.
+
+    Parameters
+    ----------
+    out : path
+        Made if it does not exist.
+    settings : Settings
+        What is made.
+    processes : int
+        At least 1.
+    photographer : function
+        Of a module; what draws a picture.
+
+    Returns
+    -------
+    Made or None
+        None if the folder already holds what these settings make; then nothing is done.
+
+    Raises
+    ------
+    LatseError
+        If a setting is out of range, the heads cannot be fetched, `out` holds another data set or cannot be
+        written, a process dies, or a face that is to be detected is not found in 100 pictures.
+    """
+    check(settings)
+    if processes < 1:
+        raise LatseError(f"processes: {processes} is below 1")
+    out = Path(out)
+    if _is_made(out, settings):
+        return None
+    if (out / "property").exists() and not (out / MANIFEST).exists():
+        raise LatseError(f"{out} holds a data set that is not of synthetic people: choose another folder")
+    with staged(out) as stage:
+        spool = _open_spool(out / SPOOL, settings)
+        made = _draw(settings, spool, processes, photographer)
+        _write(out, stage, settings, spool)
+    shutil.rmtree(spool)
+    return made
+
+
+def contact_sheet(out: str | os.PathLike, people: int = 8, images: int = 10) -> np.ndarray:
+    """Show the sets of a folder: uint8 (height, width, 3) RGB.
+
+    A row for each of the first `people` people to train on, up to `images` pictures each; then for each
+    verification set a row of same pairs and a row of different ones.
+
+    Raises LatseError if a set cannot be read.
+    """
+    out = Path(out)
+    shard = Shard(out)
+    rows = [
+        [shard.read(position)[0] for position in np.flatnonzero(shard.labels == label)[:images]]
+        for label in range(min(people, shard.classes))
+    ]
+    for path in (out / f"{name}.bin" for name in VERIFICATION):
+        if path.exists():
+            faces, issame = read_pairs(path)
+            for kind in (issame, ~issame):
+                places = np.flatnonzero(kind)
+                chosen = places[np.linspace(0, len(places) - 1, images // 2).astype(int)]
+                rows.append([faces[2 * pair + side].transpose(1, 2, 0) for pair in chosen for side in (0, 1)])
+    sheet = np.full((len(rows), images, align.SIZE, align.SIZE, 3), 255, np.uint8)
+    for row, faces in zip(sheet, rows):
+        row[: len(faces)] = faces
+    return sheet.transpose(0, 2, 1, 3, 4).reshape(len(rows) * align.SIZE, images * align.SIZE, 3)
+
+
+@functools.lru_cache(maxsize=1)
+def _heads() -> heads.Heads:
+    return heads.load()
+
+
+def _draw(settings: Settings, spool: Path, processes: int, photographer: Photographer) -> Made:
+    """Draw what the spool lacks."""
+    tasks = [task for group in groups(settings).values() for task in _tasks(group, spool)]
+    missing = [task for task in tasks if not task.file.exists()]
+    if missing and photographer is photograph:
+        heads.load()  # fetched here and not by each process
+    started, cpu_seconds = time.monotonic(), 0.0
+    total, left = (sum(task.images for task in some) for some in (tasks, missing))
+    arguments = (photographer, settings.seed, settings.detect, settings.quality)
+    with tqdm(total=total, initial=total - left, desc="draw", unit="image", smoothing=0.05) as bar:
+        for told, content in workers.run(_drawing, arguments, missing, processes):
+            if told == workers.DONE:
+                images, seconds = content
+                bar.update(images)
+                cpu_seconds += seconds
+    return Made(left, time.monotonic() - started, cpu_seconds)
+
+
+def _drawing(photographer: Photographer, seed: int, detect: bool, quality: int) -> Callable:
+    """What a process does with a task: returns how many pictures it drew, and the processor's seconds."""
+    cv2.setNumThreads(1)
+    threadpool_limits(1)  # the order of additions, so the last bit, may depend on the number of threads
+    aligner = align.Aligner() if detect else None
+
+    def draw(task: Task, at: Callable[[str], Any]) -> Tuple[int, float]:
+        started, encoded, redrawn = time.process_time(), [], 0
+        for person in range(task.group.first + task.first, task.group.first + task.last):
+            at(f"person {person}")
+            for image, shot in enumerate(task.group.shots):
+                numbers = range(image, image + ATTEMPTS * REDRAWN, REDRAWN)
+                pictures = (photographer(seed, person, number, shot) for number in numbers)
+                again, face = _first_aligned(pictures, aligner, f"person {person} ({shot.kind})")
+                encoded.append(encode(face, quality))
+                redrawn += again
+        with replacing(task.file) as temporary, temporary.open("wb") as file:
+            content = np.frombuffer(b"".join(encoded), np.uint8)
+            np.savez(file, content=content, lengths=[len(picture) for picture in encoded], redrawn=redrawn)
+        return task.images, time.process_time() - started
+
+    return draw
+
+
+def _first_aligned(
+    pictures: Iterator[Photo], aligner: Optional[align.Aligner], name: str
+) -> Tuple[int, np.ndarray]:
+    """Number and aligned face of the first picture whose face is found; without `aligner`, of the first."""
+    for number, (image, points) in enumerate(pictures):
+        if aligner is None:
+            return number, align.warp(image, points)
+        try:
+            return number, aligner.cut_out(image).image
+        except align.NoFaceError:
+            continue
+    raise LatseError(f"the detector finds no face in {ATTEMPTS} pictures of {name}")
+
+
+def _open_spool(spool: Path, settings: Settings) -> Path:
+    """Make the spool, or go on with that of a killed process if the same was made with the same versions."""
+    origin = {"settings": settings._asdict(), "versions": _versions()}
+    try:
+        usable = read_json(spool / MANIFEST) == origin
+    except LatseError:
+        usable = False
+    if not usable:
+        shutil.rmtree(spool, ignore_errors=True)
+        write_json(make_folder(spool) / MANIFEST, origin)
+    return spool
+
+
+def _tasks(group: Group, spool: Path) -> Iterator[Task]:
+    step = max(1, CHUNK // len(group.shots))
+    for first in range(0, group.people, step):
+        yield Task(group, first, min(first + step, group.people), spool / f"{group.name}-{first:08d}.npz")
+
+
+def _spooled(group: Group, spool: Path) -> Iterator[Tuple[int, bytes]]:
+    """(label: position of the person in the group, encoded picture), in order."""
+    for task in _tasks(group, spool):
+        with np.load(task.file) as chunk:
+            content, ends = chunk["content"], np.cumsum(chunk["lengths"])
+        for number, picture in enumerate(np.split(content, ends[:-1])):
+            yield task.first + number // len(group.shots), picture.tobytes()
+
+
+def _write(out: Path, stage: Path, settings: Settings, spool: Path) -> None:
+    """Write all files: those of `out` itself into the stage, those below it where they belong."""
+    plan = groups(settings)
+    _remove_older(out, plan)
+    _write_shard(stage, plan["train"], spool, settings.shards)
+    verification = [plan[name] for name in VERIFICATION if name in plan]
+    pairs = {group.name: _write_pairs(stage, group, spool, settings.seed) for group in verification}
+    files = {path.name: path for path in sorted(stage.iterdir())}
+    for group in (plan[name] for name in IDENTIFICATION if name in plan):
+        with staged(out / FOLDER / group.name) as below:
+            _write_shard(below, group, spool)
+        for name in ("property", "train.idx", "train.rec"):
+            files[f"{FOLDER}/{group.name}/{name}"] = out / FOLDER / group.name / name
+    manifest = {
+        "settings": settings._asdict(),
+        "people": {name: [group.first, group.first + group.people] for name, group in plan.items()},
+        "images": {name: group.people * len(group.shots) for name, group in plan.items()},
+        "redrawn": {name: _redrawn(group, spool) for name, group in plan.items()},
+        "pairs": pairs,
+        "bytes": {name: path.stat().st_size for name, path in files.items()},
+        "digests": {name: digest(path) for name, path in files.items()},
+        "versions": _versions(),
+    }
+    write_json(stage / MANIFEST, manifest)
+
+
+def _remove_older(out: Path, plan: Dict[str, Group]) -> None:
+    """Remove what an earlier set in the same folder had and this one has not."""
+    if not (out / MANIFEST).exists():
+        return
+    for path in (out / f"{name}.bin" for name in VERIFICATION if name not in plan):
+        path.unlink(missing_ok=True)
+    for folder in (out / FOLDER / name for name in IDENTIFICATION if name not in plan):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_shard(stage: Path, group: Group, spool: Path, shards: int = 1) -> None:
+    images, title = group.people * len(group.shots), f"write {group.name}"
+    with ShardWriter(stage, group.people, shards=shards, images=images) as writer:
+        for label, encoded in tqdm(_spooled(group, spool), title, images, unit="image", delay=1):
+            writer.add(label, encoded)
+
+
+def _write_pairs(stage: Path, group: Group, spool: Path, seed: int) -> int:
+    """Write the pairs of a group and return how many they are."""
+    pictures = [encoded for _, encoded in _spooled(group, spool)]
+    pairs, issame = draw_pairs(group.people, np.random.default_rng([seed, group.first]))
+    write_pairs(stage / f"{group.name}.bin", [pictures[number] for number in pairs.ravel()], issame)
+    return len(issame)
+
+
+def _redrawn(group: Group, spool: Path) -> int:
+    """How many pictures of a group were drawn and left out, because no face was found in them."""
+    found = 0
+    for task in _tasks(group, spool):
+        with np.load(task.file) as chunk:
+            found += int(chunk["redrawn"])
+    return found
+
+
+def _is_made(out: Path, settings: Settings) -> bool:
+    try:
+        manifest = read_json(out / MANIFEST)
+        sizes = {name: (out / name).stat().st_size for name in manifest["bytes"]}
+        return manifest["settings"] == settings._asdict() and manifest["bytes"] == sizes
+    except (LatseError, OSError, KeyError, TypeError):
+        return False  # nothing there, or not what this module writes: it is made anew
+
+
+def _versions() -> Dict[str, str]:
+    packages = ("latse", "numpy", "scipy", "opencv-python", "scikit-image")
+    return {"heads": heads.FILE, **{package: importlib.metadata.version(package) for package in packages}}
