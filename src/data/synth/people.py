@@ -167,7 +167,7 @@ def draw_person(seed: int, number: int) -> Person:
     return Person(
         seed=seed,
         number=number,
-        female=float(abs(female - random.beta(1, 6))),
+        female=float(abs(female - 0.45 * random.beta(1, 3))),
         age=float(np.clip(random.gamma(6, 4) + 14, 17, 78)),
         ancestry=ancestry,
         weight=float(np.clip(random.normal(0, 0.45), -1, 1)),

@@ -14,7 +14,6 @@ from latse.data.synth.raster import Fragments, fragments, interpolate, nearest
 from latse.data.synth.shape import BEARD, CLOTH, HAIR, SIZE, Mesh, smoothstep
 from latse.data.synth.skin import linear
 
-ENLARGEMENT = 1.37  # pixels of a picture that make one pixel of the aligned face
 NECKLINE = 5.75  # height in the base mesh where clothes begin
 
 
@@ -64,7 +63,7 @@ def render(heads: Heads, person: Person, view: View) -> Photo:
         return camera.project(shape.pose(on_head, places, pivot, view))
 
     scene.occlude(image, random, person, view, project, points, depth.reshape(SIZE))
-    image = scene.photograph(image, random, view, ENLARGEMENT)
+    image = scene.photograph(image, random, view, shape.ENLARGEMENT)
     return Photo(image, camera.project(posed_points)[:, :2].astype(np.float64))
 
 
@@ -77,7 +76,7 @@ def _strands_kept(mesh: Mesh, found: Fragments, person: Person, view: View) -> n
         some = found.take(hairy)
         values = interpolate(np.concatenate([mesh.rest, mesh.cover[:, None]], axis=1), mesh.triangles, some)
         noise = _strand_noise(values[:, :3], part[hairy], person, 7)
-        kept[hairy] = values[:, 3] > 0.5 + 0.45 * noise
+        kept[hairy] = values[:, 3] > 0.5 + 0.32 * noise
     return kept
 
 

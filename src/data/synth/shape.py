@@ -6,13 +6,17 @@ from typing import Dict, List, NamedTuple, Tuple
 
 import numpy as np
 
+from latse.data.align import TEMPLATE
 from latse.data.synth.heads import EYE, MASKS, SKIN, Heads
 from latse.data.synth.people import Person, View
 
 HAIR, CLOTH, BEARD = 4, 5, 6  # parts beside those of Heads
 AXIS = 0.5  # z of the vertical axis around which azimuths are taken
 SIZE = (256, 256)  # height and width of a picture
-SPREAD = 41.0  # pixels from the five points' centre to the points (root mean square), seen from the front
+ENLARGEMENT = 1.5  # pixels of a picture that make one of the aligned face, seen from the front
+SPREAD = ENLARGEMENT * float(
+    np.sqrt(((TEMPLATE - TEMPLATE.mean(0)) ** 2).sum(1).mean())
+)  # of the five points
 # Hairline: height over azimuth (degrees from the front), in the base mesh.
 HAIRLINE = np.array(
     [[0, 7.96], [15, 7.97], [32, 7.93], [46, 7.78], [56, 7.62], [66, 7.5], [73, 7.14], [80, 7.1], [84, 7.42]]
