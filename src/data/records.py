@@ -109,7 +109,8 @@ class Shard:
         self.labels = np.concatenate([file.labels for file in self._files])
         self._starts = np.concatenate([file.starts for file in self._files])
         self._rooms = np.concatenate([file.rooms for file in self._files])
-        self._file = np.repeat(np.arange(len(self._files)), [len(file.records) for file in self._files])
+        images = [len(file.records) for file in self._files]
+        self._file = np.repeat(np.arange(len(self._files), dtype=np.int32), images)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -469,7 +470,7 @@ class _RecordFile:
     """One .rec with its .idx, opened.
 
     Attributes: path; size, in bytes; last, the largest record number; and of each image, in the order of the
-    record numbers: records, labels, starts and rooms (bytes to the next record, at most AT_ONCE), int64 (n,).
+    record numbers: records, labels, starts, int64 (n,), and rooms, the bytes to the next record, int32 (n,).
     """
 
     def __init__(self, path: Path, classes: int):
@@ -516,7 +517,7 @@ class _RecordFile:
         past = (self._starts < 0) | (self._starts > self.size - FRAME.size - HEADER.size)
         self._refuse(everything, past, "lies past the end of the file")
         self._refuse(everything, self._starts % 4 != 0, "starts at no multiple of 4 bytes")
-        self._begin(np.argmax(self._starts, keepdims=True))  # a file that lost its end shows here
+        self._begin(np.array([np.argmax(self._starts)]))  # a file that lost its end shows here
 
     def _layout(self) -> tuple[np.ndarray, np.ndarray]:
         """Rows of the images, and the rows [first, last) of each person among all rows, int (people, 2)."""
@@ -613,11 +614,11 @@ def _label_and_start(data: bytes) -> tuple[float, int]:
 
 
 def _rooms(starts: np.ndarray, size: int) -> np.ndarray:
-    """Bytes from each start to the next one, at least a frame's and at most AT_ONCE: int64 (n,)."""
+    """Bytes from each start to the next one, at least a frame's and at most AT_ONCE: int32 (n,)."""
     order = np.argsort(starts, kind="stable")
     rooms = np.empty(len(starts), np.int64)
     rooms[order] = np.diff(starts[order], append=size)
-    return np.clip(rooms, FRAME.size, AT_ONCE)
+    return np.clip(rooms, FRAME.size, AT_ONCE).astype(np.int32)
 
 
 def _record_files(folder: Path) -> list[Path]:
