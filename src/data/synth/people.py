@@ -19,7 +19,8 @@ OPPOSITES = """
 head: in/out: head-angle
 head: decr/incr: head-back-scale-depth head-fat head-scale-depth head-scale-horiz head-scale-vert
 nose: decr/incr: nose-flaring nose-greek nose-hump nose-nostrils-width nose-point-width nose-scale-depth
-nose: decr/incr: nose-scale-horiz nose-scale-vert nose-septumangle nose-volume nose-width1 nose-width2 nose-width3
+nose: decr/incr: nose-scale-horiz nose-scale-vert nose-septumangle nose-volume
+nose: decr/incr: nose-width1 nose-width2 nose-width3
 nose: down/up: nose-base nose-nostrils-angle nose-point nose-trans
 nose: concave/convex: nose-curve
 nose: compress/uncompress: nose-compression
@@ -32,7 +33,8 @@ mouth: in/out: mouth-dimples mouth-laugh-lines
 eyes: decr/incr: {side}-eye-bag {side}-eye-bag-height {side}-eye-height1 {side}-eye-height2 {side}-eye-height3
 eyes: decr/incr: {side}-eye-scale
 eyes: in/out: {side}-eye-bag {side}-eye-epicanthus {side}-eye-push1 {side}-eye-push2 {side}-eye-trans
-eyes: down/up: {side}-eye-corner1 {side}-eye-corner2 {side}-eye-eyefold {side}-eye-eyefold-angle {side}-eye-trans
+eyes: down/up: {side}-eye-corner1 {side}-eye-corner2 {side}-eye-eyefold {side}-eye-eyefold-angle
+eyes: down/up: {side}-eye-trans
 eyes: concave/convex: {side}-eye-eyefold
 ears: decr/incr: {side}-ear-flap {side}-ear-lobe {side}-ear-scale {side}-ear-scale-depth {side}-ear-scale-vert
 ears: decr/incr: {side}-ear-wing

@@ -8,13 +8,17 @@ import cv2
 import numpy as np
 
 from latse.data.synth import scene, shape, skin
-from latse.data.synth.heads import EYE, MASKS, SKIN, TEETH, TONGUE, Heads
+from latse.data.synth.heads import EYE, SKIN, TEETH, TONGUE, Heads
 from latse.data.synth.people import Person, View
 from latse.data.synth.raster import Fragments, fragments, interpolate, nearest
 from latse.data.synth.shape import BEARD, CLOTH, HAIR, SIZE, Mesh, smoothstep
 from latse.data.synth.skin import linear
 
 NECKLINE = 5.75  # height in the base mesh where clothes begin
+
+
+# Linear colour (p, 3), strength of broad and of narrow highlights (p, 2), normals (p, 3).
+Painted = Tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class Photo(NamedTuple):
@@ -37,7 +41,7 @@ class Surface(NamedTuple):
 
 def render(heads: Heads, person: Person, view: View) -> Photo:
     """Draw `person` as `view` says; the same arguments give the same bytes."""
-    mesh, points = shape.build(heads, person, view)
+    mesh, points, ears = shape.build(heads, person, view)
     pivot = points.mean(0) - np.array([0, 0.75, 1.1], np.float32)
     posed = shape.pose(mesh.rest, mesh.vertices, pivot, view)
     on_head = np.full((1, 3), 8, np.float32)  # above the neck: turns with the head
@@ -62,7 +66,8 @@ def render(heads: Heads, person: Person, view: View) -> Photo:
     def project(places: np.ndarray) -> np.ndarray:
         return camera.project(shape.pose(on_head, places, pivot, view))
 
-    scene.occlude(image, random, person, view, project, points, depth.reshape(SIZE))
+    marks = scene.Landmarks(points, ears, depth.reshape(SIZE))
+    scene.occlude(image, random, person, view, project, marks)
     image = scene.photograph(image, random, view, shape.ENLARGEMENT)
     return Photo(image, camera.project(posed_points)[:, :2].astype(np.float64))
 
@@ -76,7 +81,7 @@ def _strands_kept(mesh: Mesh, found: Fragments, person: Person, view: View) -> n
         some = found.take(hairy)
         values = interpolate(np.concatenate([mesh.rest, mesh.cover[:, None]], axis=1), mesh.triangles, some)
         noise = _strand_noise(values[:, :3], part[hairy], person, 7)
-        kept[hairy] = values[:, 3] > 0.5 + 0.32 * noise
+        kept[hairy] = values[:, 3] > 0.2 + 0.17 * noise
     return kept
 
 
@@ -104,7 +109,7 @@ def _strand_coordinates(rest: np.ndarray, person: Person) -> Tuple[np.ndarray, n
     """Coordinates across and along the strands, in radians and decimetres."""
     x, y, z = rest.T
     around = np.arctan2(x - 0.25 * person.parting * smoothstep(y, 7.7, 8.2), z - shape.AXIS + 0.3)
-    if person.hair_style == "quiff" or person.hair_style == "tied back":  # combed backwards
+    if person.hair_style in ("quiff", "tied back"):  # combed backwards
         return np.arctan2(x, np.maximum(y - 7.2, 0.05)) * 1.3, z * 1.2
     if person.hair_style == "side parting":  # combed sideways on the top
         top = smoothstep(y, 7.8, 8.15)
@@ -173,7 +178,7 @@ def _tone(colour: np.ndarray) -> np.ndarray:
     return np.clip(colour, 0, 1) ** np.float32(1 / 2.2)
 
 
-def _paint_skin(heads: Heads, person: Person, view: View, at: Surface):
+def _paint_skin(heads: Heads, person: Person, view: View, at: Surface) -> Painted:
     lips, lids, ears, inside, edge = at.masks.T
     years = shape.age_of(person, view)
     colour = skin.colour_at(heads, person, years, at.rest)
@@ -196,7 +201,7 @@ def _paint_skin(heads: Heads, person: Person, view: View, at: Surface):
     return colour, np.stack([broad, 1.4 * broad], axis=1), at.normal
 
 
-def _paint_eye(heads: Heads, person: Person, view: View, at: Surface):
+def _paint_eye(heads: Heads, person: Person, view: View, at: Surface) -> Painted:
     """White, iris and pupil by the angle from the gaze; the eyeball is a sphere in the base mesh."""
     eyes = heads.part == EYE
     side = np.sign(at.rest[:, :1])
@@ -219,7 +224,7 @@ def _paint_eye(heads: Heads, person: Person, view: View, at: Surface):
     return (colour * under_lid[:, None]).astype(np.float32), gloss, normal
 
 
-def _paint_hair(heads: Heads, person: Person, view: View, at: Surface):
+def _paint_hair(heads: Heads, person: Person, view: View, at: Surface) -> Painted:
     years = shape.age_of(person, view)
     noise = _strand_noise(at.rest, at.part, person, 8)
     fine = _strand_noise(at.rest * 1.7, at.part, person, 9)
@@ -231,14 +236,14 @@ def _paint_hair(heads: Heads, person: Person, view: View, at: Surface):
     return colour, gloss, normal / np.linalg.norm(normal, axis=1, keepdims=True)
 
 
-def _paint_mouth(heads: Heads, person: Person, view: View, at: Surface):
+def _paint_mouth(heads: Heads, person: Person, view: View, at: Surface) -> Painted:
     teeth = (at.part == TEETH)[:, None]
     colour = np.where(teeth, np.array([0.66, 0.6, 0.5], np.float32), np.array([0.4, 0.12, 0.11], np.float32))
     back = smoothstep(at.rest[:, 2], 1.15, 1.45)[:, None] * 0.8 + 0.2
     return colour * back, np.full((len(at.part), 2), 0.1, np.float32), at.normal
 
 
-def _paint_cloth(heads: Heads, person: Person, view: View, at: Surface):
+def _paint_cloth(heads: Heads, person: Person, view: View, at: Surface) -> Painted:
     knit = 0.85 + 0.15 * np.sin(at.rest[:, 1] * 70) * np.sin(shape.azimuth(at.rest) * 60)
     return linear(view.clothes) * knit[:, None], np.zeros((len(at.part), 2), np.float32), at.normal
 

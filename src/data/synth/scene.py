@@ -1,8 +1,8 @@
-"""What is in a picture besides the head: background, glasses and other occlusions, the camera's own faults."""
+"""What a picture has besides the head: background, glasses and other occlusions, the camera's own faults."""
 
 from __future__ import annotations
 
-from typing import Callable, Tuple
+from typing import Callable, NamedTuple, Tuple
 
 import cv2
 import numpy as np
@@ -35,35 +35,37 @@ def background(random: np.random.Generator, size: Tuple[int, int]) -> np.ndarray
     return np.clip(picture, 0, 1)
 
 
+class Landmarks(NamedTuple):
+    """What tells where things on a face go."""
+
+    points: np.ndarray  # (5, 3): eyes, nose and mouth's corners before the pose
+    ears: np.ndarray  # (2, 3): where glasses rest, before the pose
+    depth: np.ndarray  # float32 (height, width): z of the head in the picture, -inf where there is none
+
+
 def occlude(
     image: np.ndarray,
     random: np.random.Generator,
     person: Person,
     view: View,
     project: Project,
-    points,
-    depth,
+    marks: Landmarks,
 ) -> None:
-    """Draw glasses, a hand or a box over `image`, float32 sRGB, in place.
-
-    `points` (5, 3) are the landmarks before the pose, `project` poses them, `depth` (height, width) is the z
-    of the head in the picture (-inf where there is none).
-    """
+    """Draw glasses, a hand or a box over `image`, float32 sRGB, in place; `project` poses places."""
+    points = marks.points
     if view.occlusion == "hand":
         _hand(image, random, person, project(points)[:, :2])
     elif view.occlusion == "box":
         _box(image, random, project(points)[:, :2])
     kind = view.occlusion
     if kind in ("glasses", "sunglasses") or (kind == "none" and person.glasses and random.random() < 0.8):
-        _glasses(image, person, points, project, depth, dark=kind == "sunglasses")
+        _glasses(image, person, marks, project, dark=kind == "sunglasses")
 
 
-def _glasses(
-    image, person: Person, points: np.ndarray, project: Project, depth: np.ndarray, dark: bool
-) -> None:
+def _glasses(image: np.ndarray, person: Person, marks: Landmarks, project: Project, dark: bool) -> None:
     random = np.random.default_rng([person.texture_seed, 2])  # everyone has their own glasses
     colour = tuple(np.clip(random.uniform(0.02, 0.45) * random.uniform(0.5, 1.5, 3), 0, 0.8).tolist())
-    eyes = points[:2]
+    eyes = marks.points[:2]
     half = 0.5 * np.linalg.norm(eyes[1] - eyes[0])
     wide, tall = half * random.uniform(0.66, 0.84), half * random.uniform(0.45, 0.68)
     power, line = random.uniform(2, 4.5), 1 if random.random() < 0.4 else 2
@@ -88,15 +90,14 @@ def _glasses(
     cv2.polylines(
         image, [_fixed(project(np.stack([bridge[0], middle, bridge[1]]))[:, :2])], False, colour, line, 16, 3
     )
-    for rim, side in ((left, -1), (right, 1)):
+    for rim, side, ear in zip(rims, (-1, 1), marks.ears):
         hinge = rim[np.argmax(side * rim[:, 0])]
-        ear = np.array([side * max(0.9, abs(hinge[0]) + 0.12), hinge[1] + 0.02, points[:, 2].mean() - 0.95])
-        _hidden_line(
-            image, project(hinge + np.linspace(0, 1, 24)[:, None] * (ear - hinge)), depth, colour, line
-        )
+        temple = hinge + np.linspace(0, 1, 24)[:, None] * (ear - hinge)
+        temple[:, 0] += side * 0.06 * np.sin(np.linspace(0, np.pi, 24))  # bent around the head
+        _hidden_line(image, project(temple), marks.depth, colour, line)
 
 
-def _hidden_line(image: np.ndarray, places: np.ndarray, depth: np.ndarray, colour, line: int) -> None:
+def _hidden_line(image: np.ndarray, places: np.ndarray, depth: np.ndarray, colour: Tuple, line: int) -> None:
     """Draw a broken line where nothing is in front of it."""
     column, row = places[:, :2].round().astype(int).T
     column, row = column.clip(0, depth.shape[1] - 1), row.clip(0, depth.shape[0] - 1)

@@ -86,11 +86,11 @@ def hairline(rest: np.ndarray, person: Person, years: float) -> np.ndarray:
 
 def hair_cover(above: np.ndarray) -> np.ndarray:
     """Density of hair, 0..1, this far (decimetres) above the hairline."""
-    return smoothstep(above, -0.09, 0.12)
+    return smoothstep(above, -0.05, 0.16)
 
 
-def build(heads: Heads, person: Person, view: View) -> Tuple[Mesh, np.ndarray]:
-    """Mesh of the picture before the pose, and the five points in it, float32 (5, 3)."""
+def build(heads: Heads, person: Person, view: View) -> Tuple[Mesh, np.ndarray, np.ndarray]:
+    """Mesh before the pose, the five points in it, float32 (5, 3), and where glasses rest, (2, 3)."""
     vertices = heads.shaped(target_weights(person, view))
     normals = vertex_normals(vertices, heads.triangles)
     parts = [_body(heads, vertices)]
@@ -100,7 +100,7 @@ def build(heads: Heads, person: Person, view: View) -> Tuple[Mesh, np.ndarray]:
     offsets = np.cumsum([0] + [len(part.rest) for part in parts])
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in Mesh._fields}
     joined["triangles"] = np.concatenate([part.triangles + start for part, start in zip(parts, offsets)])
-    return Mesh(**joined), five_points(heads, vertices)
+    return Mesh(**joined), five_points(heads, vertices), _ears(heads, vertices)
 
 
 def five_points(heads: Heads, vertices: np.ndarray) -> np.ndarray:
@@ -118,6 +118,13 @@ def five_points(heads: Heads, vertices: np.ndarray) -> np.ndarray:
     lips = np.flatnonzero(heads.masks[:, MASKS.index("lips")] > 0.5)
     corners = vertices[lips[[rest[lips, 0].argmin(), rest[lips, 0].argmax()]]]
     return np.array([*points, *(corners - [0, 0.025, 0])], np.float32)
+
+
+def _ears(heads: Heads, vertices: np.ndarray) -> np.ndarray:
+    """Where the temples of glasses end: the top of the ears' roots, left one in the image first, (2, 3)."""
+    rest = heads.vertices
+    root = (heads.masks[:, MASKS.index("ears")] > 0.5) & (rest[:, 1] > 7.2) & (abs(rest[:, 0]) < 0.8)
+    return np.stack([vertices[root & (side * rest[:, 0] > 0)].mean(0) for side in (-1, 1)])
 
 
 def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
@@ -142,11 +149,11 @@ def _body(heads: Heads, vertices: np.ndarray) -> Mesh:
 
 
 def shell(
-    heads: Heads, vertices: np.ndarray, normals: np.ndarray, height: np.ndarray, cover, part: int
+    heads: Heads, vertices: np.ndarray, normals: np.ndarray, height: np.ndarray, cover: np.ndarray, part: int
 ) -> Mesh:
     """A second skin `height` above the first where `cover` is positive."""
     keep = (cover > 0) & (heads.part == SKIN)
-    chosen = heads.triangles[keep[heads.triangles].all(1)]
+    chosen = heads.triangles[keep[heads.triangles].any(1)]  # the rim joins the skin
     used, inverse = np.unique(chosen, return_inverse=True)
     lifted = vertices[used] + normals[used] * height[used, None]
     triangles = inverse.reshape(-1, 3).astype(np.int32)
@@ -156,7 +163,7 @@ def shell(
     )
 
 
-def _hair(heads: Heads, person: Person, view: View, vertices, normals) -> List[Mesh]:
+def _hair(heads: Heads, person: Person, view: View, vertices: np.ndarray, normals: np.ndarray) -> List[Mesh]:
     rest = heads.vertices
     above = rest[:, 1] - hairline(rest, person, age_of(person, view))
     scalp = (heads.masks[:, MASKS.index("ears")] < 0.3) & (rest[:, 1] > 6.7)
@@ -168,7 +175,7 @@ def _hair(heads: Heads, person: Person, view: View, vertices, normals) -> List[M
     cover = np.where(scalp, hair_cover(above), 0)
     top, sides = _thickness(person, view)
     crown = smoothstep(rest[:, 1], 7.5, 8.3)
-    height = (sides + (top - sides) * crown) * smoothstep(cover, 0.45, 1.0) + 0.006
+    height = (sides + (top - sides) * crown) * smoothstep(cover, 0.2, 1.0) + 0.006
     parts = [shell(heads, vertices, normals, height, cover, HAIR)]
     if person.hair_style in ("bob", "long", "long parted", "long fringe"):
         parts.append(_curtain(heads, person, view, vertices, normals))
@@ -195,7 +202,7 @@ def _thickness(person: Person, view: View) -> Tuple[float, float]:
     return top * factor, sides * factor
 
 
-def _curtain(heads: Heads, person: Person, view: View, vertices, normals) -> Mesh:
+def _curtain(heads: Heads, person: Person, view: View, vertices: np.ndarray, normals: np.ndarray) -> Mesh:
     """Long hair that hangs from the head's sides and back: a grid of columns, seen from both sides."""
     columns, rows = 44, 14
     start = 56 + 14 * person.parting**2
@@ -254,17 +261,18 @@ def beard_cover(rest: np.ndarray, lips: np.ndarray, beard: str) -> np.ndarray:
     return zones[beard] * (1 - smoothstep(lips, 0.1, 0.4))
 
 
-def _beard(heads: Heads, person: Person, view: View, vertices, normals) -> List[Mesh]:
+def _beard(heads: Heads, person: Person, view: View, vertices: np.ndarray, normals: np.ndarray) -> List[Mesh]:
     hidden = view.occlusion == "scarf" or age_of(person, view) < 18
     if hidden or person.beard in ("none", "stubble"):
         return []
     lips = heads.masks[:, MASKS.index("lips")] + heads.masks[:, MASKS.index("inside-mouth")]
-    cover = beard_cover(heads.vertices, lips, person.beard)
+    ears = heads.masks[:, MASKS.index("ears")] > 0.05
+    cover = np.where(ears, 0, beard_cover(heads.vertices, lips, person.beard))
     height = (0.015 + (0.03 + 0.08 * person.length) * smoothstep(-heads.vertices[:, 1], -6.6, -6.2)) * cover
     return [shell(heads, vertices, normals, height, cover, BEARD)]
 
 
-def _scarf(heads: Heads, view: View, vertices, normals) -> List[Mesh]:
+def _scarf(heads: Heads, view: View, vertices: np.ndarray, normals: np.ndarray) -> List[Mesh]:
     if view.occlusion != "scarf":
         return []
     y = heads.vertices[:, 1]

@@ -1,4 +1,4 @@
-"""The skin of one person as a picture wrapped around the head: pores, freckles, moles, brows, beard, wrinkles."""
+"""The skin of one person, drawn around the head: pores, freckles, moles, brows, beard shadow, wrinkles."""
 
 from __future__ import annotations
 
@@ -80,9 +80,10 @@ def _complexion(heads: Heads, person: Person) -> np.ndarray:
     red, dark = np.zeros((2, *rows.shape), np.float32)
     spots = [(0.42, 6.98, 34, 0.9, red), (0.0, 6.93, 15, 0.8, red), (0.0, 6.3, 16, 0.3, red)]
     spots += [(0.31, 7.33, 15, 0.55, dark), (0.29, 7.15, 13, 0.5, dark), (0.2, 7.3, 8, 0.5, dark)]
-    for x, y, radius, amount, target in spots:
+    for x, y, radius, amount, layer in spots:
         for column, row in pixels(heads, [(-x, y), (x, y)])[: 2 if x else 1]:
-            target += amount * np.exp(-((columns - column) ** 2 + (rows - row) ** 2) / (2 * radius**2))
+            bump = np.exp(-((columns - column) ** 2 + (rows - row) ** 2) / (2 * radius**2))
+            np.add(layer, amount * bump, out=layer)
     red *= 0.1 + 0.25 * person.blush
     factors = np.stack([1 + 0.15 * red, 1 - 0.55 * red, 1 - 0.5 * red], axis=2)
     return (
@@ -160,7 +161,7 @@ def _brows(random: np.random.Generator, heads: Heads, person: Person) -> np.ndar
     layer = np.zeros((HEIGHT, WIDTH), np.float32)
     share = np.linspace(0, 1, 9)
     x = (0.115 - 0.02 * thickness) * (1 - share) + (0.5 + 0.04 * length) * share
-    y = 7.475 + 0.02 * height + (0.06 + 0.035 * arch) * np.sin(np.pi * share**1.25 * 0.86)
+    y = 7.49 + 0.02 * height + (0.042 + 0.03 * arch) * np.sin(np.pi * share**1.25 * 0.86)
     width = (0.05 + 0.016 * thickness) * np.interp(share, [0, 0.12, 0.5, 1], [0.7, 1.0, 0.85, 0.25])
     hairs = int(150 + 50 * density)
     for side in (-1, 1):
