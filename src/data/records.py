@@ -275,8 +275,8 @@ class ShardWriter:
         self._outputs: list[_RecordOutput] = []
         self._label, self._people, self._count = -1, 0, 0
 
-    def add(self, label: int, encoded: bytes) -> None:
-        """Write one encoded JPEG or PNG; labels ascend, 0 <= label < classes.
+    def add(self, label: int, encoded: bytes | np.ndarray) -> None:
+        """Write one encoded JPEG or PNG (bytes, or uint8 array (n,)); labels ascend, 0 <= label < classes.
 
         Raises LatseError if the label does not fit or the folder cannot be written.
         """
@@ -284,20 +284,26 @@ class ShardWriter:
             raise LatseError(f"label {label} does not fit the {self._classes} classes of {self._folder}")
         if label < self._label:
             raise LatseError(f"{self._folder}: label {label} comes after {self._label}; labels must ascend")
+        if len(encoded) >= LENGTH - HEADER.size:
+            raise LatseError(f"{self._folder}: an image of {len(encoded)} bytes is too large for a record")
         with _writing_into(self._folder):
             if label != self._label:
                 self._begin_person(label)
-            self._outputs[-1].add(label, encoded)
+            self._outputs[-1].add(label, bytes(encoded))
         self._count += 1
 
     def __enter__(self) -> ShardWriter:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is not None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
             for output in self._outputs:
                 output.abandon()
-            return
+
+    def _finish(self) -> None:
         if not self._outputs:
             raise LatseError(f"no image to write into {self._folder}")
         with _writing_into(self._folder):
@@ -408,14 +414,11 @@ def _framed(content: bytes) -> bytes:
             cuts.append(at)
         at = content.find(MAGIC_BYTES, at + (4 if at % 4 == 0 else 1))
     starts, ends = [0, *(cut + 4 for cut in cuts)], [*cuts, len(content)]
+    flags = [1, *[2] * (len(cuts) - 1), 3] if cuts else [0]
     framed = []
-    for number, (start, end) in enumerate(zip(starts, ends)):
-        flag = 0 if not cuts else 1 if number == 0 else 3 if number == len(cuts) else 2
-        framed += [
-            FRAME.pack(MAGIC, flag * LENGTH + end - start),
-            content[start:end],
-            bytes(-(end - start) % 4),
-        ]
+    for flag, start, end in zip(flags, starts, ends):
+        head = FRAME.pack(MAGIC, flag * LENGTH + end - start)
+        framed += [head, content[start:end], bytes(-(end - start) % 4)]
     return b"".join(framed)
 
 
@@ -496,19 +499,25 @@ class _RecordFile:
         """
         parts, flag = [], 1
         while flag in (1, 2):
-            data = os.pread(self._handle, room, start)
+            data = self._bytes(start, room)
             magic, word = FRAME.unpack(data[: FRAME.size].ljust(FRAME.size))
             if magic != MAGIC:
                 raise ValueError(NO_MAGIC if len(data) >= FRAME.size else CUT_OFF)
             flag, length = divmod(word, LENGTH)
             if FRAME.size + length > len(data) and start + FRAME.size + length <= self.size:
-                data = os.pread(self._handle, FRAME.size + length, start)
+                data = self._bytes(start, FRAME.size + length)
             if FRAME.size + length > len(data):
                 raise ValueError(CUT_OFF)
             parts.append(data[FRAME.size : FRAME.size + length])
             start += FRAME.size + length + -length % 4
             room = FRAME.size
         return MAGIC_BYTES.join(parts)
+
+    def _bytes(self, start: int, length: int) -> bytes:
+        try:
+            return os.pread(self._handle, length, start)
+        except OSError as error:
+            raise LatseError(f"cannot read {self.path}: {error.strerror}") from error
 
     def _check_index(self) -> None:
         everything = np.arange(len(self._keys))
@@ -549,7 +558,7 @@ class _RecordFile:
         bar = tqdm(total=len(rows), desc=self.path.name, unit="record", leave=False, delay=1)
         for first in range(0, len(rows), CHUNK):
             starts = self._starts[rows[first : first + CHUNK]].tolist()
-            read = [os.pread(self._handle, START.itemsize, start) for start in starts]
+            read = [self._bytes(start, START.itemsize) for start in starts]
             bytes_ = b"".join(part.ljust(START.itemsize, b"\0") for part in read)
             found[first : first + CHUNK] = np.frombuffer(bytes_, START)
             bar.update(len(starts))

@@ -748,3 +748,28 @@ def test_damaged_bytes_are_sentences(tmp_path_factory, data):
         for position in range(len(shard)):
             with contextlib.suppress(LatseError):
                 shard.read(position)
+
+
+def test_a_disk_that_fails_is_a_sentence(folder, monkeypatch):
+    def failing(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    shard = Shard(folder)
+    monkeypatch.setattr(os, "pread", failing)
+    for read in (lambda: shard.read(0), lambda: Shard(folder)):
+        with pytest.raises(LatseError, match=r"^cannot read .*train\.rec: Input/output error$"):
+            read()
+
+
+def test_an_image_too_large_for_a_record(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "LENGTH", 1000)
+    with pytest.raises(LatseError, match="an image of 976 bytes is too large"):
+        write_shard(tmp_path, [(0, bytes(976))], classes=1)
+
+
+def test_the_writer_takes_what_a_shard_gives(folder, tmp_path_factory):
+    shard, copy = Shard(folder), tmp_path_factory.mktemp("copy")
+    with ShardWriter(copy, shard.classes) as writer:
+        for position, label in enumerate(shard.labels):
+            writer.add(label, shard.content(position))
+    assert (copy / "train.rec").read_bytes() == (folder / "train.rec").read_bytes()
