@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the benchmarks and the options of each."""
     benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
     for name, (module, summary) in BENCHMARKS.items():
-        benchmark = benchmarks.add_parser(name, help=summary, description=summary.capitalize() + ".")
+        benchmark = benchmarks.add_parser(
+            name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
+        )
         benchmark.add_argument("--debug", action="store_true", help="show the traceback of an error")
         benchmark.add_argument("--json", metavar="FILE", help="write the figures, versions and device")
         module.add_arguments(benchmark)
