@@ -62,6 +62,19 @@ STRENGTH = {
     "forehead": 0.4,
     "head": 0.3,
 }
+FEMALE_SHIFT = {  # mean weight of a pair for women; for men it is the opposite
+    "chin-width": -0.2,
+    "chin-height": -0.15,
+    "chin-bones": -0.2,
+    "nose-scale-vert": -0.12,
+    "nose-volume": -0.2,
+    "nose-width2": -0.12,
+    "{side}-eye-scale": 0.15,
+    "mouth-upperlip-volume": 0.12,
+    "eyebrows-angle": 0.15,
+    "neck-scale-horiz": -0.3,
+    "neck-scale-depth": -0.2,
+}
 USUAL_STRENGTH = 0.35  # standard deviation of a pair's weight; MakeHuman's sliders end at 1
 
 SKIN_TONES = np.array(  # sRGB, from the fairest to the darkest
@@ -173,7 +186,7 @@ def draw_person(seed: int, number: int) -> Person:
         age=float(np.clip(random.gamma(6, 4) + 14, 17, 78)),
         ancestry=ancestry,
         weight=float(np.clip(random.normal(0, 0.45), -1, 1)),
-        shape=_draw_shape(random),
+        shape=_draw_shape(random, female),
         skin=tone,
         blush=float(random.beta(2, 2)),
         freckles=float(max(0, random.normal(-0.3, 0.5))) * (tone[0] > 0.7),
@@ -265,12 +278,13 @@ def _natural(number: int) -> int:
     return int(number)
 
 
-def _draw_shape(random: np.random.Generator) -> Dict[str, float]:
+def _draw_shape(random: np.random.Generator, female: float) -> Dict[str, float]:
     shape = {}
     for line in OPPOSITES.strip().splitlines():
         folder, ends, stems = line.split(": ")
         for stem in stems.split():
-            value = np.clip(random.normal(0, STRENGTH.get(folder, USUAL_STRENGTH)), -0.95, 0.95)
+            mean = FEMALE_SHIFT.get(stem, 0) * (2 * female - 1)
+            value = np.clip(random.normal(mean, STRENGTH.get(folder, USUAL_STRENGTH)), -0.95, 0.95)
             end = ends.split("/")[int(value > 0)]
             for side in "lr" if "{side}" in stem else " ":
                 shape[f"{folder}/{stem.format(side=side)}-{end}"] = abs(float(value))
