@@ -6,6 +6,7 @@ from typing import Dict, NamedTuple, Optional, Tuple
 
 import numpy as np
 
+from latse.data.pair_lists import in_folds
 from latse.errors import LatseError
 
 FOLDS = 10
@@ -27,6 +28,11 @@ class Group(NamedTuple):
     first: int
     people: int
     shots: Tuple[Shot, ...]
+
+    @property
+    def images(self) -> int:
+        """How many pictures there are of all of them."""
+        return self.people * len(self.shots)
 
 
 class Settings(NamedTuple):
@@ -113,14 +119,10 @@ def draw_pairs(people: int, random: np.random.Generator) -> Tuple[np.ndarray, np
     pairs : int array (12 * people, 2)
     issame : bool array (12 * people,)
     """
-    pairs, issame = [], []
-    left, right = SIDES
+    same, different = [], []
     for fold in np.split(np.arange(people), FOLDS):
-        same, different = [], []
-        for pictures in np.argwhere(np.ones(SIDES)) + [0, left]:
+        for pictures in np.argwhere(np.ones(SIDES)) + [0, SIDES[0]]:
             ring = random.permutation(fold)  # everybody is paired with the next one
-            same.append(np.stack([fold, fold], axis=1) * (left + right) + pictures)
-            different.append(np.stack([ring, np.roll(ring, 1)], axis=1) * (left + right) + pictures)
-        pairs += [*same, *different]
-        issame += [True] * len(fold) * len(same) + [False] * len(fold) * len(different)
-    return np.concatenate(pairs), np.array(issame)
+            same.append(np.stack([fold, fold], axis=1) * sum(SIDES) + pictures)
+            different.append(np.stack([ring, np.roll(ring, 1)], axis=1) * sum(SIDES) + pictures)
+    return in_folds(np.concatenate(same), np.concatenate(different), FOLDS)

@@ -41,7 +41,6 @@ from latse.files import digest, make_folder, read_json, replacing, write_json
 MANIFEST = "synth.json"
 FOLDER = "identification"
 SPOOL = ".synth"  # in the folder of the set
-CHUNK = 64  # about how many pictures a kill costs each process
 REDRAWN = 2**20  # the picture `image` whose face is not found is drawn again as `image + REDRAWN`, …
 ATTEMPTS = 100  # … and so on, so often at most
 
@@ -152,6 +151,7 @@ def contact_sheet(out: str | os.PathLike, people: int = 8, images: int = 10) -> 
                 places = np.flatnonzero(kind)
                 chosen = places[np.linspace(0, len(places) - 1, images // 2).astype(int)]
                 rows.append([faces[2 * pair + side].transpose(1, 2, 0) for pair in chosen for side in (0, 1)])
+    images = max(map(len, rows))
     sheet = np.full((len(rows), images, align.SIZE, align.SIZE, 3), 255, np.uint8)
     for row, faces in zip(sheet, rows):
         row[: len(faces)] = faces
@@ -174,24 +174,22 @@ def _draw(settings: Settings, spool: Path, processes: int, photographer: Photogr
     arguments = (photographer, settings.seed, settings.detect, settings.quality)
     with tqdm(total=total, initial=total - left, desc="draw", unit="image", smoothing=0.05) as bar:
         for told, content in workers.run(_drawing, arguments, missing, processes):
-            if told == workers.DONE:
-                images, seconds = content
-                bar.update(images)
-                cpu_seconds += seconds
+            bar.update(told == workers.AT)
+            cpu_seconds += content if told == workers.DONE else 0
     return Made(left, time.monotonic() - started, cpu_seconds)
 
 
 def _drawing(photographer: Photographer, seed: int, detect: bool, quality: int) -> Callable:
-    """What a process does with a task: returns how many pictures it drew, and the processor's seconds."""
+    """What a process does with a task; it returns the processor's seconds."""
     cv2.setNumThreads(1)
     threadpool_limits(1)  # the order of additions, so the last bit, may depend on the number of threads
     aligner = align.Aligner() if detect else None
 
-    def draw(task: Task, at: Callable[[str], Any]) -> Tuple[int, float]:
+    def draw(task: Task, at: Callable[[str], Any]) -> float:
         started, encoded, redrawn = time.process_time(), [], 0
         for person in range(task.group.first + task.first, task.group.first + task.last):
-            at(f"person {person}")
             for image, shot in enumerate(task.group.shots):
+                at(f"picture {image} of person {person}")
                 numbers = range(image, image + ATTEMPTS * REDRAWN, REDRAWN)
                 pictures = (photographer(seed, person, number, shot) for number in numbers)
                 again, face = _first_aligned(pictures, aligner, f"person {person} ({shot.kind})")
@@ -200,7 +198,7 @@ def _drawing(photographer: Photographer, seed: int, detect: bool, quality: int) 
         with replacing(task.file) as temporary, temporary.open("wb") as file:
             content = np.frombuffer(b"".join(encoded), np.uint8)
             np.savez(file, content=content, lengths=[len(picture) for picture in encoded], redrawn=redrawn)
-        return task.images, time.process_time() - started
+        return time.process_time() - started
 
     return draw
 
@@ -233,7 +231,9 @@ def _open_spool(spool: Path, settings: Settings) -> Path:
 
 
 def _tasks(group: Group, spool: Path) -> Iterator[Task]:
-    step = max(1, CHUNK // len(group.shots))
+    # Small sets for many processes, large sets in few files; a kill costs each process one of them.
+    images = min(1024, max(16, group.images // 1024))
+    step = max(1, images // len(group.shots))
     for first in range(0, group.people, step):
         yield Task(group, first, min(first + step, group.people), spool / f"{group.name}-{first:08d}.npz")
 
@@ -263,7 +263,7 @@ def _write(out: Path, stage: Path, settings: Settings, spool: Path) -> None:
     manifest = {
         "settings": settings._asdict(),
         "people": {name: [group.first, group.first + group.people] for name, group in plan.items()},
-        "images": {name: group.people * len(group.shots) for name, group in plan.items()},
+        "images": {name: group.images for name, group in plan.items()},
         "redrawn": {name: _redrawn(group, spool) for name, group in plan.items()},
         "pairs": pairs,
         "bytes": {name: path.stat().st_size for name, path in files.items()},
@@ -284,9 +284,9 @@ def _remove_older(out: Path, plan: Dict[str, Group]) -> None:
 
 
 def _write_shard(stage: Path, group: Group, spool: Path, shards: int = 1) -> None:
-    images, title = group.people * len(group.shots), f"write {group.name}"
-    with ShardWriter(stage, group.people, shards=shards, images=images) as writer:
-        for label, encoded in tqdm(_spooled(group, spool), title, images, unit="image", delay=1):
+    with ShardWriter(stage, group.people, shards=shards, images=group.images) as writer:
+        pictures = tqdm(_spooled(group, spool), f"write {group.name}", group.images, unit="image", delay=1)
+        for label, encoded in pictures:
             writer.add(label, encoded)
 
 
