@@ -17,7 +17,7 @@ from typing import BinaryIO, Iterator, NamedTuple
 import cv2
 import numpy as np
 
-from latse.data.records import FRAME, HEADER, LENGTH, MAGIC, MAGIC_BYTES
+from latse.data.records import FRAME, HEADER, JPEG_ALONE, JPEG_FRAMES, LENGTH, MAGIC, MAGIC_BYTES
 from latse.errors import LatseError
 
 LARGEST_RECORD = 1 << 26  # bytes; what claims to be longer holds no face, and would only fill the memory
@@ -226,17 +226,15 @@ def judge(encoded: bytes, complaints: int) -> Picture:
 
 def _jpeg(encoded: bytes) -> tuple[Format, int, int, bool] | None:
     """Format, height, width, and whether there is an end, of a JPEG; None if its header is none."""
-    place = 2
-    while place + 4 <= len(encoded) and encoded[place] == 0xFF:
+    place = encoded.find(b"\xff", 2)
+    while 0 <= place < len(encoded) - 9:
         marker, length = struct.unpack_from(">BH", encoded, place + 1)
-        if marker == 0xFF:
-            place += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and place + 10 <= len(encoded):
+        if marker in JPEG_FRAMES:
             height, width, parts = struct.unpack_from(">HHB", encoded, place + 5)
             form = {1: Format.GREY_JPEG, 4: Format.CMYK_JPEG}.get(parts, Format.JPEG)
             return form, height, width, encoded.find(b"\xff\xd9", place) > 0
-        else:
-            place += 2 + length
+        step = 1 if marker == 0xFF else 2 if marker in JPEG_ALONE else 2 + length
+        place = encoded.find(b"\xff", place + step)
     return None
 
 
