@@ -38,7 +38,7 @@ SUITABLE := import ensurepip, sys; sys.exit(not (3, 8) <= sys.version_info[:2] <
 train = .venv/bin/latse train $(1) --data $(DATA) --out $(OUT)/$(2) --seed $(SEED) --resume \
 	$(DEVICES) $(addprefix --kvstore ,$(KVSTORE))
 
-.PHONY: help setup data train-teacher train-student eval settings losses plan test test-gpu-stack lint clean
+.PHONY: help setup data train-teacher train-student eval settings losses plan test test-gpu-stack fuzz lint clean
 
 help: ## list the targets
 	@echo 'make TARGET [RECIPE=FILE DATA=FOLDER OUT=FOLDER SEED=N GPUS=0,1,... CPUS=N KVSTORE=NAME GPU=1]'
@@ -77,6 +77,9 @@ test: $(READY) ## run the tests
 
 test-gpu-stack: $(READY) ## prove the CUDA 11 stack without a GPU (downloads 2 GB into a temporary folder)
 	.venv/bin/pytest tests/gpu_stack --capture=no
+
+fuzz: $(READY) ## read a million damaged files, findings into out/fuzz (some six minutes)
+	OMP_NUM_THREADS=1 .venv/bin/python tests/fuzz/run.py --inputs 1000000 --processes 2 --json out/fuzz/fuzz.json
 
 lint: $(READY) ## check the style
 	.venv/bin/ruff check .

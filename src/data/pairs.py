@@ -172,7 +172,7 @@ def _read_npz(path: Path, file: BinaryIO) -> EncodedPairs:
                 _read_member(archive, f"{name}.npy", *kind) for name, kind in MEMBERS.items()
             )
     except _ZIP_ERRORS as error:
-        raise _DamagedError(str(error) or "it is cut off") from error
+        raise _DamagedError("it is a damaged .npz") from error  # their text quotes the file's bytes
     if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(images) or (np.diff(offsets) < 0).any():
         raise _DamagedError("its offsets do not fit its images")
     if pairs.shape[1] != 2 or not len(pairs) or pairs.min() < 0 or pairs.max() >= len(offsets) - 1:
