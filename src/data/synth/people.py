@@ -75,6 +75,7 @@ FEMALE_SHIFT = {  # mean weight of a pair for women; for men it is the opposite
     "neck-scale-horiz": -0.3,
     "neck-scale-depth": -0.2,
 }
+MEAN = {"{side}-eye-scale": 0.25, "head-scale-horiz": -0.3}  # of everyone: MakeHuman's eyes are small
 USUAL_STRENGTH = 0.35  # standard deviation of a pair's weight; MakeHuman's sliders end at 1
 
 SKIN_TONES = np.array(  # sRGB, from the fairest to the darkest
@@ -256,9 +257,7 @@ def draw_view(seed: int, person: int, image: int, kind: str = "plain", age: Opti
         exposure=float(np.exp(random.normal(0, 0.16))),
         contrast=float(random.normal(1, 0.1)),
         saturation=float(np.clip(random.normal(1, 0.18), 0.3, 1.4)) if random.random() > 0.04 else 0.0,
-        clothes=tuple(
-            np.clip(random.random(3) * random.uniform(0.3, 1) + random.uniform(-0.1, 0.1), 0.03, 0.95)
-        ),
+        clothes=tuple(np.clip(random.random(3) * random.uniform(0.3, 1), 0.03, 0.95).tolist()),
         occlusion="none" if wears > 0.17 else str(random.choice(OCCLUSIONS[1:], p=_OCCLUSION_ODDS)),
         blur=float(random.gamma(1.3, 0.2)),
         motion=float(random.uniform(2, 4.5)) if random.random() < 0.06 else 0.0,
@@ -283,7 +282,7 @@ def _draw_shape(random: np.random.Generator, female: float) -> Dict[str, float]:
     for line in OPPOSITES.strip().splitlines():
         folder, ends, stems = line.split(": ")
         for stem in stems.split():
-            mean = FEMALE_SHIFT.get(stem, 0) * (2 * female - 1)
+            mean = MEAN.get(stem, 0) + FEMALE_SHIFT.get(stem, 0) * (2 * female - 1)
             value = np.clip(random.normal(mean, STRENGTH.get(folder, USUAL_STRENGTH)), -0.95, 0.95)
             end = ends.split("/")[int(value > 0)]
             for side in "lr" if "{side}" in stem else " ":

@@ -182,13 +182,14 @@ def _paint_skin(heads: Heads, person: Person, view: View, at: Surface) -> Painte
     lips, lids, ears, inside, edge = at.masks.T
     years = shape.age_of(person, view)
     colour = skin.colour_at(heads, person, years, at.rest)
+    make_up = person.make_up * float(smoothstep(np.float32(years), 13, 19))
     lips = smoothstep(lips, 0.25, 0.75)[:, None]
-    lip_colour = linear(np.array(person.lips) * (1 - person.make_up * np.array([0.02, 0.2, 0.14])))
+    lip_colour = linear(np.array(person.lips) * (1 - make_up * np.array([0.02, 0.2, 0.14])))
     colour = colour * (1 - lips + lips * lip_colour)
     ears = (0.35 * person.blush + 0.15) * smoothstep(ears, 0.3, 1)[:, None]
     colour = colour * (1 - ears * np.array([0, 0.5, 0.45], np.float32))
-    colour = colour * (1 - 0.15 * person.make_up * smoothstep(lids, 0.3, 0.9)[:, None])
-    lashes = (0.45 + 0.4 * person.make_up) * smoothstep(edge, 0.2, 0.8) * smoothstep(at.rest[:, 1], 7.22, 7.3)
+    colour = colour * (1 - 0.15 * make_up * smoothstep(lids, 0.3, 0.9)[:, None])
+    lashes = (0.45 + 0.4 * make_up) * smoothstep(edge, 0.2, 0.8) * smoothstep(at.rest[:, 1], 7.22, 7.3)
     colour = colour * (1 - np.maximum(lashes, 0.3 * edge)[:, None])
     colour = colour * (1 - smoothstep(inside, 0.4, 0.9)[:, None] * np.array([0.75, 0.9, 0.9], np.float32))
     if person.hair_style != "bald" and view.occlusion != "beanie":
@@ -197,7 +198,7 @@ def _paint_skin(heads: Heads, person: Person, view: View, at: Surface) -> Painte
     dressed = smoothstep(-at.rest[:, 1], -NECKLINE - 0.02, -NECKLINE + 0.02)[:, None]
     colour = colour + dressed * (linear(view.clothes) - colour)
     oily = np.exp(-(at.rest[:, 0] ** 2) / 0.1) * smoothstep(at.rest[:, 1], 6.8, 7.9)
-    broad = (0.03 + 0.03 * oily + 0.06 * lips[:, 0] * (0.4 + person.make_up)) * (1 - dressed[:, 0])
+    broad = (0.03 + 0.03 * oily + 0.06 * lips[:, 0] * (0.4 + make_up)) * (1 - dressed[:, 0])
     return colour, np.stack([broad, 1.4 * broad], axis=1), at.normal
 
 
