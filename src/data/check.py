@@ -206,11 +206,10 @@ def check(folder: str | os.PathLike, processes: int = 1) -> Report:
     report.files = _record_files(report)
     parts = [_read_file(report, number, processes) for number in range(len(report.files))]
     report.rows = np.concatenate(parts)
-    if not len(report.rows):
+    numbers = range(len(report.files))
+    people = [_judge_ranges(report, np.flatnonzero(report.rows["file"] == number)) for number in numbers]
+    if not report.rows["image"].any():
         report.add("no-images")
-    people = []
-    for number in range(len(report.files)):
-        people.append(_judge_ranges(report, np.flatnonzero(report.rows["file"] == number)))
     _mark_states(report)
     _judge_split(report, people)
     _judge_property(report)
@@ -250,8 +249,8 @@ def _read_file(report: Report, number: int, processes: int) -> np.ndarray:
     keys, offsets = _read_index(report, path.with_suffix(".idx"))
     order = np.argsort(offsets, kind="stable")
     ascending = offsets[order]
-    repeated = np.diff(ascending, prepend=-1) == 0
-    places = ascending[~repeated]
+    first = np.append(True, ascending[1:] != ascending[:-1])[: len(order)]
+    places = ascending[first]
     bar = tqdm(total=len(places), desc=path.name, unit="record", leave=False)
     parts = [np.zeros(0, scan.ROW)]
     for part in _each(scan.scan, _spans(path, places.tolist()), processes, path):
@@ -261,7 +260,7 @@ def _read_file(report: Report, number: int, processes: int) -> np.ndarray:
     found = np.concatenate(parts)
     named = np.zeros(len(keys), ROW)
     for name in scan.ROW.names:
-        named[name][order] = found[name][np.cumsum(~repeated) - 1]
+        named[name][order] = found[name][np.cumsum(first) - 1]
     named["key"], named["file"] = keys, number
     other = _unnamed(report, path, found, processes)
     rows = np.concatenate([named[np.argsort(keys, kind="stable")], other])
@@ -280,7 +279,7 @@ def _unnamed(report: Report, path: Path, found: np.ndarray, processes: int) -> n
     """The records between those that were found, which the index does not name: ROW (n,)."""
     whole = found[(found["state"] == State.GOOD) | (found["state"] >= State.SHORT)]
     ends = np.maximum.accumulate(np.append(0, whole["end"]))
-    starts = np.append(whole["offset"], path.stat().st_size)
+    starts = np.append(whole["offset"], _size(path))
     gaps = [(path, int(end), int(start)) for end, start in zip(ends, starts) if end < start]
     bar = tqdm(gaps, desc=f"{path.name}: unnamed records", unit="gap", leave=False, delay=1)
     parts = [np.zeros(0, scan.ROW)]
@@ -296,6 +295,13 @@ def _unnamed(report: Report, path: Path, found: np.ndarray, processes: int) -> n
     return other
 
 
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise LatseError(f"cannot read {path}: {error.strerror or error}") from error
+
+
 def _read_index(report: Report, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Record numbers and offsets of an index file, int64 (n,) each; notes what is wrong with its lines."""
     try:
@@ -306,12 +312,12 @@ def _read_index(report: Report, path: Path) -> tuple[np.ndarray, np.ndarray]:
     except OSError as error:
         raise LatseError(f"cannot read {path}: {error.strerror or error}") from error
     keys, offsets, lines = _numbers(report, path, text)
-    wrong = np.flatnonzero((np.diff(keys) < 0) | (np.diff(offsets) < 0)) + 1
+    wrong = np.flatnonzero((keys[1:] < keys[:-1]) | (offsets[1:] < offsets[:-1])) + 1
     if len(wrong):
         detail = f"{len(wrong)} lines come too late, this is the first"
         report.add("index-order", file=path.name, line=int(lines[wrong[0]]), detail=detail)
     ascending = np.sort(keys)
-    for key in np.unique(ascending[1:][np.diff(ascending) == 0]):
+    for key in np.unique(ascending[1:][ascending[1:] == ascending[:-1]]):
         report.add("index-twice", file=path.name, record=int(key))
     return keys, offsets
 

@@ -4,7 +4,9 @@ import io
 import json
 import os
 import struct
-from concurrent.futures.process import BrokenProcessPool
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -178,6 +180,7 @@ DAMAGES = {
         12,
     ),
     "offset below 0": (line("4\t-8"), {"index-order", "past-end", "unnamed"}, 12),
+    "offset of -1": (line("4\t-1"), {"index-order", "past-end", "unnamed"}, 12),
     "offset of no multiple of 4": (
         lambda f: change_line(f, 4, f"4\t{offsets(f)[4] + 2}"),
         {"misaligned", "unnamed"},
@@ -591,13 +594,26 @@ def test_empty_files(tmp_path):
     assert status == 1 and kinds(found["faults"]) == {"no-images"}
 
 
-def test_a_process_that_dies_is_one_sentence(folder, monkeypatch):
-    def dying(self, *_):
-        raise BrokenProcessPool
+def test_a_process_that_dies_is_one_sentence():
+    with pytest.raises(LatseError, match="a process that read train.rec died"):
+        list(checks._each(os.abort, [()] * 20, 2, Path("train.rec")))
 
-    monkeypatch.setattr(checks.ProcessPoolExecutor, "submit", dying)
-    with pytest.raises(LatseError, match="a process that read .*train.rec died"):
-        check(folder, 2)
+
+def test_a_record_that_is_gone_when_it_is_read(folder):
+    """The file shrinks between the look at its size and the reading."""
+    size = (folder / "train.rec").stat().st_size
+    start = offsets(folder)[12]
+    with (folder / "train.rec").open("rb", buffering=0) as file:
+        truncate(folder, start + 100)
+        with pytest.raises(scan.RecordError) as error:
+            scan.read_record(file, start, size)
+    assert error.value.args == (scan.State.CUT_OFF,)
+
+
+def test_processes_that_decode_do_not_load_mxnet():
+    subprocess.run(
+        [sys.executable, "-c", "import latse.data.scan, sys; sys.exit('mxnet' in sys.modules)"], check=True
+    )
 
 
 EDIT = st.tuples(
