@@ -155,7 +155,9 @@ def test_a_file_that_is_lost_or_cut_off_is_made_again(small, tmp_path):
     (tmp_path / "identification" / "probes" / "train.rec").write_bytes(b"")
     assert sets.make(tmp_path, SMALL, 1, number_plate)
     assert contents(tmp_path) == contents(small)
+    shutil.copytree(tmp_path / "identification", tmp_path / sets.SPOOL)  # of a process killed at the very end
     assert sets.make(tmp_path, SMALL, 1, number_plate) is None
+    assert contents(tmp_path) == contents(small)
 
 
 def test_a_killed_run_goes_on_and_leaves_nothing_behind(small, tmp_path):

@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -20,8 +20,8 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from latse.data import align, workers
-from latse.data.pairs import read_pairs, write_pairs
-from latse.data.records import Shard, ShardWriter, encode, staged
+from latse.data.pairs import read_encoded, write_pairs
+from latse.data.records import Shard, ShardWriter, decode, encode, staged
 from latse.data.synth import heads
 from latse.data.synth.people import draw_person, draw_view
 from latse.data.synth.plan import (
@@ -36,7 +36,7 @@ from latse.data.synth.plan import (
 )
 from latse.data.synth.render import Photo, render
 from latse.errors import LatseError
-from latse.files import digest, make_folder, read_json, replacing, write_json
+from latse.files import digest, locked, make_folder, read_json, replacing, write_json
 
 MANIFEST = "synth.json"
 FOLDER = "identification"
@@ -119,6 +119,7 @@ def make(
         raise LatseError(f"processes: {processes} is below 1")
     out = Path(out)
     if _is_made(out, settings):
+        _remove_spool(out)
         return None
     if (out / "property").exists() and not (out / MANIFEST).exists():
         raise LatseError(f"{out} holds a data set that is not of synthetic people: choose another folder")
@@ -126,7 +127,7 @@ def make(
         spool = _open_spool(out / SPOOL, settings)
         made = _draw(settings, spool, processes, photographer)
         _write(out, stage, settings, spool)
-    shutil.rmtree(spool)
+    _remove_spool(out)
     return made
 
 
@@ -146,16 +147,23 @@ def contact_sheet(out: str | os.PathLike, people: int = 8, images: int = 10) -> 
     ]
     for path in (out / f"{name}.bin" for name in VERIFICATION):
         if path.exists():
-            faces, issame = read_pairs(path)
-            for kind in (issame, ~issame):
-                places = np.flatnonzero(kind)
-                chosen = places[np.linspace(0, len(places) - 1, images // 2).astype(int)]
-                rows.append([faces[2 * pair + side].transpose(1, 2, 0) for pair in chosen for side in (0, 1)])
+            rows += _some_pairs(path, images // 2)
     images = max(map(len, rows))
     sheet = np.full((len(rows), images, align.SIZE, align.SIZE, 3), 255, np.uint8)
     for row, faces in zip(sheet, rows):
         row[: len(faces)] = faces
     return sheet.transpose(0, 2, 1, 3, 4).reshape(len(rows) * align.SIZE, images * align.SIZE, 3)
+
+
+def _some_pairs(path: Path, count: int) -> List[List[np.ndarray]]:
+    """The faces of `count` same pairs, and those of as many different ones, evenly over the file."""
+    encoded, pairs, issame = read_encoded(path)
+    rows = []
+    for places in (np.flatnonzero(issame), np.flatnonzero(~issame)):
+        chosen = pairs[places[np.linspace(0, len(places) - 1, count).astype(int)]].ravel()
+        faces = (np.frombuffer(encoded[number], np.uint8) for number in chosen)
+        rows.append([decode(face, str(path), (align.SIZE, align.SIZE)) for face in faces])
+    return rows
 
 
 @functools.lru_cache(maxsize=1)
@@ -228,6 +236,12 @@ def _open_spool(spool: Path, settings: Settings) -> Path:
         shutil.rmtree(spool, ignore_errors=True)
         write_json(make_folder(spool) / MANIFEST, origin)
     return spool
+
+
+def _remove_spool(out: Path) -> None:
+    if (out / SPOOL).exists():  # also that of a process that was killed at the very end
+        with locked(out):
+            shutil.rmtree(out / SPOOL)
 
 
 def _tasks(group: Group, spool: Path) -> Iterator[Task]:
