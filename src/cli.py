@@ -16,6 +16,7 @@ from latse.runtime import mxnet_build, require_mxnet
 COMMANDS = {
     "data": ("latse.data.command", "make insightface shards and verification pairs"),
     "train": ("latse.train.command", "train a teacher or a student from a recipe"),
+    "filter": ("latse.train.filter_command", "store a teacher's verdict on every image of a set"),
     "plan": ("latse.plan", "plan the memory of a recipe's graph by mirroring"),
     "eval": ("latse.eval.command", "verify pairs of unseen people and draw their generated faces"),
     "margins": ("latse.eval.margins_command", "list, check and plot the losses and their margins"),

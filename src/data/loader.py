@@ -18,11 +18,16 @@ QUEUE = 4  # batches that wait for the consumer
 
 
 class Batch(NamedTuple):
-    """image uint8 (B, 3, height, width) RGB 0..255; label float32 (B,); record int64 (B,)."""
+    """What a batch holds.
+
+    image uint8 (B, 3, height, width) RGB 0..255; label float32 (B,); record int64 (B,), as `Shard.records`;
+    mirrored bool (B,).
+    """
 
     image: np.ndarray
     label: np.ndarray
     record: np.ndarray
+    mirrored: np.ndarray
 
 
 class BatchStream:
@@ -87,10 +92,10 @@ class BatchStream:
         epochs, positions = self._images(iteration)
         records = self.shard.records[positions]
         image = np.empty((self.batch_size, 3, *self.shard.image_size), np.uint8)
-        mirrored = flips(self.seed, epochs, records).tolist()
-        for planes, position, mirror in zip(image, positions.tolist(), mirrored):
+        mirrored = flips(self.seed, epochs, records)
+        for planes, position, mirror in zip(image, positions.tolist(), mirrored.tolist()):
             self.shard.read_into(planes, position, mirror)
-        return Batch(image, self.shard.labels[positions].astype(np.float32), records)
+        return Batch(image, self.shard.labels[positions].astype(np.float32), records, mirrored)
 
     def prefetch(self, start: int, stop: int, threads: int = THREADS) -> Iterator[tuple[int, Batch]]:
         """Iterate (iteration, batch) for start <= iteration < stop, decoding ahead in `threads` threads.

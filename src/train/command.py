@@ -20,7 +20,7 @@ from latse.symbols import margins
 from latse.symbols.networks import IMAGE_SHAPE
 from latse.train import graph, state
 from latse.train.trainer import Trainer
-from latse.train.verdicts import KeepAll, TopK
+from latse.train.verdicts import KeepAll, Stored, TopK
 
 RECORD = "run.json"
 # A run goes on only where these are as they were.
@@ -35,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="default 0")
     parser.add_argument(
         "--teacher", metavar="PREFIX,N", help="checkpoint of the teacher, where the recipe has filter.k"
+    )
+    parser.add_argument(
+        "--verdicts", metavar="FILE", help="what `latse filter` wrote, instead of the teacher"
     )
     parser.add_argument("--kvstore", metavar="NAME", help=f"one of {', '.join(recipes.KVSTORES)}")
     parser.add_argument("--resume", action="store_true", help="go on with the run in OUT, or start it")
@@ -55,11 +58,12 @@ def run(args: argparse.Namespace) -> None:
         raise LatseError(f"{args.data}/property: the images must be 112x112, not {shard.image_size}")
     folder = make_folder(args.out)
     with locked(folder):
-        record = _record(args, recipe, shard)
+        stored = Stored(args.verdicts, recipe.filter.k, shard) if args.verdicts else None
+        record = _record(args, recipe, shard, stored)
         if _is_finished(folder, record, args.resume, recipe):
             print(f"{folder}: the run is finished, {recipe.train.iterations} iterations")
             return
-        teacher = _teacher(args, recipe, shard, devices)
+        teacher = stored or _teacher(args, recipe, shard, devices)
         write_json(folder / RECORD, record)
         symbol = _planned(recipe, shard, devices, folder) if recipe.train.memory_plan else None
         Trainer(recipe, shard, folder, args.seed, devices, teacher, symbol).run()
@@ -71,24 +75,31 @@ def _check_devices(recipe: CfgNode, devices: list[mx.Context], args: argparse.Na
     if recipe.train.kvstore == "nccl" and not latse.features()["NCCL"]:
         raise LatseError("train.kvstore nccl needs the GPU build: make setup GPU=1")
     share(recipe.train.batch_size, devices)
-    if recipe.filter.k is not None and args.teacher is None:
-        raise LatseError(f"{args.recipe} has filter.k {recipe.filter.k}: name the teacher with --teacher")
+    if args.teacher and args.verdicts:
+        raise LatseError("--teacher and --verdicts exclude each other: the verdicts are those of a teacher")
+    if args.verdicts and recipe.filter.k is None:
+        raise LatseError(f"{args.recipe} has no filter.k, so --verdicts has no use")
+    if recipe.filter.k is not None and not (args.teacher or args.verdicts):
+        raise LatseError(
+            f"{args.recipe} has filter.k {recipe.filter.k}: name the teacher with --teacher, or --verdicts"
+        )
 
 
-def _record(args: argparse.Namespace, recipe: CfgNode, shard: Shard) -> dict:
+def _record(args: argparse.Namespace, recipe: CfgNode, shard: Shard, stored: Stored | None) -> dict:
     """Return what run.json says: all that decides the run, then where it was made."""
     margin = margins.source(recipe.margin.name)
     settings = recipes.as_dict(recipe)
     if margin:  # its digest counts, not where it is
         settings["margin"]["name"] = Path(recipe.margin.name).name
+    teacher = args.teacher and digest(checkpoint.parameters_path(*checkpoint.parse(args.teacher)))
     return {
         "recipe": Path(args.recipe).stem,
         "seed": args.seed,
         "settings": settings,
         "margin": margin and digest(margin),
         "data": {"images": len(shard), "people": shard.classes, "digest": shard.digest()},
-        "teacher": args.teacher and digest(checkpoint.parameters_path(*checkpoint.parse(args.teacher))),
-        "from": {"data": args.data, "teacher": args.teacher},
+        "teacher": stored.teacher if stored else teacher,
+        "from": {"data": args.data, "teacher": args.teacher, "verdicts": args.verdicts},
         "versions": versions(),
         "device": describe(contexts(args)),
     }

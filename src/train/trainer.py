@@ -17,7 +17,7 @@ from latse.train import graph, schedule, state
 from latse.train.bank import MeanFaceBank
 from latse.train.metrics import Journal
 from latse.train.optimiser import SGDWithRunning
-from latse.train.verdicts import KeepAll, TopK
+from latse.train.verdicts import KeepAll, Stored, TopK
 
 LAST = 0  # number of the checkpoint that is the last one
 
@@ -38,7 +38,7 @@ class Trainer:
         Decides the initial parameters, the order of the images, flips and dropout; at least 0.
     contexts : list of mx.Context
         Devices; the batch is split over them evenly.
-    teacher : TopK or KeepAll
+    teacher : TopK, Stored or KeepAll
         Says which samples reach the encoder.
     symbol : mx.sym.Symbol, optional
         The training graph with a memory plan; by default the recipe's graph as it is.
@@ -56,7 +56,7 @@ class Trainer:
         folder: Path,
         seed: int,
         contexts: list[mx.Context],
-        teacher: TopK | KeepAll,
+        teacher: TopK | Stored | KeepAll,
         symbol: mx.sym.Symbol | None = None,
     ) -> None:
         self._recipe, self._folder, self._seed, self._contexts = recipe, folder, seed, contexts

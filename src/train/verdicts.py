@@ -9,8 +9,9 @@ import numpy as np
 
 from latse import checkpoint
 from latse.data.loader import Batch
+from latse.data.records import Shard
 from latse.errors import LatseError
-from latse.train import graph
+from latse.train import graph, verdict_file
 
 
 class KeepAll:
@@ -87,3 +88,41 @@ class TopK:
     def keep(self, batch: Batch) -> np.ndarray:
         """Return 1 where the label is among the top k, else 0, float32 (B,)."""
         return (self.ranks(batch) < self._k).astype(np.float32)
+
+
+class Stored:
+    """Keeps what a file of verdicts says, which `latse filter` has made with the teacher.
+
+    Parameters
+    ----------
+    path : path
+    k : int
+    shard : Shard
+        The set that is trained on, which must be the one that was judged.
+
+    Attributes
+    ----------
+    teacher : str
+        Digest of the teacher's parameters.
+
+    Raises
+    ------
+    LatseError
+        If the file is missing, damaged, of another set, or has no verdicts for this k.
+    """
+
+    def __init__(self, path: str | os.PathLike, k: int, shard: Shard) -> None:
+        verdicts = verdict_file.read(path)
+        if verdicts.binding["data"] != shard.digest() or len(verdicts.refusals) != len(shard):
+            raise LatseError(f"{path} holds verdicts on another set than {shard.folder}")
+        self.teacher = verdicts.binding["teacher"]
+        self._records = shard.records
+        try:
+            self._keep = verdicts.keep(k)
+        except LatseError as error:
+            raise LatseError(f"{path}: {error}") from error
+
+    def keep(self, batch: Batch) -> np.ndarray:
+        """Return 1 where the label is among the top k, else 0, float32 (B,)."""
+        positions = np.searchsorted(self._records, batch.record)
+        return self._keep[positions, batch.mirrored.astype(np.int64)].astype(np.float32)

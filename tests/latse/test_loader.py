@@ -72,7 +72,7 @@ def test_content_belongs_to_the_record(n, batch_size, seed, iteration):
     assert batch.image.shape == (batch_size, 3, 2, 4) and batch.image.dtype == np.uint8
     assert batch.label.shape == (batch_size,) and batch.label.dtype == np.float32
     assert batch.record.shape == (batch_size,) and batch.record.dtype == np.int64
-    for image, label, record in zip(*batch):
+    for image, label, record in zip(batch.image, batch.label, batch.record):
         assert label == shard.labels[record - 1]
         plain = shard.read(record - 1)[0].transpose(2, 0, 1)
         assert np.array_equal(image, plain) or np.array_equal(image, plain[:, :, ::-1])
@@ -243,7 +243,7 @@ def test_a_real_shard_is_read_as_it_decodes(people):
     batch = BatchStream(shard, 30, seed=4).batch(0)
     mirrored = flips(4, np.arange(30) // 15, batch.record)
     assert 0 < mirrored.sum() < 30
-    for image, label, record, mirror in zip(*batch, mirrored):
+    for image, label, record, mirror in zip(batch.image, batch.label, batch.record, mirrored):
         pixels, expected, _ = shard.read(int(np.flatnonzero(shard.records == record)[0]))
         assert label == expected
         assert np.array_equal(image.transpose(1, 2, 0), pixels[:, ::-1] if mirror else pixels)

@@ -89,7 +89,7 @@ def test_the_record_of_a_run(teacher, people):
     assert record["settings"]["train"]["iterations"] == 6
     assert record["settings"]["encoder"] == {"name": "resnet_tiny", "dropout": 0.4}
     assert record["data"] == {"images": 15, "people": 5, "digest": Shard(people).digest()}
-    assert record["from"] == {"data": str(people), "teacher": None}
+    assert record["from"] == {"data": str(people), "teacher": None, "verdicts": None}
     assert record["versions"]["mxnet"] == mx.__version__
     assert "cpu(0)" in record["device"]
 

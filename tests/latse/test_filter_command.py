@@ -1,0 +1,138 @@
+"""`latse filter`: stored verdicts are the teacher's own, after a kill too, and train the same student."""
+
+import json
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from latse.cli import main
+from latse.data.loader import BatchStream
+from latse.data.records import Shard, write_shard
+from latse.symbols.networks import IMAGE_SHAPE
+from latse.train import filter_command, verdict_file
+from latse.train.verdicts import Stored, TopK
+
+
+@pytest.fixture(scope="module")
+def teacher(tiny, people, tmp_path_factory):
+    """PREFIX,N of an untrained teacher, which is wrong about many images."""
+    folder = tmp_path_factory.mktemp("teacher")
+    assert main(["train", str(tiny), "--data", str(people), "--out", str(folder), "--seed", "5"]) == 0
+    return f"{folder}/untrained,0"
+
+
+@pytest.fixture(scope="module")
+def stored(teacher, people, tmp_path_factory):
+    """The file of verdicts on the made-up people."""
+    path = tmp_path_factory.mktemp("verdicts") / "people.keep"
+    assert judge(people, teacher, path) == 0
+    return path
+
+
+def judge(data, teacher, out, *arguments):
+    places = ["--data", data, "--teacher", teacher, "--out", out]
+    return main(["filter", *map(str, [*places, "--batch-size", 8, *arguments])])
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_stored_and_online_verdicts_agree(teacher, stored, people, k):
+    """On every image and its mirror image, in batches of another size."""
+    shard = Shard(people)
+    online = TopK(teacher.split(",")[0], 0, k, shard.classes, IMAGE_SHAPE, 4, [mx.cpu()])
+    offline, stream = Stored(stored, k, shard), BatchStream(shard, 4, seed=3)
+    seen, kept = set(), []
+    for iteration in range(60):
+        batch = stream.batch(iteration)
+        assert offline.keep(batch).tolist() == online.keep(batch).tolist()
+        seen.update(zip(batch.record.tolist(), batch.mirrored.tolist()))
+        kept.extend(offline.keep(batch))
+    assert len(seen) == 2 * len(shard)
+    assert (0 < np.mean(kept) < 1) == (k < 5)
+
+
+def test_a_student_learns_the_same_from_both(tiny, teacher, stored, people, tmp_path, run_contents):
+    recipe = tmp_path / "filtered.yaml"
+    recipe.write_text(f"base: {tiny}\nfilter: {{k: 3}}\n")
+    for name, source in (("online", ["--teacher", teacher]), ("stored", ["--verdicts", str(stored)])):
+        out = str(tmp_path / name)
+        assert main(["train", str(recipe), "--data", str(people), "--out", out, *source]) == 0
+    online, offline = (
+        json.loads((tmp_path / name / "run.json").read_text()) for name in ("online", "stored")
+    )
+    assert offline["from"]["verdicts"] == str(stored)
+    assert offline["teacher"] == online["teacher"]
+    assert run_contents(tmp_path / "stored") == run_contents(tmp_path / "online")
+
+
+def test_what_it_prints_and_writes(teacher, people, tmp_path, capsys):
+    out = tmp_path / "a.keep"
+    assert judge(people, teacher, out, "--k", 2, 5, "--json", tmp_path / "a.json") == 0
+    report, verdicts = json.loads((tmp_path / "a.json").read_text()), verdict_file.read(out)
+    assert report["images"] == len(Shard(people)) and "mxnet" in report["versions"]
+    for k in (2, 5):
+        plain, mirrored = verdicts.keep(k).mean(axis=0)
+        assert report["kept"][str(k)] == {"plain": plain, "mirrored": mirrored}
+        assert f"k = {k}: {100 * plain:.2f} % of" in capsys.readouterr().out or k == 5
+
+
+def test_a_killed_run_goes_on(teacher, stored, people, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    put, calls = verdict_file.VerdictWriter.put, []
+
+    def put_twice(self, *arguments):
+        if len(calls) == 2:
+            raise Killed
+        calls.append(put(self, *arguments))
+
+    out = tmp_path / "a.keep"
+    monkeypatch.setattr(verdict_file.VerdictWriter, "put", put_twice)
+    with pytest.raises(Killed):
+        judge(people, teacher, out)
+    assert not out.exists()
+    monkeypatch.undo()
+    assert len(filter_command.verdict_file.VerdictWriter(out, *binding(teacher, people)).open_images()) == 7
+    assert judge(people, teacher, out) == 0
+    assert out.read_bytes() == stored.read_bytes()
+
+
+def binding(teacher, people):
+    shard = Shard(people)
+    return filter_command.binding(teacher, shard), (1, 3, 5), len(shard)
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["--batch-size", "7"], "--batch-size 7"),
+        (["--k", "0"], "k = 0"),
+        (["--teacher", "nowhere/model,0"], "nowhere/model"),
+        (["--data", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_arguments_are_one_sentence(teacher, people, tmp_path, arguments, sentence, capsys):
+    assert judge(people, teacher, tmp_path / "a.keep", *arguments) == 1
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "a.keep").exists()
+
+
+def test_training_refuses_what_does_not_fit(tiny, teacher, stored, people, pictures, tmp_path, capsys):
+    filtered = tmp_path / "filtered.yaml"
+    filtered.write_text(f"base: {tiny}\nfilter: {{k: 2}}\n")
+    other = tmp_path / "other"
+    write_shard(other, pictures[:-1], 5)
+    verdicts = ["--verdicts", str(stored)]
+    cases = [
+        (filtered, people, verdicts, "there are verdicts for k = 1, 3, 5, none for k = 2"),
+        (filtered, other, [*verdicts, "--set", "filter.k=3"], "holds verdicts on another set"),
+        (filtered, people, [*verdicts, "--teacher", teacher], "exclude each other"),
+        (tiny, people, verdicts, "has no filter.k"),
+        (filtered, people, ["--verdicts", str(people / "property")], "is not a file of verdicts"),
+    ]
+    for recipe, data, arguments, sentence in cases:
+        out = tmp_path / "out"
+        assert main(["train", str(recipe), "--data", str(data), "--out", str(out), *arguments]) == 1
+        assert sentence in capsys.readouterr().err
+        assert not list(tmp_path.glob("out/model-*"))
