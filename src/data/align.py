@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from skimage.transform import SimilarityTransform
 
-from latse.data import detect
+from latse.data import detect, images
 from latse.errors import LatseError
 
 SIZE = 112
@@ -122,13 +122,17 @@ def decode_photograph(content: bytes) -> np.ndarray:
     It is turned as its EXIF data say; grey becomes three channels, CMYK RGB, 16 bits 8, and transparency is
     dropped. Raises NoFaceError if it is no image or a truncated one.
     """
+    if not content:
+        raise NoFaceError("unreadable", "the file is empty")
     try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+        image = None
+        if not images.is_cut_off_png(content):
+            image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
         refuse_lack_of_memory(error)
         raise NoFaceError("unreadable", error.err or str(error)) from error
     if image is None:
-        raise NoFaceError("unreadable", "not a whole image" if content else "the file is empty")
+        raise NoFaceError("unreadable", "not a whole image")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -188,7 +192,7 @@ def _checked(face: detect.Face) -> detect.Face:
         box, points = np.asarray(face.box, float), np.asarray(face.points, float)
         confidence = float(face.confidence)
     except (AttributeError, TypeError, ValueError) as error:
-        raise LatseError(f"the detector returned {face!r}, not a Face") from error
+        raise LatseError(f"the detector returned a {type(face).__name__}, not a Face of numbers") from error
     if box.shape != (4,) or points.shape != (5, 2) or not np.isfinite([*box, *points.flat, confidence]).all():
-        raise LatseError(f"the detector returned {face!r}: a box is of 4 numbers, points are 5x2, all finite")
+        raise LatseError("the detector returned a Face that has no box of 4 and points of 5x2 finite numbers")
     return detect.Face(box, confidence, points)

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from latse.data import align, detect, landmarks, photographs, workers
+from latse.data import align, detect, images, landmarks, photographs, workers
 from latse.data.photographs import Photograph
 from latse.data.records import ShardWriter, encode, staged
 from latse.errors import LatseError
@@ -34,6 +34,7 @@ QUALITY = 95  # insightface's own
 REPORT = "pack.json"
 WORK = ".pack"
 EMPTY = "empty folder"  # stands in the list, so that its person is in the report; it is no photograph
+BY_HAND = "by hand"
 
 
 class Settings(NamedTuple):
@@ -74,6 +75,7 @@ def pack(
     root: str | os.PathLike | None = None,
     shards: int = 1,
     processes: int = 1,
+    leave_out: Iterable[str] = (),
 ) -> dict[str, Any] | None:
     """Make a data set of photographs, and a report `pack.json` with it; goes on with an interrupted run.
 
@@ -91,6 +93,9 @@ def pack(
         Number of files of the set.
     processes : int
         How many work at once; the result does not depend on it.
+    leave_out : iterable of str
+        Photographs, by their paths as in the report, that are not looked at; when a run goes on there can be
+        more of them.
 
     Returns
     -------
@@ -106,15 +111,18 @@ def pack(
     """
     source, out = Path(source), Path(out)
     _check(source, out, settings, shards, processes)
-    if root is not None and source.is_dir():
+    if source.is_dir() and root is not None:
         raise LatseError(f"{source} is no list, whose paths could be relative to {root}")
+    root = source if source.is_dir() else Path(root or source.parent)
     work = make_folder(make_folder(out) / WORK)
     try:
         with locked(work):
-            run = _Run(source, Path(root) if root else source.parent, out, settings)
-            report = run.finish(shards, processes) if run.begin(shards) else None
-            shutil.rmtree(work)
-            return report
+            run = _Run(source, root, out, settings, shards, frozenset(leave_out))
+            try:
+                return run.finish(processes) if run.begin() else None
+            finally:
+                if not run.to_be_resumed():
+                    shutil.rmtree(work)
     except OSError as error:
         raise LatseError(f"cannot write into {out}: {error.strerror or error}") from error
 
@@ -122,34 +130,32 @@ def pack(
 class _Run:
     """One data set in the making, and its files in the folder `.pack` of the output."""
 
-    def __init__(self, source: Path, root: Path, out: Path, settings: Settings):
+    def __init__(
+        self, source: Path, root: Path, out: Path, settings: Settings, shards: int, leave_out: frozenset[str]
+    ):
         work = out / WORK
-        self._source, self._out, self._work = source, out, work
-        self._root = source if source.is_dir() else root
-        self._settings = settings
+        self._source, self._root, self._out, self._work = source, root, out, work
+        self._settings, self._shards, self._leave_out = settings, shards, leave_out
         self._list, self._table, self._chunks = work / "photographs", work / "landmarks", work / "chunks"
         self._known = work / "run.json"
         self._identity: dict[str, Any] = {}  # what must be the same if it is the same run
 
-    def begin(self, shards: int) -> bool:
+    def begin(self) -> bool:
         """List the photographs; False if their set is there already. LatseError if it cannot be made."""
-        try:
-            return self._begin(shards)
-        finally:
-            if not self._known.exists():
-                shutil.rmtree(self._work)
-
-    def _begin(self, shards: int) -> bool:
         new = self._work / "photographs.new"
         found = photographs.listed(self._source, self._root)
         count = photographs.write_list(tqdm(found, desc="list", unit="photograph", delay=1), new)
         if not count:
             raise LatseError(f"no photograph in {self._source}")
+        unknown = self._leave_out.difference(photograph.path for photograph in photographs.read_list(new))
+        if unknown:
+            raise LatseError(f"{min(unknown)} is to be left out, but is none of the photographs")
         self._identity = {
             "settings": _identity(self._settings),
             "photographs": {"count": count, "digest": digest(new)},
         }
-        if self._is_finished(shards):
+        if self._is_finished():
+            self._known.unlink(missing_ok=True)
             return False
         if self._known.exists():
             self._refuse_change(read_json(self._known), new)
@@ -157,30 +163,38 @@ class _Run:
                 left.unlink()
         else:
             self._refuse_another_set()
+            if self._chunks.exists():  # of a run that was killed while it cleaned up
+                shutil.rmtree(self._chunks)
             if self._settings.landmarks:
                 landmarks.write_table(Path(self._settings.landmarks), self._table)
-            write_json(self._known, self._identity)
+        # Not before all else is there: it says that there is a run to go on with.
         new.replace(self._list)
+        write_json(self._known, {**self._identity, "left_out_by_hand": sorted(self._leave_out)})
         return True
 
-    def finish(self, shards: int, processes: int) -> dict[str, Any]:
+    def finish(self, processes: int) -> dict[str, Any]:
         """Align what is not aligned yet, write the set and its report; return the short part of it."""
         self._align(processes)
-        report = self._summary(shards)
+        report = self._summary()
         if not report["images"]:
-            shutil.rmtree(self._work)  # it would only say the same again
+            self._known.unlink()  # it would only say the same again
             why = ", ".join(f"{number} {reason}" for reason, number in report["left_out_by_reason"].items())
             raise LatseError(f"no photograph of {self._source} gives a face: {why or EMPTY}")
         size = (align.SIZE, align.SIZE)
         with staged(self._out) as stage:
-            with ShardWriter(stage, report["classes"], size, shards, report["images"]) as writer:
+            with ShardWriter(stage, report["classes"], size, self._shards, report["images"]) as writer:
                 for label, image in self._labelled(report["images"]):
                     writer.add(label, image)
             report["files"] = {file.name: file.stat().st_size for file in sorted(stage.iterdir())}
             left_out = (_entry(*pair) for pair in self._pairs() if pair[1].reason not in ("", EMPTY))
             several = (_entry(*pair) for pair in self._pairs() if pair[1].faces > 1)
             _write_report(stage / REPORT, report, left_out=left_out, several_faces=several)
+        self._known.unlink()
         return report
+
+    def to_be_resumed(self) -> bool:
+        """Whether there is work that the same command can go on with."""
+        return self._known.exists()
 
     def _align(self, processes: int) -> None:
         count = self._identity["photographs"]["count"]
@@ -192,7 +206,7 @@ class _Run:
         ]
         missing = [task for task in tasks if not task[0].exists()]
         there = min(count, step * (len(tasks) - len(missing)))
-        arguments = (self._root, self._list, self._table, self._settings)
+        arguments = (self._root, self._list, self._table, self._settings, self._leave_out)
         with tqdm(total=count, initial=there, desc="align", unit="photograph") as bar:
             for kind, _ in workers.run(_make_task, arguments, missing, processes):
                 bar.update(kind == workers.AT)
@@ -206,17 +220,22 @@ class _Run:
     def _pairs(self) -> Iterator[tuple[Photograph, Outcome]]:
         """Each photograph with what became of it."""
         outcomes = itertools.chain.from_iterable(map(_outcomes, self._chunk_files()))
-        return zip(photographs.read_list(self._list), outcomes)
+        for photograph, outcome in zip(photographs.read_list(self._list), outcomes):
+            yield photograph, Outcome(0, BY_HAND) if photograph.path in self._leave_out else outcome
 
     def _labelled(self, total: int) -> Iterator[tuple[int, bytes]]:
         """Label and JPEG of each face; a person without any has no label, so that labels have no gaps."""
-        images = itertools.chain.from_iterable(map(_images, self._chunk_files()))
-        taken = (photograph for photograph, outcome in self._pairs() if outcome.size)
-        people = itertools.groupby(taken, key=lambda photograph: photograph.person)
-        labels = (label for label, (_, group) in enumerate(people) for _ in group)
-        return zip(labels, tqdm(images, total=total, desc="write", unit="image", delay=1))
+        faces = itertools.chain.from_iterable(map(_images, self._chunk_files()))
+        taken = (
+            (photograph.person, image)
+            for (photograph, outcome), image in zip(self._pairs(), faces)
+            if outcome.size
+        )
+        people = itertools.groupby(taken, key=lambda pair: pair[0])
+        labelled = ((label, image) for label, (_, group) in enumerate(people) for _, image in group)
+        return tqdm(labelled, total=total, desc="write", unit="image", delay=1)
 
-    def _summary(self, shards: int) -> dict[str, Any]:
+    def _summary(self) -> dict[str, Any]:
         reasons: Counter = Counter()
         people, without = [], []
         several = 0
@@ -226,15 +245,16 @@ class _Run:
             several += sum(outcome.faces > 1 for outcome in outcomes)
             if person:
                 (people if any(outcome.size for outcome in outcomes) else without).append(person)
-        images, empty = reasons.pop("", 0), reasons.pop(EMPTY, 0)
+        taken, empty = reasons.pop("", 0), reasons.pop(EMPTY, 0)
         return {
             "source": str(self._source),
             **self._identity,
-            "shards": shards,
-            "images": images,
+            "shards": self._shards,
+            "left_out_by_hand": sorted(self._leave_out),
+            "images": taken,
             "classes": len(people),
             "left_out_by_reason": dict(sorted(reasons.items())),
-            "photographs_found": images + sum(reasons.values()),
+            "photographs_found": taken + sum(reasons.values()),
             "empty_folders": empty,
             "photographs_with_several_faces": several,
             "rule_of_several_faces": RULE,
@@ -242,12 +262,12 @@ class _Run:
             "people_without_image": without,
         }
 
-    def _is_finished(self, shards: int) -> bool:
+    def _is_finished(self) -> bool:
         try:
             report = read_json(self._out / REPORT)
             sizes = {name: (self._out / name).stat().st_size for name in report["files"]}
-            same = {key: report[key] for key in self._identity} == self._identity
-            return same and report["shards"] == shards and report["files"] == sizes
+            asked = {**self._identity, "shards": self._shards, "left_out_by_hand": sorted(self._leave_out)}
+            return {key: report[key] for key in asked} == asked and report["files"] == sizes
         except (LatseError, OSError, KeyError, TypeError, AttributeError):
             return False
 
@@ -266,7 +286,10 @@ class _Run:
         if changed:
             what = ", ".join(f"{key} was {before.get(key)}, is {now[key]}" for key in changed)
             raise LatseError(f"an interrupted run is in {self._out}, but {what}: {advice}")
-        if known != self._identity:
+        back = set(known["left_out_by_hand"]) - self._leave_out
+        if back:
+            raise LatseError(f"an interrupted run is in {self._out}, but left out {min(back)}: {advice}")
+        if known["photographs"] != self._identity["photographs"]:
             lines = itertools.zip_longest(photographs.read_list(self._list), photographs.read_list(new))
             first = min(filter(None, next(pair for pair in lines if pair[0] != pair[1])))
             raise LatseError(
@@ -278,8 +301,8 @@ class _Run:
 class _Packer:
     """What a process does with each photograph."""
 
-    def __init__(self, root: Path, table: Path, settings: Settings):
-        self._root, self._settings = root, settings
+    def __init__(self, root: Path, table: Path, settings: Settings, leave_out: frozenset[str]):
+        self._root, self._settings, self._leave_out = root, settings, leave_out
         if settings.aligned:
             self._face = self._as_it_is
         elif settings.landmarks:
@@ -293,6 +316,8 @@ class _Packer:
     def pack(self, photograph: Photograph) -> tuple[Outcome, bytes]:
         """Return what becomes of a photograph, and the JPEG of its face, empty if it has none."""
         try:
+            if photograph.path in self._leave_out:
+                raise align.NoFaceError(BY_HAND)
             if not photograph.person:
                 raise align.NoFaceError("in no person's folder")
             if photograph.path.endswith("/"):
@@ -325,16 +350,18 @@ class _Packer:
         height, width = image.shape[:2]
         if (height, width) != (align.SIZE, align.SIZE):
             raise align.NoFaceError("wrong size", f"{width}x{height} instead of {align.SIZE}x{align.SIZE}")
-        if _jpeg_channels(content) not in (1, 3):
+        if images.jpeg_channels(content) not in (1, 3):
             content = encode(image, self._settings.quality)
         return Outcome(len(content)), content
 
 
-def _make_task(root: Path, list_file: Path, table: Path, settings: Settings) -> Callable[..., None]:
+def _make_task(
+    root: Path, list_file: Path, table: Path, settings: Settings, leave_out: frozenset[str]
+) -> Callable[..., None]:
     """In a process: return the function that makes the file of one chunk."""
     cv2.setNumThreads(1)  # the processes are the parallelism
     cv2.setLogLevel(0)  # what OpenCV cannot read is in the report
-    packer = _Packer(root, table, settings)
+    packer = _Packer(root, table, settings, leave_out)
 
     def make_chunk(task: tuple[Path, int, int], at: Callable[[str], None]) -> None:
         file, offset, step = task
@@ -361,7 +388,7 @@ def _outcomes(chunk: Path) -> list[Outcome]:
 
 def _images(chunk: Path) -> list[bytes]:
     with chunk.open("rb") as file:
-        return [file.read(outcome.size) for outcome in _header(file) if outcome.size]
+        return [file.read(outcome.size) for outcome in _header(file)]
 
 
 def _header(file: BinaryIO) -> list[Outcome]:
@@ -387,17 +414,6 @@ def _write_report(path: Path, report: dict[str, Any], **lists: Iterable[dict[str
                 file.write((",\n    " if number else "\n    ") + json.dumps(entry))
             file.write("\n  ]")
         file.write("\n}\n")
-
-
-def _jpeg_channels(content: bytes) -> int:
-    """How many components the frame of a JPEG has; 0 if it is something else."""
-    at = 2 if content[:2] == b"\xff\xd8" else len(content)
-    while at + 9 < len(content) and content[at] == 0xFF:
-        marker = content[at + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return content[at + 9]
-        at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
-    return 0
 
 
 def _identity(settings: Settings) -> dict[str, Any]:

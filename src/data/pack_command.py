@@ -60,6 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--processes", type=int, metavar="N", help="how many work at once (default: one for each processor)"
     )
+    parser.add_argument(
+        "--leave-out",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="do not look at this photograph, which may have ended an earlier run; can be repeated",
+    )
     parser.add_argument("--json", metavar="FILE", help="write the summary here too")
 
 
@@ -69,7 +76,9 @@ def run(args: argparse.Namespace) -> None:
 
     settings = pack.Settings(args.detector, args.landmarks, args.aligned, args.smallest, args.quality)
     processes = len(os.sched_getaffinity(0)) if args.processes is None else args.processes
-    report = pack.pack(args.photographs, args.out, settings, args.root, args.shards, processes)
+    report = pack.pack(
+        args.photographs, args.out, settings, args.root, args.shards, processes, args.leave_out
+    )
     if report is None:
         print(f"{args.out} is there already, made of the same photographs with the same settings")
         return

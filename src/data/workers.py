@@ -99,7 +99,8 @@ class _Worker:
         status = self._process.exitcode
         how = f"ended with status {status}" if status >= 0 else f"was killed ({signal.Signals(-status).name})"
         raise LatseError(
-            f"a process {how} while at {self._at}; if memory was short, fewer --processes need less"
+            f"a process {how} while at {self._at}: the same command goes on, with fewer --processes if "
+            "memory was short, with --leave-out to pass over it"
         )
 
 
