@@ -38,7 +38,7 @@ SUITABLE := import ensurepip, sys; sys.exit(not (3, 8) <= sys.version_info[:2] <
 train = .venv/bin/latse train $(1) --data $(DATA) --out $(OUT)/$(2) --seed $(SEED) --resume \
 	$(DEVICES) $(addprefix --kvstore ,$(KVSTORE))
 
-.PHONY: help setup data train-teacher train-student eval settings losses plan test test-gpu-stack fuzz lint clean
+.PHONY: help setup data synth train-teacher train-student eval settings losses plan test test-gpu-stack fuzz lint clean
 
 help: ## list the targets
 	@echo 'make TARGET [RECIPE=FILE DATA=FOLDER OUT=FOLDER SEED=N GPUS=0,1,... CPUS=N KVSTORE=NAME GPU=1]'
@@ -47,6 +47,9 @@ help: ## list the targets
 setup: $(READY) ## install latse into .venv (GPU=1: with CUDA 11)
 
 data: $(SHARD) ## make shards of the AT&T (ORL) faces in data/orl
+
+synth: $(READY) ## draw synthetic people to train on, to verify and to identify into data/synth
+	.venv/bin/latse data synth --out data/synth --people 200 --images 20 --verification-people 40
 
 train-teacher: $(READY) $(SHARD) ## train the teacher into OUT/teacher
 	$(call train,$(or $(RECIPE),$(TEACHER_RECIPE)),teacher)
