@@ -13,7 +13,7 @@ import re
 import struct
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO, Iterable, NamedTuple, Sequence
+from typing import Any, BinaryIO, NamedTuple, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -58,7 +58,7 @@ def write_pairs(path: str | os.PathLike, encoded: Sequence[bytes], issame: Seque
     """
     if not len(issame) or len(encoded) != 2 * len(issame):
         raise LatseError(f"{path}: {len(encoded)} images do not make {len(issame)} pairs")
-    write_encoded(path, _distinct((memoryview(bytes(image)) for image in encoded), issame))
+    write_encoded(path, _distinct([memoryview(bytes(image)) for image in encoded], issame))
 
 
 def write_encoded(path: str | os.PathLike, content: EncodedPairs) -> None:
@@ -93,10 +93,11 @@ def read_pairs(path: str | os.PathLike) -> Pairs:
     path = Path(path)
     content = read_encoded(path)
     order = content.pairs.ravel().tolist()
-    try:
-        images = np.empty((len(order), 3, *SIZE), np.uint8)
-    except MemoryError as error:
-        raise LatseError(f"{path}: there is no memory for {len(order)} images") from error
+    # A few bytes in a .bin can refer to an image again; numpy would reserve what no machine has.
+    needed = len(order) * 3 * SIZE[0] * SIZE[1]
+    if needed > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+        raise LatseError(f"{path}: its {len(order)} images need {needed >> 20} MB, more memory than there is")
+    images = np.empty((len(order), 3, *SIZE), np.uint8)
     first: dict[int, int] = {}
     for position, number in enumerate(tqdm(order, desc=path.name, unit="image", leave=False, delay=1)):
         if first.setdefault(number, position) < position:
@@ -148,7 +149,7 @@ def _from_pickle(path: Path, content: bytes) -> EncodedPairs:
     for number, same in enumerate(issame):
         if not isinstance(same, int):
             raise LatseError(f"{path}: flag {number} is a {type(same).__name__} instead of true or false")
-    images = (_image(path, number, image) for number, image in enumerate(encoded))
+    images = [_image(path, number, image) for number, image in enumerate(encoded)]
     return _distinct(images, [bool(same) for same in issame])
 
 
@@ -159,9 +160,12 @@ def _image(path: Path, number: int, image: Any) -> memoryview:
     return data
 
 
-def _distinct(encoded: Iterable[memoryview], issame: Sequence[bool]) -> EncodedPairs:
+def _distinct(encoded: list[memoryview], issame: Sequence[bool]) -> EncodedPairs:
+    # Each object is compared once: a pickle can refer to one long string any number of times.
+    objects = {id(image): image for image in encoded}
     numbers: dict[memoryview, int] = {}
-    order = [numbers.setdefault(image, len(numbers)) for image in encoded]
+    number = {key: numbers.setdefault(image, len(numbers)) for key, image in objects.items()}
+    order = [number[id(image)] for image in encoded]
     return EncodedPairs(list(numbers), np.array(order, np.int64).reshape(-1, 2), np.array(issame, dtype=bool))
 
 

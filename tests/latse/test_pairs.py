@@ -2,6 +2,9 @@
 
 import os
 import pickle
+import re
+import time
+from pathlib import Path
 
 import cv2
 import mxnet as mx
@@ -10,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latse.data.pairs import read_pairs, write_pairs
+from latse.data.pairs import read_encoded, read_pairs, write_pairs
 from latse.errors import LatseError
 
 
@@ -183,6 +186,165 @@ def test_wrong_image_is_named(tmp_path, wrong, complaint):
     (tmp_path / "a.bin").write_bytes(pickle.dumps((content, SAME)))
     with pytest.raises(LatseError, match=complaint):
         read_pairs(tmp_path / "a.bin")
+
+
+def test_a_file_that_shrinks_while_it_is_read(tmp_path, monkeypatch):
+    """Its size is asked for, then it is cut off, then it is read."""
+    for name in ("a.bin", "a.npz"):
+        write_pairs(tmp_path / name, ENCODED, SAME)
+        size = (tmp_path / name).stat().st_size
+        opened = Path.open
+
+        def shrinking(path, *arguments, size=size, opened=opened, **options):
+            file = opened(path, *arguments, **options)
+            os.truncate(path, size // 2)
+            return file
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "open", shrinking)
+            with pytest.raises(LatseError, match=rf"^{tmp_path / name} is not a file of pairs"):
+                read_pairs(tmp_path / name)
+
+
+def test_a_missing_and_an_empty_file_and_a_folder(tmp_path):
+    (tmp_path / "empty.bin").write_bytes(b"")
+    with pytest.raises(LatseError, match=r"empty\.bin is not a file of pairs: it is cut off"):
+        read_pairs(tmp_path / "empty.bin")
+    with pytest.raises(LatseError, match="cannot read .*Is a directory"):
+        read_pairs(tmp_path)
+
+
+def test_flags_are_flags(tmp_path):
+    (tmp_path / "a.bin").write_bytes(pickle.dumps((list(ENCODED), [True, "no", False])))
+    with pytest.raises(LatseError, match=r"a\.bin: flag 1 is a Text instead of true or false"):
+        read_pairs(tmp_path / "a.bin")
+
+
+def test_npz_is_read_as_the_bin(tmp_path):
+    """By content, whatever the name; numpy alone can read it."""
+    encoded = [*ENCODED[:4], ENCODED[0], ENCODED[3]]
+    write_pairs(tmp_path / "a.npz", encoded, SAME)
+    (tmp_path / "a.npz").replace(tmp_path / "b.bin")
+    pairs = read_pairs(tmp_path / "b.bin")
+    assert np.array_equal(pairs.images, EXPECTED[[0, 1, 2, 3, 0, 3]]) and pairs.issame.tolist() == SAME
+    with np.load(tmp_path / "b.bin", allow_pickle=False) as plain:
+        assert {name: array.dtype for name, array in plain.items()} == {
+            "images": np.uint8,
+            "offsets": np.int64,
+            "pairs": np.int64,
+            "issame": bool,
+        }
+        offsets, numbers = plain["offsets"], plain["pairs"]
+        assert numbers.tolist() == [[0, 1], [2, 3], [0, 3]] and len(offsets) == 5
+        images = [plain["images"][offsets[n] : offsets[n + 1]].tobytes() for n in numbers.ravel()]
+    assert images == encoded
+
+
+def test_the_same_pairs_make_the_same_bytes(tmp_path):
+    for name in ("a.npz", "a.bin"):
+        write_pairs(tmp_path / name, ENCODED, SAME)
+        first = (tmp_path / name).read_bytes()
+        write_pairs(tmp_path / name, [bytearray(image) for image in ENCODED], np.array(SAME))
+        assert (tmp_path / name).read_bytes() == first
+
+
+NPZ = {
+    "images": np.frombuffer(b"".join(ENCODED), np.uint8),
+    "offsets": np.cumsum([0, *map(len, ENCODED)]),
+    "pairs": np.arange(6).reshape(3, 2),
+    "issame": np.array(SAME),
+}
+
+
+@pytest.mark.parametrize(
+    "changed, complaint",
+    [
+        ({"images": None}, "it lacks images.npy"),
+        ({"issame": None}, "it lacks issame.npy"),
+        ({"images": NPZ["images"].astype(np.int16)}, "images.npy is not an array of type |u1"),
+        ({"images": NPZ["images"][:-1]}, "its offsets do not fit"),
+        ({"images": np.array([b"x", None], object)}, "images.npy is not an array of type |u1"),
+        ({"offsets": NPZ["offsets"][::-1].copy()}, "its offsets do not fit"),
+        ({"offsets": NPZ["offsets"] + 1}, "its offsets do not fit"),
+        ({"offsets": NPZ["offsets"] * np.array([1, 1, -1, 1, 1, 1, 1])}, "its offsets do not fit"),
+        ({"offsets": NPZ["offsets"].astype(">i8")}, "offsets.npy is not an array of type <i8"),
+        ({"offsets": np.zeros(0, np.int64)}, "its offsets do not fit"),
+        ({"pairs": NPZ["pairs"] + 1}, "its pairs do not fit"),
+        ({"pairs": NPZ["pairs"] - 1}, "its pairs do not fit"),
+        ({"pairs": NPZ["pairs"].reshape(2, 3)}, "its pairs do not fit"),
+        ({"pairs": NPZ["pairs"].ravel()}, "pairs.npy is not an array of type <i8 with 2 dimensions"),
+        ({"pairs": np.zeros((0, 2), np.int64)}, "its pairs do not fit"),
+        ({"issame": np.array(SAME[:2])}, "6 images do not make 2 pairs"),
+        ({"issame": np.array([1, 0, 1])}, "issame.npy is not an array of type |b1"),
+    ],
+)
+def test_wrong_npz(tmp_path, changed, complaint):
+    content = {name: array for name, array in {**NPZ, **changed}.items() if array is not None}
+    np.savez(tmp_path / "a.npz", **content)
+    with pytest.raises(LatseError, match=rf"a\.npz.*{re.escape(complaint)}"):
+        read_pairs(tmp_path / "a.npz")
+
+
+def test_compressed_truncated_and_changed_npz(tmp_path):
+    file = tmp_path / "a.npz"
+    np.savez_compressed(file, **NPZ)
+    with pytest.raises(LatseError, match=r"a\.npz .*images\.npy is compressed, which is refused"):
+        read_pairs(file)
+    np.savez(file, **NPZ)
+    content = file.read_bytes()
+    for size in (2, 30, len(content) // 2, len(content) - 1):
+        file.write_bytes(content[:size])
+        with pytest.raises(LatseError, match=r"a\.npz is not a file of pairs: it is a damaged \.npz"):
+            read_pairs(file)
+    file.write_bytes(content[:5000] + bytes([content[5000] ^ 1]) + content[5001:])
+    with pytest.raises(LatseError, match=r"a\.npz is not a file of pairs: it is a damaged \.npz"):
+        read_pairs(file)
+
+
+def test_npz_that_promises_more_than_it_holds(tmp_path):
+    """Headers of a terabyte cost nothing."""
+    import zipfile
+
+    np.savez(tmp_path / "a.npz", **NPZ)
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    length = len(NPZ["images"])
+    header = members["images.npy"]
+    members["images.npy"] = header.replace(b"(%d,), }      " % length, b"(%d000000,), }" % length)
+    assert members["images.npy"] != header
+    with zipfile.ZipFile(tmp_path / "b.npz", "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    with pytest.raises(LatseError, match=r"b\.npz is not a file of pairs: it is a damaged \.npz"):
+        read_pairs(tmp_path / "b.npz")
+
+
+def test_more_images_than_memory(tmp_path, monkeypatch):
+    """3000 references to one image, on a machine of 100 MB."""
+    (tmp_path / "a.bin").write_bytes(pickle.dumps(([ENCODED[0]] * 3000, [True] * 1500)))
+    assert (tmp_path / "a.bin").stat().st_size < 60_000
+    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 25_600, "SC_PAGE_SIZE": 4096}.get)
+    with pytest.raises(LatseError, match=r"a\.bin: its 3000 images need 107 MB, more memory than there is"):
+        read_pairs(tmp_path / "a.bin")
+
+
+def test_many_references_to_one_long_string_cost_nothing(tmp_path):
+    """Arrays on top of one string of 4 MB, 10,000 times; each would be 4 MB to hash and to copy."""
+    data = b"x" * 4_000_000
+    array = np.frombuffer(data, np.uint8)
+    content = pickle.dumps(([array] * 2, [True]), 3)
+    start = content.index(b"cnumpy.core.multiarray")
+    end = content.index(b"b", content.index(data) + len(data))
+    again = content[start : end + 1]
+    memo = content[content.index(data) + len(data) :][:2]
+    assert memo[:1] == b"q"
+    short = re.sub(rb"B....x+q.", b"h" + memo[1:], again, flags=re.DOTALL)
+    flags = b"](" + b"\x88" * 5_001 + b"e"
+    (tmp_path / "a.bin").write_bytes(b"\x80\x03](" + again * 2 + short * 10_000 + b"e" + flags + b"\x86.")
+    start = time.process_time()
+    pairs = read_encoded(tmp_path / "a.bin")
+    assert time.process_time() - start < 5
+    assert len(pairs.images) == 1 and len(pairs.issame) == 5_001
 
 
 @pytest.mark.parametrize("encoded, same", [([], []), (ENCODED, SAME[:2]), (ENCODED[:5], SAME)])
