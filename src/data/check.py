@@ -28,6 +28,7 @@ from latse.data.scan import Format, State
 from latse.errors import LatseError
 
 RECORDS_AT_ONCE = 256  # one task of a process
+SIDES = 1 << 16  # more than the pixels of a side
 LARGEST_LABEL = 2**24  # labels are float32
 
 # Kind -> meaning. A fault makes the set unsound.
@@ -205,7 +206,7 @@ def check(folder: str | os.PathLike, processes: int = 1) -> Report:
     report = Report(Path(folder))
     report.files = _record_files(report)
     parts = [_read_file(report, number, processes) for number in range(len(report.files))]
-    report.rows = np.concatenate(parts)
+    report.rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
     numbers = range(len(report.files))
     people = [_judge_ranges(report, np.flatnonzero(report.rows["file"] == number)) for number in numbers]
     if not report.rows["image"].any():
@@ -248,51 +249,46 @@ def _read_file(report: Report, number: int, processes: int) -> np.ndarray:
     path = report.files[number]
     keys, offsets = _read_index(report, path.with_suffix(".idx"))
     order = np.argsort(offsets, kind="stable")
-    ascending = offsets[order]
-    first = np.append(True, ascending[1:] != ascending[:-1])[: len(order)]
-    places = ascending[first]
-    bar = tqdm(total=len(places), desc=path.name, unit="record", leave=False)
-    parts = [np.zeros(0, scan.ROW)]
-    for part in _each(scan.scan, _spans(path, places.tolist()), processes, path):
-        parts.append(part)
-        bar.update(len(part))
-    bar.close()
-    found = np.concatenate(parts)
-    named = np.zeros(len(keys), ROW)
-    for name in scan.ROW.names:
-        named[name][order] = found[name][np.cumsum(first) - 1]
-    named["key"], named["file"] = keys, number
+    first = np.append(True, np.diff(offsets[order]) != 0)[: len(order)]
+    found = _scan(path, offsets[order][first], processes)
     other = _unnamed(report, path, found, processes)
-    rows = np.concatenate([named[np.argsort(keys, kind="stable")], other])
-    rows["file"] = number
+    place = np.empty(len(keys), np.int64)  # in `found`, of each line of the index
+    place[order] = np.cumsum(first) - 1
+    place = place[np.argsort(keys, kind="stable")]
+    rows = np.zeros(len(keys) + len(other), ROW)
+    for name in scan.ROW.names:
+        rows[name][: len(keys)], rows[name][len(keys) :] = found[name][place], other[name]
+    rows["key"][: len(keys)], rows["key"][len(keys) :], rows["file"] = np.sort(keys), -1, number
     return rows
 
 
-def _spans(path: Path, offsets: list[int]) -> Iterator[tuple[Path, list[int], int | None]]:
-    """Arguments of scan.scan for a file."""
-    for first in range(0, len(offsets), RECORDS_AT_ONCE):
-        after = first + RECORDS_AT_ONCE
-        yield path, offsets[first:after], offsets[after] if after < len(offsets) else None
+def _scan(path: Path, offsets: np.ndarray, processes: int) -> np.ndarray:
+    """What stands at the ascending offsets int64 (n,) of a file: scan.ROW (n,)."""
+    starts = range(0, len(offsets), RECORDS_AT_ONCE)
+    spans = (offsets[start : start + RECORDS_AT_ONCE + 1].tolist() for start in starts)
+    tasks = ((path, span[:RECORDS_AT_ONCE], *span[RECORDS_AT_ONCE:]) for span in spans)
+    found = np.zeros(len(offsets), scan.ROW)
+    with tqdm(total=len(offsets), desc=path.name, unit="record", leave=False) as bar:
+        for start, part in zip(starts, _each(scan.scan, tasks, processes, path)):
+            found[start : start + len(part)] = part
+            bar.update(len(part))
+    return found
 
 
 def _unnamed(report: Report, path: Path, found: np.ndarray, processes: int) -> np.ndarray:
-    """The records between those that were found, which the index does not name: ROW (n,)."""
-    whole = found[(found["state"] == State.GOOD) | (found["state"] >= State.SHORT)]
-    ends = np.maximum.accumulate(np.append(0, whole["end"]))
-    starts = np.append(whole["offset"], _size(path))
-    gaps = [(path, int(end), int(start)) for end, start in zip(ends, starts) if end < start]
+    """The records between those that were found, which the index does not name: scan.ROW (n,)."""
+    whole = (found["state"] == State.GOOD) | (found["state"] >= State.SHORT)
+    ends = np.maximum.accumulate(np.append(0, found["end"][whole]))
+    starts = np.append(found["offset"][whole], _size(path))
+    between = ends < starts
+    gaps = [(path, int(end), int(start)) for end, start in zip(ends[between], starts[between])]
     bar = tqdm(gaps, desc=f"{path.name}: unnamed records", unit="gap", leave=False, delay=1)
     parts = [np.zeros(0, scan.ROW)]
     for (_, start, stop), (rows, stray) in zip(bar, _each(scan.walk, gaps, processes, path)):
         parts.append(rows)
         if stray:
             report.add("stray", file=path.name, offset=start, detail=f"{stray} bytes before {stop}")
-    rows = np.concatenate(parts)
-    other = np.zeros(len(rows), ROW)
-    for name in scan.ROW.names:
-        other[name] = rows[name]
-    other["key"] = -1
-    return other
+    return np.concatenate(parts)
 
 
 def _size(path: Path) -> int:
@@ -437,19 +433,20 @@ def _mark_states(report: Report) -> None:
 def _judge_property(report: Report) -> None:
     """Take classes and size from `property`, or from the images where most of them contradict it."""
     table = report.rows
-    images = table[table["image"] & _whole(table)]
-    labels = images["label"][_is_number(images["label"])]
-    sizes = images[["height", "width"]][images["height"] > 0]
+    images = table["image"] & _whole(table)
+    labels, heights = table["label"][images], table["height"][images].astype(np.int64)
+    labels = labels[_is_number(labels)]
+    sizes = (heights * SIDES + table["width"][images])[heights > 0]
     classes = int(labels.max()) + 1 if len(labels) else 0
     shapes, counts = np.unique(sizes, return_counts=True)
-    size = tuple(int(side) for side in shapes[counts.argmax()]) if len(shapes) else (0, 0)
+    size = divmod(int(shapes[counts.argmax()]), SIDES) if len(shapes) else (0, 0)
     report.classes, report.image_size = classes, size
     try:
         stated, shape = _read_property(report.folder / "property")
     except LatseError as error:
         report.add("property", file="property", detail=str(error))
         return
-    beyond, other = int((labels >= stated).sum()), len(sizes) - int(counts[_is_shape(shapes, shape)].sum())
+    beyond, other = int((labels >= stated).sum()), int((sizes != shape[0] * SIDES + shape[1]).sum())
     if 2 * beyond > len(labels):
         detail = (
             f"says {stated} classes, but {beyond} of {len(labels)} labels are beyond, up to {classes - 1}"
@@ -473,7 +470,8 @@ def _judge_images(report: Report) -> None:
     wrong = ~(_is_number(label) & (label < report.classes))
     report.mark("label", images[wrong], (f"label {value:g}" for value in label[wrong]))
     seen = images[np.isin(table["state"][images], (State.GOOD, State.DAMAGED))]
-    other = seen[~_is_shape(table[seen], report.image_size)]
+    height, width = report.image_size
+    other = seen[(table["height"][seen] != height) | (table["width"][seen] != width)]
     report.mark("size", other, (f"{h}x{w}" for h, w in zip(table["height"][other], table["width"][other])))
     for kind, formats in FORMATS.items():
         report.mark(kind, images[np.isin(table["format"][images], formats)])
@@ -520,11 +518,6 @@ def _whole(rows: np.ndarray) -> np.ndarray:
 def _is_number(labels: np.ndarray) -> np.ndarray:
     """Whether each label is a whole number that a person may have: bool (n,)."""
     return (labels >= 0) & (labels < LARGEST_LABEL) & (labels == np.floor(labels))
-
-
-def _is_shape(images: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Whether each image (fields height and width) has a shape: bool (n,)."""
-    return (images["height"] == shape[0]) & (images["width"] == shape[1])
 
 
 def _ranges(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

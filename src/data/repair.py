@@ -48,7 +48,8 @@ def repair(report: Report, out: str | os.PathLike) -> int:
     try:
         with staged(out) as stage:
             with ShardWriter(stage, report.classes, report.image_size, len(files), len(order)) as writer:
-                for row in tqdm(table[order], desc="repair", unit="image", leave=False):
+                for place in tqdm(order, desc="repair", unit="image", leave=False):
+                    row = table[place]
                     writer.add(int(row["label"]), _encoded(report, files[row["file"]], row))
             record = _record(report)
             write_json(stage / "repair.json", record)
