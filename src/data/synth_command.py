@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from latse.files import write_json
-from latse.runtime import cores, versions
 
 SUMMARY = "draw any number of synthetic people: to train on, to verify, to identify"
 DESCRIPTION = (
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, help="of the population and its pictures (default: %(default)s)"
     )
     parser.add_argument(
-        "--processes", type=int, metavar="P", help="how many draw at a time (default: one for each core)"
+        "--processes", type=int, metavar="P", help="how many draw at a time (default: one for each processor)"
     )
     parser.add_argument(
         "--shards", type=int, default=1, metavar="K", help="files of the training set (default: %(default)s)"
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
     settings = Settings(
         args.people, args.images, args.seed, args.shards, args.detect, args.quality, people, distractors
     )
-    processes = cores() if args.processes is None else args.processes
+    processes = len(os.sched_getaffinity(0)) if args.processes is None else args.processes
     made = sets.make(args.out, settings, processes)
     if made is None:
         print(f"{args.out} is there already, made with the same settings")
@@ -86,6 +86,6 @@ def run(args: argparse.Namespace) -> None:
         )
     if args.json:
         drawn = None if made is None else {**made._asdict(), "images_per_cpu_second": made.rate}
-        write_json(args.json, {"settings": settings._asdict(), "drawn": drawn, "versions": versions()})
+        write_json(args.json, {"settings": settings._asdict(), "drawn": drawn, "versions": sets.versions()})
     if args.sheet:
         write_sheet(Path(args.sheet), sets.contact_sheet(args.out))

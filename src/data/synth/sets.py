@@ -155,6 +155,12 @@ def contact_sheet(out: str | os.PathLike, people: int = 8, images: int = 10) -> 
     return sheet.transpose(0, 2, 1, 3, 4).reshape(len(rows) * align.SIZE, images * align.SIZE, 3)
 
 
+def versions() -> Dict[str, str]:
+    """Return the versions of what draws."""
+    packages = ("latse", "numpy", "scipy", "opencv-python", "scikit-image")
+    return {"heads": heads.FILE, **{package: importlib.metadata.version(package) for package in packages}}
+
+
 def _some_pairs(path: Path, count: int) -> List[List[np.ndarray]]:
     """The faces of `count` same pairs, and those of as many different ones, evenly over the file."""
     encoded, pairs, issame = read_encoded(path)
@@ -227,7 +233,7 @@ def _first_aligned(
 
 def _open_spool(spool: Path, settings: Settings) -> Path:
     """Make the spool, or go on with that of a killed process if the same was made with the same versions."""
-    origin = {"settings": settings._asdict(), "versions": _versions()}
+    origin = {"settings": settings._asdict(), "versions": versions()}
     try:
         usable = read_json(spool / MANIFEST) == origin
     except LatseError:
@@ -282,7 +288,7 @@ def _write(out: Path, stage: Path, settings: Settings, spool: Path) -> None:
         "pairs": pairs,
         "bytes": {name: path.stat().st_size for name, path in files.items()},
         "digests": {name: digest(path) for name, path in files.items()},
-        "versions": _versions(),
+        "versions": versions(),
     }
     write_json(stage / MANIFEST, manifest)
 
@@ -328,8 +334,3 @@ def _is_made(out: Path, settings: Settings) -> bool:
         return manifest["settings"] == settings._asdict() and manifest["bytes"] == sizes
     except (LatseError, OSError, KeyError, TypeError):
         return False  # nothing there, or not what this module writes: it is made anew
-
-
-def _versions() -> Dict[str, str]:
-    packages = ("latse", "numpy", "scipy", "opencv-python", "scikit-image")
-    return {"heads": heads.FILE, **{package: importlib.metadata.version(package) for package in packages}}
