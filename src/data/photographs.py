@@ -150,7 +150,7 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
 def _split(file: Path, at: int, line: bytes) -> tuple[str, str]:
     line = line[len(BYTE_ORDER_MARK) :] if at == 0 and line.startswith(BYTE_ORDER_MARK) else line
     path, tab, name = (os.fsdecode(part) for part in line.rstrip(b"\r\n").rpartition(b"\t"))
-    if not (path and tab and name) or "\0" in path:
+    if not (path and tab and name) or "\0" in path or path.endswith("/"):
         raise LatseError(f"{file}: the line at byte {at} is not a path, a tab and a person")
     return path, name
 

@@ -469,6 +469,7 @@ def test_a_list_file(three, tmp_path, detector):
         ("a.png\t\n", "the line at byte 0"),
         ("\tA\n", "the line at byte 0"),
         ("a\0.png\tA\n", "the line at byte 0"),
+        ("a/\tA\n", "the line at byte 0"),
         ("a.png\tA\na.png\tB\na.png\tA\n", "names a.png twice for A"),
         ("\n", "no photograph in"),
     ],
