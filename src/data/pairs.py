@@ -7,6 +7,7 @@ the last ends; pairs int64 (n, 2), the numbers of the two images of each pair; i
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import re
@@ -175,7 +176,9 @@ def _read_npz(path: Path, file: BinaryIO) -> EncodedPairs:
             images, offsets, pairs, issame = (
                 _read_member(archive, f"{name}.npy", *kind) for name, kind in MEMBERS.items()
             )
-    except _ZIP_ERRORS as error:
+    except (*_ZIP_ERRORS, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # of a place before the file's start
+            raise
         raise _DamagedError("it is a damaged .npz") from error  # their text quotes the file's bytes
     if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(images) or (np.diff(offsets) < 0).any():
         raise _DamagedError("its offsets do not fit its images")

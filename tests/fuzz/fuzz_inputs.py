@@ -279,7 +279,7 @@ class Records:
 
     def write(self, random, folder):
         seed, other = random.choice(self.seeds), random.choice(self.seeds)
-        damaged = random.choice([*seed, *(name for name in seed if name.endswith(".rec"))])
+        damaged = random.choice([*seed, *2 * [name for name in seed if name != "property"]])
         mutations = MUTATIONS if damaged.endswith(".rec") else [*MUTATIONS, *[edit_lines] * 10]
         for file in folder.iterdir():
             if file.name not in seed:
@@ -287,6 +287,10 @@ class Records:
         for name, data in seed.items():
             if name == damaged:
                 data = mutate(random, data, other.get(name, data), mutations)  # noqa: PLW2901
+                if (
+                    name.endswith(".rec") and random.random() < 0.7
+                ):  # else its size alone tells of most damage
+                    data += b"\0" * (-len(data) % 4)  # noqa: PLW2901
             (folder / name).write_bytes(data)
 
     def read(self, folder):

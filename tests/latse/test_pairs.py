@@ -296,6 +296,11 @@ def test_compressed_truncated_and_changed_npz(tmp_path):
         file.write_bytes(content[:size])
         with pytest.raises(LatseError, match=r"a\.npz is not a file of pairs: it is a damaged \.npz"):
             read_pairs(file)
+    directory = content.rindex(b"PK\x05\x06") + 16  # where its place stands
+    place = int.from_bytes(content[directory : directory + 4], "little") + 1000
+    file.write_bytes(content[:directory] + place.to_bytes(4, "little") + content[directory + 4 :])
+    with pytest.raises(LatseError, match=r"a\.npz is not a file of pairs: it is a damaged \.npz"):
+        read_pairs(file)
     file.write_bytes(content[:5000] + bytes([content[5000] ^ 1]) + content[5001:])
     with pytest.raises(LatseError, match=r"a\.npz is not a file of pairs: it is a damaged \.npz"):
         read_pairs(file)
