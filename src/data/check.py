@@ -48,7 +48,7 @@ FAULTS = {
     "too-long": "records longer than 64 MiB",
     "short": "records shorter than their header and labels",
     "unnamed": "records that no line of an index names",
-    "stray": "bytes that belong to no record",
+    "stray": "stretches of bytes that belong to no record",
     "header": "header records that do not hold the range of the identity records",
     "identity": "identity records that do not hold a range of images",
     "identity-mixed": "identity records whose images have several labels",
@@ -352,9 +352,9 @@ def _judge_ranges(report: Report, rows: np.ndarray) -> tuple[np.ndarray, np.ndar
         _judge_header(report, named, identity)
     elif identity.any():
         report.mark("header", named[identity][:1], ["is an identity record, but there is no header record"])
+    elif len(named):
+        report.add("no-header", file=report.files[table["file"][named[0]]].name)
     if not identity.any():
-        if len(named):
-            report.add("no-header", file=report.files[table["file"][named[0]]].name)
         return np.zeros(0), np.zeros(0, np.int64)
     return _judge_identities(report, named, named[identity])
 

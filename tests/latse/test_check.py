@@ -433,6 +433,13 @@ def test_examples_are_few_but_json_has_all(tmp_path, capsys):
     assert capsys.readouterr().out.count("train.rec, record 2") == check_command.SHOWN
 
 
+def test_a_set_that_lost_its_identity_records_is_not_taken_for_one_without(folder, tmp_path):
+    truncate(folder, offsets(folder)[13])
+    _, found = run(folder, tmp_path)
+    assert kinds(found["faults"]) == {"past-end"} and found["remarks"] == []
+    assert (found["images"], found["sound_images"]) == (12, 12)
+
+
 def test_several_files(tmp_path):
     out, folder = tmp_path / "out", tmp_path / "set"
     write_shard(folder, GOOD, PEOPLE, shards=2)
