@@ -283,7 +283,7 @@ def test_help_names_every_target(checkout):
 
 def test_the_default_tests_leave_the_gpu_stack_out(installed):
     assert "pytest tests " in installed.make("-n", "test").stdout
-    others = [f"--ignore={REPOSITORY / 'tests' / room}" for room in ("symbols", "latse", "eval")]
+    others = [f"--ignore={REPOSITORY / 'tests' / room}" for room in ("symbols", "latse", "eval", "fuzz")]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "--collect-only", "-q", REPOSITORY / "tests", *others],
         capture_output=True,
