@@ -396,6 +396,13 @@ def test_another_data_set_is_not_overwritten(people, capsys, tmp_path):
     assert contents(tmp_path) == before
 
 
+def test_an_impossible_folder_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "file").write_bytes(b"")
+    arguments = ["--people", "4", "--images", "3", "--out", str(tmp_path / "file" / "it")]
+    assert main(["data", "synth", *arguments]) == 1
+    assert re.fullmatch(r"latse: cannot make the folder .*/file/it: .*\n", capsys.readouterr().err)
+
+
 def test_the_contact_sheet_shows_pairs(small):
     sheet = sets.contact_sheet(small, people=2, images=4)
     assert sheet.shape == ((2 + 8) * 112, 4 * 112, 3)
