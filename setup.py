@@ -55,7 +55,7 @@ setup(
     extras_require={
         "cpu": ["mxnet==1.9.1"],
         "gpu": ["mxnet-cu112==1.9.1", *CUDA_11],
-        "test": ["pytest>=7", "pytest-xdist>=3", "hypothesis>=6.50", "ruff==0.17.6"],
+        "test": ["pillow>=8", "pytest>=7", "pytest-xdist>=3", "hypothesis>=6.50", "ruff==0.17.6"],
     },
     entry_points={"console_scripts": ["latse = latse.cli:main"]},
 )

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from latse.data import align, detect, images, landmarks, photographs, workers
+from latse.data import align, detect, image_header, landmarks, photographs, workers
 from latse.data.photographs import Photograph
 from latse.data.records import ShardWriter, encode, staged
 from latse.errors import LatseError
@@ -350,7 +350,8 @@ class _Packer:
         height, width = image.shape[:2]
         if (height, width) != (align.SIZE, align.SIZE):
             raise align.NoFaceError("wrong size", f"{width}x{height} instead of {align.SIZE}x{align.SIZE}")
-        if images.jpeg_channels(content) not in (1, 3):
+        header = image_header.announced(content)
+        if header is None or header.is_png or header.kind not in (1, 3):
             content = encode(image, self._settings.quality)
         return Outcome(len(content)), content
 

@@ -34,6 +34,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from latse.data import image_header
 from latse.errors import LatseError
 from latse.files import locked, make_folder
 
@@ -49,8 +50,6 @@ CHUNK = 1 << 16  # records whose beginnings are read between two steps of the pr
 SAMPLE = 1024  # images whose content digest() reads
 # 8-bit colour, whatever it was; not turned by Exif data, as MXNet does not: faces are upright
 AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of the segment that holds the size
-JPEG_ALONE = {0x00, 0x01, *range(0xD0, 0xD9), 0xFF}  # markers without a length
 SET_FILE = re.compile(r"train(-\d{5})?\.(rec|idx)")
 NO_MAGIC = "does not start with RecordIO's magic number"
 CUT_OFF = "is cut off: the file is truncated"
@@ -190,40 +189,14 @@ def decode(encoded: bytes | np.ndarray, name: str, size: tuple[int, int]) -> np.
 
 def _decoded(encoded: bytes, size: tuple[int, int]) -> np.ndarray:
     """Return an image as OpenCV has it, BGR; raise ValueError, saying what is wrong with it."""
-    announced = _announced_size(encoded)
-    if announced not in (None, size):
-        raise ValueError("is {}x{} pixels instead of {}x{}".format(*announced, *size))
-    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), AS_STORED) if announced else None
+    announced = image_header.announced(encoded)
+    if announced and (announced.height, announced.width) != size:
+        raise ValueError(f"is {announced.height}x{announced.width} pixels instead of {size[0]}x{size[1]}")
+    readable = announced and not image_header.is_cut_off(encoded)
+    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), AS_STORED) if readable else None
     if image is None:
         raise ValueError("is not an image that can be decoded")
     return image
-
-
-def _announced_size(data: bytes) -> tuple[int, int] | None:
-    """Height and width that a JPEG or PNG says it has; None if it is neither.
-
-    A few bytes can announce gigabytes, which OpenCV would reserve before it looks at them.
-    """
-    if data.startswith(b"\xff\xd8"):
-        return _announced_by_jpeg(data)
-    if data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) >= 24:
-        return struct.unpack_from(">II", data, 16)[::-1]
-    return None
-
-
-def _announced_by_jpeg(data: bytes) -> tuple[int, int] | None:
-    at = 2
-    while True:
-        at = data.find(b"\xff", at)  # what stands between two segments is skipped, as libjpeg does
-        if not 0 <= at < len(data) - 9:
-            return None
-        marker = data[at + 1]
-        if marker in JPEG_FRAMES:
-            return (data[at + 5] << 8) + data[at + 6], (data[at + 7] << 8) + data[at + 8]
-        if marker in JPEG_ALONE:
-            at += 1 if marker == 0xFF else 2
-        else:
-            at += 2 + (data[at + 2] << 8) + data[at + 3]
 
 
 def encode(image: np.ndarray, quality: int = 100) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
-import struct
 import tempfile
 from hashlib import blake2b
 from pathlib import Path
@@ -17,7 +16,8 @@ from typing import BinaryIO, Iterator, NamedTuple
 import cv2
 import numpy as np
 
-from latse.data.records import FRAME, HEADER, JPEG_ALONE, JPEG_FRAMES, LENGTH, MAGIC, MAGIC_BYTES
+from latse.data import image_header
+from latse.data.records import FRAME, HEADER, LENGTH, MAGIC, MAGIC_BYTES
 from latse.errors import LatseError
 
 LARGEST_RECORD = 1 << 26  # bytes; what claims to be longer holds no face, and would only fill the memory
@@ -207,45 +207,36 @@ def judge(encoded: bytes, complaints: int) -> Picture:
     """Decode an image; `complaints` is the handle of the file that stands for stderr meanwhile."""
     if not encoded:
         return Picture(State.EMPTY)
-    found = _jpeg(encoded) if encoded[:2] == b"\xff\xd8" else _png(encoded)
-    if found is None:
+    header = image_header.announced(encoded)
+    if header is None:
         return Picture(State.NO_IMAGE)
-    form, height, width, finished = found
+    form, height, width = _format(header), header.height, header.width
     if height * width > LARGEST_IMAGE:
         return Picture(State.HUGE, form, height, width)
+    if not _has_end(encoded, header.is_png):
+        return Picture(State.CUT_IMAGE, form, height, width)
     before = os.fstat(complaints).st_size
     with contextlib.suppress(cv2.error):
         image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
-        if image is not None and finished:
+        if image is not None:
             said = os.pread(complaints, 1 << 16, before) if os.fstat(complaints).st_size > before else b""
             state = State.DAMAGED if any(word in said for word in DAMAGE) else State.GOOD
             pixels = int.from_bytes(blake2b(image, digest_size=8).digest(), "little")
             return Picture(state, form, *image.shape[:2], pixels)
-    return Picture(State.UNDECODABLE if finished else State.CUT_IMAGE, form, height, width)
+    return Picture(State.UNDECODABLE, form, height, width)
 
 
-def _jpeg(encoded: bytes) -> tuple[Format, int, int, bool] | None:
-    """Format, height, width, and whether there is an end, of a JPEG; None if its header is none."""
-    place = encoded.find(b"\xff", 2)
-    while 0 <= place < len(encoded) - 9:
-        marker, length = struct.unpack_from(">BH", encoded, place + 1)
-        if marker in JPEG_FRAMES:
-            height, width, parts = struct.unpack_from(">HHB", encoded, place + 5)
-            form = {1: Format.GREY_JPEG, 4: Format.CMYK_JPEG}.get(parts, Format.JPEG)
-            return form, height, width, encoded.find(b"\xff\xd9", place) > 0
-        step = 1 if marker == 0xFF else 2 if marker in JPEG_ALONE else 2 + length
-        place = encoded.find(b"\xff", place + step)
-    return None
-
-
-def _png(encoded: bytes) -> tuple[Format, int, int, bool] | None:
-    """The same of a PNG."""
-    if len(encoded) < 26 or encoded[:8] != b"\x89PNG\r\n\x1a\n":
-        return None
-    width, height, depth, colour = struct.unpack_from(">IIBB", encoded, 16)
+def _format(header: image_header.Announced) -> Format:
+    if not header.is_png:
+        return {1: Format.GREY_JPEG, 4: Format.CMYK_JPEG}.get(header.kind, Format.JPEG)
     forms = {0: Format.GREY_PNG, 3: Format.PALETTE_PNG, 4: Format.ALPHA_PNG, 6: Format.ALPHA_PNG}
-    form = Format.DEEP_PNG if depth == 16 else forms.get(colour, Format.PNG)
-    return form, height, width, b"IEND" in encoded[-64:]
+    return Format.DEEP_PNG if header.bits == 16 else forms.get(header.kind, Format.PNG)
+
+
+def _has_end(encoded: bytes, is_png: bool) -> bool:
+    if is_png:
+        return b"IEND" in encoded[-64:] and not image_header.is_cut_off(encoded)
+    return b"\xff\xd9" in encoded
 
 
 def _row(offset: int, end: int, content: bytes, complaints: int) -> np.void:

@@ -1,0 +1,63 @@
+"""What the bytes of a JPEG or PNG say of it before it is decoded."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
+FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # JPEG's markers of the segment that holds the size
+ALONE = {0x00, 0x01, *range(0xD0, 0xD9)}  # JPEG's markers without a length
+PNG_HEADER = struct.Struct(">8xI4sIIBB")  # signature; the first chunk's length, type and first fields
+PNG_FRAME = 12  # bytes of a PNG's chunk besides its data: length, type, checksum
+
+
+class Announced(NamedTuple):
+    """What an image says it is.
+
+    is_png : bool; height, width : int, pixels; bits : int, of a sample; kind : int, a JPEG's number of
+    components or a PNG's colour type (0 grey, 2 RGB, 3 palette, 4 and 6 with transparency).
+    """
+
+    is_png: bool
+    height: int
+    width: int
+    bits: int
+    kind: int
+
+
+def announced(encoded: bytes) -> Announced | None:
+    """Return what an image says it is; None if it is neither JPEG nor PNG.
+
+    A few bytes can announce gigabytes, which OpenCV would reserve before it looks at them.
+    """
+    if encoded.startswith(PNG) and len(encoded) >= PNG_HEADER.size:
+        _, _, width, height, bits, colour = PNG_HEADER.unpack_from(encoded)
+        return Announced(True, height, width, bits, colour)
+    place = encoded.find(b"\xff", 2) if encoded.startswith(JPEG) else -1
+    while 0 <= place < len(encoded) - 9:
+        marker, length = struct.unpack_from(">BH", encoded, place + 1)
+        if marker in FRAMES:
+            return Announced(False, *_jpeg_frame(encoded, place + 4))
+        step = 1 if marker == 0xFF else 2 if marker in ALONE else 2 + length
+        place = encoded.find(
+            b"\xff", place + step
+        )  # what stands between two segments is skipped, as by libjpeg
+    return None
+
+
+def is_cut_off(encoded: bytes) -> bool:
+    """Whether this is a PNG with a chunk that reaches past its end.
+
+    OpenCV makes room for as many bytes as a chunk claims, up to four gigabytes, before it finds that out.
+    """
+    at, kind = len(PNG), b""
+    while encoded.startswith(PNG) and at < len(encoded) and kind != b"IEND":
+        kind = encoded[at + 4 : at + 8]
+        at += PNG_FRAME + int.from_bytes(encoded[at : at + 4], "big")
+    return encoded.startswith(PNG) and at > len(encoded)
+
+
+def _jpeg_frame(encoded: bytes, place: int) -> tuple[int, int, int, int]:
+    bits, height, width, components = struct.unpack_from(">BHHB", encoded, place)
+    return height, width, bits, components

@@ -1,0 +1,79 @@
+"""What JPEG and PNG say of themselves is what OpenCV finds, and a lie costs nothing."""
+
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from latse.data.image_header import announced, is_cut_off
+
+
+def encoded(ending, height, width, channels=3, dtype=np.uint8):
+    shape = (height, width) if channels == 1 else (height, width, channels)
+    return cv2.imencode(ending, np.random.default_rng(0).integers(0, 255, shape).astype(dtype))[1].tobytes()
+
+
+@given(st.integers(1, 300), st.integers(1, 300))
+def test_sizes_are_those_of_the_image(height, width):
+    for ending in (".jpg", ".png"):
+        found = announced(encoded(ending, height, width))
+        assert (found.height, found.width, found.is_png) == (height, width, ending == ".png")
+
+
+@pytest.mark.parametrize(
+    "arguments, bits, kind",
+    [
+        ((".jpg", 5, 6), 8, 3),
+        ((".jpg", 5, 6, 1), 8, 1),
+        ((".png", 5, 6), 8, 2),
+        ((".png", 5, 6, 1), 8, 0),
+        ((".png", 5, 6, 4), 8, 6),
+        ((".png", 5, 6, 3, np.uint16), 16, 2),
+    ],
+)
+def test_bits_and_kind(arguments, bits, kind):
+    found = announced(encoded(*arguments))
+    assert (found.bits, found.kind) == (bits, kind)
+
+
+@given(st.binary(max_size=60), st.sampled_from([b"", b"\xff\xd8", b"\xff\xd8\xff\xc0", b"\x89PNG\r\n\x1a\n"]))
+def test_any_bytes_have_an_answer(data, start):
+    found = announced(start + data)
+    assert found is None or found.height >= 0
+    assert is_cut_off(start + data) in (True, False)
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png"])
+def test_only_a_png_that_ends_too_early_is_cut_off(ending):
+    whole = encoded(ending, 20, 20)
+    assert not is_cut_off(whole)
+    assert is_cut_off(whole[:-20]) == (ending == ".png")
+
+
+CLAIM = """
+import resource, sys
+import numpy as np
+from latse.data.records import decode
+from latse.errors import LatseError
+data = sys.stdin.buffer.read()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    decode(data, "it", (112, 112))
+except LatseError as error:
+    print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_a_chunk_that_claims_gigabytes_costs_nothing():
+    whole = encoded(".png", 112, 112)
+    at = whole.index(b"IDAT") - 4
+    lie = whole[:at] + (0x7FFFFFFF).to_bytes(4, "big") + whole[at + 4 :]
+    done = subprocess.run([sys.executable, "-c", CLAIM], input=lie, capture_output=True, check=True)
+    sentence, mebibytes = done.stdout.decode().splitlines()
+    assert sentence == "it is not an image that can be decoded"
+    assert int(mebibytes) < 50
