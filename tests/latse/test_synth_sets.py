@@ -186,6 +186,15 @@ def test_a_killed_run_goes_on_and_leaves_nothing_behind(small, tmp_path):
     assert chunks == {path: path.stat().st_mtime_ns for path in spool.glob("*.npz")}
     assert 4 <= len(chunks) < 25 and not (tmp_path / "property").exists()
 
+    damaged = min(chunks)
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:-100])
+    with pytest.raises(LatseError, match=f"{damaged} is damaged: remove it"):
+        sets.make(tmp_path, SMALL, 1, number_plate)
+    for chunk in spool.glob("*.npz"):
+        if chunk not in chunks:
+            chunk.unlink()
+    damaged.write_bytes(whole)
     made = sets.make(tmp_path, SMALL, 1, number_plate)
     assert 0 < made.images < PICTURES
     assert contents(tmp_path) == contents(small)

@@ -7,10 +7,12 @@ killed process has left there is not drawn again.
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.metadata
 import os
 import shutil
 import time
+import zipfile
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
@@ -156,9 +158,11 @@ def contact_sheet(out: str | os.PathLike, people: int = 8, images: int = 10) -> 
 
 
 def versions() -> Dict[str, str]:
-    """Return the versions of what draws."""
+    """Return the versions of what draws; a digest stands for the code beside this module."""
+    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    own = {"heads": heads.FILE, "renderer": hashlib.blake2b(code, digest_size=16).hexdigest()}
     packages = ("latse", "numpy", "scipy", "opencv-python", "scikit-image")
-    return {"heads": heads.FILE, **{package: importlib.metadata.version(package) for package in packages}}
+    return {**own, **{package: importlib.metadata.version(package) for package in packages}}
 
 
 def _some_pairs(path: Path, count: int) -> List[List[np.ndarray]]:
@@ -239,7 +243,8 @@ def _open_spool(spool: Path, settings: Settings) -> Path:
     except LatseError:
         usable = False
     if not usable:
-        shutil.rmtree(spool, ignore_errors=True)
+        if spool.exists():
+            shutil.rmtree(spool)
         write_json(make_folder(spool) / MANIFEST, origin)
     return spool
 
@@ -261,10 +266,23 @@ def _tasks(group: Group, spool: Path) -> Iterator[Task]:
 def _spooled(group: Group, spool: Path) -> Iterator[Tuple[int, bytes]]:
     """(label: position of the person in the group, encoded picture), in order."""
     for task in _tasks(group, spool):
-        with np.load(task.file) as chunk:
-            content, ends = chunk["content"], np.cumsum(chunk["lengths"])
-        for number, picture in enumerate(np.split(content, ends[:-1])):
+        chunk = _read(task.file)
+        pictures = np.split(chunk["content"], np.cumsum(chunk["lengths"])[:-1])
+        for number, picture in enumerate(pictures):
             yield task.first + number // len(group.shots), picture.tobytes()
+
+
+def _redrawn(group: Group, spool: Path) -> int:
+    """How many pictures of a group were drawn and left out, because no face was found in them."""
+    return sum(int(_read(task.file)["redrawn"]) for task in _tasks(group, spool))
+
+
+def _read(chunk: Path) -> Dict[str, np.ndarray]:
+    try:
+        with np.load(chunk) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise LatseError(f"{chunk} is damaged: remove it and the same command draws it again") from error
 
 
 def _write(out: Path, stage: Path, settings: Settings, spool: Path) -> None:
@@ -316,15 +334,6 @@ def _write_pairs(stage: Path, group: Group, spool: Path, seed: int) -> int:
     pairs, issame = draw_pairs(group.people, np.random.default_rng([seed, group.first]))
     write_pairs(stage / f"{group.name}.bin", [pictures[number] for number in pairs.ravel()], issame)
     return len(issame)
-
-
-def _redrawn(group: Group, spool: Path) -> int:
-    """How many pictures of a group were drawn and left out, because no face was found in them."""
-    found = 0
-    for task in _tasks(group, spool):
-        with np.load(task.file) as chunk:
-            found += int(chunk["redrawn"])
-    return found
 
 
 def _is_made(out: Path, settings: Settings) -> bool:
