@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from latse.data import image_header
-from latse.data.records import FRAME, HEADER, LENGTH, MAGIC, MAGIC_BYTES
+from latse.data.records import AS_STORED, FRAME, HEADER, LENGTH, MAGIC, MAGIC_BYTES
 from latse.errors import LatseError
 
 LARGEST_RECORD = 1 << 26  # bytes; what claims to be longer holds no face, and would only fill the memory
@@ -217,7 +217,7 @@ def judge(encoded: bytes, complaints: int) -> Picture:
         return Picture(State.CUT_IMAGE, form, height, width)
     before = os.fstat(complaints).st_size
     with contextlib.suppress(cv2.error):
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), AS_STORED)
         if image is not None:
             said = os.pread(complaints, 1 << 16, before) if os.fstat(complaints).st_size > before else b""
             state = State.DAMAGED if any(word in said for word in DAMAGE) else State.GOOD
@@ -234,9 +234,10 @@ def _format(header: image_header.Announced) -> Format:
 
 
 def _has_end(encoded: bytes, is_png: bool) -> bool:
+    """Whether an image has its end: a JPEG after its last scan, as thumbnails before it have ends too."""
     if is_png:
         return b"IEND" in encoded[-64:] and not image_header.is_cut_off(encoded)
-    return b"\xff\xd9" in encoded
+    return encoded.rfind(b"\xff\xd9") > encoded.rfind(b"\xff\xda")
 
 
 def _row(offset: int, end: int, content: bytes, complaints: int) -> np.void:

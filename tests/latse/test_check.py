@@ -440,6 +440,16 @@ def test_a_set_that_lost_its_identity_records_is_not_taken_for_one_without(folde
     assert (found["images"], found["sound_images"]) == (12, 12)
 
 
+def test_images_are_not_turned_by_exif_data(tmp_path):
+    """Shard does not either."""
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels(1, (96, 80))).save(file, "JPEG", exif=exif)
+    write_shard(tmp_path / "set", [(0, file.getvalue()), (0, picture(2, size=(96, 80)))], 1, (96, 80))
+    assert Shard(tmp_path / "set").read(0)[0].shape[:2] == (96, 80)
+    assert run(tmp_path / "set", tmp_path)[1]["faults"] == []
+
+
 def test_several_files(tmp_path):
     out, folder = tmp_path / "out", tmp_path / "set"
     write_shard(folder, GOOD, PEOPLE, shards=2)
