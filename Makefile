@@ -81,7 +81,7 @@ test: $(READY) ## run the tests
 test-gpu-stack: $(READY) ## prove the CUDA 11 stack without a GPU (downloads 2 GB into a temporary folder)
 	.venv/bin/pytest tests/gpu_stack --capture=no
 
-fuzz: $(READY) ## read a million damaged files, findings into out/fuzz (some six minutes)
+fuzz: $(READY) ## read a million damaged files, findings into out/fuzz (some ten minutes)
 	OMP_NUM_THREADS=1 .venv/bin/python tests/fuzz/run.py --inputs 1000000 --processes 2 --json out/fuzz/fuzz.json
 
 lint: $(READY) ## check the style
