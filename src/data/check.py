@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import re
 import signal
+import threading
 import warnings
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
@@ -543,7 +544,7 @@ def _each(function: Callable, tasks: Iterable[tuple], processes: int, path: Path
     context = multiprocessing.get_context("spawn")  # a fork would copy mxnet's threads' locks
     waiting: deque = deque()
     try:
-        with ProcessPoolExecutor(processes, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        with ProcessPoolExecutor(processes, context, _begin) as pool:
             for task in tasks:
                 waiting.append(pool.submit(function, *task))
                 if len(waiting) > 4 * processes:
@@ -552,6 +553,13 @@ def _each(function: Callable, tasks: Iterable[tuple], processes: int, path: Path
                 yield waiting.popleft().result()
     except BrokenProcessPool as error:
         raise LatseError(f"a process that read {path} died; out of memory?") from error
+
+
+def _begin() -> None:
+    """Leave Ctrl-C to the parent of this process, and end with it, however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def _listed(found: dict[str, list[dict]], meanings: dict[str, str]) -> list[dict[str, Any]]:

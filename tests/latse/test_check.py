@@ -6,6 +6,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -614,6 +615,22 @@ def test_empty_files(tmp_path):
 def test_a_process_that_dies_is_one_sentence():
     with pytest.raises(LatseError, match="a process that read train.rec died"):
         list(checks._each(os.abort, [()] * 20, 2, Path("train.rec")))
+
+
+def test_processes_end_with_a_parent_that_is_killed():
+    script = (
+        "from latse.data import check; import os, itertools\n"
+        "for number in check._each(os.getpid, itertools.repeat(()), 2, 'x'): print(number, flush=True)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.communicate()
+    for _ in range(100):
+        if not Path(f"/proc/{child}").exists():
+            return
+        time.sleep(0.1)
+    pytest.fail("a process goes on without its parent")
 
 
 def test_a_record_that_is_gone_when_it_is_read(folder):
