@@ -625,7 +625,8 @@ def test_processes_end_with_a_parent_that_is_killed():
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     child = int(parent.stdout.readline())
     parent.kill()
-    parent.communicate()
+    parent.wait()
+    parent.stdout.close()
     for _ in range(100):
         if not Path(f"/proc/{child}").exists():
             return
