@@ -25,6 +25,7 @@ CORE = [
     "pyyaml>=5.4",
     "scikit-image>=0.19",
     "scikit-learn>=1.0",
+    "scipy>=1.5",
     "tqdm>=4.60",
     "yacs==0.1.8",
 ]

@@ -8,23 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import multiprocessing
 import os
 import re
-import signal
-import threading
 import warnings
-from collections import deque
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator
+from typing import Any, Iterable
 
 import numpy as np
 from tqdm import tqdm
 
-from latse.data import scan
-from latse.data.records import SET_FILE, _read_property
+from latse.data import scan, workers
+from latse.data.records import SET_FILE, read_property
 from latse.data.scan import Format, State
 from latse.errors import LatseError
 
@@ -270,7 +264,7 @@ def _scan(path: Path, offsets: np.ndarray, processes: int) -> np.ndarray:
     tasks = ((path, span[:RECORDS_AT_ONCE], *span[RECORDS_AT_ONCE:]) for span in spans)
     found = np.zeros(len(offsets), scan.ROW)
     with tqdm(total=len(offsets), desc=path.name, unit="record", leave=False) as bar:
-        for start, part in zip(starts, _each(scan.scan, tasks, processes, path)):
+        for start, part in zip(starts, workers.in_order(scan.scan, tasks, processes, path)):
             found[start : start + len(part)] = part
             bar.update(len(part))
     return found
@@ -285,7 +279,7 @@ def _unnamed(report: Report, path: Path, found: np.ndarray, processes: int) -> n
     gaps = [(path, int(end), int(start)) for end, start in zip(ends[between], starts[between])]
     bar = tqdm(gaps, desc=f"{path.name}: unnamed records", unit="gap", leave=False, delay=1)
     parts = [np.zeros(0, scan.ROW)]
-    for (_, start, stop), (rows, stray) in zip(bar, _each(scan.walk, gaps, processes, path)):
+    for (_, start, stop), (rows, stray) in zip(bar, workers.in_order(scan.walk, gaps, processes, path)):
         parts.append(rows)
         if stray:
             report.add("stray", file=path.name, offset=start, detail=f"{stray} bytes before {stop}")
@@ -443,7 +437,7 @@ def _judge_property(report: Report) -> None:
     size = divmod(int(shapes[counts.argmax()]), SIDES) if len(shapes) else (0, 0)
     report.classes, report.image_size = classes, size
     try:
-        stated, shape = _read_property(report.folder / "property")
+        stated, shape = read_property(report.folder / "property")
     except LatseError as error:
         report.add("property", file="property", detail=str(error))
         return
@@ -531,35 +525,6 @@ def _ranges(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     exact = (rows["ids"].astype(np.float32) == rows["range"]).all(axis=1) & valid
     first, last = np.where(valid, np.where(exact, rows["ids"].T, stated.T), 0).astype(np.int64)
     return first, last, valid & (first <= last)
-
-
-def _each(function: Callable, tasks: Iterable[tuple], processes: int, path: Path) -> Iterator[Any]:
-    """Results of `function(*task)` for each task, in order, from so many processes.
-
-    Raises LatseError if a process dies; what the function raises passes unchanged.
-    """
-    if processes == 1:
-        yield from itertools.starmap(function, tasks)
-        return
-    context = multiprocessing.get_context("spawn")  # a fork would copy mxnet's threads' locks
-    waiting: deque = deque()
-    try:
-        with ProcessPoolExecutor(processes, context, _begin) as pool:
-            for task in tasks:
-                waiting.append(pool.submit(function, *task))
-                if len(waiting) > 4 * processes:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise LatseError(f"a process that read {path} died; out of memory?") from error
-
-
-def _begin() -> None:
-    """Leave Ctrl-C to the parent of this process, and end with it, however it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def _listed(found: dict[str, list[dict]], meanings: dict[str, str]) -> list[dict[str, Any]]:

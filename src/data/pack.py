@@ -35,6 +35,9 @@ REPORT = "pack.json"
 WORK = ".pack"
 EMPTY = "empty folder"  # stands in the list, so that its person is in the report; it is no photograph
 BY_HAND = "by hand"
+ADVICE = (
+    "the same command goes on, with fewer --processes if memory was short, with --leave-out to pass over it"
+)
 
 
 class Settings(NamedTuple):
@@ -208,7 +211,7 @@ class _Run:
         there = min(count, step * (len(tasks) - len(missing)))
         arguments = (self._root, self._list, self._table, self._settings, self._leave_out)
         with tqdm(total=count, initial=there, desc="align", unit="photograph") as bar:
-            for kind, _ in workers.run(_make_task, arguments, missing, processes):
+            for kind, _ in workers.run(_make_task, arguments, missing, processes, ADVICE):
                 bar.update(kind == workers.AT)
 
     def _chunk(self, number: int) -> Path:

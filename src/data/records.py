@@ -100,7 +100,7 @@ class Shard:
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
-        self.classes, self.image_size = _read_property(self.folder / "property")
+        self.classes, self.image_size = read_property(self.folder / "property")
         self._files = [_RecordFile(path, self.classes) for path in _record_files(self.folder)]
         ends = np.cumsum([0] + [file.last + 1 for file in self._files])
         self._first = ends[:-1]
@@ -644,7 +644,8 @@ def _read_text(file: Path) -> str:
         raise LatseError(f"{file} is not a text file") from error
 
 
-def _read_property(file: Path) -> tuple[int, tuple[int, int]]:
+def read_property(file: Path) -> tuple[int, tuple[int, int]]:
+    """Return number of classes and (height, width) of a `property`; raise LatseError if it says neither."""
     try:
         classes, height, width = (int(field) for field in _read_text(file).split(","))
     except ValueError as error:

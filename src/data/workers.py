@@ -1,11 +1,17 @@
-"""Processes for many like tasks: one that dies is named with what it was at, and none outlives its parent."""
+"""Processes for many like tasks: none outlives its parent, and one that dies is an error, not a wait."""
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
+import threading
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
 
 from latse.errors import LatseError
@@ -13,8 +19,40 @@ from latse.errors import LatseError
 AT, DONE, FAILED = "at", "done", "failed"  # what a message of a worker tells
 
 
-def run(make: Callable[..., Callable], arguments: tuple, tasks: Iterable, processes: int) -> Iterator[tuple]:
+def in_order(function: Callable, tasks: Iterable[tuple], processes: int, path: Path) -> Iterator[Any]:
+    """Iterate the results of `function(*task)` for each task, in order, from so many processes.
+
+    Raises LatseError, naming `path`, if a process dies; what the function raises passes unchanged.
+    """
+    if processes == 1:
+        yield from itertools.starmap(function, tasks)
+        return
+    waiting: deque = deque()
+    try:
+        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _end_with_parent) as pool:
+            for task in tasks:
+                waiting.append(pool.submit(function, *task))
+                if len(waiting) > 4 * processes:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise LatseError(f"a process that read {path} died; out of memory?") from error
+
+
+def _end_with_parent() -> None:
+    """Leave Ctrl-C to the parent of this process, and end with it, however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+def run(
+    make: Callable[..., Callable], arguments: tuple, tasks: Iterable, processes: int, advice: str
+) -> Iterator[tuple]:
     """Let `processes` processes do the tasks; iterate what they tell, in the order in which it comes.
+
+    Unlike `in_order`, this knows what a process was at when it died.
 
     Parameters
     ----------
@@ -27,6 +65,8 @@ def run(make: Callable[..., Callable], arguments: tuple, tasks: Iterable, proces
         Picklable; one is drawn when a process is free for it.
     processes : int
         At least 1.
+    advice : str
+        What to do when a process has died, as the end of a sentence.
 
     Yields
     ------
@@ -43,7 +83,7 @@ def run(make: Callable[..., Callable], arguments: tuple, tasks: Iterable, proces
     workers: dict[Connection, _Worker] = {}
     try:
         for _, task in zip(range(processes), tasks):
-            worker = _Worker(context, make, arguments)
+            worker = _Worker(context, make, arguments, advice)
             workers[worker.pipe] = worker
             worker.give(task)
         busy = set(workers)
@@ -61,8 +101,9 @@ def run(make: Callable[..., Callable], arguments: tuple, tasks: Iterable, proces
 class _Worker:
     """One process and the parent's end of the pipe to it."""
 
-    def __init__(self, context: Any, make: Callable[..., Callable], arguments: tuple):
+    def __init__(self, context: Any, make: Callable[..., Callable], arguments: tuple, advice: str):
         self.pipe, theirs = context.Pipe()
+        self._advice = advice
         self._at = "its beginning"
         self._process = context.Process(target=_work, args=(theirs, make, arguments), daemon=True)
         self._process.start()
@@ -98,10 +139,7 @@ class _Worker:
         self._process.join()
         status = self._process.exitcode
         how = f"ended with status {status}" if status >= 0 else f"was killed ({signal.Signals(-status).name})"
-        raise LatseError(
-            f"a process {how} while at {self._at}: the same command goes on, with fewer --processes if "
-            "memory was short, with --leave-out to pass over it"
-        )
+        raise LatseError(f"a process {how} while at {self._at}: {self._advice}")
 
 
 def _work(pipe: Connection, make: Callable[..., Callable], arguments: tuple) -> None:

@@ -6,8 +6,6 @@ import os
 import struct
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -21,7 +19,6 @@ from latse.data import check as checks
 from latse.data import check_command, scan
 from latse.data.check import DROPPED, FAULTS, REMARKS, check
 from latse.data.records import FRAME, HEADER, MAGIC, MAGIC_BYTES, Shard, write_shard
-from latse.errors import LatseError
 
 PEOPLE, IMAGES = 4, 3
 
@@ -610,28 +607,6 @@ def test_empty_files(tmp_path):
     write_plain(tmp_path / "set", {})
     status, found = run(tmp_path / "set", tmp_path)
     assert status == 1 and kinds(found["faults"]) == {"no-images"}
-
-
-def test_a_process_that_dies_is_one_sentence():
-    with pytest.raises(LatseError, match="a process that read train.rec died"):
-        list(checks._each(os.abort, [()] * 20, 2, Path("train.rec")))
-
-
-def test_processes_end_with_a_parent_that_is_killed():
-    script = (
-        "from latse.data import check; import os, itertools\n"
-        "for number in check._each(os.getpid, itertools.repeat(()), 2, 'x'): print(number, flush=True)"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    child = int(parent.stdout.readline())
-    parent.kill()
-    parent.wait()
-    parent.stdout.close()
-    for _ in range(100):
-        if not Path(f"/proc/{child}").exists():
-            return
-        time.sleep(0.1)
-    pytest.fail("a process goes on without its parent")
 
 
 def test_a_record_that_is_gone_when_it_is_read(folder):

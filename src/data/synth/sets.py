@@ -41,6 +41,7 @@ from latse.errors import LatseError
 from latse.files import digest, locked, make_folder, read_json, replacing, write_json
 
 MANIFEST = "synth.json"
+ADVICE = "the same command goes on, with fewer --processes if memory was short"
 FOLDER = "identification"
 SPOOL = ".synth"  # in the folder of the set
 REDRAWN = 2**20  # the picture `image` whose face is not found is drawn again as `image + REDRAWN`, …
@@ -191,7 +192,7 @@ def _draw(settings: Settings, spool: Path, processes: int, photographer: Photogr
     total, left = (sum(task.images for task in some) for some in (tasks, missing))
     arguments = (photographer, settings.seed, settings.detect, settings.quality)
     with tqdm(total=total, initial=total - left, desc="draw", unit="image", smoothing=0.05) as bar:
-        for told, content in workers.run(_drawing, arguments, missing, processes):
+        for told, content in workers.run(_drawing, arguments, missing, processes, ADVICE):
             bar.update(told == workers.AT)
             cpu_seconds += content if told == workers.DONE else 0
     return Made(left, time.monotonic() - started, cpu_seconds)

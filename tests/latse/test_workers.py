@@ -1,0 +1,42 @@
+"""Processes of our own: one that dies is one sentence, and none outlives its parent."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from latse.data import workers
+from latse.errors import LatseError
+
+
+def test_results_come_in_order():
+    tasks = [(number, 3) for number in range(50)]
+    for processes in (1, 3):
+        assert list(workers.in_order(pow, tasks, processes, Path("it"))) == [
+            number**3 for number in range(50)
+        ]
+
+
+def test_a_process_that_dies_is_one_sentence():
+    with pytest.raises(LatseError, match="a process that read train.rec died"):
+        list(workers.in_order(os.abort, [()] * 20, 2, Path("train.rec")))
+
+
+def test_processes_end_with_a_parent_that_is_killed():
+    script = (
+        "from latse.data import workers; import os, itertools\n"
+        "for number in workers.in_order(os.getpid, itertools.repeat(()), 2, 'x'): print(number, flush=True)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    for _ in range(100):
+        if not Path(f"/proc/{child}").exists():
+            return
+        time.sleep(0.1)
+    pytest.fail("a process goes on without its parent")
