@@ -26,6 +26,7 @@ CORE = [
     "scikit-image>=0.19",
     "scikit-learn>=1.0",
     "scipy>=1.5",
+    "threadpoolctl>=2.0",
     "tqdm>=4.60",
     "yacs==0.1.8",
 ]
