@@ -24,8 +24,11 @@ import numpy as np
 from tqdm import tqdm
 
 from latse.bench.timing import in_turn, ratios, summary
+from latse.data.images import encode
 from latse.data.loader import BatchStream
-from latse.data.records import Shard, ShardWriter, encode, staged
+from latse.data.records import Shard
+from latse.data.shard_writer import ShardWriter
+from latse.data.staging import staged
 from latse.devices import describe
 from latse.errors import LatseError
 from latse.eval.table import aligned

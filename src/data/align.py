@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from skimage.transform import SimilarityTransform
 
-from latse.data import detect, image_header
+from latse.data import detect, images
 from latse.errors import LatseError
 
 SIZE = 112
@@ -126,7 +126,7 @@ def decode_photograph(content: bytes) -> np.ndarray:
         raise NoFaceError("unreadable", "the file is empty")
     try:
         image = None
-        if not image_header.is_cut_off(content):
+        if not images.is_cut_off(content):
             image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
         refuse_lack_of_memory(error)

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from latse.data import scan, workers
-from latse.data.records import SET_FILE, read_property
+from latse.data.recordio import SET_FILE, read_property
 from latse.data.scan import Format, State
 from latse.errors import LatseError
 

@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from latse.data.records import Shard, ShardWriter, staged
+from latse.data.records import Shard
 from latse.data.repair import refuse_inside
+from latse.data.shard_writer import ShardWriter
+from latse.data.staging import staged
 from latse.errors import LatseError
 from latse.files import replacing, write_json
 

@@ -21,7 +21,8 @@ from tqdm import tqdm
 from latse.data import align, detect
 from latse.data.pair_lists import in_folds
 from latse.data.pairs import write_pairs
-from latse.data.records import staged, write_shard
+from latse.data.shard_writer import write_shard
+from latse.data.staging import staged
 from latse.errors import LatseError
 from latse.files import write_json
 

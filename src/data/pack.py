@@ -20,9 +20,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from latse.data import align, detect, image_header, landmarks, photographs, workers
+from latse.data import align, detect, images, landmarks, photographs, workers
+from latse.data.images import encode
 from latse.data.photographs import Photograph
-from latse.data.records import ShardWriter, encode, staged
+from latse.data.shard_writer import ShardWriter
+from latse.data.staging import staged
 from latse.errors import LatseError
 from latse.files import digest, locked, make_folder, read_json, replacing, write_json
 
@@ -353,7 +355,7 @@ class _Packer:
         height, width = image.shape[:2]
         if (height, width) != (align.SIZE, align.SIZE):
             raise align.NoFaceError("wrong size", f"{width}x{height} instead of {align.SIZE}x{align.SIZE}")
-        header = image_header.announced(content)
+        header = images.announced(content)
         if header is None or header.is_png or header.kind not in (1, 3):
             content = encode(image, self._settings.quality)
         return Outcome(len(content)), content

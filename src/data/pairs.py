@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from latse.data.records import decode
+from latse.data.images import decode
 from latse.data.safe_pickle import Array, PickleError, load
 from latse.errors import LatseError
 from latse.files import replacing

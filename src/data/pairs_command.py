@@ -79,8 +79,8 @@ def _faces(files: list[Path], align: bool) -> list[bytes]:
 def _as_it_is(file: Path) -> bytes:
     import numpy as np
 
+    from latse.data.images import decode
     from latse.data.pairs import SIZE
-    from latse.data.records import decode
 
     try:
         content = file.read_bytes()
@@ -92,7 +92,7 @@ def _as_it_is(file: Path) -> bytes:
 
 def _aligning() -> Callable[[Path], bytes]:
     from latse.data.align import Aligner, NoFaceError, decode_photograph, read_photograph
-    from latse.data.records import encode
+    from latse.data.images import encode
 
     aligner = Aligner()
 

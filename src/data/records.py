@@ -1,70 +1,39 @@
-"""Insightface sets: `train.rec`, `train.idx` and `property` in one folder, written and read.
-
-Layout (insightface's, https://github.com/deepinsight/insightface): record 0 is a header whose label is
-[first identity record, one past the last]; the images follow from record 1 on; each identity record has the
-label [first image record, one past the last]. A set without these extra records is read as well: then every
-record is an image. `property` is one line, "classes,height,width". A set may lie in several files,
-`train-00000.rec`, `train-00001.rec`, …, each with its own .idx and laid out like a set of its own.
-
-The RecordIO framing (dmlc-core's recordio.h): magic, a word of 3 bits continuation flag and 29 bits length,
-the bytes, padding to 4. A record's bytes start with MXNet's IRHeader: flag, label, two 64-bit ids; flag > 0
-says how many float32 labels follow it.
-
-A float32 holds whole numbers exactly up to 2**24. A range that it would lose stands a second time, exact,
-in the ids of its record; readers that look at the labels alone see it rounded.
-"""
+"""Insightface sets are read: one `Shard` over all files of a folder."""
 
 from __future__ import annotations
 
-import array
-import contextlib
 import os
-import re
-import shutil
 import struct
-import tempfile
 import warnings
 import weakref
 from hashlib import blake2b
 from pathlib import Path
-from types import TracebackType
-from typing import Iterable, Iterator
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from latse.data import image_header
+from latse.data import images
+from latse.data.recordio import (
+    FRAME,
+    HEADER,
+    LENGTH,
+    MAGIC,
+    MAGIC_BYTES,
+    START,
+    read_property,
+    read_text,
+    set_files,
+)
 from latse.errors import LatseError
-from latse.files import locked, make_folder
 
-MAGIC = 0xCED7230A
-MAGIC_BYTES = struct.pack("<I", MAGIC)
-FRAME = struct.Struct("<II")  # magic; continuation flag and length
-HEADER = struct.Struct("<IfQQ")  # IRHeader: flag, label, id, id2
-LENGTH = 1 << 29  # the frame's second word is divided by it into continuation flag and length
-LARGEST_EXACT = 2**24  # up to it, float32 holds every whole number
 LARGEST = 2**48  # record number
 AT_ONCE = 1 << 16  # bytes of a record that are read before its length is known
 CHUNK = 1 << 16  # records whose beginnings are read between two steps of the progress bar
 SAMPLE = 1024  # images whose content digest() reads
-# 8-bit colour, whatever it was; not turned by Exif data, as MXNet does not: faces are upright
-AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-SET_FILE = re.compile(r"train(-\d{5})?\.(rec|idx)")
 NO_MAGIC = "does not start with RecordIO's magic number"
 CUT_OFF = "is cut off: the file is truncated"
 SHORT = "is shorter than its labels"
-# What a record starts with, frame and IRHeader and the first two of the labels that may follow.
-START = np.dtype(
-    [
-        ("magic", "<u4"),
-        ("word", "<u4"),
-        ("flag", "<u4"),
-        ("label", "<f4"),
-        ("ids", "<u8", 2),
-        ("labels", "<f4", 2),
-    ]
-)
 
 
 class Shard:
@@ -162,7 +131,7 @@ class Shard:
     def _image(self, position: int) -> np.ndarray:
         """Return the image as OpenCV has it, BGR."""
         try:
-            return _decoded(self._encoded(position), self.image_size)
+            return images.decode_bgr(self._encoded(position), self.image_size)
         except ValueError as error:
             raise LatseError(f"{self.name(position)} {error}") from error
 
@@ -173,273 +142,6 @@ class Shard:
         if label != self.labels[position]:
             raise ValueError(f"has the label {label:g}; its identity has {self.labels[position]}")
         return data[start:]
-
-
-def decode(encoded: bytes | np.ndarray, name: str, size: tuple[int, int]) -> np.ndarray:
-    """Decode a JPEG or PNG (bytes, or uint8 array (n,)) to uint8 (height, width, 3) RGB.
-
-    Grey, CMYK and 16-bit images become 8-bit RGB. Raises LatseError, beginning with `name`, if it is no image
-    or not one of `size` (height, width); one that announces another size is not decoded, whatever its size.
-    """
-    try:
-        return cv2.cvtColor(_decoded(bytes(encoded), tuple(size)), cv2.COLOR_BGR2RGB)
-    except ValueError as error:
-        raise LatseError(f"{name} {error}") from error
-
-
-def _decoded(encoded: bytes, size: tuple[int, int]) -> np.ndarray:
-    """Return an image as OpenCV has it, BGR; raise ValueError, saying what is wrong with it."""
-    announced = image_header.announced(encoded)
-    if announced and (announced.height, announced.width) != size:
-        raise ValueError(f"is {announced.height}x{announced.width} pixels instead of {size[0]}x{size[1]}")
-    readable = announced and not image_header.is_cut_off(encoded)
-    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), AS_STORED) if readable else None
-    if image is None:
-        raise ValueError("is not an image that can be decoded")
-    return image
-
-
-def encode(image: np.ndarray, quality: int = 100) -> bytes:
-    """Encode uint8 (height, width, 3) RGB as JPEG of `quality` 1 to 100."""
-    return cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-
-
-class ShardWriter:
-    """Writes an insightface data set image by image; a context manager, used inside `staged(folder)`.
-
-    Memory grows with the number of people only. On leaving without an error everything has been written
-    and opened again as a check; after an error the files are closed and incomplete.
-
-    Parameters
-    ----------
-    folder : path
-        Exists.
-    classes : int
-        Number of identities, for `property`, 1 to 2**24 (labels are float32).
-    image_size : (int, int)
-        Height and width, for `property`.
-    shards : int
-        1: `train.rec`. More: up to so many files `train-00000.rec`, … of like size; a person is never split.
-    images : int, optional
-        How many images will come; needed if `shards` > 1.
-
-    Raises
-    ------
-    LatseError
-        If an argument is out of range, no image came, or the folder cannot be written.
-    """
-
-    def __init__(
-        self,
-        folder: str | os.PathLike,
-        classes: int,
-        image_size: tuple[int, int] = (112, 112),
-        shards: int = 1,
-        images: int | None = None,
-    ):
-        if not 1 <= classes <= LARGEST_EXACT:
-            raise LatseError(f"{folder}: {classes} people do not fit, only 1 to {LARGEST_EXACT}")
-        if not 1 <= shards <= 99999:
-            raise LatseError(f"{folder}: the number of shards is {shards}, must be 1 to 99999")
-        if shards > 1 and images is None:
-            raise LatseError(f"{folder}: to make {shards} shards, the number of images must be known")
-        self._folder, self._classes, self._image_size = Path(folder), classes, image_size
-        self._shards, self._expected = shards, images
-        self._outputs: list[_RecordOutput] = []
-        self._label, self._people, self._count = -1, 0, 0
-
-    def add(self, label: int, encoded: bytes | np.ndarray) -> None:
-        """Write one encoded JPEG or PNG (bytes, or uint8 array (n,)); labels ascend, 0 <= label < classes.
-
-        Raises LatseError if the label does not fit or the folder cannot be written.
-        """
-        if not 0 <= label < self._classes:
-            raise LatseError(f"label {label} does not fit the {self._classes} classes of {self._folder}")
-        if label < self._label:
-            raise LatseError(f"{self._folder}: label {label} comes after {self._label}; labels must ascend")
-        if len(encoded) >= LENGTH - HEADER.size:
-            raise LatseError(f"{self._folder}: an image of {len(encoded)} bytes is too large for a record")
-        with _writing_into(self._folder):
-            if label != self._label:
-                self._begin_person(label)
-            self._outputs[-1].add(label, bytes(encoded))
-        self._count += 1
-
-    def __enter__(self) -> ShardWriter:
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            for output in self._outputs:
-                output.abandon()
-
-    def _finish(self) -> None:
-        if not self._outputs:
-            raise LatseError(f"no image to write into {self._folder}")
-        with _writing_into(self._folder):
-            self._outputs[-1].close()
-            (self._folder / "property").write_text("{},{},{}\n".format(self._classes, *self._image_size))
-        if len(Shard(self._folder)) != self._count:
-            raise LatseError(f"{self._folder} does not hold the {self._count} images written into it")
-
-    def _begin_person(self, label: int) -> None:
-        if not self._outputs or self._is_full():
-            if self._outputs:
-                self._outputs[-1].close()
-            stem = "train" if self._shards == 1 else f"train-{len(self._outputs):05d}"
-            self._outputs.append(_RecordOutput(self._folder / stem))
-        self._outputs[-1].begin_person()
-        self._label, self._people = label, self._people + 1
-
-    def _is_full(self) -> bool:
-        """Whether the current file is as near to its share as it gets, if people are alike."""
-        others = len(self._outputs) - 1
-        if self._shards - others == 1:
-            return False
-        here = self._outputs[-1].images
-        share = (self._expected - self._count + here) / (self._shards - others)
-        return here + self._count / self._people / 2 >= share
-
-
-def write_shard(
-    folder: str | os.PathLike,
-    images_by_label: Iterable[tuple[int, bytes]],
-    classes: int,
-    image_size: tuple[int, int] = (112, 112),
-    shards: int = 1,
-) -> None:
-    """Write an insightface data set; older files of a set are replaced only when all is written.
-
-    Parameters
-    ----------
-    folder : path
-        Made if it does not exist.
-    images_by_label : iterable of (int, bytes)
-        Label (0 <= label < classes) and encoded JPEG or PNG of each image, in any order.
-    classes, image_size, shards
-        As for `ShardWriter`, which does not need all images at once.
-
-    Raises
-    ------
-    LatseError
-        If there is no image, a label does not fit, or the folder cannot be written.
-    """
-    images = sorted(images_by_label, key=lambda item: item[0])
-    with staged(folder) as stage, ShardWriter(stage, classes, image_size, shards, len(images)) as writer:
-        for label, encoded in images:
-            writer.add(label, encoded)
-
-
-class _RecordOutput:
-    """One .rec with its .idx being written: header, images, then a record for each person."""
-
-    def __init__(self, stem: Path):
-        self.images = 0
-        self._next = 1
-        self._people = array.array("q")  # first record of each
-        self._rec = stem.with_suffix(".rec").open("wb", buffering=1 << 20)
-        self._idx = stem.with_suffix(".idx").open("w", encoding="ascii")
-        self._write(0, _packed_range(0, 0, 0))  # its place is kept: close() knows what belongs there
-
-    def begin_person(self) -> None:
-        self._people.append(self._next)
-
-    def add(self, label: int, encoded: bytes) -> None:
-        self._write(self._next, HEADER.pack(0, label, self._next, 0) + encoded)
-        self._next += 1
-        self.images += 1
-
-    def close(self) -> None:
-        after_images = self._next
-        for first, last in zip(self._people, [*self._people[1:], after_images]):
-            self._write(self._next, _packed_range(self._next, first, last))
-            self._next += 1
-        self._rec.seek(0)
-        self._rec.write(_framed(_packed_range(0, after_images, self._next)))
-        self._rec.close()
-        self._idx.close()
-
-    def abandon(self) -> None:
-        for file in (self._rec, self._idx):
-            with contextlib.suppress(OSError):
-                file.close()
-
-    def _write(self, record: int, content: bytes) -> None:
-        self._idx.write(f"{record}\t{self._rec.tell()}\n")
-        self._rec.write(_framed(content))
-
-
-def _packed_range(record: int, first: int, last: int) -> bytes:
-    """A header or identity record: the range as two float32 labels, where they lose it in the ids too."""
-    labels = np.array([first, last], "<f4")
-    exact = labels.astype(np.int64).tolist() == [first, last]
-    return HEADER.pack(2, 0, *((record, 0) if exact else (first, last))) + labels.tobytes()
-
-
-def _framed(content: bytes) -> bytes:
-    """Frame a record; it is stored in parts around each magic number that it holds at a multiple of 4."""
-    cuts, at = [], content.find(MAGIC_BYTES)
-    while at >= 0:
-        if at % 4 == 0:
-            cuts.append(at)
-        at = content.find(MAGIC_BYTES, at + (4 if at % 4 == 0 else 1))
-    starts, ends = [0, *(cut + 4 for cut in cuts)], [*cuts, len(content)]
-    flags = [1, *[2] * (len(cuts) - 1), 3] if cuts else [0]
-    framed = []
-    for flag, start, end in zip(flags, starts, ends):
-        head = FRAME.pack(MAGIC, flag * LENGTH + end - start)
-        framed += [head, content[start:end], bytes(-(end - start) % 4)]
-    return b"".join(framed)
-
-
-@contextlib.contextmanager
-def staged(folder: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary folder inside `folder`; on success its files replace those of the same names.
-
-    Where they are a data set, all .rec and .idx files of an older one go, however many it had. All the older
-    files go before the first new one comes, so that a kill at any moment leaves whole files of one set, never
-    a mixture. A failure before that leaves the older files as they were, and what a killed process left
-    behind goes at the next call.
-
-    Raises LatseError if the folder cannot be written or another process is writing into it; what the body
-    raises passes unchanged.
-    """
-    folder = make_folder(folder)
-    with locked(folder), contextlib.ExitStack() as clean_up:
-        with _writing_into(folder):
-            for left in folder.glob(".staged-*"):
-                shutil.rmtree(left)
-            stage = Path(clean_up.enter_context(tempfile.TemporaryDirectory(prefix=".staged-", dir=folder)))
-        yield stage
-        with _writing_into(folder):
-            _publish(stage, folder)
-
-
-def _publish(stage: Path, folder: Path) -> None:
-    # `property` goes first and comes last: without it, what else there is does not count as a set.
-    files = sorted(stage.iterdir(), key=lambda file: (file.name == "property", file.name))
-    for file in files:
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-    older = [folder / file.name for file in reversed(files)]
-    if (stage / "property").exists():
-        older += _set_files(folder)  # of another number of shards
-    for file in older:
-        with contextlib.suppress(FileNotFoundError):
-            file.unlink()
-    for file in files:
-        file.replace(folder / file.name)
-
-
-@contextlib.contextmanager
-def _writing_into(folder: str | os.PathLike) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise LatseError(f"cannot write into {folder}: {error.strerror or error}") from error
 
 
 class _RecordFile:
@@ -606,7 +308,7 @@ def _rooms(starts: np.ndarray, size: int) -> np.ndarray:
 def _record_files(folder: Path) -> list[Path]:
     """The .rec files of a set, in order."""
     single = folder / "train.rec"
-    several = sorted(path for path in _set_files(folder) if path.suffix == ".rec" and path != single)
+    several = sorted(path for path in set_files(folder) if path.suffix == ".rec" and path != single)
     if not several:
         return [single]
     if single.exists():
@@ -615,11 +317,6 @@ def _record_files(folder: Path) -> list[Path]:
         if path.name != f"train-{number:05d}.rec":
             raise LatseError(f"{folder} lacks train-{number:05d}.rec, but holds {path.name}")
     return several
-
-
-def _set_files(folder: Path) -> list[Path]:
-    """The .rec and .idx files in a folder, of however many shards."""
-    return [path for path in folder.glob("train*") if SET_FILE.fullmatch(path.name)]
 
 
 def _opened(file: Path) -> tuple[int, int]:
@@ -635,29 +332,9 @@ def _opened(file: Path) -> tuple[int, int]:
     return handle, size
 
 
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text("ascii")
-    except OSError as error:
-        raise LatseError(f"cannot read {file}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise LatseError(f"{file} is not a text file") from error
-
-
-def read_property(file: Path) -> tuple[int, tuple[int, int]]:
-    """Return number of classes and (height, width) of a `property`; raise LatseError if it says neither."""
-    try:
-        classes, height, width = (int(field) for field in _read_text(file).split(","))
-    except ValueError as error:
-        raise LatseError(f"{file} does not hold 'classes,height,width'") from error
-    if min(classes, height, width) < 1:
-        raise LatseError(f"{file} holds a number below 1")
-    return classes, (height, width)
-
-
 def _read_index(file: Path) -> np.ndarray:
     """Record numbers and where each starts, in the order of the file: int64 (2, n)."""
-    text = _read_text(file)
+    text = read_text(file)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # a word that is no number is only a warning to numpy

@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from latse.data import scan
 from latse.data.check import DROPPED, Report
-from latse.data.records import ShardWriter, staged
+from latse.data.shard_writer import ShardWriter
+from latse.data.staging import staged
 from latse.errors import LatseError
 from latse.files import write_json
 

@@ -16,8 +16,9 @@ from typing import BinaryIO, Iterator, NamedTuple
 import cv2
 import numpy as np
 
-from latse.data import image_header
-from latse.data.records import AS_STORED, FRAME, HEADER, LENGTH, MAGIC, MAGIC_BYTES
+from latse.data import images
+from latse.data.images import AS_STORED
+from latse.data.recordio import FRAME, HEADER, LENGTH, MAGIC, MAGIC_BYTES
 from latse.errors import LatseError
 
 LARGEST_RECORD = 1 << 26  # bytes; what claims to be longer holds no face, and would only fill the memory
@@ -207,7 +208,7 @@ def judge(encoded: bytes, complaints: int) -> Picture:
     """Decode an image; `complaints` is the handle of the file that stands for stderr meanwhile."""
     if not encoded:
         return Picture(State.EMPTY)
-    header = image_header.announced(encoded)
+    header = images.announced(encoded)
     if header is None:
         return Picture(State.NO_IMAGE)
     form, height, width = _format(header), header.height, header.width
@@ -226,7 +227,7 @@ def judge(encoded: bytes, complaints: int) -> Picture:
     return Picture(State.UNDECODABLE, form, height, width)
 
 
-def _format(header: image_header.Announced) -> Format:
+def _format(header: images.Announced) -> Format:
     if not header.is_png:
         return {1: Format.GREY_JPEG, 4: Format.CMYK_JPEG}.get(header.kind, Format.JPEG)
     forms = {0: Format.GREY_PNG, 3: Format.PALETTE_PNG, 4: Format.ALPHA_PNG, 6: Format.ALPHA_PNG}
@@ -236,7 +237,7 @@ def _format(header: image_header.Announced) -> Format:
 def _has_end(encoded: bytes, is_png: bool) -> bool:
     """Whether an image has its end: a JPEG after its last scan, as thumbnails before it have ends too."""
     if is_png:
-        return b"IEND" in encoded[-64:] and not image_header.is_cut_off(encoded)
+        return b"IEND" in encoded[-64:] and not images.is_cut_off(encoded)
     return encoded.rfind(b"\xff\xd9") > encoded.rfind(b"\xff\xda")
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from latse import checkpoint
 from latse.data.pairs import write_pairs
-from latse.data.records import write_shard
+from latse.data.shard_writer import write_shard
 
 SIZE = 112
 

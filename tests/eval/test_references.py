@@ -4,7 +4,7 @@ from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from latse.data.pairs import read_pairs
-from latse.data.records import write_shard
+from latse.data.shard_writer import write_shard
 from latse.errors import LatseError
 from latse.eval import references
 from latse.eval.verification import pair_distance, verify

@@ -11,7 +11,9 @@ import cv2
 import numpy as np
 
 from latse.data.pairs import read_encoded, read_pairs, write_pairs
-from latse.data.records import MAGIC, Shard, write_shard
+from latse.data.recordio import MAGIC
+from latse.data.records import Shard
+from latse.data.shard_writer import write_shard
 
 SIZE = (8, 8)
 NUMBERS = [

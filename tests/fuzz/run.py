@@ -124,6 +124,8 @@ def work(args, targets, folder, first, count):
 def read_all(args, worker, log, first, count):
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what libjpeg and libpng say of each damaged image
     signal.signal(signal.SIGALRM, too_slow)
+    for crash in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL):
+        signal.signal(crash, signal.SIG_DFL)  # MXNet's handlers would end the process with status 255
     faulthandler.enable(log)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 2 * MEMORY, used + 2 * MEMORY))

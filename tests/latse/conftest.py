@@ -13,7 +13,7 @@ import pytest
 
 from latse import recipe as recipes
 from latse.data.pairs import write_pairs
-from latse.data.records import write_shard
+from latse.data.shard_writer import write_shard
 
 PEOPLE, PICTURES = 5, 3
 RECIPE = """\

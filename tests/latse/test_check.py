@@ -18,7 +18,9 @@ from latse.cli import main
 from latse.data import check as checks
 from latse.data import check_command, scan
 from latse.data.check import DROPPED, FAULTS, REMARKS, check
-from latse.data.records import FRAME, HEADER, MAGIC, MAGIC_BYTES, Shard, write_shard
+from latse.data.recordio import FRAME, HEADER, MAGIC, MAGIC_BYTES
+from latse.data.records import Shard
+from latse.data.shard_writer import write_shard
 
 PEOPLE, IMAGES = 4, 3
 

@@ -8,7 +8,8 @@ import pytest
 
 from latse.cli import main
 from latse.data.loader import BatchStream
-from latse.data.records import Shard, write_shard
+from latse.data.records import Shard
+from latse.data.shard_writer import write_shard
 from latse.symbols.networks import IMAGE_SHAPE
 from latse.train import filter_command, verdict_file
 from latse.train.verdicts import Stored, TopK

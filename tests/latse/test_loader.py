@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latse.data.loader import QUEUE, Batch, BatchStream, flips
-from latse.data.records import Shard, write_shard
+from latse.data.records import Shard
+from latse.data.shard_writer import write_shard
 from latse.errors import LatseError
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from latse.cli import main
 from latse.data.noise import CLEAN, DISTRACTOR, MISLABELLED, OUTSIDE, add_noise, read_truth
-from latse.data.records import Shard, write_shard
+from latse.data.records import Shard
+from latse.data.shard_writer import write_shard
 from latse.errors import LatseError
 
 SIZE = (8, 6)

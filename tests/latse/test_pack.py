@@ -19,8 +19,9 @@ from latse.cli import main
 from latse.data import pack as packing
 from latse.data import photographs
 from latse.data.align import TEMPLATE, Aligner, warp
+from latse.data.images import encode
 from latse.data.orl import photograph_folder, read_photograph
-from latse.data.records import Shard, encode
+from latse.data.records import Shard
 
 # Finds a face in the middle of every photograph, within microseconds; what it does besides is the test's.
 DETECTOR = """\

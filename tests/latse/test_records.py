@@ -19,9 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from latse.data import records
+from latse.data import recordio, shard_writer
+from latse.data.images import decode, encode
 from latse.data.loader import BatchStream
-from latse.data.records import Shard, ShardWriter, decode, encode, staged, write_shard
+from latse.data.records import Shard
+from latse.data.shard_writer import ShardWriter, write_shard
+from latse.data.staging import staged
 from latse.errors import LatseError
 
 
@@ -107,7 +110,7 @@ def test_vector_label_counts_by_its_first_element(tmp_path):
 
 @pytest.mark.parametrize("times", [1, 2, 5])
 def test_content_that_holds_the_magic_number_is_joined(tmp_path, times):
-    magic = struct.pack("<I", records.MAGIC)
+    magic = struct.pack("<I", recordio.MAGIC)
     content = (picture(1)[1] + b"\0\0\0")[: len(picture(1)[1]) // 4 * 4 + 4] + magic * times + b"end"
     write_plain(tmp_path, [(0, 0.0, picture(0)[1]), (1, 1.0, content), (2, 2.0, picture(2)[1])])
     assert (tmp_path / "train.rec").read_bytes().count(magic) > 3  # frames of parts came in
@@ -329,7 +332,7 @@ def written_by_mxnet(folder, images):
     return folder
 
 
-MAGIC = struct.pack("<I", records.MAGIC)
+MAGIC = struct.pack("<I", recordio.MAGIC)
 CONTENT = st.lists(st.one_of(st.just(MAGIC), st.binary(max_size=9)), max_size=8).map(b"".join)
 
 
@@ -414,7 +417,7 @@ def test_errors_in_several_files_name_file_and_its_own_record(tmp_path):
 def test_numbers_beyond_float32_are_exact(tmp_path):
     """A set whose records are numbered from 2**24 + 1 on: float32 would merge neighbours."""
     first = 2**24 + 1
-    output = records._RecordOutput(tmp_path / "train")
+    output = shard_writer._RecordOutput(tmp_path / "train")
     output._next = first
     for label in range(3):
         output.begin_person()
@@ -433,9 +436,9 @@ def test_numbers_beyond_float32_are_exact(tmp_path):
 
 @given(first=st.integers(0, 2**40), count=st.integers(0, 2**30))
 def test_packed_ranges_are_exact(first, count):
-    packed = records._packed_range(7, first, first + count)
-    flag, _, low, high = records.HEADER.unpack_from(packed)
-    labels = np.frombuffer(packed, "<f4", offset=records.HEADER.size)
+    packed = recordio.packed_range(7, first, first + count)
+    flag, _, low, high = recordio.HEADER.unpack_from(packed)
+    labels = np.frombuffer(packed, "<f4", offset=recordio.HEADER.size)
     assert flag == 2 and labels.tolist() == [np.float32(first), np.float32(first + count)]
     if (low, high) != (first, first + count):
         assert (low, high) == (7, 0) and labels.tolist() == [first, first + count]
@@ -767,7 +770,7 @@ def test_a_disk_that_fails_is_a_sentence(folder, monkeypatch):
 
 
 def test_an_image_too_large_for_a_record(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "LENGTH", 1000)
+    monkeypatch.setattr(shard_writer, "LENGTH", 1000)
     with pytest.raises(LatseError, match="an image of 976 bytes is too large"):
         write_shard(tmp_path, [(0, bytes(976))], classes=1)
 

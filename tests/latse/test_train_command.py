@@ -11,7 +11,8 @@ import pytest
 
 from latse import checkpoint
 from latse.cli import main
-from latse.data.records import Shard, write_shard
+from latse.data.records import Shard
+from latse.data.shard_writer import write_shard
 from latse.errors import LatseError
 from latse.files import digest, locked
 from latse.train import state

@@ -6,7 +6,8 @@ import pytest
 
 from latse.cli import main
 from latse.data.loader import BatchStream
-from latse.data.records import Shard, write_shard
+from latse.data.records import Shard
+from latse.data.shard_writer import write_shard
 from latse.symbols.margins import MARGINS, RUNNING
 from latse.train import state
 from latse.train.trainer import Trainer

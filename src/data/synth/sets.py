@@ -22,8 +22,11 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from latse.data import align, workers
+from latse.data.images import decode, encode
 from latse.data.pairs import read_encoded, write_pairs
-from latse.data.records import Shard, ShardWriter, decode, encode, staged
+from latse.data.records import Shard
+from latse.data.shard_writer import ShardWriter
+from latse.data.staging import staged
 from latse.data.synth import heads
 from latse.data.synth.people import draw_person, draw_view
 from latse.data.synth.plan import (

@@ -1,15 +1,22 @@
-"""What the bytes of a JPEG or PNG say of it before it is decoded."""
+"""JPEG and PNG: what their bytes say before they are decoded, decoding and encoding."""
 
 from __future__ import annotations
 
 import struct
 from typing import NamedTuple
 
+import cv2
+import numpy as np
+
+from latse.errors import LatseError
+
 JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # JPEG's markers of the segment that holds the size
 ALONE = {0x00, 0x01, *range(0xD0, 0xD9)}  # JPEG's markers without a length
 PNG_HEADER = struct.Struct(">8xI4sIIBB")  # signature; the first chunk's length, type and first fields
 PNG_FRAME = 12  # bytes of a PNG's chunk besides its data: length, type, checksum
+# 8-bit colour, whatever it was; not turned by Exif data, as MXNet does not: faces are upright
+AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 class Announced(NamedTuple):
@@ -56,6 +63,35 @@ def is_cut_off(encoded: bytes) -> bool:
         kind = encoded[at + 4 : at + 8]
         at += PNG_FRAME + int.from_bytes(encoded[at : at + 4], "big")
     return encoded.startswith(PNG) and at > len(encoded)
+
+
+def decode(encoded: bytes | np.ndarray, name: str, size: tuple[int, int]) -> np.ndarray:
+    """Decode a JPEG or PNG (bytes, or uint8 array (n,)) to uint8 (height, width, 3) RGB.
+
+    Grey, CMYK and 16-bit images become 8-bit RGB. Raises LatseError, beginning with `name`, if it is no image
+    or not one of `size` (height, width); one that announces another size is not decoded, whatever its size.
+    """
+    try:
+        return cv2.cvtColor(decode_bgr(bytes(encoded), tuple(size)), cv2.COLOR_BGR2RGB)
+    except ValueError as error:
+        raise LatseError(f"{name} {error}") from error
+
+
+def decode_bgr(encoded: bytes, size: tuple[int, int]) -> np.ndarray:
+    """Return an image as OpenCV has it, BGR; raise ValueError, saying what is wrong with it."""
+    header = announced(encoded)
+    if header and (header.height, header.width) != size:
+        raise ValueError(f"is {header.height}x{header.width} pixels instead of {size[0]}x{size[1]}")
+    readable = header and not is_cut_off(encoded)
+    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), AS_STORED) if readable else None
+    if image is None:
+        raise ValueError("is not an image that can be decoded")
+    return image
+
+
+def encode(image: np.ndarray, quality: int = 100) -> bytes:
+    """Encode uint8 (height, width, 3) RGB as JPEG of `quality` 1 to 100."""
+    return cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
 def _jpeg_frame(encoded: bytes, place: int) -> tuple[int, int, int, int]:

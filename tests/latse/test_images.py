@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latse.data.image_header import announced, is_cut_off
+from latse.data.images import announced, is_cut_off
 
 
 def encoded(ending, height, width, channels=3, dtype=np.uint8):
@@ -57,7 +57,7 @@ def test_only_a_png_that_ends_too_early_is_cut_off(ending):
 CLAIM = """
 import resource, sys
 import numpy as np
-from latse.data.records import decode
+from latse.data.images import decode
 from latse.errors import LatseError
 data = sys.stdin.buffer.read()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

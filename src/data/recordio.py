@@ -1,0 +1,93 @@
+"""The files of an insightface set: `train.rec`, `train.idx` and `property` in one folder.
+
+Layout (insightface's, https://github.com/deepinsight/insightface): record 0 is a header whose label is
+[first identity record, one past the last]; the images follow from record 1 on; each identity record has the
+label [first image record, one past the last]. A set without these extra records is read as well: then every
+record is an image. `property` is one line, "classes,height,width". A set may lie in several files,
+`train-00000.rec`, `train-00001.rec`, …, each with its own .idx and laid out like a set of its own.
+
+The RecordIO framing (dmlc-core's recordio.h): magic, a word of 3 bits continuation flag and 29 bits length,
+the bytes, padding to 4. A record's bytes start with MXNet's IRHeader: flag, label, two 64-bit ids; flag > 0
+says how many float32 labels follow it.
+
+A float32 holds whole numbers exactly up to 2**24. A range that it would lose stands a second time, exact,
+in the ids of its record; readers that look at the labels alone see it rounded.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from latse.errors import LatseError
+
+MAGIC = 0xCED7230A
+MAGIC_BYTES = struct.pack("<I", MAGIC)
+FRAME = struct.Struct("<II")  # magic; continuation flag and length
+HEADER = struct.Struct("<IfQQ")  # IRHeader: flag, label, id, id2
+LENGTH = 1 << 29  # the frame's second word is divided by it into continuation flag and length
+LARGEST_EXACT = 2**24  # up to it, float32 holds every whole number
+SET_FILE = re.compile(r"train(-\d{5})?\.(rec|idx)")
+# What a record starts with, frame and IRHeader and the first two of the labels that may follow.
+START = np.dtype(
+    [
+        ("magic", "<u4"),
+        ("word", "<u4"),
+        ("flag", "<u4"),
+        ("label", "<f4"),
+        ("ids", "<u8", 2),
+        ("labels", "<f4", 2),
+    ]
+)
+
+
+def framed(content: bytes) -> bytes:
+    """Frame a record; it is stored in parts around each magic number that it holds at a multiple of 4."""
+    cuts, at = [], content.find(MAGIC_BYTES)
+    while at >= 0:
+        if at % 4 == 0:
+            cuts.append(at)
+        at = content.find(MAGIC_BYTES, at + (4 if at % 4 == 0 else 1))
+    starts, ends = [0, *(cut + 4 for cut in cuts)], [*cuts, len(content)]
+    flags = [1, *[2] * (len(cuts) - 1), 3] if cuts else [0]
+    framed = []
+    for flag, start, end in zip(flags, starts, ends):
+        head = FRAME.pack(MAGIC, flag * LENGTH + end - start)
+        framed += [head, content[start:end], bytes(-(end - start) % 4)]
+    return b"".join(framed)
+
+
+def packed_range(record: int, first: int, last: int) -> bytes:
+    """A header or identity record: the range as two float32 labels, where they lose it in the ids too."""
+    labels = np.array([first, last], "<f4")
+    exact = labels.astype(np.int64).tolist() == [first, last]
+    return HEADER.pack(2, 0, *((record, 0) if exact else (first, last))) + labels.tobytes()
+
+
+def set_files(folder: Path) -> list[Path]:
+    """The .rec and .idx files in a folder, of however many shards."""
+    return [path for path in folder.glob("train*") if SET_FILE.fullmatch(path.name)]
+
+
+def read_property(file: Path) -> tuple[int, tuple[int, int]]:
+    """Return number of classes and (height, width) of a `property`; raise LatseError if it says neither."""
+    try:
+        classes, height, width = (int(field) for field in read_text(file).split(","))
+    except ValueError as error:
+        raise LatseError(f"{file} does not hold 'classes,height,width'") from error
+    if min(classes, height, width) < 1:
+        raise LatseError(f"{file} holds a number below 1")
+    return classes, (height, width)
+
+
+def read_text(file: Path) -> str:
+    """Return the text of a file; raise LatseError if it cannot be read or is not ASCII."""
+    try:
+        return file.read_text("ascii")
+    except OSError as error:
+        raise LatseError(f"cannot read {file}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise LatseError(f"{file} is not a text file") from error
