@@ -209,7 +209,7 @@ class _Run:
             (self._chunk(number), offset, step)
             for number, offset in enumerate(photographs.offsets(self._list, step))
         ]
-        missing = [task for task in tasks if not task[0].exists()]
+        missing = [task for number, task in enumerate(tasks) if not self._is_whole(number, step)]
         there = min(count, step * (len(tasks) - len(missing)))
         arguments = (self._root, self._list, self._table, self._settings, self._leave_out)
         with tqdm(total=count, initial=there, desc="align", unit="photograph") as bar:
@@ -218,6 +218,17 @@ class _Run:
 
     def _chunk(self, number: int) -> Path:
         return self._chunks / f"{number:06d}"
+
+    def _is_whole(self, number: int, step: int) -> bool:
+        """Whether the file of a chunk is there, undamaged; if it is not, it is made again."""
+        photographs_in_it = min(step, self._identity["photographs"]["count"] - number * step)
+        try:
+            with self._chunk(number).open("rb") as file:
+                sizes = [outcome.size for outcome in _header(file)]
+                there = os.fstat(file.fileno()).st_size - file.tell()
+        except (FileNotFoundError, ValueError, TypeError):
+            return False
+        return len(sizes) == photographs_in_it and sum(sizes) == there
 
     def _chunk_files(self) -> Iterator[Path]:
         return itertools.takewhile(Path.exists, map(self._chunk, itertools.count()))

@@ -273,6 +273,27 @@ def test_a_process_that_dies_names_the_photograph(interrupted, capfd):
     assert "a process was killed (SIGKILL) while at person 2/8.png" in sentence and "--leave-out" in sentence
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-300],
+        lambda content: content + b"xx",
+        lambda content: b"xx\n",
+        lambda content: b"[7]\n",
+        lambda content: b"\xff\n",
+        lambda content: b"[]\n",
+        lambda content: b"",
+    ],
+)
+def test_a_damaged_chunk_is_made_again(interrupted, tmp_path, damage):
+    people, out, *more = *interrupted, "--leave-out", "person 2/8.png"
+    chunk = out / ".pack" / "chunks" / "000000"
+    chunk.write_bytes(damage(chunk.read_bytes()))
+    assert latse_pack(people, out, *more) == 0
+    assert latse_pack(people, tmp_path / "anew", *more) == 0
+    assert contents(out) == contents(tmp_path / "anew")
+
+
 def test_a_photograph_can_be_left_out_by_hand(interrupted, tmp_path, capfd):
     people, out = interrupted[:2]
     assert latse_pack(*interrupted, "--leave-out", "person 2/gone.png") == 1
