@@ -153,38 +153,40 @@ def walk(path: str | os.PathLike, start: int, stop: int) -> tuple[np.ndarray, in
     LatseError
         If the file cannot be opened or read.
     """
-    rows, stray, place = [], 0, start
+    rows, stray, free = [], 0, start  # `free`: up to where all is a record or stray
     with _opened(path) as (file, _), _complaints() as complaints:
-        while place < stop:
-            try:
+        for place in _magics(file, start, stop):
+            if place < free:
+                continue
+            with contextlib.suppress(RecordError):
                 content, end = read_record(file, place, stop)
                 rows.append(_row(place, end, content, complaints))
-            except RecordError:
-                end = _next_magic(file, place + 4, stop)
-                stray += end - place
-            place = end
-    return np.array(rows, ROW), stray
+                stray += place - free
+                free = end
+    return np.array(rows, ROW), stray + max(stop - free, 0)
 
 
 def read_record(file: BinaryIO, offset: int, limit: int) -> tuple[bytes, int]:
     """Return (the record's bytes, where the next one starts); no byte from `limit` on belongs to it.
 
-    Raises RecordError.
+    Of what turns out to be no record only the frames are read: a claimed length costs nothing. Raises
+    RecordError.
     """
-    parts: list[bytes] = []
+    spans: list[tuple[int, int]] = []
     flag, total = 1, 0
     while flag in (1, 2):
-        flag, length = _frame(file, offset, limit, first=not parts)
+        flag, length = _frame(file, offset, limit, first=not spans)
         end = offset + FRAME.size + length + -length % 4
         total += length
         if end > limit:
             raise RecordError(State.CUT_OFF)
-        if total > LARGEST_RECORD or len(parts) == MOST_PARTS:
+        if total > LARGEST_RECORD or len(spans) == MOST_PARTS:
             raise RecordError(State.TOO_LONG)
-        parts.append(file.read(length))
-        if len(parts[-1]) < length:
-            raise RecordError(State.CUT_OFF)
+        spans.append((offset + FRAME.size, length))
         offset = end
+    parts = [os.pread(file.fileno(), length, start) for start, length in spans]
+    if sum(map(len, parts)) < total:
+        raise RecordError(State.CUT_OFF)
     return MAGIC_BYTES.join(parts), offset
 
 
@@ -265,8 +267,7 @@ def _frame(file: BinaryIO, offset: int, limit: int, first: bool) -> tuple[int, i
         raise RecordError(State.PAST_END if first else State.CUT_OFF)
     if offset % 4:
         raise RecordError(State.MISALIGNED)
-    file.seek(offset)
-    frame = file.read(FRAME.size)
+    frame = os.pread(file.fileno(), FRAME.size, offset)
     if len(frame) < FRAME.size or offset + FRAME.size > limit:
         raise RecordError(State.CUT_OFF)
     magic, word = FRAME.unpack(frame)
@@ -285,25 +286,18 @@ def _is_start(file: BinaryIO, offset: int, size: int) -> bool:
     return False
 
 
-def _next_magic(file: BinaryIO, place: int, stop: int) -> int:
-    """Where, from `place` on, the next magic number stands at a multiple of 4 from it; `stop` if nowhere."""
-    while place < stop:
-        file.seek(place)
-        block = file.read(min(BLOCK, stop - place))
+def _magics(file: BinaryIO, start: int, stop: int) -> Iterator[int]:
+    """Where, from `start` to `stop`, the magic number stands at a multiple of 4 from `start`, ascending."""
+    for place in range(start, stop, BLOCK):
+        block = os.pread(file.fileno(), min(BLOCK, stop - place), place)
         words = np.frombuffer(block, "<u4", len(block) // 4)
-        found = np.flatnonzero(words == MAGIC)
-        if len(found):
-            return place + 4 * int(found[0])
-        if not len(words):
-            break
-        place += 4 * len(words)
-    return stop
+        yield from (place + 4 * np.flatnonzero(words == MAGIC)).tolist()
 
 
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike) -> Iterator[tuple[BinaryIO, int]]:
     try:
-        with Path(path).open("rb", buffering=BLOCK) as file:
+        with Path(path).open("rb", buffering=0) as file:
             yield file, os.fstat(file.fileno()).st_size
     except OSError as error:
         raise LatseError(f"cannot read {path}: {error.strerror or error}") from error

@@ -6,6 +6,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 
 import cv2
 import numpy as np
@@ -521,6 +522,17 @@ def test_more_than_an_image_can_hold_is_not_read(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(scan, "LARGEST_RECORD", 1000)
     status, found = run(folder, tmp_path)
     assert (status, kinds(found["faults"])) == (1, {"too-long", "stray"})
+
+
+def test_claimed_lengths_cost_nothing(tmp_path):
+    """First parts of half the file each, and none has a second: twice as much takes twice as long."""
+    half = 1 << 20
+    write_plain(tmp_path, {0: FRAME.pack(MAGIC, 1 << 29 | half) * (2 * half // FRAME.size)})
+    (tmp_path / "train.idx").write_text("")
+    started = time.monotonic()
+    report = check(tmp_path)
+    assert time.monotonic() - started < 10
+    assert [place["detail"] for place in report.faults["stray"]] == [f"{2 * half} bytes before {2 * half}"]
 
 
 def test_processes_find_the_same(folder):
