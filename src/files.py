@@ -23,9 +23,12 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     Raises
     ------
     LatseError
-        If the folder cannot be made or written to, or the disk is full.
+        If the folder cannot be made or written to, the disk is full, or `path` is a device, pipe or folder:
+        a rename would put a file in its place.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # a link stays a link
+    if path.exists() and not path.is_file():
+        raise LatseError(f"cannot write {path}: it is no regular file")
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

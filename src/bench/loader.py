@@ -3,7 +3,7 @@
 The same work for each, over whole epochs in random order: read, decode, mirror half of the images, and lay
 out batches of 3 x height x width. `FaceImageIter` is insightface's, taken from a file that the user names; it
 and `ImageRecordIter` deliver float32 in an NDArray, `ImageRecordUInt8Iter` uint8 in an NDArray, ours uint8 in
-a numpy array, or, to compare like with like, in an NDArray too.
+a numpy array, or, to compare like with like, float32 in an NDArray too, as training hands it to the network.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from latse.errors import LatseError
 from latse.eval.table import aligned
 from latse.files import write_json
 from latse.runtime import versions
+from latse.train import graph
 
 SIZE, QUALITY = 112, 95  # of the made-up images: 7 KB each
 PER_PERSON = 20
@@ -142,8 +143,8 @@ def _loaders(args: argparse.Namespace, shard: Shard, folder: Path) -> dict[str, 
     loaders: dict[str, Callable[[], int]] = {}
     for threads in args.threads:
         name = f"ours, {threads} thread{'s' * (threads > 1)}"
-        loaders[name] = _ours(shard, batch_size, threads, as_ndarray=False)
-    loaders["ours, 1 thread, NDArray"] = _ours(shard, batch_size, 1, as_ndarray=True)
+        loaders[name] = _ours(shard, batch_size, threads, as_input=False)
+    loaders["ours, 1 thread, float32 NDArray"] = _ours(shard, batch_size, 1, as_input=True)
     plain = _write_plain(shard, folder / "plain")
     for name in ("ImageRecordIter", "ImageRecordUInt8Iter"):
         loaders[f"mx.io.{name}"] = _record_iter(name, plain, batch_size, shape)
@@ -152,11 +153,11 @@ def _loaders(args: argparse.Namespace, shard: Shard, folder: Path) -> dict[str, 
     return loaders
 
 
-def _ours(shard: Shard, batch_size: int, threads: int, as_ndarray: bool) -> Callable[[], int]:
+def _ours(shard: Shard, batch_size: int, threads: int, as_input: bool) -> Callable[[], int]:
     stream = BatchStream(shard, batch_size)
     turns = iter(range(10**9))
     batches = len(shard) // batch_size
-    hand_over = _as_ndarray if as_ndarray else lambda image: None
+    hand_over = (lambda image: graph.as_input(image).wait_to_read()) if as_input else lambda image: None
 
     def epoch() -> int:
         start = next(turns) * batches
@@ -165,10 +166,6 @@ def _ours(shard: Shard, batch_size: int, threads: int, as_ndarray: bool) -> Call
         return batches * batch_size
 
     return epoch
-
-
-def _as_ndarray(image: np.ndarray) -> None:
-    mx.nd.array(image, dtype=np.uint8).wait_to_read()
 
 
 def _write_plain(shard: Shard, stem: Path) -> Path:

@@ -44,7 +44,7 @@ class BatchStream:
     shard : Shard
     batch_size : int, >= 1
         Images of one worker.
-    seed : int, >= 0
+    seed : int, 0 to 2**63 - 1
     images_per_person : int, >= 1
         How many images of a person stand together, where there are so many left of the epoch: losses that
         compare images of a batch need several. 1: the images of an epoch come in any order.
@@ -68,8 +68,8 @@ class BatchStream:
     ):
         if batch_size < 1:
             raise LatseError(f"batch_size is {batch_size}, must be at least 1")
-        if seed < 0:
-            raise LatseError(f"seed is {seed}, must not be negative")
+        if not 0 <= seed < 2**63:
+            raise LatseError(f"seed is {seed}, must be from 0 to 2**63 - 1")
         if images_per_person < 1:
             raise LatseError(f"images_per_person is {images_per_person}, must be at least 1")
         self._rank, self._workers = part

@@ -122,8 +122,10 @@ class Shard:
     def read_into(self, planes: np.ndarray, position: int, mirrored: bool) -> None:
         """Write the image at `position` into `planes`, contiguous uint8 (3, height, width) RGB.
 
-        `mirrored` swaps left and right. Raises LatseError like `read`.
+        `mirrored` swaps left and right. Raises LatseError like `read`, ValueError for planes of another size.
         """
+        if planes.shape != (3, *self.image_size):
+            raise ValueError(f"planes of {planes.shape} for images of {self.image_size}")
         image = self._image(position)
         red, green, blue = planes
         cv2.split(cv2.flip(image, 1) if mirrored else image, [blue, green, red])

@@ -53,9 +53,7 @@ def run(args: argparse.Namespace) -> None:
     recipe = recipes.load(args.recipe, overrides)
     devices = contexts(args)
     _check_devices(recipe, devices, args)
-    shard = Shard(args.data)
-    if (3, *shard.image_size) != IMAGE_SHAPE:
-        raise LatseError(f"{args.data}/property: the images must be 112x112, not {shard.image_size}")
+    shard = graph.open_shard(args.data)
     folder = make_folder(args.out)
     with locked(folder):
         stored = Stored(args.verdicts, recipe.filter.k, shard) if args.verdicts else None

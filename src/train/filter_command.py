@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Iterator
 
 import numpy as np
@@ -16,7 +17,7 @@ from latse.errors import LatseError
 from latse.files import digest, locked, make_folder, write_json
 from latse.runtime import versions
 from latse.symbols.networks import IMAGE_SHAPE
-from latse.train import verdict_file
+from latse.train import graph, verdict_file
 from latse.train.verdicts import TopK
 
 
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `latse filter`."""
     parser.add_argument("--data", required=True, metavar="FOLDER", help="train.rec, train.idx and property")
     parser.add_argument("--teacher", required=True, metavar="PREFIX,N", help="checkpoint of the teacher")
-    parser.add_argument("--out", required=True, metavar="FILE", help="verdicts; a killed run goes on")
+    parser.add_argument("--out", required=True, metavar="FILE", help="the file; a killed run goes on")
     parser.add_argument("--k", type=int, nargs="+", default=[1, 3, 5], help="default: 1 3 5")
     parser.add_argument(
         "--batch-size", type=int, default=64, metavar="N", help="images at a time (default 64)"
@@ -41,15 +42,18 @@ def run(args: argparse.Namespace) -> None:
         )
     devices = contexts(args)
     share(args.batch_size, devices)
-    shard = Shard(args.data)
+    shard = graph.open_shard(args.data)
     prefix, number = checkpoint.parse(args.teacher)
     ks = verdict_file.check_ks(args.k)
     teacher = TopK(prefix, number, ks[0], shard.classes, IMAGE_SHAPE, args.batch_size, devices)
-    out = make_folder(args.out.rpartition("/")[0] or ".")
-    with locked(out):
-        writer = verdict_file.VerdictWriter(args.out, binding(args.teacher, shard), ks, len(shard))
-        judge(teacher, shard, writer, args.batch_size)
-        writer.finish()
+    out, belongs = Path(args.out), binding(args.teacher, shard)
+    if out.is_dir():
+        raise LatseError(f"--out {out} is a folder: name the file to write")
+    with locked(make_folder(out.parent)):
+        if not _is_made(out, belongs, ks):
+            writer = verdict_file.VerdictWriter(out, belongs, ks, len(shard))
+            judge(teacher, shard, writer, args.batch_size)
+            writer.finish()
     keeps = {k: verdict_file.read(args.out).keep(k).mean(axis=0).tolist() for k in ks}
     for k, (plain, mirrored) in keeps.items():
         print(
@@ -59,6 +63,19 @@ def run(args: argparse.Namespace) -> None:
         kept = {str(k): {"plain": plain, "mirrored": mirrored} for k, (plain, mirrored) in keeps.items()}
         record = {"images": len(shard), "kept": kept, "versions": versions(), "device": describe(devices)}
         write_json(args.json, record)
+
+
+def _is_made(out: Path, belongs: dict, ks: tuple[int, ...]) -> bool:
+    """Tell whether the verdicts are there already; raise LatseError if `out` holds others."""
+    if not out.exists():
+        return False
+    made = verdict_file.read(out)
+    if (made.binding, made.ks) != (belongs, ks):
+        raise LatseError(
+            f"{out} holds verdicts of another teacher, set or k: remove it, or choose another name"
+        )
+    print(f"{out} is there already")
+    return True
 
 
 def binding(teacher: str, shard: Shard) -> dict:

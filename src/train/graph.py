@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import mxnet as mx
+import numpy as np
 from mxnet.gluon import SymbolBlock, nn
 from yacs.config import CfgNode
 
+from latse.data.records import Shard
+from latse.errors import LatseError
 from latse.symbols import encoder, margins
 from latse.symbols.decoder import Decoder
 from latse.symbols.layers import set_statistics_momentum
@@ -42,6 +47,19 @@ def inference(recipe: CfgNode) -> mx.sym.Symbol:
 def verdict(embedding: mx.sym.Symbol, classes: int) -> mx.sym.Symbol:
     """Return the Symbol that ranks labels by a teacher, given its `fc1_output` as a Symbol of `data`."""
     return trace(Verdict(SymbolBlock(embedding, mx.sym.var("data", dtype="float32")), classes))
+
+
+def open_shard(folder: str | os.PathLike) -> Shard:
+    """Open a set for the networks; raise LatseError if it cannot be read or its images have another size."""
+    shard = Shard(folder)
+    if (3, *shard.image_size) != IMAGE_SHAPE:
+        raise LatseError(f"{folder}/property: the images must be 112x112, not {shard.image_size}")
+    return shard
+
+
+def as_input(array: np.ndarray) -> mx.nd.NDArray:
+    """Return an array as float32, cast by MXNet's engine: `mx.nd.array` takes twice as long for uint8."""
+    return mx.nd.from_numpy(np.ascontiguousarray(array)).astype(np.float32)
 
 
 def shapes(network: nn.HybridBlock, batch_size: int) -> dict[str, tuple[int, ...]]:

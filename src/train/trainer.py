@@ -112,7 +112,7 @@ class Trainer:
             teaches = keep.astype(bool) | self._recipe.filter.refused_in_mean
             inputs["mean_face"] = self._bank.update(batch.image, batch.label, teaches)
         mx.random.seed((self._seed * 1_000_003 + iteration) % 2**31)  # dropout, the same after a resume
-        arrays = {name: mx.nd.array(inputs[name]) for name in self._shapes}
+        arrays = {name: graph.as_input(inputs[name]) for name in self._shapes}
         label = arrays.pop("softmax_label")
         self._module.forward_backward(mx.io.DataBatch(list(arrays.values()), [label]))
         self._module.update()

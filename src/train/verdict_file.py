@@ -25,6 +25,7 @@ from latse.files import replacing
 MAGIC = b"LATSEKP1"
 DIGEST = 32  # bytes
 UNKNOWN = 0xFF
+BINDING = ("teacher", "graph", "data")
 MOST_KS = 14  # so that no verdict looks like UNKNOWN
 
 
@@ -93,7 +94,8 @@ class VerdictWriter:
         try:
             self._part.parent.mkdir(parents=True, exist_ok=True)
             if not self._part.exists():
-                self._part.write_bytes(self._start + bytes([UNKNOWN]) * images)
+                with replacing(self._part) as temporary:
+                    temporary.write_bytes(self._start + bytes([UNKNOWN]) * images)
             self._file = self._part.open("r+b")
             content = self._file.read()
         except OSError as error:
@@ -141,10 +143,14 @@ def read(path: str | os.PathLike) -> Verdicts:
     if len(content) < len(MAGIC) + 4 + DIGEST or content[-DIGEST:] != _digest(content[:-DIGEST]):
         raise LatseError(f"{path} is damaged: its digest is not that of its content")
     start = len(MAGIC) + 4 + int.from_bytes(content[len(MAGIC) : len(MAGIC) + 4], "little")
-    binding = json.loads(content[len(MAGIC) + 4 : start])
     packed = np.frombuffer(content[start:-DIGEST], np.uint8)
-    ks = tuple(binding.pop("ks"))
-    if binding.pop("images") != len(packed):
+    try:
+        header = json.loads(content[len(MAGIC) + 4 : start])
+        ks, images = check_ks(header["ks"]), header["images"]
+        binding = {key: str(header[key]) for key in BINDING}
+    except (LatseError, ValueError, TypeError, KeyError) as error:
+        raise LatseError(f"{path} has a header that no file of verdicts has") from error
+    if images != len(packed):
         raise LatseError(f"{path} is damaged: its header promises another number of images")
     return Verdicts(binding, ks, np.stack([packed & 15, packed >> 4], axis=1))
 

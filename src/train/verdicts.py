@@ -81,7 +81,7 @@ class TopK:
 
     def ranks(self, batch: Batch) -> np.ndarray:
         """Return how many classes the teacher finds likelier than each label, float32 (B,)."""
-        inputs = mx.io.DataBatch([mx.nd.array(batch.image)], [mx.nd.array(batch.label)])
+        inputs = mx.io.DataBatch([graph.as_input(batch.image)], [graph.as_input(batch.label)])
         self._module.forward(inputs, is_train=False)
         return self._module.get_outputs()[0].asnumpy()
 

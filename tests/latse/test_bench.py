@@ -104,7 +104,7 @@ def test_loader_measures_and_writes(tmp_path, capsys, with_peer):
     assert set(report["images_per"]) - peers == {
         "ours, 1 thread",
         "ours, 2 threads",
-        "ours, 1 thread, NDArray",
+        "ours, 1 thread, float32 NDArray",
     }
     printed = capsys.readouterr().out
     for name, figure in report["images_per"].items():

@@ -17,6 +17,18 @@ class Crash(BaseException):
     """Stands for Control-C and the like."""
 
 
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    pipe, target, link = tmp_path / "pipe", tmp_path / "target", tmp_path / "link"
+    os.mkfifo(pipe)
+    for path in (pipe, tmp_path):
+        with pytest.raises(LatseError, match=f"cannot write {path}: it is no regular file"):
+            write_json(path, {})
+    assert pipe.is_fifo() and tmp_path.is_dir()
+    link.symlink_to(target)
+    write_json(link, {"a": 1})
+    assert link.is_symlink() and json.loads(target.read_text()) == {"a": 1}
+
+
 def test_a_file_is_replaced_at_the_end_and_not_before(tmp_path):
     path = tmp_path / "deep" / "file"
     for content, before in (("old", None), ("new", "old")):

@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import mxnet as mx
 import numpy as np
 import pytest
@@ -71,10 +72,11 @@ def test_what_it_prints_and_writes(teacher, people, tmp_path, capsys):
     assert judge(people, teacher, out, "--k", 2, 5, "--json", tmp_path / "a.json") == 0
     report, verdicts = json.loads((tmp_path / "a.json").read_text()), verdict_file.read(out)
     assert report["images"] == len(Shard(people)) and "mxnet" in report["versions"]
+    printed = capsys.readouterr().out
     for k in (2, 5):
         plain, mirrored = verdicts.keep(k).mean(axis=0)
         assert report["kept"][str(k)] == {"plain": plain, "mirrored": mirrored}
-        assert f"k = {k}: {100 * plain:.2f} % of" in capsys.readouterr().out or k == 5
+        assert f"k = {k}: {100 * plain:.2f} % of" in printed
 
 
 def test_a_killed_run_goes_on(teacher, stored, people, tmp_path, monkeypatch):
@@ -111,12 +113,32 @@ def binding(teacher, people):
         (["--k", "0"], "k = 0"),
         (["--teacher", "nowhere/model,0"], "nowhere/model"),
         (["--data", "nowhere"], "nowhere"),
+        (["--out", "."], "--out . is a folder"),
     ],
 )
 def test_bad_arguments_are_one_sentence(teacher, people, tmp_path, arguments, sentence, capsys):
     assert judge(people, teacher, tmp_path / "a.keep", *arguments) == 1
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "a.keep").exists()
+
+
+def test_verdicts_are_not_made_twice_nor_replaced(teacher, stored, people, tmp_path, capsys, monkeypatch):
+    before = stored.read_bytes()
+    assert judge(people, teacher, stored, "--k", 1) == 1
+    assert "holds verdicts of another teacher, set or k" in capsys.readouterr().err
+    monkeypatch.setattr(filter_command, "judge", None)
+    assert judge(people, teacher, stored) == 0
+    assert "is there already" in capsys.readouterr().out
+    assert stored.read_bytes() == before
+
+
+def test_images_of_another_size_are_refused(teacher, tmp_path, capsys):
+    small = cv2.imencode(".jpg", np.zeros((96, 96, 3), np.uint8))[1].tobytes()
+    write_shard(tmp_path / "small", [(label, small) for label in range(5)], 5, (96, 96))
+    assert judge(tmp_path / "small", teacher, tmp_path / "a.keep") == 1
+    assert "the images must be 112x112" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="planes of"):
+        Shard(tmp_path / "small").read_into(np.empty(IMAGE_SHAPE, np.uint8), 0, mirrored=False)
 
 
 def test_training_refuses_what_does_not_fit(tiny, teacher, stored, people, pictures, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,6 +85,25 @@ def test_a_cut_file_is_noticed(tmp_path, size):
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(LatseError, match="a.keep"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    "header", [{}, [1], {"ks": 5}, {"ks": [0], "images": 1}, "ks", None, {"ks": [1], "images": 1}]
+)
+def test_a_wrong_header_is_one_sentence(tmp_path, header):
+    text = json.dumps(header).encode()
+    content = b"LATSEKP1" + len(text).to_bytes(4, "little") + text + b"\0"
+    (tmp_path / "a.keep").write_bytes(content + hashlib.blake2b(content, digest_size=32).digest())
+    with pytest.raises(LatseError, match="a.keep"):
+        read(tmp_path / "a.keep")
+
+
+def test_a_kill_while_the_part_is_made_leaves_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        VerdictWriter(tmp_path / "a.keep", BINDING, (1,), 9)
+    monkeypatch.undo()
+    assert len(VerdictWriter(tmp_path / "a.keep", BINDING, (1,), 9).open_images()) == 9
 
 
 def test_what_is_not_there_is_one_sentence(tmp_path):
