@@ -113,7 +113,7 @@ def read_encoded(path: str | os.PathLike) -> EncodedPairs:
     """Read a .bin or .npz without decoding its images.
 
     Nothing in the file is executed: whatever is more than lists, numbers and bytes is refused. Memory is the
-    file's size and a little; a hostile .bin can take 20 MB and some ten times its size.
+    file's size and a little; a hostile .bin can take 20 MB and some twenty times its size.
 
     Raises LatseError if the file is missing or damaged or its numbers do not match.
     """

@@ -4,8 +4,8 @@ A pickle is a program for a small stack machine. This module interprets the part
 lists of encoded images and flags need, as Python 2 and 3 write them in protocols 0 to 5: lists, tuples,
 numbers, text, bytes, and numpy arrays of bytes, flags or objects. Python's own unpickler is not used, not
 even a restricted one: it believes lengths and positions that the file only claims. Here memory and time are
-bounded by the file's size: byte strings are views of the file, instructions and bytes made of text are
-counted, numbers have 64 bits, nothing recurses.
+bounded by the file's size: byte strings are views of the file, instructions that make objects and bytes made
+of text are counted, numbers have 64 bits, nothing recurses.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import re
 from types import FunctionType
 from typing import Any, Callable, Dict, List
 
+# Any instruction has a byte at least, so time needs no other limit; but a byte can make an object of sixty.
 # An image of 112x112 pixels takes some 600 bytes or more and at most some 40 instructions.
-FREE_INSTRUCTIONS = 100_000
-BYTES_PER_INSTRUCTION = 16
+FREE_OBJECTS = 100_000
+BYTES_PER_OBJECT = 16
 NEWEST_PROTOCOL = 5
 _EMPTY, _LATIN1 = memoryview(b""), memoryview(b"latin1")
 
@@ -101,17 +102,18 @@ class _Machine:
         self.marked: List[List[Any]] = []  # the stacks below each mark
         self.memo: Dict[int, Any] = {}
         self.bytes_left = len(content)  # that may still be made of text
+        self.objects_left = FREE_OBJECTS + len(content) // BYTES_PER_OBJECT  # that may still be made
 
     def run(self) -> Any:
-        for _ in range(FREE_INSTRUCTIONS + len(self.content) // BYTES_PER_INSTRUCTION):
-            code = self.take(1)[0]
-            if code == _STOP:
-                return self.pop()
+        while (code := self.take(1)[0]) != _STOP:
             instruction = _INSTRUCTIONS.get(code)
             if instruction is None:
                 raise PickleError(f"it uses {_INSTRUCTION_NAMES.get(code, code)}, which is refused")
+            self.objects_left -= code not in _SPARING
+            if self.objects_left < 0:
+                raise PickleError("it makes more objects than a set of images needs")
             instruction(self)
-        raise PickleError("it has more instructions than a set of images needs")
+        return self.pop()
 
     def take(self, length: int) -> memoryview:
         part = self.view[self.at : self.at + length]
@@ -331,6 +333,14 @@ _GLOBALS = {
 }
 _STOP = ord(".")
 _INSTRUCTION_NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
+# They put what is there already on the stack or into a list, so any number of pairs can share few images;
+# INT, which stands for flags in protocol 0, makes a number of no more than some eight times its bytes.
+_SPARING = {
+    ord(opcode.code)
+    for opcode in pickletools.opcodes
+    if opcode.name
+    in ("NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT1", "GET", "BINGET", "LONG_BINGET", "APPEND")
+}
 
 
 def _instructions() -> Dict[int, Callable[[_Machine], None]]:

@@ -35,6 +35,19 @@ def test_reads_back_what_was_written(tmp_path):
     assert pairs.issame.tolist() == SAME
 
 
+@pytest.mark.parametrize("protocol", [0, 2, 3, 5])
+def test_many_pairs_of_few_images(tmp_path, protocol):
+    images = [bytes([number]) * 300 for number in range(40)]
+    chosen, same = [images[number % 40] for number in range(120_000)], [True, False] * 30_000
+    write_pairs(tmp_path / "own.bin", chosen, same)
+    (tmp_path / "other.bin").write_bytes(pickle.dumps((chosen, same), protocol))
+    for name in ("own.bin", "other.bin"):
+        content = read_encoded(tmp_path / name)
+        assert [bytes(image) for image in content.images] == images
+        assert content.pairs.ravel().tolist() == [number % 40 for number in range(120_000)]
+        assert content.issame.tolist() == same
+
+
 def test_readable_as_insightface_reads(tmp_path):
     """The steps of insightface's load_bin: a plain pickle.load, then MXNet's decoder."""
     write_pairs(tmp_path / "a.bin", ENCODED, SAME)
