@@ -20,10 +20,11 @@ from latse.data.repair import refuse_inside
 from latse.data.shard_writer import ShardWriter
 from latse.data.staging import staged
 from latse.errors import LatseError
-from latse.files import replacing, write_json
+from latse.files import read_json, replacing, write_json
 
 CLEAN, MISLABELLED, DISTRACTOR = 0, 1, 2
 KINDS = ("clean", "mislabelled", "distractor")
+MOST_SHARDS = 99999  # as ShardWriter's, whose own complaint would name a temporary folder
 OUTSIDE = -1  # the true label of a distractor
 
 
@@ -113,6 +114,8 @@ def add_noise(
     """
     if seed < 0:
         raise LatseError(f"the seed is {seed}, must not be negative")
+    if not 1 <= shards <= MOST_SHARDS:
+        raise LatseError(f"the number of shards is {shards}, must be 1 to {MOST_SHARDS}")
     if not (mislabel >= 0 and distractor >= 0 and mislabel + distractor <= 1):
         raise LatseError(f"the fractions {mislabel} and {distractor} are not from 0 to 1, together at most 1")
     refuse_inside(out, folder)
@@ -145,7 +148,7 @@ def add_noise(
 def read_truth(folder: str | os.PathLike) -> Truth:
     """Read what the images of a noisy set are.
 
-    Raises LatseError if `noise.npz` is missing or damaged.
+    Raises LatseError if `noise.npz` is missing or damaged, or the set is not the one it was written with.
     """
     path = Path(folder) / "noise.npz"
     try:
@@ -160,6 +163,9 @@ def read_truth(folder: str | os.PathLike) -> Truth:
     shapes = {array.shape for array in truth}
     if len(shapes) > 1 or len(shapes.pop()) != 1 or any(array.dtype.kind not in "iu" for array in truth):
         raise LatseError(f"{path} is damaged")
+    made = read_json(path.with_suffix(".json"))
+    if not isinstance(made, dict) or made.get("digest") != Shard(folder).digest():
+        raise LatseError(f"{path} tells of another set than the one in {folder}")
     return truth
 
 
@@ -270,7 +276,9 @@ def _write(
         if other is not None:
             source = np.where(replaced_by < 0, source, other.records[replaced_by])
         true = np.where(kind == DISTRACTOR, OUTSIDE, original.labels[order])
-        truth = Truth(Shard(stage).records, label, kind, true, source)
+        noisy = Shard(stage)
+        made["digest"] = noisy.digest()
+        truth = Truth(noisy.records, label, kind, true, source)
         with replacing(stage / "noise.npz") as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **truth._asdict())
         write_json(stage / "noise.json", made)

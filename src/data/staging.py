@@ -13,15 +13,18 @@ from latse.data.recordio import set_files
 from latse.errors import LatseError
 from latse.files import locked, make_folder
 
+# What commands write beside a set and what is true of that one only.
+SIDE_FILES = ("noise.npz", "noise.json", "orl.json", "pack.json", "repair.json", "synth.json")
+
 
 @contextlib.contextmanager
 def staged(folder: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary folder inside `folder`; on success its files replace those of the same names.
 
-    Where they are a data set, all .rec and .idx files of an older one go, however many it had. All the older
-    files go before the first new one comes, so that a kill at any moment leaves whole files of one set, never
-    a mixture. A failure before that leaves the older files as they were, and what a killed process left
-    behind goes at the next call.
+    Where they are a data set, all .rec and .idx files of an older one go, however many it had, and the
+    SIDE_FILES that tell of it. All the older files go before the first new one comes, so that a kill at any
+    moment leaves whole files of one set, never a mixture. A failure before that leaves the older files as
+    they were, and what a killed process left behind goes at the next call.
 
     Raises LatseError if the folder cannot be written or another process is writing into it; what the body
     raises passes unchanged.
@@ -46,6 +49,7 @@ def _publish(stage: Path, folder: Path) -> None:
     older = [folder / file.name for file in reversed(files)]
     if (stage / "property").exists():
         older += set_files(folder)  # of another number of shards
+        older += [folder / name for name in SIDE_FILES]
     for file in older:
         with contextlib.suppress(FileNotFoundError):
             file.unlink()

@@ -1,6 +1,7 @@
 """`latse data noise`: exact counts, a truth that is the difference between the two sets, nothing touched."""
 
 import json
+import shutil
 import zipfile
 
 import cv2
@@ -183,7 +184,7 @@ def test_what_a_held_out_person_has_too_much_is_left_out(tmp_path):
         (["--distractor", "0.5", "--distractors", "{}/few"], "has 1 images, too few for 6 distractors"),
         (["--distractor", "0.5", "--distractors", "{}/large"], "are 9x9 pixels instead of 8x6"),
         (["--distractor", "0.5", "--distractors", "{}/nothing"], "cannot read .*nothing"),
-        (["--shards", "0"], "number of shards is 0"),
+        (["--shards", "0"], "latse: the number of shards is 0"),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path, capsys, options, complaint):
@@ -262,3 +263,17 @@ def test_truth_that_is_none(tmp_path):
             file.writestr(f"{name}.npy", b"\x93NUMPY\x01\0\x10\0{'descr': 1/0}   \n")
     with pytest.raises(LatseError, match="noise.npz is damaged"):
         read_truth(tmp_path)
+
+
+def test_truth_of_another_set_is_refused(tmp_path):
+    write_people(tmp_path / "set", [4, 4])
+    made = add_noise(tmp_path / "set", tmp_path / "out", 0.5, 0.0, 0)
+    assert made == json.loads((tmp_path / "out" / "noise.json").read_text())
+    assert made["digest"] == Shard(tmp_path / "out").digest()
+    for path in (tmp_path / "set").iterdir():
+        shutil.copy(path, tmp_path / "out")
+    with pytest.raises(LatseError, match="noise.npz tells of another set"):
+        read_truth(tmp_path / "out")
+    (tmp_path / "out" / "noise.json").write_text("[]")
+    with pytest.raises(LatseError, match="noise.npz tells of another set"):
+        read_truth(tmp_path / "out")
