@@ -200,6 +200,35 @@ def test_a_killed_run_goes_on_and_leaves_nothing_behind(small, tmp_path):
     assert contents(tmp_path) == contents(small)
 
 
+def stop(*_):
+    raise KeyboardInterrupt
+
+
+def test_sets_of_two_seeds_are_never_mixed(small, tmp_path, monkeypatch):
+    shutil.copytree(small, tmp_path, dirs_exist_ok=True)
+    before, other = contents(small), SMALL._replace(seed=6)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(sets, "_write_pairs", stop)
+        sets.make(tmp_path, other, 1, number_plate)
+    assert {name: content for name, content in contents(tmp_path).items() if ".synth" not in name} == before
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(sets, "_redrawn", stop)  # after the sets for identification
+        sets.make(tmp_path, other, 1, number_plate)
+    left = {name for name in contents(tmp_path) if ".synth" not in name}
+    assert left == {name for name in FILES if name.startswith("identification")}
+    assert sets.make(tmp_path, other, 1, number_plate).images == 0  # all is in the spool
+    assert sorted(contents(tmp_path)) == FILES
+    assert json.loads((tmp_path / "synth.json").read_text())["settings"]["seed"] == 6
+
+
+def test_a_file_in_the_place_of_the_spool_is_one_sentence(tmp_path, capsys):
+    (tmp_path / ".synth").write_text("mine")
+    arguments = ["--people", "4", "--images", "3", "--verification-people", "0"]
+    assert main(["data", "synth", "--out", str(tmp_path), *arguments]) == 1
+    assert re.fullmatch(r"latse: cannot make the folder .*/.synth: .*\n", capsys.readouterr().err)
+    assert contents(tmp_path) == {".synth": b"mine"}
+
+
 def test_a_spool_of_other_settings_is_not_used(small, tmp_path):
     with pytest.raises(LatseError, match="was killed .* picture 0 of person 2"):
         sets.make(tmp_path, SMALL._replace(images=20, seed=6), 1, dying)

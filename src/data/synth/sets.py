@@ -24,9 +24,10 @@ from tqdm import tqdm
 from latse.data import align, workers
 from latse.data.images import decode, encode
 from latse.data.pairs import read_encoded, write_pairs
+from latse.data.recordio import set_files
 from latse.data.records import Shard
 from latse.data.shard_writer import ShardWriter
-from latse.data.staging import staged
+from latse.data.staging import staged, writing_into
 from latse.data.synth import heads
 from latse.data.synth.people import draw_person, draw_view
 from latse.data.synth.plan import (
@@ -247,14 +248,14 @@ def _open_spool(spool: Path, settings: Settings) -> Path:
     except LatseError:
         usable = False
     if not usable:
-        if spool.exists():
+        if spool.is_dir():
             shutil.rmtree(spool)
         write_json(make_folder(spool) / MANIFEST, origin)
     return spool
 
 
 def _remove_spool(out: Path) -> None:
-    if (out / SPOOL).exists():  # also that of a process that was killed at the very end
+    if (out / SPOOL).is_dir():  # also that of a process that was killed at the very end
         with locked(out):
             shutil.rmtree(out / SPOOL)
 
@@ -292,11 +293,11 @@ def _read(chunk: Path) -> Dict[str, np.ndarray]:
 def _write(out: Path, stage: Path, settings: Settings, spool: Path) -> None:
     """Write all files: those of `out` itself into the stage, those below it where they belong."""
     plan = groups(settings)
-    _remove_older(out, plan)
     _write_shard(stage, plan["train"], spool, settings.shards)
     verification = [plan[name] for name in VERIFICATION if name in plan]
     pairs = {group.name: _write_pairs(stage, group, spool, settings.seed) for group in verification}
     files = {path.name: path for path in sorted(stage.iterdir())}
+    _remove_older(out)
     for group in (plan[name] for name in IDENTIFICATION if name in plan):
         with staged(out / FOLDER / group.name) as below:
             _write_shard(below, group, spool)
@@ -315,14 +316,21 @@ def _write(out: Path, stage: Path, settings: Settings, spool: Path) -> None:
     write_json(stage / MANIFEST, manifest)
 
 
-def _remove_older(out: Path, plan: Dict[str, Group]) -> None:
-    """Remove what an earlier set in the same folder had and this one has not."""
+def _remove_older(out: Path) -> None:
+    """Remove an earlier set in the same folder, so that a kill leaves no mixture of the two.
+
+    `property` goes first, for without it nothing counts as made, and the manifest last, for it says that the
+    rest is ours to remove.
+    """
     if not (out / MANIFEST).exists():
         return
-    for path in (out / f"{name}.bin" for name in VERIFICATION if name not in plan):
-        path.unlink(missing_ok=True)
-    for folder in (out / FOLDER / name for name in IDENTIFICATION if name not in plan):
-        shutil.rmtree(folder, ignore_errors=True)
+    pairs = [out / f"{name}.bin" for name in VERIFICATION]
+    with writing_into(out):
+        (out / "property").unlink(missing_ok=True)
+        for folder in (out / FOLDER / name for name in IDENTIFICATION):
+            shutil.rmtree(folder, ignore_errors=True)
+        for path in (*set_files(out), *pairs, out / MANIFEST):
+            path.unlink(missing_ok=True)
 
 
 def _write_shard(stage: Path, group: Group, spool: Path, shards: int = 1) -> None:
