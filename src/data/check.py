@@ -221,6 +221,9 @@ def _record_files(report: Report) -> list[Path]:
         names = sorted(path.name for path in report.folder.iterdir() if SET_FILE.fullmatch(path.name))
     except OSError as error:
         raise LatseError(f"cannot read {report.folder}: {error.strerror or error}") from error
+    for path in (report.folder / name for name in (*names, "property")):
+        if path.exists() and not path.is_file():
+            raise LatseError(f"{path} is not a regular file")  # to open a pipe would wait for ever
     files = [report.folder / name for name in names if name.endswith(".rec")]
     if not files:
         raise LatseError(f"{report.folder} holds no train.rec")

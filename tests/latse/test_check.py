@@ -617,6 +617,16 @@ def test_a_folder_that_cannot_be_read_is_one_sentence(tmp_path, capsys, what):
     assert error.startswith("latse: ") and str(folder) in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", ["train.rec", "train.idx", "property"])
+def test_a_pipe_is_one_sentence(folder, name):
+    """To open a pipe would wait for ever: a process of its own, which can be ended."""
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    code = f"from latse.data.check import check; check({str(folder)!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert done.stderr.endswith(f"LatseError: {folder / name} is not a regular file\n")
+
+
 def test_empty_files(tmp_path):
     write_plain(tmp_path / "set", {})
     status, found = run(tmp_path / "set", tmp_path)
