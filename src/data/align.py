@@ -120,19 +120,22 @@ def decode_photograph(content: bytes) -> np.ndarray:
     """Decode what OpenCV can read (JPEG, PNG, WebP, TIFF, BMP, PNM, …) to uint8 (height, width, 3) RGB.
 
     It is turned as its EXIF data say; grey becomes three channels, CMYK RGB, 16 bits 8, and transparency is
-    dropped. Raises NoFaceError if it is no image or a truncated one.
+    dropped. Raises NoFaceError if it is no image, or a truncated or damaged one.
     """
     if not content:
         raise NoFaceError("unreadable", "the file is empty")
+    image, damage = None, ""
     try:
-        image = None
         if not images.is_cut_off(content):
-            image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+            with images.noting_damage() as decode:
+                image, damage = decode(content, cv2.IMREAD_COLOR)
     except cv2.error as error:
         refuse_lack_of_memory(error)
         raise NoFaceError("unreadable", error.err or str(error)) from error
     if image is None:
         raise NoFaceError("unreadable", "not a whole image")
+    if damage:
+        raise NoFaceError("damaged", damage)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import struct
-from typing import NamedTuple
+import tempfile
+from typing import Callable, Iterator, NamedTuple, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -17,6 +20,9 @@ PNG_HEADER = struct.Struct(">8xI4sIIBB")  # signature; the first chunk's length,
 PNG_FRAME = 12  # bytes of a PNG's chunk besides its data: length, type, checksum
 # 8-bit colour, whatever it was; not turned by Exif data, as MXNet does not: faces are upright
 AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+# libjpeg's words on data that it decodes nevertheless; OpenCV passes them on to stderr only.
+DAMAGE = ("Corrupt JPEG data", "Premature end")
+Decode = Callable[[bytes, int], Tuple[Optional[np.ndarray], str]]  # what `noting_damage` yields
 
 
 class Announced(NamedTuple):
@@ -87,6 +93,33 @@ def decode_bgr(encoded: bytes, size: tuple[int, int]) -> np.ndarray:
     if image is None:
         raise ValueError("is not an image that can be decoded")
     return image
+
+
+@contextlib.contextmanager
+def noting_damage() -> Iterator[Decode]:
+    """Yield a function that decodes and sees when libjpeg makes up what is missing.
+
+    It takes encoded bytes and OpenCV's flags and returns the image as OpenCV has it, None if there is none,
+    and libjpeg's words on the damage, empty if there is none; cv2.error passes. Meanwhile stderr is a file,
+    as decoders complain there and nowhere else.
+    """
+    stderr = os.dup(2)
+    try:
+        with tempfile.TemporaryFile() as file:
+            os.dup2(file.fileno(), 2)
+
+            def decode_noting(encoded: bytes, flags: int) -> tuple[np.ndarray | None, str]:
+                before = os.fstat(file.fileno()).st_size
+                image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+                if os.fstat(file.fileno()).st_size == before:
+                    return image, ""
+                said = os.pread(file.fileno(), 1 << 16, before).decode("utf-8", "replace").splitlines()
+                return image, next((line for line in said if any(word in line for word in DAMAGE)), "")
+
+            yield decode_noting
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def encode(image: np.ndarray, quality: int = 100) -> bytes:

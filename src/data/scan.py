@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
-import tempfile
 from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO, Iterator, NamedTuple
@@ -17,7 +16,7 @@ import cv2
 import numpy as np
 
 from latse.data import images
-from latse.data.images import AS_STORED
+from latse.data.images import AS_STORED, Decode
 from latse.data.recordio import FRAME, HEADER, LENGTH, MAGIC, MAGIC_BYTES
 from latse.errors import LatseError
 
@@ -27,8 +26,6 @@ MOST_PARTS = (
     100  # of one record, which is divided where it holds the magic number: no image holds it so often
 )
 BLOCK = 1 << 16  # bytes that are read at a time
-# libjpeg's words on data that it decodes nevertheless; OpenCV passes them on to stderr only.
-DAMAGE = (b"Corrupt JPEG data", b"Premature end")
 
 
 class State(enum.IntEnum):
@@ -120,7 +117,7 @@ def scan(path: str | os.PathLike, offsets: list[int], following: int | None = No
         If the file cannot be opened or read.
     """
     rows, end = [], 0
-    with _opened(path) as (file, size), _complaints() as complaints:
+    with _opened(path) as (file, size), images.noting_damage() as decode:
         starts = [offset for offset in offsets if _is_start(file, offset, size)]
         starts += [] if following is None or not _is_start(file, following, size) else [following]
         behind = iter(starts)
@@ -132,7 +129,7 @@ def scan(path: str | os.PathLike, offsets: list[int], following: int | None = No
                 if 0 <= offset < end and offset % 4 == 0:
                     raise RecordError(State.INSIDE)
                 content, end = read_record(file, offset, limit)
-                rows.append(_row(offset, end, content, complaints))
+                rows.append(_row(offset, end, content, decode))
             except RecordError as error:
                 rows.append(_broken(offset, error.args[0]))
     return np.array(rows, ROW)
@@ -154,13 +151,13 @@ def walk(path: str | os.PathLike, start: int, stop: int) -> tuple[np.ndarray, in
         If the file cannot be opened or read.
     """
     rows, stray, free = [], 0, start  # `free`: up to where all is a record or stray
-    with _opened(path) as (file, _), _complaints() as complaints:
+    with _opened(path) as (file, _), images.noting_damage() as decode:
         for place in _magics(file, start, stop):
             if place < free:
                 continue
             with contextlib.suppress(RecordError):
                 content, end = read_record(file, place, stop)
-                rows.append(_row(place, end, content, complaints))
+                rows.append(_row(place, end, content, decode))
                 stray += place - free
                 free = end
     return np.array(rows, ROW), stray + max(stop - free, 0)
@@ -206,8 +203,8 @@ def split(content: bytes) -> tuple[np.ndarray, bytes]:
     return row, content[start:]
 
 
-def judge(encoded: bytes, complaints: int) -> Picture:
-    """Decode an image; `complaints` is the handle of the file that stands for stderr meanwhile."""
+def judge(encoded: bytes, decode: Decode) -> Picture:
+    """Decode an image; `decode` is what `images.noting_damage` yields."""
     if not encoded:
         return Picture(State.EMPTY)
     header = images.announced(encoded)
@@ -218,12 +215,10 @@ def judge(encoded: bytes, complaints: int) -> Picture:
         return Picture(State.HUGE, form, height, width)
     if not _has_end(encoded, header.is_png):
         return Picture(State.CUT_IMAGE, form, height, width)
-    before = os.fstat(complaints).st_size
     with contextlib.suppress(cv2.error):
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), AS_STORED)
+        image, damage = decode(encoded, AS_STORED)
         if image is not None:
-            said = os.pread(complaints, 1 << 16, before) if os.fstat(complaints).st_size > before else b""
-            state = State.DAMAGED if any(word in said for word in DAMAGE) else State.GOOD
+            state = State.DAMAGED if damage else State.GOOD
             pixels = int.from_bytes(blake2b(image, digest_size=8).digest(), "little")
             return Picture(state, form, *image.shape[:2], pixels)
     return Picture(State.UNDECODABLE, form, height, width)
@@ -243,13 +238,13 @@ def _has_end(encoded: bytes, is_png: bool) -> bool:
     return encoded.rfind(b"\xff\xd9") > encoded.rfind(b"\xff\xda")
 
 
-def _row(offset: int, end: int, content: bytes, complaints: int) -> np.void:
+def _row(offset: int, end: int, content: bytes, decode: Decode) -> np.void:
     try:
         row, encoded = split(content)
     except RecordError as error:
         return _broken(offset, error.args[0], end)
     row["offset"], row["end"], row["size"] = offset, end, len(encoded)
-    picture = judge(encoded, complaints)
+    picture = judge(encoded, decode)
     row["state"], row["format"], row["pixels"] = picture.state, picture.format, picture.pixels
     row["height"], row["width"] = np.minimum((picture.height, picture.width), 65535)
     return row[()]
@@ -301,16 +296,3 @@ def _opened(path: str | os.PathLike) -> Iterator[tuple[BinaryIO, int]]:
             yield file, os.fstat(file.fileno()).st_size
     except OSError as error:
         raise LatseError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-@contextlib.contextmanager
-def _complaints() -> Iterator[int]:
-    """Let stderr go to a file, whose handle is yielded: OpenCV's decoders complain there and nowhere else."""
-    before = os.dup(2)
-    try:
-        with tempfile.TemporaryFile() as file:
-            os.dup2(file.fileno(), 2)
-            yield file.fileno()
-    finally:
-        os.dup2(before, 2)
-        os.close(before)

@@ -1,5 +1,6 @@
 """What JPEG and PNG say of themselves is what OpenCV finds, and a lie costs nothing."""
 
+import os
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latse.data.images import announced, is_cut_off
+from latse.data.images import AS_STORED, announced, is_cut_off, noting_damage
 
 
 def encoded(ending, height, width, channels=3, dtype=np.uint8):
@@ -52,6 +53,17 @@ def test_only_a_png_that_ends_too_early_is_cut_off(ending):
     whole = encoded(ending, 20, 20)
     assert not is_cut_off(whole)
     assert is_cut_off(whole[:-20]) == (ending == ".png")
+
+
+def test_damage_is_noted_of_the_image_that_has_it(capfd):
+    whole = encoded(".jpg", 40, 40)
+    damaged = whole[: len(whole) // 2] + bytes(60) + whole[len(whole) // 2 + 60 :]
+    with noting_damage() as decode:
+        found = [decode(content, AS_STORED) for content in (whole, damaged, whole, b"none")]
+    assert [image is None for image, _ in found] == [False, False, False, True]
+    assert [bool(damage) for _, damage in found] == [False, True, False, False]
+    os.write(2, b"stderr is as it was")
+    assert capfd.readouterr().err == "stderr is as it was"
 
 
 CLAIM = """

@@ -469,6 +469,26 @@ def test_faces_that_are_aligned_already(tmp_path):
     assert left_out == [("wrong size", "112x96 instead of 112x112"), ("unreadable", "not a whole image")]
 
 
+@pytest.mark.parametrize("way", ["aligned", "detected"])
+def test_a_damaged_jpeg_is_left_out(tmp_path, detector, capfd, way):
+    """libjpeg decodes it all the same, and says so on stderr only."""
+    folder, out = tmp_path / "faces" / "one", tmp_path / "out"
+    for number in (1, 2):
+        save(folder / f"{number}.jpg", photograph(number, size=(112, 112)), quality=100)
+    content = bytearray((folder / "2.jpg").read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 60] = bytes(60)
+    (folder / "2.jpg").write_bytes(content)
+    more = ["--aligned"] if way == "aligned" else ["--detector", detector()]
+    assert latse_pack(tmp_path / "faces", out, *more) == 0
+    [entry] = report_of(out)["left_out"]
+    assert (entry["photograph"], entry["reason"]) == ("one/2.jpg", "damaged")
+    assert entry["detail"].startswith("Corrupt JPEG data")
+    assert "Corrupt" not in capfd.readouterr().err
+    assert len(Shard(out)) == 1
+    assert main(["data", "check", str(out)]) == 0
+
+
 def test_a_list_file(three, tmp_path, detector):
     lines = ["person 2/0.png\tBert", "person 0/0.png\tAnna", f"{three}/person 1/5.png\tBert", ""]
     lines += ["gone.png\tCara", "person 0/0.png\tBert"]
