@@ -623,7 +623,8 @@ def test_a_pipe_is_one_sentence(folder, name):
     (folder / name).unlink()
     os.mkfifo(folder / name)
     code = f"from latse.data.check import check; check({str(folder)!r})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=20)
     assert done.stderr.endswith(f"LatseError: {folder / name} is not a regular file\n")
 
 
