@@ -213,7 +213,7 @@ def judge(encoded: bytes, decode: Decode) -> Picture:
     form, height, width = _format(header), header.height, header.width
     if height * width > LARGEST_IMAGE:
         return Picture(State.HUGE, form, height, width)
-    if not _has_end(encoded, header.is_png):
+    if not _has_end(encoded, header.is_png) or _is_too_short(header, len(encoded)):
         return Picture(State.CUT_IMAGE, form, height, width)
     with contextlib.suppress(cv2.error):
         image, damage = decode(encoded, AS_STORED)
@@ -236,6 +236,14 @@ def _has_end(encoded: bytes, is_png: bool) -> bool:
     if is_png:
         return b"IEND" in encoded[-64:] and not images.is_cut_off(encoded)
     return encoded.rfind(b"\xff\xd9") > encoded.rfind(b"\xff\xda")
+
+
+def _is_too_short(header: images.Announced, size: int) -> bool:
+    """Whether so many bytes cannot be all of a JPEG: each block of 8x8 pixels takes a bit at least.
+
+    Few bytes that claim many pixels would take long to decode.
+    """
+    return not header.is_png and header.height * header.width > 64 * 8 * size
 
 
 def _row(offset: int, end: int, content: bytes, decode: Decode) -> np.void:

@@ -535,6 +535,18 @@ def test_claimed_lengths_cost_nothing(tmp_path):
     assert [place["detail"] for place in report.faults["stray"]] == [f"{2 * half} bytes before {2 * half}"]
 
 
+def test_few_bytes_that_claim_many_pixels_are_not_decoded():
+    encoded = bytearray(picture(0))
+    at = encoded.index(b"\xff\xc0") + 5  # height and width in the frame header
+    assert struct.unpack_from(">HH", encoded, at) == (112, 112)
+    struct.pack_into(">HH", encoded, at, 4000, 4000)
+
+    def decode(*_):
+        raise AssertionError("it was decoded")
+
+    assert scan.judge(bytes(encoded), decode).state == scan.State.CUT_IMAGE
+
+
 def test_processes_find_the_same(folder):
     change_records(folder, {4: record(1.0, corrupt()), 5: record(9.0, b"x")})
     change_line(folder, 7, "7\t4")
