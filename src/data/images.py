@@ -6,6 +6,7 @@ import contextlib
 import os
 import struct
 import tempfile
+from pathlib import Path
 from typing import Callable, Iterator, NamedTuple, Optional, Tuple
 
 import cv2
@@ -69,6 +70,18 @@ def is_cut_off(encoded: bytes) -> bool:
         kind = encoded[at + 4 : at + 8]
         at += PNG_FRAME + int.from_bytes(encoded[at : at + 4], "big")
     return encoded.startswith(PNG) and at > len(encoded)
+
+
+def is_image_file(path: str | os.PathLike) -> bool:
+    """Whether this is a file that begins as an image does that OpenCV reads, whatever its name ends in."""
+    try:
+        if not Path(path).is_file():
+            return False  # to open a named pipe would wait for ever
+        with Path(path).open("rb") as file:
+            # By its handle, as OpenCV takes no name that is not UTF-8.
+            return cv2.haveImageReader(f"/dev/fd/{file.fileno()}")
+    except OSError:
+        return False
 
 
 def decode(encoded: bytes | np.ndarray, name: str, size: tuple[int, int]) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from latse.data import photographs
+from latse.data.images import is_image_file
 from latse.errors import LatseError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
@@ -29,7 +30,7 @@ def draw(folder: str | os.PathLike, number: int, folds: int = 10, seed: int = 0)
     Parameters
     ----------
     folder : path
-        Read as `latse data pack` reads it.
+        Read as `latse data pack` reads it; what is no image, by its first bytes, is passed over.
     number : int
         How many pairs; half of them show one person.
     folds, seed : int
@@ -43,7 +44,7 @@ def draw(folder: str | os.PathLike, number: int, folds: int = 10, seed: int = 0)
     folder = Path(folder)
     if not folder.is_dir():
         raise LatseError(f"{folder} is not a folder")
-    found = [one for one in photographs.listed(folder) if one.person and not one.path.endswith("/")]
+    found = [one for one in photographs.listed(folder) if one.person and is_image_file(folder / one.path)]
     names = sorted({one.person for one in found})
     numbers = {name: number for number, name in enumerate(names)}
     person = np.array([numbers[one.person] for one in found], np.int64)

@@ -12,8 +12,9 @@ SUMMARY = "make a verification set (.bin or .npz) of photographs"
 DESCRIPTION = (
     "Make a verification set of PHOTOS, a folder with a folder for each person: as many pairs of one person "
     "as of two, drawn by --seed, or the pairs of a list as LFW's (--list). The photographs are aligned "
-    "JPEG or PNG faces of 112x112 pixels, taken over as they are, or any photographs with --align. OUT is "
-    "insightface's .bin, or the plain format if it ends in .npz. The same input gives the same bytes."
+    "JPEG or PNG faces of 112x112 pixels, taken over as they are, or any photographs with --align. Files "
+    "that are no images are passed over. OUT is insightface's .bin, or the plain format if it ends "
+    "in .npz. The same input gives the same bytes."
 )
 
 
@@ -79,13 +80,14 @@ def _faces(files: list[Path], align: bool) -> list[bytes]:
 def _as_it_is(file: Path) -> bytes:
     import numpy as np
 
+    from latse.data.align import NoFaceError, read_photograph
     from latse.data.images import decode
     from latse.data.pairs import SIZE
 
     try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise LatseError(f"cannot read {file}: {error.strerror or error}") from error
+        content = read_photograph(file)
+    except NoFaceError as error:
+        raise LatseError(f"{file}: {error}") from error
     decode(np.frombuffer(content, np.uint8), str(file), SIZE)
     return content
 

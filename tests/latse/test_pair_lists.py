@@ -2,7 +2,10 @@
 
 import hashlib
 import itertools
+import os
 import pickle
+import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -192,6 +195,39 @@ def test_draw_and_write_and_convert(photos, tmp_path, capfd):
     assert len(read_encoded(tmp_path / "c.npz").images) == used
 
 
+def test_what_is_no_image_is_passed_over(photos, tmp_path):
+    expected = pair_lists.draw(photos, 12, 3, 4)
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    for name in PEOPLE:
+        (folder / name / "notes.txt").write_text("none")
+        (folder / name / "0.jpg").write_bytes(b"")
+        (folder / name / "gone.jpg").symlink_to("nowhere.jpg")
+        os.mkfifo(folder / name / "pipe.jpg")
+    found = pair_lists.draw(folder, 12, 3, 4)
+    assert [file.relative_to(folder) for file in found.files] == [
+        f.relative_to(photos) for f in expected.files
+    ]
+    assert np.array_equal(found.pairs, expected.pairs)
+    assert main(["data", "pairs", str(folder), str(tmp_path / "a.bin"), "--pairs", "38", "--folds", "1"]) == 0
+
+
+def test_a_pipe_in_a_list_is_no_wait(photos, tmp_path, capfd):
+    shutil.copytree(photos, tmp_path / "photos")
+    pipe = tmp_path / "photos" / "Ann" / "Ann_0001.jpg"
+    os.mkfifo(pipe)
+    (tmp_path / "pairs.txt").write_text(LIST)
+    order = ["data", "pairs", str(tmp_path / "photos"), str(tmp_path / "a.bin"), "--list"]
+    assert main([*order, str(tmp_path / "pairs.txt")]) == 1
+    assert f"{pipe}: unreadable (not a file)" in capfd.readouterr().err
+
+
+def test_names_in_any_encoding(photos, tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/ob\xe9lix"))
+    shutil.copytree(photos, folder)
+    assert len(pair_lists.draw(folder, 12, 3).files) == 13
+
+
 def test_pairs_of_a_list(photos, tmp_path):
     (tmp_path / "pairs.txt").write_text(LIST)
     out = tmp_path / "lfw.bin"
@@ -249,12 +285,14 @@ def test_bad_photographs_are_one_sentence(tmp_path, capfd):
         (folder / name / f"{number}.png").write_bytes(content)
     assert main(order) == 1
     assert f"{folder}/b/1.png is 112x96 pixels instead of 112x112" in capfd.readouterr().err
-    for content in (b"", b"no image", picture(3)[:100]):
-        (folder / "b" / "1.png").write_bytes(content)
-        assert main(order) == 1
-        assert f"{folder}/b/1.png is not an image that can be decoded" in capfd.readouterr().err
-        assert main([*order, "--align"]) == 1
-        assert f"{folder}/" in capfd.readouterr().err
+    (folder / "b" / "1.png").write_bytes(picture(3)[:100])
+    assert main(order) == 1
+    assert f"{folder}/b/1.png is not an image that can be decoded" in capfd.readouterr().err
+    assert main([*order, "--align"]) == 1
+    assert f"{folder}/" in capfd.readouterr().err
+    (folder / "b" / "1.png").write_bytes(b"no image")
+    assert main(order) == 1
+    assert "1 pairs of two people are asked for, there are 0" in capfd.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
