@@ -1,4 +1,4 @@
-"""Damaged and made-up files for the readers of records, indices and pairs; each a function of its seed."""
+"""Damaged and made-up records, indices and pairs for what reads them; each a function of its seed."""
 
 import io
 import pickle
@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from latse.data.check import check
 from latse.data.pairs import read_encoded, read_pairs, write_pairs
 from latse.data.recordio import MAGIC
 from latse.data.records import Shard
@@ -304,6 +305,13 @@ class Records:
         shard.read(len(shard) - 1)
 
 
+class Checked(Records):
+    """The same sets before `check`, which refuses nothing that has a record file."""
+
+    def read(self, folder):
+        check(folder)
+
+
 class PairFiles:
     """Files of pairs: pickles of Python 2 and 3 and .npz, damaged, and pickles made of instructions."""
 
@@ -369,4 +377,4 @@ def with_checksums(content):
     return bytes(data)
 
 
-TARGETS = {"records": Records, "pairs": PairFiles}
+TARGETS = {"records": Records, "check": Checked, "pairs": PairFiles}
