@@ -65,16 +65,6 @@ class Aligner:
         except NoFaceError as error:
             raise LatseError(f"{name}: {error}") from error
 
-    def find_points(self, photograph: np.ndarray, name: str) -> np.ndarray:
-        """Five points of the face, float64 (5, 2): (x, y) in pixels, in the order of TEMPLATE.
-
-        Raises LatseError, naming `name`, if no face is found.
-        """
-        try:
-            return self._find(photograph)[0].points
-        except NoFaceError as error:
-            raise LatseError(f"{name}: {error}") from error
-
     def cut_out(self, photograph: np.ndarray, points: np.ndarray | None = None) -> Aligned:
         """Align the face of `photograph`, uint8 (height, width, 3) RGB; at `points` (5, 2) if they are given.
 

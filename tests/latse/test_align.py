@@ -48,21 +48,21 @@ def test_no_black_corner_outside_the_photograph():
 def test_finds_points_where_they_are(aligner):
     """The same face shifted, or twice as large: the points follow."""
     photograph = read_photograph(photograph_folder() / "s1" / "1.pgm")
-    points = aligner.find_points(photograph, "it")
+    points = aligner.cut_out(photograph).face.points
     assert points.shape == (5, 2)
     left, right, nose, *mouth = points
     assert left[0] < nose[0] < right[0] and left[1] < nose[1] < mouth[0][1]
     shifted = cv2.copyMakeBorder(photograph, 7, 0, 12, 0, cv2.BORDER_REPLICATE)
-    assert np.abs(aligner.find_points(shifted, "it") - points - [12, 7]).max() < 2
+    assert np.abs(aligner.cut_out(shifted).face.points - points - [12, 7]).max() < 2
     large = cv2.resize(photograph, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
-    assert np.abs((aligner.find_points(large, "it") + 0.5) / 2 - 0.5 - points).max() < 2
+    assert np.abs((aligner.cut_out(large).face.points + 0.5) / 2 - 0.5 - points).max() < 2
 
 
 def test_the_aligned_face_has_its_points_at_the_template(aligner):
     photograph = read_photograph(photograph_folder() / "s1" / "1.pgm")
     face = aligner.align(photograph, "it")
     assert face.shape == (112, 112, 3) and face.dtype == np.uint8
-    assert np.abs(aligner.find_points(face, "it") - TEMPLATE).mean() < 4
+    assert np.abs(aligner.cut_out(face).face.points - TEMPLATE).mean() < 4
 
 
 def test_no_face(aligner):
@@ -74,7 +74,7 @@ def test_no_face(aligner):
 def test_points_in_photographs_of_any_size(aligner, width, share):
     """A face of `share` of the width: its points are right to 2 pixels of 92 in the mean."""
     face = read_photograph(photograph_folder() / "s9" / "1.pgm")
-    true, scale = aligner.find_points(face, "it"), share * width / face.shape[1]
+    true, scale = aligner.cut_out(face).face.points, share * width / face.shape[1]
     face = cv2.resize(face, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     photograph = np.full((width * 2 // 3, width, 3), 110, np.uint8)
     photograph = cv2.resize(photograph, (width, max(width * 2 // 3, len(face))))
