@@ -12,9 +12,9 @@ from latse.files import make_folder, replacing, write_json
 SUMMARY = "align the faces of single photographs"
 DESCRIPTION = """\
 Find the face of each photograph and write it, aligned to 112x112, as FOLDER/NAME.png; say what was found.
-Of several faces the one that is largest and nearest to the middle is taken: of the greatest area of its box
-minus twice the squared distance of the box's middle from the photograph's. The exit status is 1 if one of
-the photographs gives no face; the others are written all the same.
+Of several faces the one that is largest and nearest to the middle is taken, as by `latse data pack`, whose
+report states the rule. The exit status is 1 if one of the photographs gives no face; the others are written
+all the same.
 """
 
 

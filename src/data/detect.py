@@ -20,6 +20,11 @@ PADDING = 40  # pixels around what MTCNN sees, for the same reason
 LOOKS = (1024, 2048)
 SMALLEST = 40  # side of the smallest face that MTCNN looks for, in pixels of what it sees
 
+RULE = (
+    "the face that is largest and nearest to the middle: of the greatest area of its box minus twice the "
+    "squared distance of the box's middle from the photograph's, in square pixels"
+)
+
 
 class Face(NamedTuple):
     """One face of a photograph, in its pixels: the middle of the first pixel is (0, 0).
@@ -108,11 +113,7 @@ def create(name: str = DEFAULT) -> Detector:
 
 
 def choose(faces: Sequence[Face], shape: tuple[int, ...]) -> Face:
-    """Return the face that is largest and nearest to the middle of a photograph of `shape` (height, width).
-
-    That of the greatest area of its box minus twice the squared distance of the box's middle from the
-    photograph's, both in square pixels; of equals the first.
-    """
+    """Return the face of a photograph of `shape` (height, width) by RULE; of equals the first."""
     middle = np.array([shape[1] - 1, shape[0] - 1]) / 2
 
     def merit(face: Face) -> float:

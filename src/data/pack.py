@@ -28,10 +28,6 @@ from latse.data.staging import staged
 from latse.errors import LatseError
 from latse.files import digest, locked, make_folder, read_json, replacing, write_json
 
-RULE = (
-    "the face that is largest and nearest to the middle: of the greatest area of its box minus twice the "
-    "squared distance of the box's middle from the photograph's, in square pixels"
-)
 QUALITY = 95  # insightface's own
 REPORT = "pack.json"
 WORK = ".pack"
@@ -273,7 +269,7 @@ class _Run:
             "photographs_found": taken + sum(reasons.values()),
             "empty_folders": empty,
             "photographs_with_several_faces": several,
-            "rule_of_several_faces": RULE,
+            "rule_of_several_faces": detect.RULE,
             "people": people,
             "people_without_image": without,
         }

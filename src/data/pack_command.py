@@ -24,9 +24,9 @@ People are numbered in the order of their names (by code points), from 0; those 
 and are named in the report. The photographs of a person come in the order of their paths, or of the list.
 
 Photographs can be whatever OpenCV reads (JPEG, PNG, WebP, TIFF, BMP, PNM and others); they are turned as
-their EXIF data say; grey becomes RGB, CMYK RGB, 16 bits 8, and transparency is dropped. Truncated images are
-left out. Of several faces the one that is largest and nearest to the middle is taken: of the greatest area
-of its box minus twice the squared distance of the box's middle from the photograph's.
+their EXIF data say; grey becomes RGB, CMYK RGB, 16 bits 8, and transparency is dropped. Truncated and
+damaged images are left out. Of several faces the one that is largest and nearest to the middle is taken; the
+report states the rule.
 
 A run that was interrupted or killed goes on when the command is given again, and gives the same set to the
 byte. Until the end the finished faces lie in OUT/.pack, so the disk must hold the set twice. If photographs
