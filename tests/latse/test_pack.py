@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from latse.cli import main
+from latse.data import align, photographs
 from latse.data import pack as packing
-from latse.data import photographs
 from latse.data.align import TEMPLATE, Aligner, warp
 from latse.data.images import encode
 from latse.data.orl import photograph_folder, read_photograph
@@ -337,6 +337,17 @@ def test_what_has_changed_since_is_said(interrupted, capfd):
     save(people / "person 2" / "8.png", photograph(98))
     assert latse_pack(*interrupted) == 0
     assert len(Shard(out)) == 28
+
+
+def test_another_aligner_does_not_go_on(interrupted, tmp_path, monkeypatch, capfd):
+    """As after an upgrade of this package in the middle of a run."""
+    found = contents(interrupted[1] / ".pack" / "chunks")
+    upgraded = tmp_path / "align.py"
+    upgraded.write_text(Path(align.__file__).read_text() + "\n")
+    monkeypatch.setattr(align, "__file__", str(upgraded))
+    assert latse_pack(*interrupted) == 1
+    assert "but versions was {'aligner': " in complaint(capfd)
+    assert contents(interrupted[1] / ".pack" / "chunks") == found
 
 
 def test_the_same_again_and_another_set(three, tmp_path, detector, capfd):
