@@ -61,15 +61,19 @@ def announced(encoded: bytes) -> Announced | None:
 
 
 def is_cut_off(encoded: bytes) -> bool:
-    """Whether this is a PNG with a chunk that reaches past its end.
+    """Whether this is a PNG with a chunk that reaches past its end, or whose end comes before any pixels.
 
-    OpenCV makes room for as many bytes as a chunk claims, up to four gigabytes, before it finds that out.
+    OpenCV makes room for as many bytes as a chunk claims, up to four gigabytes, before it finds that out; it
+    looks for pixels beyond the end.
     """
-    at, kind = len(PNG), b""
-    while encoded.startswith(PNG) and at < len(encoded) and kind != b"IEND":
+    if not encoded.startswith(PNG):
+        return False
+    at, kind, has_pixels = len(PNG), b"", False
+    while at < len(encoded) and kind != b"IEND":
         kind = encoded[at + 4 : at + 8]
+        has_pixels |= kind == b"IDAT"
         at += PNG_FRAME + int.from_bytes(encoded[at : at + 4], "big")
-    return encoded.startswith(PNG) and at > len(encoded)
+    return at > len(encoded) or not has_pixels
 
 
 def is_image_file(path: str | os.PathLike) -> bool:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from latse.data.records import Shard
 from latse.data.repair import refuse_inside
 from latse.data.shard_writer import ShardWriter
-from latse.data.staging import staged
+from latse.data.staging import refuse_set, staged
 from latse.errors import LatseError
 from latse.files import read_json, replacing, write_json
 
@@ -266,6 +266,7 @@ def _write(
     order = np.flatnonzero(~plan.left_out)
     order = order[np.argsort(plan.label[order], kind="stable")]
     label, kind, replaced_by = plan.label[order], plan.kind[order], plan.replaced_by[order]
+    refuse_set(out)
     with staged(out) as stage:
         with ShardWriter(stage, original.classes, original.image_size, shards, len(order)) as writer:
             bar = tqdm(zip(label, order, replaced_by), "noise", len(order), unit="image", leave=False)

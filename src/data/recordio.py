@@ -85,6 +85,8 @@ def read_property(file: Path) -> tuple[int, tuple[int, int]]:
 
 def read_text(file: Path) -> str:
     """Return the text of a file; raise LatseError if it cannot be read or is not ASCII."""
+    if file.exists() and not file.is_file():
+        raise LatseError(f"{file} is not a regular file")  # to open a named pipe would wait for ever
     try:
         return file.read_text("ascii")
     except OSError as error:

@@ -323,6 +323,8 @@ def _record_files(folder: Path) -> list[Path]:
 
 def _opened(file: Path) -> tuple[int, int]:
     """A file handle and the file's size in bytes."""
+    if file.exists() and not file.is_file():
+        raise LatseError(f"{file} is not a regular file")  # to open a named pipe would wait for ever
     try:
         handle = os.open(file, os.O_RDONLY)
         size = os.fstat(handle).st_size

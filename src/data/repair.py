@@ -12,7 +12,7 @@ from tqdm import tqdm
 from latse.data import scan
 from latse.data.check import DROPPED, Report
 from latse.data.shard_writer import ShardWriter
-from latse.data.staging import staged
+from latse.data.staging import refuse_set, staged
 from latse.errors import LatseError
 from latse.files import write_json
 
@@ -41,6 +41,7 @@ def repair(report: Report, out: str | os.PathLike) -> int:
         If no image is left, the set has changed since it was checked, or `out` cannot be written.
     """
     refuse_inside(out, report.folder)
+    refuse_set(out)
     table, kept = report.rows, report.kept
     if not len(kept):
         raise LatseError(f"{report.folder} holds no sound image to repair the set with")

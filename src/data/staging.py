@@ -17,6 +17,12 @@ from latse.files import locked, make_folder
 SIDE_FILES = ("noise.npz", "noise.json", "orl.json", "pack.json", "repair.json", "synth.json")
 
 
+def refuse_set(folder: str | os.PathLike) -> None:
+    """Raise LatseError if a folder holds a set: hours of work are not replaced by a mistyped name."""
+    if (Path(folder) / "property").exists():
+        raise LatseError(f"{folder} holds a set already: remove it, or choose another folder")
+
+
 @contextlib.contextmanager
 def staged(folder: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary folder inside `folder`; on success its files replace those of the same names.

@@ -66,6 +66,13 @@ def test_damage_is_noted_of_the_image_that_has_it(capfd):
     assert capfd.readouterr().err == "stderr is as it was"
 
 
+def test_a_png_that_ends_before_its_pixels_is_cut_off():
+    whole = encoded(".png", 20, 20)
+    pixels, end = whole.index(b"IDAT") - 4, whole.index(b"IEND") - 4
+    assert is_cut_off(whole[:pixels] + whole[end:] + whole[pixels:])
+    assert not is_cut_off(whole + b"what follows the end")
+
+
 CLAIM = """
 import resource, sys
 import numpy as np

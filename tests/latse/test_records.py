@@ -6,6 +6,7 @@ import gc
 import io
 import os
 import resource
+import shutil
 import struct
 import subprocess
 import tempfile
@@ -767,6 +768,15 @@ def test_a_disk_that_fails_is_a_sentence(folder, monkeypatch):
     for read in (lambda: shard.read(0), lambda: Shard(folder)):
         with pytest.raises(LatseError, match=r"^cannot read .*train\.rec: Input/output error$"):
             read()
+
+
+@pytest.mark.parametrize("name", ["train.rec", "train.idx", "property"])
+def test_a_named_pipe_is_refused_and_not_waited_for(folder, tmp_path, name):
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    with pytest.raises(LatseError, match=f"{name} is not a regular file"):
+        Shard(copy)
 
 
 def test_an_image_too_large_for_a_record(tmp_path, monkeypatch):

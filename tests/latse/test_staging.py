@@ -23,16 +23,27 @@ def names(folder):
     return {path.name for path in folder.iterdir()}
 
 
-def test_a_repaired_set_has_no_truth_of_a_noisy_one(tmp_path):
-    """Until now, `check --repair` into a noisy set left noise.npz, which tells of other images."""
+def test_a_set_in_the_place_of_a_noisy_one_has_no_truth(tmp_path):
     original, noisy = tmp_path / "set", tmp_path / "noisy"
     write_people(original, 3)
     assert main(["data", "noise", str(original), str(noisy), "--mislabel", "0.5"]) == 0
     assert len(read_truth(noisy).record) == 12
-    assert main(["data", "check", str(original), "--repair", str(noisy)]) == 0
-    assert names(noisy) == {"property", "train.idx", "train.rec", "repair.json"}
+    write_people(noisy, 3)
+    assert names(noisy) == {"property", "train.idx", "train.rec"}
     with pytest.raises(LatseError, match="was not made by"):
         read_truth(noisy)
+
+
+def test_no_command_replaces_a_set(tmp_path, capsys):
+    original, mine = tmp_path / "set", tmp_path / "mine"
+    write_people(original, 3)
+    write_people(mine, 2)
+    before = {path: path.read_bytes() for path in mine.iterdir()}
+    noise = ["noise", str(original), str(mine), "--mislabel", "0.5"]
+    for arguments in (noise, ["check", str(original), "--repair", str(mine)]):
+        assert main(["data", *arguments]) == 1
+        assert "holds a set already: remove it, or choose another folder" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in mine.iterdir()} == before
 
 
 def test_a_set_replaces_side_files_but_what_is_no_set_does_not(tmp_path):

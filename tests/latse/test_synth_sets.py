@@ -204,13 +204,18 @@ def stop(*_):
     raise KeyboardInterrupt
 
 
-def test_sets_of_two_seeds_are_never_mixed(small, tmp_path, monkeypatch):
+def test_a_set_of_other_settings_is_not_replaced(small, tmp_path):
     shutil.copytree(small, tmp_path, dirs_exist_ok=True)
-    before, other = contents(small), SMALL._replace(seed=6)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(sets, "_write_pairs", stop)
-        sets.make(tmp_path, other, 1, number_plate)
-    assert {name: content for name, content in contents(tmp_path).items() if ".synth" not in name} == before
+    with pytest.raises(LatseError, match="holds a set already: remove it, or choose another folder"):
+        sets.make(tmp_path, SMALL._replace(seed=6), 1, number_plate)
+    assert contents(tmp_path) == contents(small)
+
+
+def test_what_is_left_of_another_set_is_never_mixed_with_a_new_one(small, tmp_path, monkeypatch):
+    """`property` has gone: a process was killed while it published the other set, or a user removed it."""
+    shutil.copytree(small, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "property").unlink()
+    other = SMALL._replace(seed=6)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(sets, "_redrawn", stop)  # after the sets for identification
         sets.make(tmp_path, other, 1, number_plate)
@@ -318,8 +323,7 @@ def test_ages_of_the_two_sides_are_about_thirty_years_apart(monkeypatch):
     assert asked[-1] is None
 
 
-def test_shards_and_a_smaller_set_in_the_place_of_a_larger_one(small, tmp_path):
-    sets.make(tmp_path, SMALL, 1, number_plate)
+def test_shards_without_sets_to_verify(small, tmp_path):
     without = SMALL._replace(shards=2, verification_people=0, distractors=0)
     assert sets.make(tmp_path, without, 1, number_plate).images == 12
     assert sorted(contents(tmp_path)) == [
@@ -430,7 +434,7 @@ def test_another_data_set_is_not_overwritten(people, capsys, tmp_path):
         (tmp_path / name).write_bytes((people / name).read_bytes())
     before = contents(tmp_path)
     assert main(["data", "synth", "--out", str(tmp_path), "--people", "4", "--images", "3"]) == 1
-    assert "holds a data set that is not of synthetic people" in capsys.readouterr().err
+    assert "holds a set already" in capsys.readouterr().err
     assert contents(tmp_path) == before
 
 

@@ -27,7 +27,7 @@ from latse.data.pairs import read_encoded, write_pairs
 from latse.data.recordio import set_files
 from latse.data.records import Shard
 from latse.data.shard_writer import ShardWriter
-from latse.data.staging import staged, writing_into
+from latse.data.staging import refuse_set, staged, writing_into
 from latse.data.synth import heads
 from latse.data.synth.people import draw_person, draw_view
 from latse.data.synth.plan import (
@@ -128,8 +128,8 @@ def make(
     if _is_made(out, settings):
         _remove_spool(out)
         return None
-    if (out / "property").exists() and not (out / MANIFEST).exists():
-        raise LatseError(f"{out} holds a data set that is not of synthetic people: choose another folder")
+    if _settings_of(out) != settings._asdict():
+        refuse_set(out)
     with staged(out) as stage:
         spool = _open_spool(out / SPOOL, settings)
         made = _draw(settings, spool, processes, photographer)
@@ -346,6 +346,14 @@ def _write_pairs(stage: Path, group: Group, spool: Path, seed: int) -> int:
     pairs, issame = draw_pairs(group.people, np.random.default_rng([seed, group.first]))
     write_pairs(stage / f"{group.name}.bin", [pictures[number] for number in pairs.ravel()], issame)
     return len(issame)
+
+
+def _settings_of(out: Path) -> dict | None:
+    """Settings of the set in a folder, as its manifest has them."""
+    try:
+        return read_json(out / MANIFEST)["settings"]
+    except (LatseError, KeyError, TypeError):
+        return None  # nothing there, or not what this module writes
 
 
 def _is_made(out: Path, settings: Settings) -> bool:
