@@ -88,7 +88,10 @@ def _as_it_is(file: Path) -> bytes:
         content = read_photograph(file)
     except NoFaceError as error:
         raise LatseError(f"{file}: {error}") from error
-    decode(np.frombuffer(content, np.uint8), str(file), SIZE)
+    try:
+        decode(np.frombuffer(content, np.uint8), str(file), SIZE)
+    except LatseError as error:
+        raise LatseError(f"{error}: without --align, only aligned JPEG or PNG faces are taken") from error
     return content
 
 
