@@ -29,10 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repair",
         metavar="OUT",
-        help="write a clean copy into this folder, outside FOLDER, which is never touched. Only broken "
-        "images are dropped, and all copies of a picture that stands under several people, as nobody knows "
-        "whose it is; OUT/repair.json lists them. Records that the index does not name come back. People "
-        "keep their numbers, images get new record numbers. Of several labels of an image the first is kept",
+        help="write a clean copy into this folder, outside FOLDER, which is never touched, and without a "
+        "set in it. Only broken images are dropped, and all copies of a picture that stands under several "
+        "people, as nobody knows whose it is; OUT/repair.json lists them. Records that the index does not "
+        "name come back. People keep their numbers, images get new record numbers. Of several labels of an "
+        "image the first is kept",
     )
     parser.add_argument(
         "--processes",
@@ -46,10 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check, print, repair; return 0 if the set is sound, otherwise 1; LatseError if it is unreadable."""
     from latse.data.check import check
-    from latse.data.repair import refuse_inside, repair
+    from latse.data.repair import repair
+    from latse.data.staging import refuse_inside, refuse_set
 
-    if args.repair:
+    if args.repair:  # before the set is read, which takes long
         refuse_inside(args.repair, args.folder)
+        refuse_set(args.repair)
     report = check(args.folder, args.processes)
     found = report.as_json()
     print("\n".join(_summary(found)))

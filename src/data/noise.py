@@ -16,9 +16,8 @@ import numpy as np
 from tqdm import tqdm
 
 from latse.data.records import Shard
-from latse.data.repair import refuse_inside
 from latse.data.shard_writer import ShardWriter
-from latse.data.staging import refuse_set, staged
+from latse.data.staging import refuse_inside, refuse_set, staged
 from latse.errors import LatseError
 from latse.files import read_json, replacing, write_json
 
@@ -92,7 +91,7 @@ def add_noise(
     folder : path
         The original, which is left as it is.
     out : path
-        Outside of both sets.
+        Outside of both sets; holds no set.
     mislabel, distractor : float
         Fractions of the images, from 0, together at most 1.
     seed : int
@@ -118,13 +117,14 @@ def add_noise(
         raise LatseError(f"the number of shards is {shards}, must be 1 to {MOST_SHARDS}")
     if not (mislabel >= 0 and distractor >= 0 and mislabel + distractor <= 1):
         raise LatseError(f"the fractions {mislabel} and {distractor} are not from 0 to 1, together at most 1")
-    refuse_inside(out, folder)
+    for original_folder in filter(None, (folder, distractors)):
+        refuse_inside(out, original_folder)
+    refuse_set(out)
     original, other = Shard(folder), None
     wrong, outside = (round(fraction * len(original)) for fraction in (mislabel, distractor))
     if distractors is None:
         plan = _hold_out(original.labels, wrong, outside, seed)
     else:
-        refuse_inside(out, distractors)
         other = Shard(distractors)
         _check_distractors(original, other, outside)
         plan = _replace(original.labels, wrong, outside, seed, len(other))
@@ -266,7 +266,6 @@ def _write(
     order = np.flatnonzero(~plan.left_out)
     order = order[np.argsort(plan.label[order], kind="stable")]
     label, kind, replaced_by = plan.label[order], plan.kind[order], plan.replaced_by[order]
-    refuse_set(out)
     with staged(out) as stage:
         with ShardWriter(stage, original.classes, original.image_size, shards, len(order)) as writer:
             bar = tqdm(zip(label, order, replaced_by), "noise", len(order), unit="image", leave=False)

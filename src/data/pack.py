@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from latse import own_class
 from latse.data import align, detect, images, landmarks, photographs, workers
 from latse.data.images import encode
 from latse.data.photographs import Photograph
@@ -433,7 +434,7 @@ def _write_report(path: Path, report: dict[str, Any], **lists: Iterable[dict[str
 def _identity(settings: Settings) -> dict[str, Any]:
     """The settings as far as they decide, files by their content, and the versions that decide too."""
     asked = not (settings.aligned or settings.landmarks)
-    file = detect.source(settings.detector) if asked else None
+    file = own_class.source(settings.detector) if asked else None
     own = (align, detect, images, landmarks)  # between a photograph and its face
     code = b"".join(Path(module.__file__).read_bytes() for module in own)
     versions = {

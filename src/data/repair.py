@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from tqdm import tqdm
 from latse.data import scan
 from latse.data.check import DROPPED, Report
 from latse.data.shard_writer import ShardWriter
-from latse.data.staging import refuse_set, staged
+from latse.data.staging import refuse_inside, refuse_set, staged
 from latse.errors import LatseError
 from latse.files import write_json
 
@@ -28,7 +27,7 @@ def repair(report: Report, out: str | os.PathLike) -> int:
     report : Report
         What `check` found of the set.
     out : path
-        Outside the set's folder. Older files of a set in it are replaced when all is written.
+        Outside the set's folder; holds no set.
 
     Returns
     -------
@@ -38,7 +37,8 @@ def repair(report: Report, out: str | os.PathLike) -> int:
     Raises
     ------
     LatseError
-        If no image is left, the set has changed since it was checked, or `out` cannot be written.
+        If no image is left, the set has changed since it was checked, or `out` cannot be written or holds a
+        set already.
     """
     refuse_inside(out, report.folder)
     refuse_set(out)
@@ -59,13 +59,6 @@ def repair(report: Report, out: str | os.PathLike) -> int:
         for file in files:
             file.close()
     return len(record["dropped"])
-
-
-def refuse_inside(out: str | os.PathLike, folder: str | os.PathLike) -> None:
-    """Raise LatseError if `out` is `folder` or lies in it: no set is changed in place."""
-    inner, outer = Path(out).resolve(), Path(folder).resolve()
-    if inner == outer or outer in inner.parents:
-        raise LatseError(f"{out} lies in {folder}, which is left as it is: name another folder")
 
 
 def _encoded(report: Report, file: Any, row: np.void) -> bytes:

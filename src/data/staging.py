@@ -23,6 +23,13 @@ def refuse_set(folder: str | os.PathLike) -> None:
         raise LatseError(f"{folder} holds a set already: remove it, or choose another folder")
 
 
+def refuse_inside(out: str | os.PathLike, folder: str | os.PathLike) -> None:
+    """Raise LatseError if `out` is `folder` or lies in it: no set is changed in place."""
+    inner, outer = Path(out).resolve(), Path(folder).resolve()
+    if inner == outer or outer in inner.parents:
+        raise LatseError(f"{out} lies in {folder}, which is left as it is: name another folder")
+
+
 @contextlib.contextmanager
 def staged(folder: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary folder inside `folder`; on success its files replace those of the same names.

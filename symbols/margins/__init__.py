@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-from pathlib import Path
-from typing import Dict, Mapping, Optional, Type
+from typing import Dict, Mapping, Type
 
 from latse.errors import LatseError
+from latse.own_class import load, source
 from latse.symbols.margins.adaptive import AdaCos, AdaCosFixed, AdaptiveFace, SVAMSoftmax
 from latse.symbols.margins.base import RUNNING, Loss, Margin
 from latse.symbols.margins.family import (
@@ -75,18 +74,11 @@ def find(name: str) -> Type[Loss]:
     LatseError
         If there is none of that name, the file cannot be run, or the class is no loss.
     """
-    path = source(name)
-    if path is not None:
-        return _from_file(path, name.rpartition(":")[2])
+    if source(name) is not None:
+        return _own(name)
     if name not in MARGINS:
         raise LatseError(f"unknown margin '{name}'; there are {', '.join(MARGINS)} and FILE.py:CLASS")
     return MARGINS[name]
-
-
-def source(name: str) -> Optional[Path]:
-    """Return the file of a loss that is `FILE.py:CLASS`, None for one of `MARGINS`."""
-    path, colon, _ = name.rpartition(":")
-    return Path(path) if colon and path.endswith(".py") else None
 
 
 def parameters(name: str) -> Mapping[str, float]:
@@ -123,14 +115,9 @@ def create(name: str, classes: int, **given: float) -> Loss:
     return find(name)(classes, **given)
 
 
-def _from_file(path: Path, class_name: str) -> Type[Loss]:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # whatever a user's file may raise
-        raise LatseError(f"cannot run {path}: {type(error).__name__}: {error}") from error
-    found = getattr(module, class_name, None)
+def _own(name: str) -> Type[Loss]:
+    found = load(name)
     if not (inspect.isclass(found) and issubclass(found, Loss)):
+        path, _, class_name = name.rpartition(":")
         raise LatseError(f"{path} has no class {class_name} over latse.symbols.margins.Margin")
     return found

@@ -8,8 +8,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROOMS = {
-    "symbols": {"latse.errors", "latse.symbols"},
-    "src/data": {"latse.errors", "latse.files", "latse.data"},
+    "symbols": {"latse.errors", "latse.own_class", "latse.symbols"},
+    "src/data": {"latse.errors", "latse.files", "latse.own_class", "latse.data"},
     "eval": {
         "latse.checkpoint",
         "latse.data",
@@ -44,6 +44,12 @@ def test_dependencies_point_one_way(room):
             if module.partition(".")[0] == "latse":
                 allowed = any(module == way or module.startswith(way + ".") for way in ROOMS[room])
                 assert allowed, f"{file.relative_to(ROOT)} imports {module}"
+
+
+def test_what_several_rooms_share_stands_on_errors_alone():
+    for name in ("files", "own_class"):
+        inside = {module for module in imported(ROOT / "src" / f"{name}.py") if module.startswith("latse")}
+        assert inside <= {"latse.errors"}
 
 
 def test_the_top_level_is_the_promised_one():
