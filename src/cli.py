@@ -56,7 +56,7 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
             require_mxnet()
             implementation = importlib.import_module(module)
             implementation.add_arguments(command)
-            command.set_defaults(run=implementation.run)
+            command.set_defaults(run=implementation.run, command_line=arguments)
     return parser
 
 

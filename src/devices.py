@@ -52,5 +52,6 @@ def share(batch_size: int, devices: list[mx.Context]) -> int:
 
 
 def describe(devices: list[mx.Context]) -> str:
-    """Return one line on the devices and the machine, for the record of a result."""
-    return f"{', '.join(map(str, devices))} of {platform.platform()} {platform.machine()}"
+    """Return one line on the devices (none: the processor) and the machine, for the record of a result."""
+    names = ", ".join(map(str, devices)) or "the processor"
+    return f"{names} of {platform.platform()} {platform.machine()}"

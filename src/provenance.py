@@ -1,0 +1,55 @@
+"""Where a result comes from: the command, the code, the versions, the device."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any, Optional, Sequence
+
+from latse.runtime import versions
+
+
+def provenance(args: argparse.Namespace, contexts: Optional[Sequence[Any]] = None) -> dict[str, Any]:
+    """Return what every JSON of a measurement says of itself.
+
+    Parameters
+    ----------
+    args
+        As `latse.cli` parsed it; `args.command_line` is the command.
+    contexts
+        The devices that were computed on; without any, numpy's: the machine is named all the same.
+
+    Returns
+    -------
+    dict
+        `command` as it can be given to a shell; `commit` of the code, with `+` where files of it are changed,
+        None outside of a git checkout; `versions`; `device`.
+    """
+    from latse import devices  # which imports mxnet
+
+    return {
+        "command": shlex.join(["latse", *args.command_line]),
+        "commit": commit(Path(__file__).parent),
+        "versions": versions(),
+        "device": devices.describe(list(contexts or [])),
+    }
+
+
+def commit(folder: Path) -> Optional[str]:
+    """Return the commit of a folder's checkout, a `+` behind it if files are changed; None outside of git."""
+    if not _git(folder, "ls-files", "--", "."):  # a package installed below somebody's own checkout
+        return None
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return f"{_git(folder, 'rev-parse', '--short=12', 'HEAD')}{'+' if changed else ''}"
+
+
+def _git(folder: Path, *arguments: str) -> Optional[str]:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=60
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
