@@ -92,7 +92,7 @@ NEW_PIP = "pip install --quiet --upgrade pip>=21.3"
 
 
 def install(build):
-    return f"pip install --use-pep517 --editable .[{build},test]"
+    return f"pip install --use-pep517 --editable .[{build},onnx,test]"
 
 
 def test_no_suitable_python_is_one_sentence(checkout):
