@@ -1,0 +1,253 @@
+"""What can be judged: checkpoints, feature files and baselines, all under one interface.
+
+A model is written `[TITLE=]WHAT` on the command line. Its title names it in tables, figures and JSON; without
+one it is that of the checkpoint's folder, the file's name without its ending, or the baseline's word.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Protocol, Sequence, Tuple
+
+import mxnet as mx
+import numpy as np
+
+from latse import checkpoint, devices
+from latse.errors import LatseError
+from latse.eval import references
+from latse.eval.embedding import Network
+from latse.eval.verification import Feature, flip_sum
+from latse.files import digest, read_json
+
+FITTED = {"pca": references.whitened_pca, "fisherfaces": references.fisherfaces}
+RUN_KEYS = ("recipe", "seed", "settings")
+WHAT = """\
+PREFIX,NUMBER   MXNet checkpoint of this project or insightface, any symbol with fc1_output
+                (a bare PREFIX means PREFIX,0)
+FILE.npy        features, float (n, d), a row for each image in order, used as they are;
+                FILE-{set}.npy: a file for each set of images, by its name
+pixels          the aligned pixels
+pca             whitened principal components of the pixels of --train-data
+fisherfaces     linear discriminants of those, of the people of --train-data
+"""
+
+
+class Model(Protocol):
+    """What is judged.
+
+    Attributes
+    ----------
+    title
+        Its name in tables and JSON.
+    origin
+        What JSON says of it: `source`, `digest` of its file, and `recipe`, `seed`, `settings` of its run.
+    """
+
+    title: str
+    origin: Dict[str, Any]
+
+    def embed(self, images: np.ndarray, name: str) -> np.ndarray:
+        """Return one feature for each image, not normalised.
+
+        Parameters
+        ----------
+        images
+            uint8 (n, 3, 112, 112), RGB.
+        name
+            Of the set of images, for features read from a file and for the sentence of an error.
+
+        Returns
+        -------
+        ndarray
+            float64 (n, d), finite. Of a model that sees the images: the sum over an image and its mirror.
+
+        Raises
+        ------
+        LatseError
+            If the model does not take such images, or a value is not finite.
+        """
+
+
+class FlipSummed:
+    """A model that maps images to features: judged by the sum over an image and its mirror image.
+
+    Parameters
+    ----------
+    title, origin
+        See `Model`.
+    feature
+        Maps uint8 (m, 3, 112, 112) to float (m, d).
+    """
+
+    def __init__(self, title: str, origin: Dict[str, Any], feature: Feature):
+        self.title, self.origin, self.feature = title, origin, feature
+
+    def embed(self, images: np.ndarray, name: str) -> np.ndarray:
+        """Return float64 (n, d), see `Model.embed`; byte-identical images are looked at once."""
+        return _finite(flip_sum(self.feature, images), f"{self.title} on {name}")
+
+
+class FeatureFile:
+    """Features that another program computed, in files of numpy.
+
+    Parameters
+    ----------
+    title
+        See `Model`.
+    pattern
+        Path of a .npy; `{set}` in it stands for the name of the set of images.
+    """
+
+    def __init__(self, title: str, pattern: str):
+        self.title, self.origin, self.pattern = title, {"source": pattern}, pattern
+
+    def embed(self, images: np.ndarray, name: str) -> np.ndarray:
+        """Return float64 (n, d), the rows of the file; see `Model.embed`."""
+        path = self.pattern.replace("{set}", name)
+        features = _read_npy(path)
+        if len(features) != len(images):
+            raise LatseError(f"{path} holds {len(features)} features, but {name} has {len(images)} images")
+        return _finite(features.astype(np.float64), f"{path} for {name}")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Add `--model`, `--train-data`, `--batch-size`, `--gpus` and `--cpus`.
+
+    `required` says whether the command can do without a model.
+    """
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = f"WHAT is one of:\n{WHAT}"
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        action="extend",
+        required=required,
+        metavar="[TITLE=]WHAT",
+        help="what to judge, any number (WHAT: see below); TITLE names it in the results",
+    )
+    parser.add_argument(
+        "--train-data", metavar="FOLDER", help="shard to fit pca and fisherfaces to (train.rec, train.idx)"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=32, metavar="N", help="images per batch (default: 32)"
+    )
+    devices.add_device_arguments(parser)
+
+
+def opened(args: argparse.Namespace) -> List[Model]:
+    """Open the models that the arguments of `add_model_arguments` name, in order; [] without `--model`.
+
+    Raises
+    ------
+    LatseError
+        If two have the same title, or as `open_model`.
+    """
+    texts = args.model or []
+    title, count = next(iter(Counter(_split(text)[0] for text in texts).most_common(1)), ("", 0))
+    if count > 1:
+        raise LatseError(f"{count} models have the title {title!r}: give each its own, as TITLE=WHAT")
+    contexts = devices.contexts(args)
+    return [open_model(text, contexts, args.batch_size, args.train_data) for text in texts]
+
+
+def open_model(
+    text: str,
+    contexts: Sequence[mx.Context] = (),
+    batch_size: int = 32,
+    train_data: Optional[str | os.PathLike] = None,
+) -> Model:
+    """Open one model.
+
+    Parameters
+    ----------
+    text
+        `[TITLE=]WHAT` as on the command line. A `=` after a `/` is part of a path: `./a=b/model,0`.
+    contexts
+        Devices of a network; default: the CPU.
+    batch_size
+        Images per forward pass of a network.
+    train_data
+        Folder of the shard that `pca` and `fisherfaces` are fitted to.
+
+    Raises
+    ------
+    LatseError
+        If a file is missing or damaged, or the training data are.
+    """
+    title, what = _split(text)
+    if what == "pixels":
+        return FlipSummed(title, {"source": what}, references.raw_pixels)
+    if what in FITTED:
+        return _fitted(title, what, train_data)
+    if what.endswith(".npy"):
+        return FeatureFile(title, what)
+    return _network(title, what, contexts, batch_size)
+
+
+def _split(text: str) -> Tuple[str, str]:
+    """Return title and WHAT of `[TITLE=]WHAT`."""
+    title, equals, what = text.partition("=")
+    if equals and "/" not in title:
+        if not title or not what:
+            raise LatseError(f"{text!r} is no model: write TITLE=WHAT, as in student=out/orl/student/model,0")
+        return title, what
+    return _default_title(text), text
+
+
+def _default_title(what: str) -> str:
+    if what in FITTED or what == "pixels":
+        return what
+    path = Path(what)
+    if path.suffix == ".npy":
+        return path.stem
+    return Path(checkpoint.parse(what)[0]).parent.resolve().name
+
+
+def _network(title: str, what: str, contexts: Sequence[mx.Context], batch_size: int) -> Model:
+    prefix, number = checkpoint.parse(what)
+    network = Network(prefix, number, contexts=contexts, batch_size=batch_size)
+    found = {"source": what, "digest": digest(checkpoint.parameters_path(prefix, number))}
+    return FlipSummed(title, {**found, **_run_record(Path(prefix).parent)}, network)
+
+
+def _run_record(folder: Path) -> Dict[str, Any]:
+    """What `run.json` beside a checkpoint says of its making; {} for one from elsewhere."""
+    path = folder / "run.json"
+    if not path.exists():
+        return {}
+    record = read_json(path)
+    if not isinstance(record, dict):
+        raise LatseError(f"{path} holds no JSON object")
+    return {key: record.get(key) for key in RUN_KEYS}
+
+
+def _fitted(title: str, what: str, train_data: Optional[str | os.PathLike]) -> Model:
+    if train_data is None:
+        raise LatseError(f"{what} is fitted to training people: name their shard with --train-data")
+    images, label = references.training_images(train_data)
+    origin = {"source": what, "train_data": str(train_data), "images": len(images)}
+    return FlipSummed(title, origin, FITTED[what](images, label))
+
+
+def _read_npy(path: str) -> np.ndarray:
+    try:
+        features = np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise LatseError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise LatseError(f"{path} is damaged: it holds no array of numpy") from error
+    if features.dtype.kind != "f" or features.ndim != 2:
+        raise LatseError(
+            f"{path} holds {features.dtype} of shape {features.shape} instead of floats of shape (n, d)"
+        )
+    return features
+
+
+def _finite(features: np.ndarray, name: str) -> np.ndarray:
+    broken = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(broken):
+        raise LatseError(f"{name}: the embedding of image {broken[0]} is not finite")
+    return features
