@@ -1,7 +1,4 @@
-"""Pictures: the paper's Figure 1, generated faces alone, and the curves of a training run.
-
-They are drawn on canvases of their own, without pyplot, so that no display and no global state is needed.
-"""
+"""Pictures: the paper's Figure 1, generated faces alone, and the curves of a training run."""
 
 from __future__ import annotations
 
@@ -9,18 +6,16 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Any, Dict, List, Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from latse.errors import LatseError
+from latse.eval.canvas import blank, grid, save, show, title_row
 from latse.eval.verification import distinct_images
-from latse.files import replacing
 
 PANELS = (
     ("discrimination loss", ("dloss",)),
@@ -31,8 +26,8 @@ PANELS = (
 LINE_STYLES = ("-", "--")
 
 
-def one_image_per_person(images: np.ndarray, issame: np.ndarray, people: int = 10) -> np.ndarray:
-    """Find images of different people in pairs, which do not say who is who.
+def find_people(images: np.ndarray, issame: np.ndarray) -> np.ndarray:
+    """Tell the people of pairs apart, which do not say who is who.
 
     Byte-identical images show one person, and so do the two of a same pair; what is connected in this way is
     taken for a person. Where no same pair links two images of somebody, he or she can come up twice.
@@ -43,19 +38,24 @@ def one_image_per_person(images: np.ndarray, issame: np.ndarray, people: int = 1
         uint8 (2n, 3, H, W); images 2i and 2i + 1 are pair i.
     issame
         bool (n,).
-    people
-        How many at most.
 
     Returns
     -------
     ndarray
-        int64 (up to `people`,), the position of each person's first image, ascending.
+        int (2n,), the person of each image, from 0 on.
     """
     first, inverse = distinct_images(images)
     left, right = inverse[0::2][issame], inverse[1::2][issame]
     links = coo_matrix((np.ones(len(left)), (left, right)), shape=(len(first), len(first)))
-    _, person = connected_components(links, directed=False)
-    return np.sort(first[np.unique(person, return_index=True)[1]])[:people]
+    return connected_components(links, directed=False)[1][inverse]
+
+
+def one_image_per_person(images: np.ndarray, issame: np.ndarray, people: int = 10) -> np.ndarray:
+    """Find images of different people in pairs, as `find_people` tells them apart.
+
+    Returns int64 (up to `people`,), the position of each person's first image, ascending.
+    """
+    return np.sort(np.unique(find_people(images, issame), return_index=True)[1])[:people]
 
 
 def faces(path: str | os.PathLike, images: np.ndarray, generated: np.ndarray) -> None:
@@ -73,24 +73,24 @@ def faces(path: str | os.PathLike, images: np.ndarray, generated: np.ndarray) ->
     generated = to_pixels(generated)
     difference = np.abs(images.astype(np.int16) - generated).astype(np.uint8)
     rows = {"input": images, "generated": generated, "difference": difference}
-    figure, axes = _canvas(len(rows), len(images), (1.1 * len(images) + 1.2, 3.5))
+    figure, axes = grid(len(rows), len(images), (1.1 * len(images) + 1.2, 3.5))
     for row, (title, pictures) in zip(axes, rows.items()):
-        row[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=12, labelpad=8)
+        title_row(row[0], title)
         for cell, picture in zip(row, pictures):
-            _show(cell, picture)
-    _save(figure, path)
+            show(cell, picture)
+    save(figure, path)
 
 
 def generated_faces(path: str | os.PathLike, generated: np.ndarray, columns: int = 10) -> None:
     """Draw generated faces, float (n, 3, H, W) in -1..1, in rows of `columns`, and no photograph."""
     columns = min(columns, len(generated))
     count = math.ceil(len(generated) / columns)
-    figure, axes = _canvas(count, columns, (1.1 * columns, 1.1 * count))
+    figure, axes = grid(count, columns, (1.1 * columns, 1.1 * count))
     for cell, picture in zip(axes.flat, to_pixels(generated)):
-        _show(cell, picture)
+        show(cell, picture)
     for cell in axes.flat[len(generated) :]:
         cell.set_axis_off()
-    _save(figure, path)
+    save(figure, path)
 
 
 def to_pixels(generated: np.ndarray) -> np.ndarray:
@@ -115,7 +115,7 @@ def training_curves(path: str | os.PathLike, metrics: Mapping[str, str | os.Path
         If a file is missing, empty or damaged.
     """
     runs = {title: read_metrics(name) for title, name in metrics.items()}
-    figure = _figure((10, 6))
+    figure = blank((10, 6))
     for cell, (title, keys) in zip(figure.subplots(2, 2).flat, PANELS):
         for colour, (run, records) in enumerate(runs.items()):
             for style, key in zip(LINE_STYLES, keys):
@@ -125,7 +125,7 @@ def training_curves(path: str | os.PathLike, metrics: Mapping[str, str | os.Path
         cell.grid(alpha=0.3)
         if cell.lines:
             cell.legend(frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def read_metrics(path: str | os.PathLike) -> List[Dict[str, Any]]:
@@ -156,27 +156,3 @@ def _curve(cell: Axes, records: List[Dict[str, Any]], key: str, **look: str) -> 
     points = [(record["iteration"], record[key]) for record in records if record.get(key) is not None]
     if points:
         cell.plot(*zip(*points), linewidth=1.2, **look)
-
-
-def _figure(size: Tuple[float, float]) -> Figure:
-    figure = Figure(figsize=size, dpi=120, constrained_layout=True)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _canvas(rows: int, columns: int, size: Tuple[float, float]) -> Tuple[Figure, np.ndarray]:
-    figure = _figure(size)
-    figure.set_constrained_layout_pads(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    return figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def _show(cell: Axes, picture: np.ndarray) -> None:
-    cell.imshow(picture.transpose(1, 2, 0), interpolation="nearest")
-    cell.set(xticks=[], yticks=[])
-    for spine in cell.spines.values():
-        spine.set_visible(False)
-
-
-def _save(figure: Figure, path: str | os.PathLike) -> None:
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
