@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-# One command makes the four files of ORL.
+# One command makes all files of ORL.
 .NOTPARALLEL:
 
 # The recipe of the target being made (for train-student the student's) and of the teacher below a student: that of
@@ -26,7 +26,7 @@ GPU ?= $(if $(GPUS)$(wildcard .venv/ready-gpu),1,0)
 BUILD := $(if $(filter 1,$(GPU)),gpu,cpu)
 OTHER_MXNET := $(if $(filter 1,$(GPU)),mxnet,mxnet-cu112)
 READY := .venv/ready-$(BUILD)
-ORL := $(addprefix data/orl/,train.rec train.idx property orl.bin)
+ORL := $(addprefix data/orl/,train.rec train.idx property orl.bin orl.people.npy)
 HELD_OUT := $(subst data/orl,data/held-out,$(ORL))
 SHARD := $(if $(filter data/orl,$(DATA)),$(ORL))
 DEVICES := $(addprefix --gpus ,$(GPUS)) $(addprefix --cpus ,$(CPUS))

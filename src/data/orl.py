@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from latse.data import align, detect
 from latse.data.pair_lists import in_folds
-from latse.data.pairs import write_pairs
+from latse.data.pairs import write_pairs, write_people
 from latse.data.shard_writer import write_shard
 from latse.data.staging import staged
 from latse.errors import LatseError
@@ -32,11 +32,11 @@ FOLDS = 10
 # JPEG because insightface's own sets are; at quality 100 it costs an aligned face hardly a grey level.
 QUALITY = 100
 MANIFEST = "orl.json"
-FILES = ("train.rec", "train.idx", "property", "orl.bin")
+FILES = ("train.rec", "train.idx", "property", "orl.bin", "orl.people.npy")
 
 
 def fetch(out: str | os.PathLike, train: Sequence[int], test: Sequence[int], seed: int = 0) -> bool:
-    """Write `train.rec`, `train.idx`, `property`, `orl.bin` and a manifest `orl.json` into the folder `out`.
+    """Make the set in the folder `out`: train.rec, train.idx, property, orl.bin, orl.people.npy, orl.json.
 
     Parameters
     ----------
@@ -68,6 +68,7 @@ def fetch(out: str | os.PathLike, train: Sequence[int], test: Sequence[int], see
         pairs, issame = draw_pairs(len(test), seed)
         tested = [face for person in test for face in faces[person]]
         write_pairs(stage / "orl.bin", [tested[index] for index in pairs.ravel()], issame)
+        write_people(stage / "orl.bin", np.asarray(test)[pairs // len(PHOTOGRAPHS)])
         sizes = {name: (stage / name).stat().st_size for name in FILES}
         write_json(stage / MANIFEST, {"settings": settings, "bytes": sizes, "versions": _versions()})
     return True

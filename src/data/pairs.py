@@ -3,10 +3,14 @@
 The .npz holds each image once, in four arrays as numpy.savez stores them:
 images uint8 (bytes,), all encoded images one after the other; offsets int64 (m + 1,), where each begins and
 the last ends; pairs int64 (n, 2), the numbers of the two images of each pair; issame bool (n,).
+
+Neither says who is who. Where that is known, it stands in X.people.npy beside X.bin or X.npz: int64 (2n,),
+for each image a number of the person, the same number for the same person.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pickle
@@ -14,7 +18,7 @@ import re
 import struct
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Sequence
+from typing import Any, BinaryIO, NamedTuple, Optional, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -79,6 +83,52 @@ def write_encoded(path: str | os.PathLike, content: EncodedPairs) -> None:
             flags = [bool(same) for same in content.issame]
             # Protocol 3 is the oldest that stores bytes as they are, so any Python 3 can read the file.
             pickle.dump(([images[number] for number in content.pairs.ravel()], flags), file, protocol=3)
+
+
+def people_path(path: str | os.PathLike) -> Path:
+    """File that says who is on the images of the pairs `path`: X.people.npy for X.bin and X.npz."""
+    return Path(path).with_suffix(".people.npy")
+
+
+def write_people(path: str | os.PathLike, people: Optional[np.ndarray]) -> None:
+    """Write who is on each image, int (n, 2) or (2n,), beside the pairs `path`, atomically.
+
+    None removes what an earlier set of the same name left. Raises LatseError if it cannot be written.
+    """
+    if people is None:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            people_path(path).unlink()
+        return
+    with replacing(people_path(path)) as temporary, temporary.open("wb") as file:
+        np.save(file, np.asarray(people, np.int64).ravel())
+
+
+def read_people(path: str | os.PathLike) -> Optional[np.ndarray]:
+    """Read who is on each image of the pairs `path`.
+
+    Returns
+    -------
+    ndarray or None
+        int64 (2n,), the same number for the same person; None if no file says so.
+
+    Raises
+    ------
+    LatseError
+        If the file is damaged, or holds anything but one row of whole numbers.
+    """
+    path = people_path(path)
+    if not path.exists():
+        return None
+    try:
+        with path.open("rb") as file:
+            people = np.lib.format.read_array(file, allow_pickle=False)
+    except OSError as error:
+        raise LatseError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, EOFError, MemoryError) as error:
+        raise LatseError(f"{path} is damaged: it is no .npy of numbers") from error
+    if people.dtype.kind not in "iu" or people.ndim != 1:
+        raise LatseError(f"{path} holds {people.dtype} {people.shape} instead of one row of whole numbers")
+    return people.astype(np.int64)
 
 
 def read_pairs(path: str | os.PathLike) -> Pairs:

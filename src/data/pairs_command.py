@@ -14,7 +14,7 @@ DESCRIPTION = (
     "as of two, drawn by --seed, or the pairs of a list as LFW's (--list). The photographs are aligned "
     "JPEG or PNG faces of 112x112 pixels, taken over as they are, or any photographs with --align. Files "
     "that are no images are passed over. OUT is insightface's .bin, or the plain format if it ends "
-    "in .npz. The same input gives the same bytes."
+    "in .npz; FILE.people.npy beside it says who is on each image. The same input gives the same bytes."
 )
 
 
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Make the set; raise LatseError for bad input."""
     from latse.data import pair_lists
-    from latse.data.pairs import write_pairs
+    from latse.data.pairs import write_pairs, write_people
 
     if Path(args.out).suffix not in (".bin", ".npz"):
         raise LatseError(f"{args.out} ends neither in .bin nor in .npz")
@@ -62,7 +62,9 @@ def run(args: argparse.Namespace) -> None:
         chosen = pair_lists.draw(args.photos, args.pairs, args.folds, args.seed)
     used = sorted({int(number) for number in chosen.pairs.ravel()})
     faces = dict(zip(used, _faces([chosen.files[number] for number in used], args.align)))
+    write_people(args.out, None)  # that of other pairs would be believed after a kill here
     write_pairs(args.out, [faces[number] for number in chosen.pairs.ravel().tolist()], chosen.issame)
+    write_people(args.out, chosen.person[chosen.pairs])
     same = int(chosen.issame.sum())
     print(
         f"{args.out}: {same} pairs of one person, {len(chosen.issame) - same} of two, {len(used)} photographs"

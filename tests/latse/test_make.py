@@ -179,7 +179,7 @@ def commands(checkout, *arguments):
 def with_orl(checkout):
     folder = checkout.folder / "data/orl"
     folder.mkdir(parents=True)
-    for name in ("train.rec", "train.idx", "property", "orl.bin"):
+    for name in ("train.rec", "train.idx", "property", "orl.bin", "orl.people.npy"):
         (folder / name).touch()
     return checkout
 

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from sklearn.model_selection import KFold
 
 from latse.data import orl
-from latse.data.pairs import read_pairs
+from latse.data.pairs import read_pairs, read_people
 from latse.data.records import Shard
 from latse.errors import LatseError
 
-FILES = ["orl.bin", "orl.json", "property", "train.idx", "train.rec"]
+FILES = ["orl.bin", "orl.json", "orl.people.npy", "property", "train.idx", "train.rec"]
 
 
 @pytest.fixture(scope="session")
@@ -78,6 +78,16 @@ def test_the_pairs_of_the_test_people(small):
     assert len(np.unique(pairs.images, axis=0)) == 20
     trained = {Shard(small).read(position)[0].tobytes() for position in range(30)}
     assert not trained & {image.transpose(1, 2, 0).tobytes() for image in pairs.images}
+
+
+def test_who_is_on_the_pairs(small):
+    people, pairs = read_people(small / "orl.bin"), read_pairs(small / "orl.bin")
+    assert people.shape == (360,) and set(people) == {2, 40}
+    assert ((people[0::2] == people[1::2]) == pairs.issame).all()
+    faces = {}
+    for person, image in zip(people.tolist(), pairs.images):
+        faces.setdefault(person, set()).add(image.tobytes())
+    assert [len(images) for images in faces.values()] == [10, 10] and not faces[2] & faces[40]
 
 
 def test_faces_are_those_of_the_person(small):

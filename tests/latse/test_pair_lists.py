@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from latse.cli import main
 from latse.data import orl, pair_lists
-from latse.data.pairs import read_encoded, read_pairs
+from latse.data.pairs import people_path, read_encoded, read_pairs, read_people, write_people
 from latse.errors import LatseError
 
 
@@ -113,6 +113,9 @@ def test_a_list_as_lfw(photos, tmp_path):
     ]
     assert found.issame.tolist() == [True, True, False, False]
     assert len(found.files) == 6
+    who = {file.parent.name: person for file, person in zip(found.files, found.person)}
+    assert len(who) == len(set(who.values())) == 4
+    assert all(who[file.parent.name] == person for file, person in zip(found.files, found.person))
 
 
 @pytest.mark.parametrize("text", ["2\n", "2 1\n"])
@@ -186,6 +189,8 @@ def test_draw_and_write_and_convert(photos, tmp_path, capfd):
     assert issame == drawn.issame.tolist() == [True, True, False, False] * 3
     assert {file.parent.name for file in drawn.files} == set(PEOPLE) and len(drawn.files) == 13
     assert main(["data", "bin-to-npz", str(tmp_path / "a.bin"), str(tmp_path / "b.npz")]) == 0
+    people = [list(PEOPLE).index(drawn.files[number].parent.name) for number in drawn.pairs.ravel()]
+    assert read_people(tmp_path / "a.bin").tolist() == read_people(tmp_path / "b.npz").tolist() == people
     used = len(set(drawn.pairs.ravel().tolist()))
     assert f"b.npz: 12 pairs of {used} images" in capfd.readouterr().out
     one, other = read_pairs(tmp_path / "a.bin"), read_pairs(tmp_path / "b.npz")
@@ -235,6 +240,22 @@ def test_pairs_of_a_list(photos, tmp_path):
     bins, issame = pickle.loads(out.read_bytes())
     assert issame == [True, True, False, False]
     assert bins[5] == (photos / "Dee" / "Dee_0002.png").read_bytes()
+    assert read_people(out).tolist() == [0, 0, 1, 1, 2, 3, 0, 2]
+
+
+def test_people_of_an_earlier_set_go(photos, tmp_path, monkeypatch):
+    """Neither a kill in the midst nor a set of unknown people leaves them beside other pairs."""
+    out = tmp_path / "a.bin"
+    order = ["data", "pairs", str(photos), str(out), "--pairs", "12", "--folds", "3"]
+    assert main(order) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("latse.data.pairs.write_encoded", lambda *_: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception, match="killed"):
+            main(order)
+    assert not people_path(out).exists()
+    write_people(tmp_path / "b.npz", np.zeros((12, 2)))
+    assert main(["data", "bin-to-npz", str(out), str(tmp_path / "b.npz")]) == 0
+    assert read_people(tmp_path / "b.npz") is None
 
 
 def test_aligned(tmp_path):

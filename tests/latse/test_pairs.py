@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latse.data.pairs import read_encoded, read_pairs, write_pairs
+from latse.data.pairs import read_encoded, read_pairs, read_people, write_pairs, write_people
 from latse.errors import LatseError
 
 
@@ -376,3 +376,32 @@ def test_unwritable(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(LatseError, match="cannot write"):
         write_pairs(tmp_path / "file" / "a.bin", ENCODED, SAME)
+
+
+def test_who_is_who_stands_beside_the_pairs(tmp_path):
+    path = tmp_path / "a.b.bin"
+    assert read_people(path) is None
+    write_people(path, np.array([[3, 3], [5, 2**40]]))
+    assert [file.name for file in tmp_path.iterdir()] == ["a.b.people.npy"]
+    people = read_people(path)
+    assert people.dtype == np.int64 and people.tolist() == [3, 3, 5, 2**40]
+    assert read_people(tmp_path / "a.b.npz").tolist() == people.tolist()
+    write_people(path, None)
+    write_people(path, None)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [np.zeros(4), np.zeros((2, 2), int), np.array([None]), b"", b"no", b"\x93NUMPY\x01\x00", "folder"],
+)
+def test_damaged_people_are_named(tmp_path, content):
+    path = tmp_path / "a.people.npy"
+    if isinstance(content, np.ndarray):
+        np.save(path, content)
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        path.mkdir()
+    with pytest.raises(LatseError, match=r"a\.people\.npy"):
+        read_people(tmp_path / "a.bin")

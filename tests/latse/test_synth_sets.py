@@ -21,7 +21,7 @@ from sklearn.model_selection import KFold
 from latse.cli import main
 from latse.data import align, detect
 from latse.data.loader import BatchStream
-from latse.data.pairs import read_pairs
+from latse.data.pairs import read_pairs, read_people
 from latse.data.records import Shard
 from latse.data.synth import plan, sets
 from latse.data.synth.plan import Settings, Shot
@@ -32,8 +32,11 @@ SMALL = Settings(people=4, images=3, seed=5, verification_people=20, distractors
 PICTURES = 4 * 3 + 4 * 20 * 5 + 20 * 5 + 7
 FILES = [
     "cross-age.bin",
+    "cross-age.people.npy",
     "cross-pose.bin",
+    "cross-pose.people.npy",
     "frontal-profile.bin",
+    "frontal-profile.people.npy",
     "identification/distractors/property",
     "identification/distractors/train.idx",
     "identification/distractors/train.rec",
@@ -41,6 +44,7 @@ FILES = [
     "identification/probes/train.idx",
     "identification/probes/train.rec",
     "plain.bin",
+    "plain.people.npy",
     "property",
     "synth.json",
     "train.idx",
@@ -283,6 +287,7 @@ def test_pairs_are_balanced_and_a_picture_alone_tells_nothing(small, name):
     pairs, issame = plates_of_pairs(small / f"{name}.bin")
     assert len(pairs) == 240 and issame.sum() == 120
     assert [first[0] == second[0] for first, second in pairs] == issame.tolist()
+    assert read_people(small / f"{name}.bin").tolist() == [plate[0] for pair in pairs for plate in pair]
     assert len({frozenset(pair) for pair in pairs}) == 240
     for side in (0, 1):  # the same pictures, as often, on the same side
         same, different = (

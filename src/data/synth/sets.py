@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from latse.data import align, workers
 from latse.data.images import decode, encode
-from latse.data.pairs import read_encoded, write_pairs
+from latse.data.pairs import people_path, read_encoded, write_pairs, write_people
 from latse.data.recordio import set_files
 from latse.data.records import Shard
 from latse.data.shard_writer import ShardWriter
@@ -95,9 +95,9 @@ def make(
 ) -> Optional[Made]:
     """Make the data sets of `settings` in the folder `out`.
 
-    train.rec, train.idx, property; plain.bin, frontal-profile.bin, cross-age.bin, cross-pose.bin; the data
-    sets identification/probes and identification/distractors; the manifest synth.json. Their bytes depend
-    neither on `processes` nor on interruptions.
+    train.rec, train.idx, property; plain.bin, frontal-profile.bin, cross-age.bin, cross-pose.bin, each with
+    its .people.npy; the data sets identification/probes and identification/distractors; the manifest
+    synth.json. Their bytes depend neither on `processes` nor on interruptions.
 
     Parameters
     ----------
@@ -329,7 +329,7 @@ def _remove_older(out: Path) -> None:
         (out / "property").unlink(missing_ok=True)
         for folder in (out / FOLDER / name for name in IDENTIFICATION):
             shutil.rmtree(folder, ignore_errors=True)
-        for path in (*set_files(out), *pairs, out / MANIFEST):
+        for path in (*set_files(out), *pairs, *map(people_path, pairs), out / MANIFEST):
             path.unlink(missing_ok=True)
 
 
@@ -345,6 +345,7 @@ def _write_pairs(stage: Path, group: Group, spool: Path, seed: int) -> int:
     pictures = [encoded for _, encoded in _spooled(group, spool)]
     pairs, issame = draw_pairs(group.people, np.random.default_rng([seed, group.first]))
     write_pairs(stage / f"{group.name}.bin", [pictures[number] for number in pairs.ravel()], issame)
+    write_people(stage / f"{group.name}.bin", group.first + pairs // len(group.shots))
     return len(issame)
 
 
