@@ -15,10 +15,12 @@ from typing import Any, Iterable
 import yaml
 from yacs.config import CfgNode
 
+import latse.recipes
 from latse.errors import LatseError
 from latse.symbols import encoder, margins
 
 KVSTORES = ("local", "device", "nccl")
+SHIPPED = Path(latse.recipes.__file__).parent
 SCHEDULES = ("step", "cosine", "poly", "linear", "constant")
 
 
@@ -100,6 +102,34 @@ def load(path: str | os.PathLike, overrides: Iterable[str] = ()) -> CfgNode:
 def as_dict(recipe: CfgNode) -> dict[str, Any]:
     """Return a recipe as plain dictionaries, as they are kept in run.json."""
     return {key: as_dict(value) if isinstance(value, CfgNode) else value for key, value in recipe.items()}
+
+
+def changed(name: str, recipe: CfgNode) -> dict[str, Any] | None:
+    """Return what a recipe has otherwise than the shipped one of the same name.
+
+    Parameters
+    ----------
+    name : str
+        Name of a file in recipes/ without its ending.
+    recipe : CfgNode
+        As `load` returns it.
+
+    Returns
+    -------
+    dict or None
+        `section.key` -> the recipe's value; None if no recipe of that name is shipped. Parameters that only
+        another margin of the shipped recipe has are left out.
+    """
+    path = SHIPPED / f"{name}.yaml"
+    if not path.is_file():
+        return None
+    shipped = load(path)
+    return {
+        f"{section}.{key}": value
+        for section, values in as_dict(recipe).items()
+        for key, value in values.items()
+        if key not in shipped[section] or shipped[section][key] != value
+    }
 
 
 def _chain(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[Path, dict]]:

@@ -94,6 +94,7 @@ def _record(args: argparse.Namespace, recipe: CfgNode, shard: Shard, stored: Sto
         "recipe": Path(args.recipe).stem,
         "seed": args.seed,
         "settings": settings,
+        "changed": recipes.changed(Path(args.recipe).stem, recipe),
         "margin": margin and digest(margin),
         "data": {"images": len(shard), "people": shard.classes, "digest": shard.digest()},
         "teacher": stored.teacher if stored else teacher,
