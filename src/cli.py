@@ -19,6 +19,8 @@ COMMANDS = {
     "filter": ("latse.train.filter_command", "store a teacher's verdict on every image of a set"),
     "plan": ("latse.plan", "plan the memory of a recipe's graph by mirroring"),
     "eval": ("latse.eval.command", "verify pairs of unseen people and draw their generated faces"),
+    "templates": ("latse.eval.templates_command", "judge templates of several images (IJB-B, IJB-C)"),
+    "figures": ("latse.figures_command", "draw the paper's Figures 1, 3, 4 and 5 of a run"),
     "margins": ("latse.eval.margins_command", "list, check and plot the losses and their margins"),
     "bench": ("latse.bench.command", "measure time and memory against other formulations"),
     "study": ("latse.study", "train and judge variants of a recipe with several seeds, side by side"),

@@ -1,0 +1,124 @@
+"""`latse templates`: judge models on the templates of IJB-B or IJB-C, 1:1 and 1:N."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, Dict, List, Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from latse import devices
+from latse.eval import models
+from latse.eval.models import Model
+from latse.eval.table import aligned
+from latse.eval.template_lists import TemplateSet, read_aligned, read_set
+from latse.eval.templates import as_json, identify_templates, pool, verify_templates
+from latse.files import make_folder, write_json
+from latse.provenance import provenance
+
+IMAGES_AT_ONCE = 2048
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `latse templates`."""
+    parser.add_argument(
+        "folder",
+        metavar="FOLDER",
+        help="a set in insightface's layout, such as IJBC: meta/ with the lists ijbc_name_5pts_score.txt and "
+        "ijbc_face_tid_mid.txt; ijbc_template_pair_label.txt for 1:1; ijbc_1N_gallery_*.csv and "
+        "ijbc_1N_probe_mixed.csv for 1:N; and the photographs in loose_crop/",
+    )
+    parser.add_argument(
+        "--photographs", metavar="FOLDER", help="where the photographs are (default: FOLDER/loose_crop)"
+    )
+    parser.add_argument(
+        "--no-detector-score",
+        action="store_true",
+        help="let all faces of a media count alike (default: by the detector's score, as insightface)",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write all results with their provenance")
+    models.add_model_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Judge, print the tables, and write what was asked for.
+
+    Raises
+    ------
+    LatseError
+        If an input is missing or damaged, or the output cannot be written.
+    """
+    if args.json:
+        make_folder(Path(args.json).parent)  # an unwritable place is better known before the work
+    opened = models.opened(args)
+    judged = read_set(args.folder)
+    photographs = Path(args.photographs or Path(args.folder) / "loose_crop")
+    report = {}
+    for model, features in zip(opened, _features(opened, judged, photographs)):
+        report[model.title] = {"origin": model.origin, **_judge(features, judged, args.no_detector_score)}
+    print("\n\n".join(_tables(judged, report)))
+    if args.json:
+        origin = provenance(args, devices.contexts(args))
+        write_json(
+            args.json, {"kind": "templates", "set": judged.name, "provenance": origin, "models": report}
+        )
+
+
+def _features(opened: Sequence[Model], judged: TemplateSet, photographs: Path) -> List[np.ndarray]:
+    """Return the features of all faces, float32 (n, d) for each model; each photograph is read once."""
+    count = len(judged.faces.photographs)
+    # Features from a file look at no image.
+    given = {model: model.embed(np.empty((count, 0)), judged.name) for model in opened if _is_file(model)}
+    seeing = [model for model in opened if model not in given]
+    parts: Dict[Model, List[np.ndarray]] = {model: [] for model in seeing}
+    starts = range(0, count if seeing else 0, IMAGES_AT_ONCE)
+    for start in tqdm(starts, desc=judged.name, unit=f"{IMAGES_AT_ONCE} faces", leave=False, disable=None):
+        images = read_aligned(photographs, judged.faces, start, start + IMAGES_AT_ONCE)
+        for model in seeing:
+            name = f"{judged.name} from line {start + 1} on"
+            parts[model].append(model.embed(images, name).astype(np.float32))
+    return [given[model] if model in given else np.concatenate(parts[model]) for model in opened]
+
+
+def _is_file(model: Model) -> bool:
+    return isinstance(model, models.FeatureFile)
+
+
+def _judge(features: np.ndarray, judged: TemplateSet, ignores_scores: bool) -> Dict[str, Any]:
+    templates = pool(features, judged.faces, None if ignores_scores else judged.faces.scores)
+    return as_json(
+        verify_templates(templates, judged.pairs) if judged.pairs else None,
+        identify_templates(templates, judged.galleries, judged.probes) if judged.probes else None,
+    )
+
+
+def _tables(judged: TemplateSet, report: Dict[str, Dict[str, Any]]) -> List[str]:
+    """Show the results in percent: a table for 1:1, one for each part of 1:N."""
+    found = []
+    if judged.pairs:
+        same, pairs = int(judged.pairs.issame.sum()), len(judged.pairs.issame)
+        found.append(f"1:1, {same} same and {pairs - same} different pairs: TAR at FAR")
+        found[-1] += "\n" + _table(report, "tar_at_far", "unresolved_far")
+    if judged.probes:
+        found.append(f"1:N, {len(judged.probes.templates)} probes: mate at rank\n" + _table(report, "rank"))
+        found.append("1:N: TPIR at FPIR by insightface's rule\n" + _table(report, "tpir_at_fpir"))
+    for gallery in judged.galleries:
+        part = {title: result["open_set"][gallery] for title, result in report.items()}
+        counts = next(iter(part.values()))
+        probes = f"{counts['mated']} probes with a mate and {counts['non_mated']} without"
+        found.append(f"1:N in {gallery} alone, {probes}: TPIR at FPIR\n" + _table(part, "tpir_at_fpir"))
+    return [f"{judged.name} {table}" for table in found]
+
+
+def _table(report: Dict[str, Dict[str, Any]], key: str, marks: str = "") -> str:
+    columns = list(next(iter(report.values()))[key])
+    rows = [["", *columns]]
+    for title, result in report.items():
+        marked = result.get(marks, [])
+        cells = [f"{100 * result[key][column]:.2f}{'*' if column in marked else ' '}" for column in columns]
+        rows.append([title, *cells])
+    unresolved = marks and next(iter(report.values()))[marks]
+    note = ["* before the first false accept: the different pairs resolve no finer"] if unresolved else []
+    return "\n".join([aligned(rows), *note])
