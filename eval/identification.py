@@ -1,0 +1,453 @@
+"""Identification in the manner of MegaFace: the rank of a person's other picture among distractors.
+
+For each pair (probe, mate) of two images of one person the gallery is the mate and the distractors, ordered
+by their inner product with the probe. Scores are exact: a product in float32 finds all that cannot be
+mistaken, and what lies too near to call is computed again in float64. So the ranks depend neither on the
+library that multiplies nor on how the work is cut.
+
+Protocol: Kemelmacher-Shlizerman et al., The MegaFace Benchmark, CVPR 2016.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Deque, Dict, Iterator, List, Optional, Protocol, Sequence, Tuple
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from latse.errors import LatseError
+
+SIZES = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
+RANKS = (1, 2, 5, 10, 20, 50, 100, 1_000, 10_000, 100_000, 1_000_000)
+FARS = (1e-4, 1e-5, 1e-6)
+
+# Tile of scores that a thread works on: 8 MB. Both fit uint16, in which its rows are counted.
+PROBES_AT_ONCE, DISTRACTORS_AT_ONCE = 512, 4096
+# A mate that fewer of the first distractors outscore is counted by collecting them, others by comparing all.
+SPARSE = 0.005
+PRODUCTS_AT_ONCE = 4096
+
+
+class Gallery(Protocol):
+    """Features of distractors, read as they are needed: an array, a memory map, files, `UnitRows` of these."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, positions: np.ndarray) -> np.ndarray:
+        """Return the features at int64 (n,) positions, float (n, d)."""
+
+
+class UnitRows:
+    """A gallery whose rows are divided by their norms, as they are read.
+
+    Parameters
+    ----------
+    rows
+        float (n, d).
+    name
+        For the sentence of an error.
+    """
+
+    def __init__(self, rows: Gallery, name: str):
+        self.rows, self.name = rows, name
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, positions: np.ndarray) -> np.ndarray:
+        """Return float32 (n, d); raise LatseError if a row is not finite or zero."""
+        rows = np.asarray(self.rows[positions])
+        norm = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+        wrong = np.flatnonzero(~(np.isfinite(norm) & (norm > 0)))
+        if len(wrong):
+            position = np.arange(len(self))[positions][wrong[0]]
+            raise LatseError(f"{self.name}: feature {position} is zero or not finite")
+        return (rows / norm[:, None].astype(rows.dtype)).astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True)
+class Identification:
+    """Ranks of mates among distractors.
+
+    Attributes
+    ----------
+    sizes
+        Numbers of distractors, ascending.
+    ranks
+        int64 (sizes, pairs): 1 + the number of distractors whose score is not below the mate's. A tie counts
+        against the model, so equal features for everybody earn nothing.
+    genuine
+        float64 (pairs,), the scores of the pairs.
+    impostors
+        float64 (m,), the highest scores between probes and distractors, descending.
+    comparisons
+        Number of probes times the largest number of distractors.
+    """
+
+    sizes: List[int]
+    ranks: np.ndarray
+    genuine: np.ndarray
+    impostors: np.ndarray
+    comparisons: int
+
+    def cmc(self, size: int, rank: int) -> float:
+        """Return the fraction of pairs whose mate has at most this rank among `size` distractors."""
+        return float(np.mean(self.ranks[self.sizes.index(size)] <= rank))
+
+    def tar_at_far(self, far: float) -> float:
+        """Fraction of pairs above the impostor with which the false accept rate passes `far`.
+
+        With n comparisons and k the largest count with k / n <= far, that is the (k+1)-th highest of all
+        scores between a probe and a distractor. Below 1 / n, k is 0: see `resolves`.
+        """
+        return float(np.mean(self.genuine > self.impostors[_allowed(self.comparisons, far)]))
+
+    def resolves(self, far: float) -> bool:
+        """Whether `far` allows one false accept or more."""
+        return _allowed(self.comparisons, far) > 0
+
+    def as_json(self) -> Dict[str, Any]:
+        """Return rank-1 and CMC of each size, TAR at each of `FARS`, and the FARs that are not resolved."""
+        return {
+            "sizes": {
+                str(size): {"rank_1": self.cmc(size, 1), "cmc": self._cmc(size)} for size in self.sizes
+            },
+            "tar_at_far": {str(far): self.tar_at_far(far) for far in FARS},
+            "unresolved_far": [str(far) for far in FARS if not self.resolves(far)],
+        }
+
+    def _cmc(self, size: int) -> Dict[str, float]:
+        ranks = sorted({*(rank for rank in RANKS if rank <= size), size + 1})
+        return {str(rank): self.cmc(size, rank) for rank in ranks}
+
+
+def mate_pairs(people: np.ndarray) -> np.ndarray:
+    """Pair each image with each other one of its person, both ways round.
+
+    Parameters
+    ----------
+    people
+        int (n,), the person of each image.
+
+    Returns
+    -------
+    ndarray
+        int64 (pairs, 2): probe, mate; by probe, then by mate.
+    """
+    _, people = np.unique(people, return_inverse=True)
+    order = np.argsort(people, kind="stable")
+    groups = np.split(order, np.cumsum(np.bincount(people))[:-1]) if len(people) else []
+    pairs = [
+        np.stack([np.repeat(group, len(group)), np.tile(group, len(group))], axis=1).reshape(-1, 2)
+        for group in groups
+    ]
+    found = np.concatenate(pairs) if pairs else np.empty((0, 2), np.int64)
+    found = found[found[:, 0] != found[:, 1]].astype(np.int64)
+    return found[np.lexsort((found[:, 1], found[:, 0]))]
+
+
+def gallery_sizes(distractors: int) -> List[int]:
+    """Return the `SIZES` below a number of distractors, and that number."""
+    return [size for size in SIZES if size < distractors] + [distractors]
+
+
+def identify(
+    probes: np.ndarray,
+    pairs: np.ndarray,
+    gallery: Gallery,
+    sizes: Optional[Sequence[int]] = None,
+    order: Optional[np.ndarray] = None,
+    threads: Optional[int] = None,
+) -> Identification:
+    """Rank the mate of each pair among the first distractors of a gallery, for several sizes of it at once.
+
+    Parameters
+    ----------
+    probes
+        float32 (p, d), taken as they are: divide by the norms for cosine similarity (`UnitRows`).
+    pairs
+        int64 (n, 2), probe and mate, both rows of `probes`; see `mate_pairs`.
+    gallery
+        The distractors; each row is read once.
+    sizes
+        Numbers of distractors (default: `gallery_sizes`); a smaller gallery is the start of a larger one.
+    order
+        int64 (m,), positions in the gallery, in the order in which they are taken (default: as they stand).
+    threads
+        Of the CPU (default: OMP_NUM_THREADS, or as many as the process may use).
+
+    Raises
+    ------
+    LatseError
+        If there is no pair or no distractor, a size is larger than the gallery, the dimensions differ, or a
+        feature is not finite.
+
+    Notes
+    -----
+    Memory: beside the probes and what the gallery holds, some 60 MB for each thread.
+    """
+    order = np.arange(len(gallery)) if order is None else np.asarray(order)
+    sizes = gallery_sizes(len(order)) if sizes is None else sorted(set(sizes))
+    probes = np.ascontiguousarray(probes, np.float32)
+    _check(probes, pairs, sizes, len(order))
+    search = _Search(probes, pairs, _read(gallery, order[: min(len(order), DISTRACTORS_AT_ONCE)], probes))
+    comparisons = len(probes) * sizes[-1]
+    best = _Best(_allowed(comparisons, max(FARS)) + 1)
+    counts = np.zeros((len(sizes), len(pairs)), np.int64)
+    with tqdm(total=sizes[-1], desc="identify", unit=" distractors", leave=False, delay=1) as bar:
+        for number, start, stop, (above, scores) in _done(search, gallery, order, sizes, best, threads):
+            counts[number] += above
+            best.add(scores)
+            bar.update(stop - start)
+    ranks = np.empty_like(counts)
+    ranks[:, search.order] = 1 + np.cumsum(counts, axis=0)
+    genuine = np.empty(len(pairs))
+    genuine[search.order] = search.genuine
+    return Identification(list(sizes), ranks, genuine, best.sorted(), comparisons)
+
+
+def _check(probes: np.ndarray, pairs: np.ndarray, sizes: Sequence[int], distractors: int) -> None:
+    if not len(pairs):
+        raise LatseError("no person has two images among the probes: there is nobody to find")
+    if not distractors:
+        raise LatseError("there is no distractor")
+    if not 0 < sizes[0] <= sizes[-1] <= distractors:
+        raise LatseError(
+            f"galleries of {sizes[0]} to {sizes[-1]} cannot be made of {distractors} distractors"
+        )
+    wrong = np.flatnonzero(~np.isfinite(probes).all(axis=1))
+    if len(wrong):
+        raise LatseError(f"the feature of probe {wrong[0]} is not finite")
+
+
+def _allowed(comparisons: int, far: float) -> int:
+    """Return the largest k with k / comparisons <= far, in floating point as it stands."""
+    k = int(far * comparisons) + 1
+    while k / comparisons > far:
+        k -= 1
+    return k
+
+
+def _read(gallery: Gallery, positions: np.ndarray, probes: np.ndarray) -> np.ndarray:
+    rows = np.asarray(gallery[positions], np.float32)
+    if rows.shape[1:] != probes.shape[1:]:
+        raise LatseError(f"probes have {probes.shape[1]} dimensions, distractors {rows.shape[1]}")
+    wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(wrong):
+        raise LatseError(f"the feature of distractor {positions[wrong[0]]} is not finite")
+    return rows
+
+
+def _done(
+    search: _Search,
+    gallery: Gallery,
+    order: np.ndarray,
+    sizes: Sequence[int],
+    best: _Best,
+    threads: Optional[int],
+) -> Iterator[Tuple[int, int, int, Tuple[np.ndarray, np.ndarray]]]:
+    """Count block by block, on several threads; yield (number of the size, start, stop, result) in order.
+
+    A thread multiplies on its own, and while one waits for memory another computes: quicker than a product
+    that all share.
+    """
+    threads = threads or int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    waiting: Deque[Tuple[int, int, int, Future]] = deque()
+
+    def work(start: int, stop: int, floor: float) -> Tuple[np.ndarray, np.ndarray]:
+        return search.count(_read(gallery, order[start:stop], search.probes), floor)
+
+    with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
+        try:
+            for number, start, stop in _blocks(sizes):
+                waiting.append((number, start, stop, pool.submit(work, start, stop, best.floor)))
+                if len(waiting) > threads:
+                    yield _finished(*waiting.popleft())
+            while waiting:
+                yield _finished(*waiting.popleft())
+        finally:
+            for *_, future in waiting:
+                future.cancel()
+
+
+def _finished(number: int, start: int, stop: int, future: Future) -> Tuple[int, int, int, Any]:
+    return number, start, stop, future.result()
+
+
+def _blocks(sizes: Sequence[int]) -> Iterator[Tuple[int, int, int]]:
+    """Cut the gallery into runs that no size divides: number of the size, start, stop."""
+    for number, (low, high) in enumerate(zip([0, *sizes], sizes)):
+        for start in range(low, high, DISTRACTORS_AT_ONCE):
+            yield number, start, min(start + DISTRACTORS_AT_ONCE, high)
+
+
+class _Best:
+    """The `keep` highest of all scores that were added."""
+
+    def __init__(self, keep: int):
+        self.keep, self.scores, self.floor = keep, np.empty(0), -math.inf
+
+    def add(self, scores: np.ndarray) -> None:
+        """Add scores; none below `floor` needs to be."""
+        self.scores = np.concatenate([self.scores, scores])
+        if len(self.scores) >= self.keep:
+            self.scores = np.partition(self.scores, -self.keep)[-self.keep :]
+            self.floor = float(self.scores[0])
+
+    def sorted(self) -> np.ndarray:
+        """Return them, descending."""
+        return np.sort(self.scores)[::-1]
+
+
+class _Search:
+    """Counts the distractors that score as high as a mate.
+
+    Probes stand by their number of `dense` mates, falling, so that those which have a j-th one come first;
+    the pairs by probe, then by rising score.
+
+    Attributes
+    ----------
+    order
+        int64 (pairs,): number of the given pair that stands here.
+    genuine
+        float64 (pairs,), exact scores.
+    first
+        int64 (probes + 1,), where the pairs of each probe begin.
+    dense
+        int64 (probes,), how many of them, the lowest ones, are counted by comparing all scores.
+    """
+
+    def __init__(self, probes: np.ndarray, pairs: np.ndarray, sample: np.ndarray):
+        genuine = _exact(probes, probes, pairs[:, 0], pairs[:, 1])
+        is_dense = genuine < _cutoff(probes, sample)[pairs[:, 0]]
+        dense = np.bincount(pairs[:, 0], weights=is_dense, minlength=len(probes)).astype(np.int64)
+        by_dense = np.argsort(-dense, kind="stable")
+        place = np.argsort(by_dense)[pairs[:, 0]]
+        self.order = np.lexsort((genuine, place))
+        self.genuine = genuine[self.order]
+        self.probes, self.dense = probes[by_dense], dense[by_dense]
+        self.first = np.searchsorted(place[self.order], np.arange(len(probes) + 1))
+        self.norm = float(_norms(probes).max())
+
+    def count(self, block: np.ndarray, floor: float) -> Tuple[np.ndarray, np.ndarray]:
+        """Count the distractors of a block, float32 (n, d), whose score is not below a mate's.
+
+        Returns
+        -------
+        counts
+            int64 (pairs,).
+        scores
+            float64: the exact scores that are at least `floor`, and maybe a few below.
+        """
+        bound = self.norm * float(_norms(block).max())
+        counts, best = np.zeros(len(self.genuine), np.int64), []
+        for start in range(0, len(self.probes), PROBES_AT_ONCE):
+            tile = _Tile(self, start, block, bound)
+            tile.count_dense(counts)
+            best.append(tile.count_sparse(counts, floor))
+        return counts, np.concatenate(best)
+
+
+class _Tile:
+    """The scores of some probes with a block of distractors."""
+
+    def __init__(self, search: _Search, start: int, block: np.ndarray, bound: float):
+        self.probes, self.block, self.bound = search.probes[start : start + PROBES_AT_ONCE], block, bound
+        self.first = search.first[start : start + len(self.probes) + 1]
+        self.dense = search.dense[start : start + len(self.probes)]
+        self.pairs = slice(self.first[0], self.first[-1])
+        self.genuine = search.genuine[self.pairs]
+        self.scores = self.probes @ block.T
+        # Rounding errors of d additions grow like sqrt(d) (Higham and Mary, 2019); four times that is forty
+        # times what is seen. Wider only means that more is computed twice.
+        self.tolerance = 4 * math.sqrt(block.shape[1]) * 2.0**-24 * bound
+        self.low = (self.genuine - self.tolerance).astype(np.float32)
+        self.high = (self.genuine + self.tolerance).astype(np.float32)
+
+    def count_dense(self, counts: np.ndarray) -> None:
+        """Compare all scores of each probe with its dense mates."""
+        for number in range(self.dense[0] if len(self.dense) else 0):
+            rows = np.searchsorted(-self.dense, -number)  # as many probes have a mate of this number
+            pairs = self.first[:rows] - self.first[0] + number
+            scores = self.scores[:rows]
+            surely, maybe = scores > self.high[pairs, None], scores >= self.low[pairs, None]
+            above = surely.view(np.uint8).sum(axis=1, dtype=np.uint16)
+            counts[self.pairs][pairs] += above
+            unsure = np.flatnonzero(maybe.view(np.uint8).sum(axis=1, dtype=np.uint16) != above)
+            row, column = np.nonzero(surely[unsure] ^ maybe[unsure])
+            self._count_exactly(counts, unsure[row], column, pairs[unsure[row]])
+
+    def count_sparse(self, counts: np.ndarray, floor: float) -> np.ndarray:
+        """Sort each probe's few highest scores among its other mates; return those from `floor`, exact."""
+        row, column, scores = self._highest(floor)
+        span = 4 * self.bound + 1
+        place = np.repeat(np.arange(len(self.probes)), np.diff(self.first)) * span
+        key = row * span + scores
+        surely = np.searchsorted(place + self.high, key, side="left")
+        maybe = np.searchsorted(place + self.low, key, side="right")
+        first = self.first - self.first[0]
+        highest = surely[surely > first[row]] - 1  # the best mate that is outscored, if there is one
+        until = np.concatenate([[0], np.cumsum(np.bincount(highest, minlength=len(self.genuine)))])
+        above = until[np.repeat(first[1:], np.diff(first))] - until[:-1]
+        dense = np.arange(len(self.genuine)) - np.repeat(first[:-1], np.diff(first)) < np.repeat(
+            self.dense, np.diff(first)
+        )
+        counts[self.pairs] += np.where(dense, 0, above)
+        unsure = np.flatnonzero(maybe > surely)
+        while len(unsure):
+            pair = surely[unsure]
+            sparse = ~dense[pair]
+            self._count_exactly(counts, row[unsure][sparse], column[unsure][sparse], pair[sparse])
+            surely[unsure] += 1
+            unsure = unsure[maybe[unsure] > surely[unsure]]
+        top = scores >= floor - self.tolerance
+        return _exact(self.probes, self.block, row[top], column[top])
+
+    def _highest(self, floor: float) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Find the scores that matter to a sparse mate or reach the floor: row, column, score float64."""
+        threshold = np.full(len(self.probes), np.float32(floor - self.tolerance))
+        sparse = self.dense < np.diff(self.first)
+        lowest = (self.first[:-1] - self.first[0] + self.dense)[sparse]
+        threshold[sparse] = np.minimum(threshold[sparse], self.low[lowest])
+        found = np.flatnonzero(self.scores >= threshold[:, None])
+        row, column = np.divmod(found, self.scores.shape[1])
+        return row, column, self.scores.ravel()[found].astype(np.float64)
+
+    def _count_exactly(
+        self, counts: np.ndarray, row: np.ndarray, column: np.ndarray, pair: np.ndarray
+    ) -> None:
+        above = _exact(self.probes, self.block, row, column) >= self.genuine[pair]
+        counts[self.pairs] += np.bincount(pair[above], minlength=len(self.genuine))
+
+
+def _cutoff(probes: np.ndarray, sample: np.ndarray) -> np.ndarray:
+    """Return the score of each probe that `SPARSE` of a sample of distractors pass, float32 (p,)."""
+    rank = int(SPARSE * len(sample))
+    if not rank:
+        return np.full(len(probes), -np.inf, np.float32)
+    parts = np.array_split(probes, math.ceil(len(probes) / PROBES_AT_ONCE))
+    return np.concatenate([np.partition(part @ sample.T, -rank, axis=1)[:, -rank] for part in parts])
+
+
+def _exact(one: np.ndarray, other: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Inner products of rows `left` of one with rows `right` of the other, float64.
+
+    Products of float32 are exact in float64, and numpy adds a row's in an order that only its length decides:
+    equal features give equal scores.
+    """
+    found = np.empty(len(left))
+    for start in range(0, len(left), PRODUCTS_AT_ONCE):
+        part = slice(start, start + PRODUCTS_AT_ONCE)
+        found[part] = (one[left[part]].astype(np.float64) * other[right[part]]).sum(axis=1)
+    return found
+
+
+def _norms(rows: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.einsum("ij,ij->i", rows, rows))
