@@ -1,0 +1,192 @@
+"""The report of a run: one HTML page that stands by itself, made of the result files in the run's folder."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+
+import jinja2
+
+from latse.errors import LatseError
+from latse.eval import report_charts, report_sections
+from latse.eval.figures import read_metrics
+from latse.eval.report_sections import Section, interval, percent, reading, titles
+from latse.files import read_json
+
+JUDGED = ("verification", "identification", "templates")
+RUNS = ("teacher", "student")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A result that a report shows: where it is in the run's folder, and the command that writes it."""
+
+    title: str
+    file: str
+    command: str
+
+
+KINDS = {
+    "verification": Kind("Verification", "student/verification.json", "latse eval --json"),
+    "identification": Kind("Identification", "identification.json", "latse identify --json"),
+    "templates": Kind("Templates", "templates.json", "latse templates --json"),
+    "figures": Kind("Figures", "figures/figures.json", "latse figures --out"),
+}
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a folder of a run holds.
+
+    Attributes
+    ----------
+    folder
+        Of the run.
+    results
+        Kind -> content of its file, None where there is no such file.
+    runs
+        `teacher`, `student` -> its run.json, of those that are there.
+    metrics
+        `teacher`, `student` -> the records of its metrics.jsonl, of those that are there.
+    """
+
+    folder: Path
+    results: Dict[str, Optional[Dict[str, Any]]]
+    runs: Dict[str, Dict[str, Any]]
+    metrics: Dict[str, List[Dict[str, Any]]]
+
+
+def gather(folder: Path) -> Material:
+    """Read what a report can show of a run.
+
+    Raises
+    ------
+    LatseError
+        If there is no such folder, nothing in it that a report could show, or a file in it is damaged.
+    """
+    if not folder.is_dir():
+        raise LatseError(f"{folder} is no folder of a run")
+    results = {kind: _result(folder / source.file, kind) for kind, source in KINDS.items()}
+    runs = {name: folder / name / "run.json" for name in RUNS}
+    metrics = {name: folder / name / "metrics.jsonl" for name in RUNS}
+    found = Material(
+        folder,
+        results,
+        {name: _object(path) for name, path in runs.items() if path.exists()},
+        {name: read_metrics(path) for name, path in metrics.items() if path.exists()},
+    )
+    if not (any(results.values()) or found.runs or found.metrics):
+        raise LatseError(f"{folder} holds no result; `latse train` and `latse eval` write some")
+    return found
+
+
+def page(material: Material, provenance: Mapping[str, Any]) -> str:
+    """Return the report as HTML: the same material and provenance give the same text.
+
+    Parameters
+    ----------
+    material
+        As `gather` found it.
+    provenance
+        Of the page itself, as `latse.provenance` says it.
+
+    Raises
+    ------
+    LatseError
+        If a result is not as its command writes it, or a picture that it names cannot be read.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("latse.eval", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        name=material.folder.resolve().name,
+        sections=sections(material, provenance),
+        highlights=_highlights(material),
+        series=len(report_charts.SERIES),
+    )
+
+
+def sections(material: Material, provenance: Mapping[str, Any]) -> List[Section]:
+    """Return all sections of the page in order; one whose material is absent says so."""
+    results = material.results
+    look = report_charts.looks(titles(*(results[kind] for kind in JUDGED)))
+    layouts: Dict[str, Callable[[Dict[str, Any]], Section]] = {
+        "verification": functools.partial(report_sections.verification, look=look),
+        "identification": functools.partial(report_sections.identification, look=look),
+        "templates": functools.partial(report_sections.templates, look=look),
+        "figures": functools.partial(
+            report_sections.figures, folder=(material.folder / KINDS["figures"].file).parent
+        ),
+    }
+    return [
+        *(_section(material, kind, layout) for kind, layout in layouts.items()),
+        *_training(material),
+        report_sections.provenance(_origins(material, provenance)),
+    ]
+
+
+def _section(material: Material, kind: str, layout: Callable[[Dict[str, Any]], Section]) -> Section:
+    source, result = KINDS[kind], material.results[kind]
+    if result is None:
+        missing = f"There is no {source.file} in the folder of the run; `{source.command}` writes it."
+        return Section(kind, source.title, absent=missing)
+    with reading(material.folder / source.file):
+        return layout(result)
+
+
+def _training(material: Material) -> List[Section]:
+    curves = Section("training", "Training", absent="No run here has left its metrics.jsonl.")
+    if material.metrics:
+        curves = report_sections.training(material.metrics)
+    settings = Section("settings", "Settings", absent="No run here has left its run.json.")
+    if material.runs:
+        with reading(material.folder / next(iter(material.runs)) / "run.json"):
+            settings = report_sections.settings(material.runs)
+    return [curves, settings]
+
+
+def _origins(material: Material, provenance: Mapping[str, Any]) -> Dict[str, Mapping[str, Any]]:
+    """Return where everything on the page comes from: its title -> what is known."""
+    origins: Dict[str, Mapping[str, Any]] = {
+        f"Training of the {name}": run for name, run in material.runs.items()
+    }
+    for kind, result in material.results.items():
+        if result is not None:
+            origins[KINDS[kind].title] = result.get("provenance", {})
+    return {**origins, "This page": provenance}
+
+
+def _highlights(material: Material) -> List[Tuple[str, str, str]]:
+    """Return the figures to show first, of the first model judged: value, what it is, its interval."""
+    shown = []
+    result = material.results["verification"]
+    if result:
+        with reading(material.folder / KINDS["verification"].file):
+            title = next(iter(result["models"]))
+            for name, found in result["sets"].items():
+                judged = found["results"][title]
+                bounds = interval((judged["intervals"] or {}).get("accuracy"))
+                shown.append((f"{percent(judged['accuracy'])} %", f"{title} on {name}", bounds))
+    return shown
+
+
+def _result(path: Path, kind: str) -> Optional[Dict[str, Any]]:
+    if not path.exists():
+        return None
+    content = _object(path)
+    if content.get("kind") != kind:
+        raise LatseError(f"{path} is no result of the kind {kind!r}")
+    return content
+
+
+def _object(path: Path) -> Dict[str, Any]:
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise LatseError(f"{path} holds no JSON object")
+    return content

@@ -1,0 +1,260 @@
+"""The report's charts: matplotlib's SVG, its colours left to the style sheet of the page that it stands in.
+
+A colour drawn here is a name; the page's style sheet says what it is by day, by night and on paper. A chart
+holds no text of the user's: its title and legend are HTML around it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+# Inches of 72 units: a telephone shows them one to one, a desktop half as large again.
+SIZE = (4.7, 3.1)
+SMALL = (3.3, 2.05)
+# What matplotlib draws -> the variable of the style sheet that takes its place.
+INK, FAINT = "#010101", "#020202"
+SAME, DIFFERENT = "#030303", "#040404"
+SERIES = tuple(f"#0a0a{number:02x}" for number in range(8))
+VARIABLES = {
+    INK: "ink",
+    FAINT: "faint",
+    SAME: "same",
+    DIFFERENT: "different",
+    **{colour: f"series-{number}" for number, colour in enumerate(SERIES)},
+}
+# One less than colours, so that the pairs repeat after 56 lines only.
+DASHES = ((), (5, 2), (1.2, 1.6), (7, 2, 1.5, 2), (3, 1.5, 1, 1.5, 1, 1.5), (10, 3), (2.5, 2.5))
+STYLE = {
+    "svg.fonttype": "none",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": FAINT,
+    "grid.alpha": 0.35,
+    "grid.linewidth": 0.5,
+    "axes.linewidth": 0.7,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+}
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+PUBLISHED = ("Date", "Creator", "Format", "Type")
+TRAINING = (
+    ("discrimination loss", ("dloss",)),
+    ("generation loss", ("l1", "ssim")),
+    ("share of samples kept by the filter", ("kept",)),
+    ("learning rate", ("lr",)),
+)
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a series is drawn: `number` of its colour, lengths of dashes and gaps (none: a full line)."""
+
+    number: int
+    dashes: Tuple[float, ...] = ()
+
+    @property
+    def line(self) -> Dict[str, Any]:
+        """The arguments of matplotlib's `plot`."""
+        style = (0, self.dashes) if self.dashes else "-"
+        return {"color": SERIES[self.number], "linestyle": style, "linewidth": 1.5}
+
+
+def looks(titles: Sequence[str]) -> Dict[str, Look]:
+    """Give each title a colour and a line style; no two agree in both among the first 56."""
+    return {
+        title: Look(number % len(SERIES), DASHES[number % len(DASHES)]) for number, title in enumerate(titles)
+    }
+
+
+def power(value: float) -> str:
+    """Write a power of ten as such, `10⁻³`, and any other number in its shortest form."""
+    exponent = round(math.log10(value)) if value > 0 else 0
+    if value > 0 and math.isclose(value, 10.0**exponent, rel_tol=1e-9):
+        return f"10{str(exponent).translate(SUPERSCRIPT)}"
+    return f"{value:g}"
+
+
+def roc(curves: Mapping[str, Mapping[str, Any]], look: Mapping[str, Look]) -> Markup:
+    """Draw TAR over FAR, both fractions, with the band between `low` and `high` where there is one.
+
+    Parameters
+    ----------
+    curves
+        Title -> `far`, `tar` (n,) and `low`, `high` (n,) or None.
+    look
+        Title -> its look.
+    """
+    figure, cell = _figure(SIZE)
+    for title, curve in curves.items():
+        if curve["low"] is not None:
+            cell.fill_between(
+                curve["far"],
+                curve["low"],
+                curve["high"],
+                color=SERIES[look[title].number],
+                alpha=0.13,
+                linewidth=0,
+            )
+        cell.plot(curve["far"], curve["tar"], **look[title].line)
+    smallest = min((far for curve in curves.values() for far in curve["far"] if far > 0), default=1e-3)
+    cell.set(xscale="log", xlim=(smallest, 1), ylim=(0, 1.01))
+    return _finish(cell, "false accept rate", "true accept rate, %", x="power", y="percent")
+
+
+def histogram(bins: Mapping[str, Sequence[float]], threshold: Optional[float] = None) -> Markup:
+    """Draw how the cosine similarities of same and of different pairs are spread, each as a share of its own.
+
+    Parameters
+    ----------
+    bins
+        `edges` (n + 1,), `same` and `different` (n,) counts.
+    threshold
+        Cosine similarity from which on a pair is taken for one person; marked where given.
+    """
+    figure, cell = _figure(SMALL)
+    for kind, colour in (("different", DIFFERENT), ("same", SAME)):
+        counts = np.asarray(bins[kind], float)
+        share = counts / max(counts.sum(), 1)
+        cell.stairs(share, bins["edges"], fill=True, color=colour, alpha=0.3, linewidth=0)
+        cell.stairs(share, bins["edges"], color=colour, linewidth=1.2)
+    if threshold is not None:
+        cell.axvline(threshold, color=INK, linewidth=0.9, linestyle=(0, (3, 2)))
+    cell.set(xlim=_occupied(bins), ylim=(0, None))
+    return _finish(cell, "cosine similarity", "share of pairs, %", y="percent")
+
+
+def steps(series: Mapping[str, Mapping[str, float]], look: Mapping[str, Look], label: str) -> Markup:
+    """Draw rates (fractions) over whole numbers on a logarithmic axis, such as a CMC.
+
+    Parameters
+    ----------
+    series
+        Title -> whole number, as text -> rate.
+    look
+        Title -> its look.
+    label
+        Of the whole numbers.
+    """
+    figure, cell = _figure(SIZE)
+    for title, points in series.items():
+        numbers = sorted(points, key=int)
+        cell.plot(
+            [int(n) for n in numbers], [points[n] for n in numbers], marker="o", ms=3, **look[title].line
+        )
+    ticks = sorted({int(number) for points in series.values() for number in points})
+    cell.set(xscale="log", ylim=(min(_floor(series), 0.9), 1.005))
+    cell.set_xticks(ticks, [f"{tick:,}" if tick < 10_000 else power(tick) for tick in ticks])
+    return _finish(cell, label, "rate, %", y="percent")
+
+
+def training(runs: Mapping[str, List[Dict[str, Any]]], look: Mapping[str, Look]) -> Dict[str, Markup]:
+    """Draw metrics of runs over the iteration, a chart for each of `TRAINING` that any run has.
+
+    Parameters
+    ----------
+    runs
+        Title -> records with `iteration` and any of the metrics.
+    look
+        Title, or `title: metric` where a chart holds several -> its look.
+    """
+    charts = {}
+    for title, keys in TRAINING:
+        lines = {name: points for name, points in _lines(runs, keys) if points}
+        if lines:
+            charts[title] = _curves(lines, look)
+    return charts
+
+
+def line_names(runs: Mapping[str, List[Dict[str, Any]]]) -> Dict[str, List[str]]:
+    """Return the names of the lines in each chart of `training`."""
+    return {title: [name for name, points in _lines(runs, keys) if points] for title, keys in TRAINING}
+
+
+def _lines(runs: Mapping[str, List[Dict[str, Any]]], keys: Sequence[str]) -> Any:
+    for run, records in runs.items():
+        for key in keys:
+            points = [(record["iteration"], record[key]) for record in records if record.get(key) is not None]
+            yield (run if len(keys) == 1 else f"{run}: {key}"), points
+
+
+def _curves(lines: Mapping[str, Sequence[Tuple[float, float]]], look: Mapping[str, Look]) -> Markup:
+    figure, cell = _figure(SMALL)
+    for name, points in lines.items():
+        cell.plot(*zip(*points), **{**look[name].line, "linewidth": 1.1})
+    cell.set_ylim(bottom=min(0, cell.get_ylim()[0]))
+    return _finish(cell, "iteration", "")
+
+
+def _floor(series: Mapping[str, Mapping[str, float]]) -> float:
+    lowest = min(rate for points in series.values() for rate in points.values())
+    return math.floor(lowest * 10) / 10
+
+
+def _occupied(bins: Mapping[str, Sequence[float]]) -> Tuple[float, float]:
+    """Return the similarities between which there are pairs, a little wider."""
+    edges, filled = np.asarray(bins["edges"], float), np.add(bins["same"], bins["different"]) > 0
+    if not filled.any():
+        return edges[0], edges[-1]
+    where = np.flatnonzero(filled)
+    return max(edges[0], edges[where[0]] - 0.05), min(edges[-1], edges[where[-1] + 1] + 0.05)
+
+
+def _figure(size: Tuple[float, float]) -> Tuple[Figure, Axes]:
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=size, constrained_layout=True)
+        FigureCanvasAgg(figure)
+        cell = figure.add_subplot()
+        cell.grid(True)
+        cell.set_axisbelow(True)
+        cell.spines[["top", "right"]].set_visible(False)
+    return figure, cell
+
+
+def _finish(cell: Axes, x_label: str, y_label: str, x: str = "", y: str = "") -> Markup:
+    cell.set(xlabel=x_label, ylabel=y_label)
+    for axis, kind in ((cell.xaxis, x), (cell.yaxis, y)):
+        if kind == "percent":
+            axis.set_major_formatter(lambda value, _: f"{100 * value:g}")
+        elif kind == "power":
+            axis.set_major_formatter(lambda value, _: power(value))
+    return _inline(cell.figure, f"{y_label or 'value'} over {x_label}")
+
+
+def _inline(figure: Figure, label: str) -> Markup:
+    """Return the figure as an <svg> that can stand in a page beside others."""
+    written = io.StringIO()
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": "latse"}):
+        figure.savefig(written, format="svg", transparent=True, metadata=dict.fromkeys(PUBLISHED))
+    svg = written.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    own = hashlib.blake2b(
+        svg.encode(), digest_size=5
+    ).hexdigest()  # an id must not come again in the next chart
+    svg = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>c{own}-", svg)
+    viewbox = re.search(r'viewBox="[^"]*"', svg).group()
+    svg = re.sub(
+        r"<svg[^>]*>", f'<svg class="chart" {viewbox} role="img" aria-label="{label}">', svg, count=1
+    )
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    return Markup(svg.replace("xlink:href", "href"))
