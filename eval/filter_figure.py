@@ -80,6 +80,7 @@ def choose_people(judged: Judged, people: int) -> np.ndarray:
 def draw(path: str | os.PathLike, shard: Shard, judged: Judged, labels: Sequence[int]) -> None:
     """Draw a row for each label: up to three kept images, then up to seven refused ones, in the set's order.
 
+    Where nothing is refused, up to ten kept images take the whole row.
     Where the truth is known, a frame tells right verdicts from wrong ones, and below an image whose label is
     wrong stands whom it shows.
 
@@ -101,24 +102,40 @@ def draw(path: str | os.PathLike, shard: Shard, judged: Judged, labels: Sequence
     """
     if not len(labels):
         raise LatseError(f"{shard.folder}: the filter keeps no image, so that there is nothing to show")
-    columns = max(1, min(REFUSED, max(len(judged.of(label, False)) for label in labels)))
+    refused = min(REFUSED, max(len(judged.of(label, False)) for label in labels))
+    kept = KEPT if refused else KEPT + REFUSED
     # A narrow empty column parts the two sides.
-    figure, axes = grid(
-        len(labels), KEPT + 1 + columns, (1.1 * (KEPT + columns) + 2.0, 1.3 * len(labels) + 0.7)
-    )
-    axes[0, 0].get_gridspec().set_width_ratios([1] * KEPT + [0.25] + [1] * columns)
+    widths = [1] * kept + [0.25, *[1] * refused] * bool(refused)
+    figure, axes = grid(len(labels), len(widths), (1.1 * sum(widths) + 1.5, 1.3 * len(labels) + 0.7))
+    axes[0, 0].get_gridspec().set_width_ratios(widths)
     for cell in axes.flat:
         cell.set_axis_off()
     for row, label in zip(axes, labels):
-        kept, refused = judged.of(label, True), judged.of(label, False)
-        _label(row[0], f"label {label}\n{len(kept)} kept\n{len(refused)} refused")
-        for cell, index in [*zip(row[:KEPT], kept), *zip(row[KEPT + 1 :], refused)]:
+        keeps, refuses = judged.of(label, True), judged.of(label, False)
+        _label(row[0], f"label {label}\n{len(keeps)} kept\n{len(refuses)} refused")
+        for cell, index in [*zip(row[:kept], keeps), *zip(row[kept + 1 :], refuses)]:
             _image(cell, shard, judged, index)
-    axes[0, 0].set_title("kept", loc="left", fontsize=12)
-    axes[0, KEPT + 1].set_title("refused", loc="left", fontsize=12)
+    for side, column in {"kept": 0, **({"refused": kept + 1} if refused else {})}.items():
+        axes[0, column].text(0, 1.06, side, transform=axes[0, column].transAxes, fontsize=12)
     if judged.truth is not None:
         figure.supxlabel("frame solid: verdict right; dashed: verdict wrong", fontsize=11)
     save(figure, path)
+
+
+def caption(judged: Judged, k: int, labels: int) -> str:
+    """Say in sentences what a drawing of so many labels shows, and what the filter did with all images."""
+    counts = judged.counts()
+    images, refused = counts["images"], counts["refused"]
+    sentences = [f"Of {images:,} images the teacher refuses {refused:,} (k = {k})"]
+    if judged.truth is not None:
+        noisy, found = counts["noisy"], counts["noisy_refused"]
+        sentences.append(
+            f"Of the {noisy:,} whose label is wrong it refuses {found:,}, of the {images - noisy:,} whose "
+            f"label is right {refused - found:,}; solid frames mark right verdicts, dashed ones wrong ones"
+        )
+    if refused:
+        sentences.append(f"Shown are the {labels} labels with the most refused images")
+    return ". ".join(sentences) + "."
 
 
 def _label(cell: Axes, text: str) -> None:
