@@ -1,80 +1,71 @@
-"""`latse eval`: judge a checkpoint on pairs of people that it has never seen."""
+"""`latse eval`: judge models on pairs of people that they have never seen."""
 
 from __future__ import annotations
 
 import argparse
-import functools
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 import mxnet as mx
+import numpy as np
 
 from latse import checkpoint, devices
-from latse.data.pairs import Pairs, read_pairs
+from latse.data.pairs import people_path, read_encoded, read_pairs, read_people
 from latse.errors import LatseError
-from latse.eval import figures
+from latse.eval import confidence, figures
 from latse.eval.embedding import Network
-from latse.eval.references import fitted_references, raw_pixels
+from latse.eval.models import Model, add_model_arguments, opened
 from latse.eval.table import verification_table
-from latse.eval.verification import Feature, verify
-from latse.files import make_folder, read_json, write_json
-from latse.runtime import versions
+from latse.eval.verification import Verification, check_number, judge, pair_distance
+from latse.files import make_folder, write_json
+from latse.provenance import provenance
 
-TITLES = {
-    "raw_pixels": "raw pixels",
-    "whitened_pca": "whitened PCA",
-    "fisherfaces": "fisherfaces",
-    "untrained": "untrained encoder",
-    "teacher": "teacher",
-}
-ORIGIN_KEYS = ("checkpoint", "recipe", "seed", "settings", "versions", "device")
+
+class PairSet(NamedTuple):
+    """A file of pairs before its images are decoded.
+
+    issame : bool (n,); people : int64 (2n,), the person on each image, None if nobody says.
+    """
+
+    path: str
+    issame: np.ndarray
+    people: Optional[np.ndarray]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `latse eval`."""
-    parser.add_argument(
-        "--model",
-        required=True,
-        metavar="PREFIX,NUMBER",
-        help="checkpoint to judge, of this project or insightface: PREFIX-symbol.json and PREFIX-NNNN.params "
-        "with the output fc1_output (NUMBER 0 if left out)",
-    )
+    add_model_arguments(parser)
     parser.add_argument(
         "--pairs",
         nargs="+",
         default=["data/orl/orl.bin"],
         metavar="FILE.bin",
-        help="pairs in insightface's format; the name of a set is the file's (default: data/orl/orl.bin)",
+        help="pairs in insightface's format, any number of files; the name of a set is the file's, and "
+        "FILE.people.npy beside it says who is who (default: data/orl/orl.bin)",
     )
-    reference = parser.add_argument_group(
-        "references, judged on the same pairs beside the aligned raw pixels"
-    )
-    reference.add_argument("--teacher", metavar="PREFIX,NUMBER", help="checkpoint of the teacher")
-    reference.add_argument("--untrained", metavar="PREFIX,NUMBER", help="checkpoint of the untrained encoder")
-    reference.add_argument(
-        "--train-data",
-        metavar="FOLDER",
-        help="shard to fit whitened PCA and fisherfaces to (train.rec, train.idx)",
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=confidence.SAMPLES,
+        metavar="N",
+        help="how often people are drawn again for the intervals, 0 for none (default: %(default)s)",
     )
     output = parser.add_argument_group("output, beside the printed table")
-    output.add_argument("--json", metavar="FILE", help="write all results, recipe, seed, versions and device")
+    output.add_argument("--json", metavar="FILE", help="write all results, and where they come from")
     output.add_argument(
         "--figure",
         metavar="FILE.png",
-        help="draw people of the first set, their generated frontal faces and the difference",
+        help="draw people of the first set, faces that the first checkpoint generates, and the difference",
     )
     output.add_argument("--generated", metavar="FILE.png", help="draw the generated faces alone")
     output.add_argument(
-        "--curves", metavar="FILE.png", help="plot the metrics.jsonl beside the model and beside the teacher"
-    )
-    devices.add_device_arguments(parser)
-    parser.add_argument(
-        "--batch-size", type=int, default=32, metavar="N", help="images per batch (default: 32)"
+        "--curves", metavar="FILE.png", help="plot the metrics.jsonl beside each checkpoint's folder"
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Judge, print one table per set of pairs, and write what was asked for.
+    """Judge, print the table, and write what was asked for.
 
     Raises
     ------
@@ -83,92 +74,115 @@ def run(args: argparse.Namespace) -> None:
     """
     for path in filter(None, (args.json, args.figure, args.generated, args.curves)):
         make_folder(Path(path).parent)  # an unwritable place is better known before the work than after it
-    contexts = devices.contexts(args)
-    network = functools.partial(_network, contexts=contexts, batch_size=args.batch_size)
-    sets = _read_sets(args.pairs)
-    model, references = network(args.model), _references(args, network)
-    if args.curves:
-        figures.training_curves(args.curves, _metrics(args))
-    _draw_faces(args, next(iter(sets.values())), network)
-    report = _origin(args.model, contexts)
-    for name, pairs in sets.items():
-        report[name] = _judge(name, pairs, _title(args.model), model, references)
+    if args.samples < 0:
+        raise LatseError(f"--samples {args.samples}: must be at least 0")
+    sets, models, contexts = read_sets(args.pairs), opened(args), devices.contexts(args)
+    _draw(args, models, contexts, sets)
+    results = {name: judge_set(name, one, models, args.samples) for name, one in sets.items()}
+    report = {
+        "kind": "verification",
+        "provenance": provenance(args, contexts),
+        "models": {model.title: model.origin for model in models},
+        "sets": results,
+    }
+    print(verification_table(results))
     if args.json:
         write_json(args.json, report)
 
 
-def _judge(
-    name: str, pairs: Pairs, title: str, model: Feature, references: Dict[str, Feature]
-) -> Dict[str, Any]:
-    """Judge model and references on one set, print the table, and return what the JSON says about the set."""
-    details = {key: verify(feature, *pairs, f"{key} on {name}") for key, feature in references.items()}
-    result = verify(model, *pairs, f"{title} on {name}")
-    print(f"{name}: {result.pairs} pairs, {result.different_pairs} of them of different people")
-    print(verification_table([*((TITLES[key], detail) for key, detail in details.items()), (title, result)]))
-    return {
-        **result.as_json(),
-        "references": {key: detail.accuracy for key, detail in details.items()},
-        "reference_details": {key: detail.as_json() for key, detail in details.items()},
-    }
+def read_sets(paths: Sequence[str]) -> Dict[str, PairSet]:
+    """Read what files of pairs say of their pairs, by the file's name without its ending.
 
+    The images are decoded later, a set at a time: five sets of 6,000 pairs are 2 GB.
 
-def _references(args: argparse.Namespace, network: Callable[[str], Network]) -> Dict[str, Feature]:
-    references: Dict[str, Feature] = {"raw_pixels": raw_pixels}
-    if args.train_data:
-        references.update(fitted_references(args.train_data))
-    for name in ("untrained", "teacher"):
-        if getattr(args, name):
-            references[name] = network(getattr(args, name))
-    return references
-
-
-def _network(
-    text: str, output: str = "fc1_output", *, contexts: List[mx.Context], batch_size: int
-) -> Network:
-    return Network(*checkpoint.parse(text), output, contexts, batch_size)
-
-
-def _read_sets(paths: List[str]) -> Dict[str, Pairs]:
-    """Read sets of pairs, by name; a name must be free in the JSON that holds it."""
-    sets: Dict[str, Pairs] = {}
+    Raises
+    ------
+    LatseError
+        If two have one name, a file is damaged, has too few pairs, or its people contradict its pairs.
+    """
+    sets: Dict[str, PairSet] = {}
     for path in paths:
         name = Path(path).stem
-        if name in sets or name in ORIGIN_KEYS:
+        if name in sets:
             raise LatseError(f"{path}: the name {name!r} is already taken; rename the file")
-        sets[name] = read_pairs(path)
+        issame, people = read_encoded(path).issame, read_people(path)
+        try:
+            check_number(len(issame))
+        except LatseError as error:
+            raise LatseError(f"{path}: {error}") from error
+        if people is not None:
+            _check_people(path, people, issame)
+        sets[name] = PairSet(path, issame, people)
     return sets
 
 
-def _origin(model: str, contexts: List[mx.Context]) -> Dict[str, Any]:
-    """Say where the figures come from: the recipe and seed of the model, this machine, these versions."""
-    path = _folder(model) / "run.json"
-    run_record = read_json(path) if path.exists() else {}  # a checkpoint from elsewhere has no such record
-    if not isinstance(run_record, dict):
-        raise LatseError(f"{path} holds no JSON object")
-    run = (run_record.get(key) for key in ("recipe", "seed", "settings"))
-    return dict(zip(ORIGIN_KEYS, (model, *run, versions(), devices.describe(contexts))))
+def judge_set(name: str, one: PairSet, models: Sequence[Model], samples: int) -> Dict[str, Any]:
+    """Judge all models on one set and return what the JSON says of it."""
+    images = read_pairs(one.path).images
+    return {
+        "pairs": len(one.issame),
+        "different_pairs": int((~one.issame).sum()),
+        "people": None if one.people is None else len(np.unique(one.people)),
+        "results": {model.title: judge_model(model, name, images, one, samples) for model in models},
+    }
 
 
-def _draw_faces(args: argparse.Namespace, pairs: Pairs, network: Callable[..., Network]) -> None:
-    if not (args.figure or args.generated):
+def judge_model(model: Model, name: str, images: np.ndarray, one: PairSet, samples: int) -> Dict[str, Any]:
+    """Judge one model on one set: all figures, with intervals where people are known."""
+    distance = pair_distance(model.embed(images, name))
+    found = judge(distance, one.issame)
+    if one.people is None or not samples or found.auc is None:
+        return as_json(found, None)
+    return as_json(found, confidence.intervals(distance, one.issame, one.people, found.roc["far"], samples))
+
+
+def as_json(found: Verification, intervals: Optional[confidence.Intervals]) -> Dict[str, Any]:
+    """Return what the JSON says of one model on one set."""
+    result = asdict(found)
+    result["exact"] = found.exact._asdict()
+    result["val_at_far_1e-3"] = found.val._asdict() if found.val else None
+    del result["val"]
+    spread = asdict(intervals) if intervals else {"low": None, "high": None}
+    result["roc"].update(low=spread.pop("low"), high=spread.pop("high"))
+    result["intervals"] = {"unit": "people", **spread} if intervals else None
+    return result
+
+
+def _check_people(path: str, people: np.ndarray, issame: np.ndarray) -> None:
+    beside = people_path(path)
+    if len(people) != 2 * len(issame):
+        raise LatseError(f"{beside} names {len(people)} people, but {path} has {2 * len(issame)} images")
+    wrong = np.flatnonzero((people[0::2] == people[1::2]) != issame)
+    if len(wrong):
+        said, other = ("one person", "two") if issame[wrong[0]] else ("two people", "one")
+        raise LatseError(f"{path}: pair {wrong[0]} shows {said}, but by {beside} it shows {other}")
+
+
+def _draw(
+    args: argparse.Namespace, models: Sequence[Model], contexts: List[mx.Context], sets: Dict[str, PairSet]
+) -> None:
+    """Draw what was asked for of the checkpoints among the models."""
+    if not (args.figure or args.generated or args.curves):
         return
-    images = pairs.images[figures.one_image_per_person(pairs.images, pairs.issame)]
-    generated = network(args.model, "generated_output")(images)
+    networks = [model for model in models if isinstance(getattr(model, "feature", None), Network)]
+    if not networks:
+        raise LatseError("there is no checkpoint among the models to draw pictures of")
+    if args.curves:
+        folders = {Path(model.origin["source"]).parent: model.title for model in reversed(networks)}
+        metrics = {title: folder / "metrics.jsonl" for folder, title in reversed(list(folders.items()))}
+        figures.training_curves(args.curves, metrics)
+    if args.figure or args.generated:
+        _draw_faces(args, networks[0], contexts, next(iter(sets.values())))
+
+
+def _draw_faces(args: argparse.Namespace, model: Model, contexts: List[mx.Context], one: PairSet) -> None:
+    decoder = Network(
+        *checkpoint.parse(model.origin["source"]), "generated_output", contexts, args.batch_size
+    )
+    images = read_pairs(one.path).images
+    images = images[figures.one_image_per_person(images, one.issame)]
+    generated = decoder(images)
     if args.figure:
         figures.faces(args.figure, images, generated)
     if args.generated:
         figures.generated_faces(args.generated, generated)
-
-
-def _metrics(args: argparse.Namespace) -> Dict[str, Path]:
-    models = [model for model in (args.teacher, args.model) if model]
-    return {_title(model): _folder(model) / "metrics.jsonl" for model in models}
-
-
-def _folder(model: str) -> Path:
-    return Path(checkpoint.parse(model)[0]).parent
-
-
-def _title(model: str) -> str:
-    """Name a model as its folder is named: `student` for out/orl/student/model,0."""
-    return _folder(model).resolve().name

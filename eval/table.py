@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import List, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence
 
-from latse.eval.verification import Verification
+NOTHING = "–"
+LAST = ("AUC", "EER", "VAL@0.1%FAR")
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -25,24 +26,66 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *body))
 
 
-def verification_table(results: Sequence[Tuple[str, Verification]]) -> str:
-    """Show titled results on one set of pairs in percent, a row each, in order.
+def verification_table(sets: Dict[str, Dict[str, Any]]) -> str:
+    """Show models on sets of pairs in percent, from the `sets` of the JSON that `latse eval` writes.
 
-    A TAR whose FAR the different pairs cannot resolve is marked by `*` and explained below the table.
+    The columns of TAR are those that the different pairs of some set resolve; a TAR that those of its own set
+    do not is marked by `*` and explained below the table, where the sets are described too.
     """
-    rows = [["", "accuracy ± std", "TAR@1%FAR", "TAR@0.1%FAR", "AUC"]]
-    rows += [_row(title, result) for title, result in results]
-    unresolved = [result.different_pairs for _, result in results if result.unresolved_far]
-    notes = [
-        f"* before the first false accept: {pairs} different pairs resolve no finer"
-        for pairs in unresolved[:1]
-    ]
+    first, *_ = sets.values()
+    targets = _results(first)[0]["tar_at_far"]
+    fars = [far for far in targets if any(_resolves(one, far) for one in sets.values())]
+    tars = [f"TAR@{100 * float(far):g}%FAR" for far in fars]
+    rows = [["", "accuracy ± std", "95 % interval", "threshold", "exact thresholds", *tars, *LAST]]
+    for name, one in sets.items():
+        rows.append([name, *[""] * (len(rows[0]) - 1)])
+        rows += [_row(title, result, fars) for title, result in one["results"].items()]
+    notes = [_description(name, one) for name, one in sets.items()]
+    if not all(_resolves(one, far) for one in sets.values() for far in fars):
+        notes.append("* before the first false accept: so few different pairs resolve no finer")
     return "\n".join([aligned(rows), *notes])
 
 
-def _row(title: str, result: Verification) -> List[str]:
-    tars = [
-        f"{100 * tar:.2f}{'*' if far in result.unresolved_far else ' '}"
-        for far, tar in result.tar_at_far.items()
+def _row(title: str, result: Dict[str, Any], fars: Sequence[str]) -> List[str]:
+    exact, val, intervals = result["exact"], result["val_at_far_1e-3"], result["intervals"]
+    return [
+        f"  {title}",
+        _with_std(result),
+        " to ".join(map(_percent, intervals["accuracy"])) if intervals else NOTHING,
+        f"{result['threshold']:.3f}",
+        _with_std(exact),
+        *(
+            _percent(result["tar_at_far"][far]) + ("*" if far in result["unresolved_far"] else " ")
+            for far in fars
+        ),
+        _percent(result["auc"]),
+        _percent(result["eer"]),
+        _percent(val["val"]) if val else NOTHING,
     ]
-    return [title, f"{100 * result.accuracy:.2f} ± {100 * result.std:5.2f}", *tars, f"{100 * result.auc:.2f}"]
+
+
+def _description(name: str, one: Dict[str, Any]) -> str:
+    """What a set consists of, and whose intervals there are."""
+    pairs = f"{name}: {one['pairs']} pairs, {one['different_pairs']} of them of different people"
+    intervals = _results(one)[0]["intervals"]
+    if intervals:
+        return f"{pairs}; {one['people']} people, drawn again {intervals['samples']} times for the interval"
+    if one["people"] is None:
+        return f"{pairs}; no interval: there is no {name}.people.npy to say who is who"
+    return f"{pairs}; {one['people']} people, no interval"
+
+
+def _results(one: Dict[str, Any]) -> List[Dict[str, Any]]:
+    return list(one["results"].values())
+
+
+def _resolves(one: Dict[str, Any], far: str) -> bool:
+    return far not in _results(one)[0]["unresolved_far"]
+
+
+def _with_std(result: Dict[str, Any]) -> str:
+    return f"{100 * result['accuracy']:.2f} ± {100 * result['std']:5.2f}"
+
+
+def _percent(fraction: Optional[float]) -> str:
+    return NOTHING if fraction is None else f"{100 * fraction:.2f}"

@@ -1,92 +1,95 @@
 """The standard verification protocol: ten folds, the threshold of each from the other nine.
 
-It gives the accuracy that insightface's `verification.py` gives for the same embeddings: flip-summed,
-L2-normalised, squared Euclidean distance, folds of scikit-learn's unshuffled `KFold`, thresholds
-0 to 4 by 0.01.
+It gives the accuracy that insightface's `verification.py` gives for the same embeddings, to the last bit:
+flip-summed, L2-normalised, squared Euclidean distance, folds of scikit-learn's unshuffled `KFold`, thresholds
+0 to 4 by 0.01, the first best one taken.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
-from typing import Any, Callable, Dict, List, Tuple
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import KFold
 from sklearn.preprocessing import normalize
 
 from latse.errors import LatseError
+from latse.eval.roc import Thresholds
 
 FOLDS = 10
 THRESHOLDS = np.arange(0, 4, 0.01)
-FAR_TARGETS = (0.01, 0.001)
+FAR_TARGETS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+# Of insightface's VAL (validation rate).
+VAL_THRESHOLDS = np.arange(0, 4, 0.001)
+VAL_FAR = 1e-3
+ROC_POINTS = 20  # in a decade of FAR
+COSINE_BINS = np.linspace(-1, 1, 81)
 
 # Maps images, uint8 (n, 3, 112, 112) RGB, to one embedding each, float (n, d).
 Feature = Callable[[np.ndarray], np.ndarray]
 
 
+class Accuracy(NamedTuple):
+    """Mean and population standard deviation of the folds' accuracies, 0 to 1; mean of their thresholds."""
+
+    accuracy: float
+    std: float
+    threshold: float
+
+
+class Val(NamedTuple):
+    """Mean and population standard deviation of the folds' true accept rates; mean false accept rate."""
+
+    val: float
+    std: float
+    far: float
+
+
 @dataclass(frozen=True)
 class Verification:
-    """What the protocol says about one embedding of one set of pairs.
+    """What the protocol says about one embedding of one set of pairs. Rates and areas are 0 to 1.
 
     Attributes
     ----------
     accuracy, std
-        Mean and population standard deviation over the folds of the fraction of pairs judged rightly, 0 to 1.
+        Mean and population standard deviation over the folds of the fraction of pairs judged rightly.
     threshold
         Mean over the folds of the chosen threshold (squared Euclidean distance, 0 to 4).
-    tar_at_far
-        True accept rate by false accept rate, keys "0.01" and "0.001"; see `tar_at_far`.
-    unresolved_far
-        Keys of `tar_at_far` that allow less than one false accept: their TAR is at zero false accepts.
-    auc
-        Area under the ROC curve, 0 to 1.
-    pairs, different_pairs
-        How many pairs there are, and how many of them show different people.
     fold_accuracies
         The accuracies of the folds, in order.
+    exact
+        The same with thresholds taken from the distances themselves instead of the grid: `exact_accuracy`.
+    val
+        insightface's VAL at FAR 0.001, None where it is not defined: `val_at_far`.
+    tar_at_far
+        True accept rate by false accept rate, keys "0.1" to "1e-06": `roc.Curve.tar_at`.
+    unresolved_far
+        Keys of `tar_at_far` that allow less than one false accept: their TAR is at zero false accepts.
+    auc, eer
+        Area under the ROC curve, and rate of equal errors.
+    roc
+        `far`, a logarithmic grid as far as the pairs resolve, and `tar`.
+    histogram
+        `edges` of bins of cosine similarity, -1 to 1, and how many `same` and `different` pairs they hold.
+
+    Where all pairs are of one kind, there are no rates: values of `tar_at_far`, `auc` and `eer` are None and
+    `roc` is empty.
     """
 
     accuracy: float
     std: float
     threshold: float
-    tar_at_far: Dict[str, float]
-    unresolved_far: List[str]
-    auc: float
-    pairs: int
-    different_pairs: int
     fold_accuracies: List[float]
-
-    def as_json(self) -> Dict[str, Any]:
-        """All fields as what JSON knows."""
-        return asdict(self)
-
-
-def verify(feature: Feature, images: np.ndarray, issame: np.ndarray, name: str) -> Verification:
-    """Judge `feature` on pairs of images by the whole protocol.
-
-    Parameters
-    ----------
-    feature
-        Maps uint8 (m, 3, 112, 112) to float (m, d); called with the distinct images, then their mirrors.
-    images
-        uint8 (2n, 3, 112, 112); images 2i and 2i + 1 are pair i.
-    issame
-        bool (n,), whether a pair shows one person.
-    name
-        Of the feature, for the sentence of an error.
-
-    Raises
-    ------
-    LatseError
-        If an embedding is not finite, or the pairs cannot be judged (see `judge`).
-    """
-    embedding = flip_sum(feature, images)
-    broken = np.flatnonzero(~np.isfinite(embedding).all(axis=1))
-    if len(broken):
-        raise LatseError(f"{name}: the embedding of image {broken[0]} is not finite")
-    return judge(pair_distance(embedding), issame)
+    exact: Accuracy
+    val: Optional[Val]
+    tar_at_far: Dict[str, Optional[float]]
+    unresolved_far: List[str]
+    auc: Optional[float]
+    eer: Optional[float]
+    roc: Dict[str, List[float]]
+    histogram: Dict[str, List[float]]
 
 
 def flip_sum(feature: Feature, images: np.ndarray) -> np.ndarray:
@@ -123,9 +126,23 @@ def distinct_images(images: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
 
 
 def pair_distance(embedding: np.ndarray) -> np.ndarray:
-    """Squared Euclidean distance of each pair's L2-normalised embeddings, float (n,) from (2n, d), 0 to 4."""
+    """Squared Euclidean distance of each pair's L2-normalised embeddings, float (n,) from (2n, d), 0 to 4.
+
+    An embedding of zeros stays so. Raises LatseError if an embedding has no partner, or one is not finite.
+    """
+    if len(embedding) % 2:
+        raise LatseError(f"{len(embedding)} embeddings do not make pairs")
+    broken = np.flatnonzero(~np.isfinite(embedding).all(axis=1))
+    if len(broken):
+        raise LatseError(f"the embedding of image {broken[0]} is not finite")
     unit = normalize(embedding)
     return np.square(unit[0::2] - unit[1::2]).sum(axis=1)
+
+
+def check_number(pairs: int) -> None:
+    """Raise LatseError if so many pairs cannot be judged."""
+    if pairs < FOLDS:
+        raise LatseError(f"{pairs} pairs are too few for {FOLDS} folds")
 
 
 def judge(distance: np.ndarray, issame: np.ndarray) -> Verification:
@@ -141,62 +158,139 @@ def judge(distance: np.ndarray, issame: np.ndarray) -> Verification:
     Raises
     ------
     LatseError
-        If there are fewer pairs than folds, or no same or no different pair.
+        If there are fewer pairs than folds, another number of flags, or a distance is not finite.
     """
-    issame = np.asarray(issame, bool)
-    if len(issame) < FOLDS:
-        raise LatseError(f"{len(issame)} pairs are too few for {FOLDS} folds")
-    if issame.all() or not issame.any():
-        raise LatseError(f"all {len(issame)} pairs are of one kind: same and different ones are both needed")
-    accuracies, thresholds = fold_accuracies(distance, issame)
-    different = int((~issame).sum())
+    distance, issame = np.asarray(distance, np.float64), np.asarray(issame, bool)
+    check_number(len(distance))
+    if len(issame) != len(distance):
+        raise LatseError(f"{len(distance)} distances, but {len(issame)} flags")
+    if not np.isfinite(distance).all():
+        raise LatseError(f"the distance of pair {np.argmin(np.isfinite(distance))} is not finite")
+    accuracies, thresholds = GridFolds(distance, issame).judge()
     return Verification(
-        accuracy=float(np.mean(accuracies)),
-        std=float(np.std(accuracies)),
-        threshold=float(np.mean(thresholds)),
-        tar_at_far={str(far): tar_at_far(distance, issame, far) for far in FAR_TARGETS},
-        unresolved_far=[str(far) for far in FAR_TARGETS if _false_accepts(different, far) == 0],
-        auc=float(roc_auc_score(issame, -distance)),
-        pairs=len(issame),
-        different_pairs=different,
-        fold_accuracies=[float(accuracy) for accuracy in accuracies],
+        *_summary(accuracies, thresholds),
+        fold_accuracies=accuracies.tolist(),
+        exact=exact_accuracy(distance, issame),
+        val=val_at_far(distance, issame),
+        **_rates(distance, issame),
+        histogram=_histogram(distance, issame),
     )
 
 
-def fold_accuracies(distance: np.ndarray, issame: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Accuracy of each fold under the threshold that is best on the other nine, and that threshold.
+class GridFolds:
+    """The folds of the protocol, ready to be judged with several weights of the pairs.
 
-    Among `THRESHOLDS` the first best one is taken. Both results are float (10,).
+    Parameters
+    ----------
+    distance, issame
+        As of `judge`.
     """
-    folds = [test for _, test in KFold(FOLDS).split(distance)]
-    right = np.stack([_rightly_judged(distance[fold], issame[fold]) for fold in folds])
-    best = np.argmax(right.sum(axis=0) - right, axis=1)
-    sizes = np.array([len(fold) for fold in folds])
-    return right[np.arange(FOLDS), best] / sizes, THRESHOLDS[best]
+
+    def __init__(self, distance: np.ndarray, issame: np.ndarray):
+        self._fold = np.empty(len(distance), np.int64)
+        for number, (_, test) in enumerate(KFold(FOLDS).split(distance)):
+            self._fold[test] = number
+        self._sign = np.where(issame, 1.0, -1.0)
+        # A pair is accepted from the first threshold on that is larger than its distance.
+        accepted_from = np.searchsorted(THRESHOLDS, distance, side="right")
+        self._cell = self._fold * (len(THRESHOLDS) + 1) + accepted_from
+
+    def judge(self, weight: Optional[np.ndarray] = None) -> Tuple[np.ndarray, np.ndarray]:
+        """Accuracy of each fold under the threshold that is best on the other nine, and that threshold.
+
+        Among `THRESHOLDS` the first best one is taken. `weight`, float (n,), counts pair i weight[i] times
+        (default: once); folds without weight are left out. Both results are float (10,) otherwise.
+        """
+        weight = np.ones(len(self._fold)) if weight is None else weight
+        cells = FOLDS * (len(THRESHOLDS) + 1)
+        gained = np.bincount(self._cell, weight * self._sign, cells).reshape(FOLDS, -1)[:, :-1]
+        different = np.bincount(self._fold, weight * (self._sign < 0), FOLDS)
+        right = np.cumsum(gained, axis=1) + different[:, None]
+        best = np.argmax(right.sum(axis=0) - right, axis=1)
+        size = np.bincount(self._fold, weight, FOLDS)
+        there = np.flatnonzero(size)
+        return right[there, best[there]] / size[there], THRESHOLDS[best[there]]
 
 
-def tar_at_far(distance: np.ndarray, issame: np.ndarray, far: float) -> float:
-    """Fraction of same pairs accepted at the largest threshold whose false accept rate is at most `far`.
+def exact_accuracy(distance: np.ndarray, issame: np.ndarray) -> Accuracy:
+    """Judge the folds of the protocol with thresholds as fine as the distances.
 
-    Exact, from the empirical distances of all pairs at once: no folds, no grid, no interpolation. With D
-    different pairs and k the largest count with k / D <= far, that threshold is the (k+1)-th smallest
-    distance of a different pair. A `far` below 1 / D cannot be resolved: k is 0 then, and the result is the
-    rate before the first false accept.
+    The candidates for a fold are the distances of the other nine, and the next number above the largest,
+    which accepts all; the first best one is taken.
     """
-    different = np.sort(distance[~issame])
-    allowed = _false_accepts(len(different), far)
-    threshold = different[allowed] if allowed < len(different) else np.inf
-    return float(np.mean(distance[issame] < threshold))
+    accuracies, thresholds = [], []
+    for train, test in KFold(FOLDS).split(distance):
+        candidates = np.unique(distance[train])
+        candidates = np.append(candidates, np.nextafter(candidates[-1], np.inf))
+        same, different = (np.sort(distance[train][kind]) for kind in (issame[train], ~issame[train]))
+        falsely = np.searchsorted(different, candidates)  # counts the smaller ones
+        best = np.argmax(np.searchsorted(same, candidates) - falsely)
+        accuracies.append(np.mean((distance[test] < candidates[best]) == issame[test]))
+        thresholds.append(candidates[best])
+    return _summary(accuracies, thresholds)
 
 
-def _false_accepts(different_pairs: int, far: float) -> int:
-    rates = np.arange(different_pairs + 1) / different_pairs
-    return int(np.searchsorted(rates, far, side="right")) - 1
+def val_at_far(distance: np.ndarray, issame: np.ndarray, far: float = VAL_FAR) -> Optional[Val]:
+    """Judge the folds at a false accept rate, as insightface does for its VAL.
+
+    The threshold of a fold is the one that has the rate `far` on the other nine, interpolated linearly
+    between two neighbours of the grid 0 to 4 by 0.001; it is 0 where no threshold has so large a rate.
+
+    Returns
+    -------
+    Val or None
+        None where it is not defined: a fold lacks pairs of one kind, or several thresholds have exactly the
+        wanted FAR, so that any of them would do.
+    """
+    rates = []
+    for train, test in KFold(FOLDS).split(distance):
+        threshold = _threshold_at_far(distance[train][~issame[train]], far)
+        if threshold is None or issame[test].all() or not issame[test].any():
+            return None
+        accepted = distance[test] < threshold
+        rates.append([np.mean(accepted[issame[test]]), np.mean(accepted[~issame[test]])])
+    val, false = np.transpose(rates)
+    return Val(float(np.mean(val)), float(np.std(val)), float(np.mean(false)))
 
 
-def _rightly_judged(distance: np.ndarray, issame: np.ndarray) -> np.ndarray:
-    """How many of the pairs are judged rightly at each of `THRESHOLDS`, int (400,)."""
-    same, different = np.sort(distance[issame]), np.sort(distance[~issame])
-    accepted = np.searchsorted(same, THRESHOLDS, side="left")
-    falsely = np.searchsorted(different, THRESHOLDS, side="left")
-    return accepted + len(different) - falsely
+def _threshold_at_far(different: np.ndarray, far: float) -> Optional[float]:
+    if not len(different):
+        return None
+    rates = np.searchsorted(np.sort(different), VAL_THRESHOLDS) / len(different)
+    if rates[-1] < far:
+        return 0.0
+    first, last = np.searchsorted(rates, far, side="left"), np.searchsorted(rates, far, side="right")
+    if last - first > 1:
+        return None
+    if last - first == 1:
+        return float(VAL_THRESHOLDS[first])
+    neighbours = slice(first - 1, first + 1)
+    return float(np.interp(far, rates[neighbours], VAL_THRESHOLDS[neighbours]))
+
+
+def _rates(distance: np.ndarray, issame: np.ndarray) -> Dict[str, Any]:
+    """All fields of `Verification` that need pairs of both kinds."""
+    keys, different = [str(far) for far in FAR_TARGETS], int((~issame).sum())
+    if issame.all() or not different:
+        rates = {"tar_at_far": dict.fromkeys(keys), "unresolved_far": keys, "auc": None, "eer": None}
+        return {**rates, "roc": {"far": [], "tar": []}}
+    curve = Thresholds(distance, issame).curve()
+    far = np.logspace(-np.log10(different), 0, 1 + int(np.ceil(ROC_POINTS * np.log10(different))))
+    far[0], far[-1] = 1 / different, 1  # the ends are points of the curve
+    return {
+        "tar_at_far": dict(zip(keys, curve.tar_at(FAR_TARGETS).tolist())),
+        "unresolved_far": [str(target) for target in FAR_TARGETS if target < 1 / different],
+        "auc": curve.area(),
+        "eer": curve.equal_error(),
+        "roc": {"far": far.tolist(), "tar": curve.tar_at(far).tolist()},
+    }
+
+
+def _histogram(distance: np.ndarray, issame: np.ndarray) -> Dict[str, List[float]]:
+    cosine = np.clip(1 - distance / 2, -1, 1)
+    same, different = (np.histogram(cosine[kind], COSINE_BINS)[0].tolist() for kind in (issame, ~issame))
+    return {"edges": COSINE_BINS.tolist(), "same": same, "different": different}
+
+
+def _summary(accuracies: np.ndarray, thresholds: np.ndarray) -> Accuracy:
+    return Accuracy(float(np.mean(accuracies)), float(np.std(accuracies)), float(np.mean(thresholds)))

@@ -1,0 +1,70 @@
+"""The empirical ROC of pairs: every distance is a threshold, nothing is smoothed; pairs may have weights."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+
+class Curve(NamedTuple):
+    """What the thresholds accept, from none of the pairs to all.
+
+    far : float (k + 1,), fraction of the different pairs accepted, ascending from 0 to 1;
+    tar : float (k + 1,), fraction of the same pairs accepted.
+    """
+
+    far: np.ndarray
+    tar: np.ndarray
+
+    def tar_at(self, far: np.ndarray) -> np.ndarray:
+        """TAR at the largest threshold whose false accept rate is at most `far`, for one or several.
+
+        Exact: no interpolation. A `far` below 1 / (number of different pairs) cannot be resolved: the result
+        is the rate before the first false accept.
+        """
+        return self.tar[np.searchsorted(self.far, far, side="right") - 1]
+
+    def area(self) -> float:
+        """Area under the curve, 0 to 1: how likely a same pair is nearer than a different one, ties half."""
+        return float(np.trapz(self.tar, self.far))
+
+    def equal_error(self) -> float:
+        """Rate at which the line through the points has as many false accepts as false rejects, 0 to 1."""
+        excess = self.far - (1 - self.tar)
+        after = int(np.argmax(excess >= 0))  # never the first point: nothing is accepted there
+        before = after - 1
+        part = excess[before] / (excess[before] - excess[after])
+        return float(self.far[before] + part * (self.far[after] - self.far[before]))
+
+
+class Thresholds:
+    """All thresholds at which the verdict on some pair changes.
+
+    Parameters
+    ----------
+    distance
+        float (n,); a pair is accepted below the threshold, so equal distances are accepted together.
+    issame
+        bool (n,), both kinds among them.
+    """
+
+    def __init__(self, distance: np.ndarray, issame: np.ndarray):
+        self._order = np.argsort(distance, kind="stable")
+        self._same = issame[self._order]
+        ascending = distance[self._order]
+        # Where the pairs end that one more threshold accepts; before them, none.
+        self._ends = np.append(0, np.flatnonzero(np.append(np.diff(ascending) > 0, True)) + 1)
+
+    def curve(self, weight: Optional[np.ndarray] = None) -> Curve:
+        """Return the curve; weight, float (n,), counts pair i weight[i] times (default: once).
+
+        Whole weights give exactly the curve of pairs that are repeated so often. Some pair of either kind
+        must have a weight above 0.
+        """
+        weight = np.ones(len(self._order)) if weight is None else weight[self._order]
+        same, different = (self._accepted(weight * kind) for kind in (self._same, ~self._same))
+        return Curve(different / different[-1], same / same[-1])
+
+    def _accepted(self, weight: np.ndarray) -> np.ndarray:
+        return np.append(0.0, np.cumsum(weight))[self._ends]
