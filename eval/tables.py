@@ -56,7 +56,7 @@ class DataSet:
     images: int
 
 
-# The first word of a recipe's name -> the set that it is for. The images of CASIA are those of Yi et al. 2014;
+# The first word of a recipe's name -> its set. The images of CASIA are those of Yi et al. 2014;
 # insightface, which leaves three people out, says 0.5 M.
 DATA_SETS = {
     "casia": DataSet("faces_webface_112x112", 10_572, 494_414),

@@ -1,4 +1,4 @@
-"""The sub-command `latse plan`."""
+"""The sub-command `latse plan`: a dry run of a recipe, with the memory plan of its training graph."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from latse import memonger
 from latse import recipe as recipes
 from latse.data.records import Shard
-from latse.devices import add_device_arguments, contexts, describe, share
+from latse.devices import add_device_arguments, contexts, share
+from latse.dry_run import DryRun, dry_run
 from latse.errors import LatseError
 from latse.files import replacing, write_json
-from latse.runtime import versions
-from latse.train import graph
+from latse.provenance import provenance
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument("--data", metavar="FOLDER", help="shard whose number of people the graph classifies")
     size.add_argument("--classes", type=int, metavar="N", help="number of people, without a shard")
+    parser.add_argument(
+        "--images", type=int, metavar="N", help="number of images, without a shard: for the number of epochs"
+    )
     parser.add_argument(
         "--batch-size", type=int, metavar="N", help="images over all devices (default: train.batch_size)"
     )
@@ -41,43 +44,80 @@ def run(args: argparse.Namespace) -> None:
     recipe = recipes.load(args.recipe, [*args.set, *batch])
     devices = contexts(args)
     batch_size = share(recipe.train.batch_size, devices)
-    classes = _classes(args)
-    symbol, shapes = graph.build(recipe, classes, batch_size)
-    plan = memonger.plan(symbol, shapes, devices[0], progress=True)
+    classes, images = _size(args)
+    planned = dry_run(recipe, classes, images, devices, progress=True)
     out = Path(args.out or Path("out", "plan", f"{Path(args.recipe).stem}-symbol.json"))
     with replacing(out) as temporary:
-        temporary.write_text(plan.symbol.tojson())
+        temporary.write_text(planned.plan.symbol.tojson())
     if args.json:
-        write_json(args.json, _record(args, recipe, classes, plan, devices))
-    print(_summary(plan, batch_size, devices[0]))
+        write_json(args.json, _record(args, recipe, classes, planned, devices))
+    print(work(planned))
+    print(_summary(planned.plan, batch_size, devices[0]))
+    print(memory(planned))
     print(f"planned graph: {out}")
 
 
-def _classes(args: argparse.Namespace) -> int:
-    classes = Shard(args.data).classes if args.classes is None else args.classes
+def work(planned: DryRun) -> str:
+    """Return the line that says how much a run would look at."""
+    epochs = "" if planned.epochs is None else f", {planned.epochs:.1f} epochs"
+    devices = f"{planned.devices} devices" if planned.devices > 1 else "one device"
+    return (
+        f"{planned.iterations:,} iterations of {planned.batch_size} images on {devices}: "
+        f"{planned.images:,} images{epochs}"
+    )
+
+
+def memory(planned: DryRun) -> str:
+    """Return the line that says what memory a run would need, and what for."""
+    parts = [f"activations {planned.activations:.0f}", f"parameters {planned.parameters:.0f}"]
+    parts += [f"teacher {planned.teacher:.0f}"] if planned.teacher else []
+    host = f"; mean faces on the host: {planned.mean_faces:.0f} MiB" if planned.mean_faces else ""
+    total = f"{planned.device_memory:.0f} MiB" if math.isfinite(planned.device_memory) else "more than it has"
+    return f"estimated memory of each device: {total} ({', '.join(parts)}){host}"
+
+
+def _size(args: argparse.Namespace) -> tuple[int, int | None]:
+    """Return the number of people and, where it is known, of images."""
+    shard = None if args.data is None else Shard(args.data)
+    if shard and args.images is not None:
+        raise LatseError("--images and --data exclude each other: the shard has its number of images")
+    if args.images is not None and args.images < 1:
+        raise LatseError(f"--images {args.images}: must be at least 1")
+    classes, images = (shard.classes, len(shard)) if shard else (args.classes, args.images)
     if classes < 2:
         raise LatseError(f"{args.data or '--classes'}: {classes} people, a classifier needs at least 2")
-    return classes
+    return classes, images
 
 
 def _record(
-    args: argparse.Namespace, recipe: recipes.CfgNode, classes: int, plan: memonger.Plan, devices: list
+    args: argparse.Namespace, recipe: recipes.CfgNode, classes: int, planned: DryRun, devices: list
 ) -> dict:
     """Return what the file of `--json` says."""
-    fits = math.isfinite(plan.before_megabytes)
+    plan = planned.plan
     return {
-        "before_megabytes": plan.before_megabytes if fits else None,
+        "kind": "plan",
+        "provenance": provenance(args, devices),
+        "before_megabytes": _finite(plan.before_megabytes),
         "after_megabytes": plan.after_megabytes,
         "unit": "MiB on one device, activations only",
         "stages": plan.stages,
         "stage_bytes": plan.stage_bytes,
+        "parameters_megabytes": planned.parameters,
+        "teacher_megabytes": planned.teacher,
+        "device_megabytes": _finite(planned.device_memory),
+        "mean_faces_megabytes": planned.mean_faces,
+        "iterations": planned.iterations,
+        "images": planned.images,
+        "epochs": planned.epochs,
         "classes": classes,
         "devices": len(devices),
         "recipe": Path(args.recipe).stem,
         "settings": recipes.as_dict(recipe),
-        "versions": versions(),
-        "device": describe(devices),
     }
+
+
+def _finite(megabytes: float) -> float | None:
+    return megabytes if math.isfinite(megabytes) else None
 
 
 def _summary(plan: memonger.Plan, batch_size: int, device: object) -> str:

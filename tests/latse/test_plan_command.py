@@ -2,6 +2,7 @@ import json
 import re
 
 import mxnet as mx
+import numpy as np
 import pytest
 
 from latse import memonger
@@ -34,7 +35,8 @@ def test_writes_the_planned_graph_and_says_what_the_executor_says(recipe, tmp_pa
     assert (written["before_megabytes"], written["after_megabytes"]) == (before, after)
     assert (written["classes"], written["recipe"], written["devices"]) == (7, "narrow", 1)
     assert written["settings"]["train"]["batch_size"] == 4
-    assert "mxnet" in written["versions"]
+    assert "mxnet" in written["provenance"]["versions"]
+    assert written["kind"] == "plan"
 
 
 def test_two_devices_share_the_batch(recipe, tmp_path, capsys):
@@ -45,14 +47,63 @@ def test_two_devices_share_the_batch(recipe, tmp_path, capsys):
     assert "batch 4" in lines[0]
 
 
-def test_the_number_of_people_may_come_from_the_data(recipe, people, tmp_path):
-    """Five people, as with `--classes 5`."""
-    for name, arguments in (("data", ("--data", people)), ("classes", ("--classes", 5))):
+def test_the_numbers_of_people_and_images_may_come_from_the_data(recipe, people, tmp_path):
+    """Five people with three pictures each, as with `--classes 5 --images 15`."""
+    for name, arguments in (("data", ("--data", people)), ("classes", ("--classes", 5, "--images", 15))):
         files = "--out", tmp_path / f"{name}-symbol.json", "--json", tmp_path / f"{name}.json"
         assert plan(recipe, *arguments, "--batch-size", 4, *files) == 0
     by_data, by_number = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("data", "classes"))
+    del by_data["provenance"], by_number["provenance"]
     assert by_data == by_number
     assert by_data["classes"] == 5
+    assert by_data["epochs"] == by_data["images"] / 15 == 4 * 24000 / 15
+
+
+def test_says_how_much_is_looked_at(recipe, tmp_path, capsys):
+    out = "--out", tmp_path / "narrow-symbol.json"
+    changes = "--set", "train.iterations=1500", "--batch-size", 4, "--cpus", 2
+    assert plan(recipe, "--classes", 7, "--images", 400, *changes, *out) == 0
+    assert "1,500 iterations of 4 images on 2 devices: 6,000 images, 15.0 epochs" in capsys.readouterr().out
+    assert plan(recipe, "--classes", 7, "--batch-size", 4, *out) == 0
+    assert "24,000 iterations of 4 images on one device: 96,000 images\n" in capsys.readouterr().out
+
+
+def parameters_of(symbol, inputs):
+    """MiB of float32 parameters with gradient and momentum, and of statistics once, shape by shape."""
+    arguments, _, states = symbol.infer_shape(**inputs)
+    sizes = {name: np.prod(shape) for name, shape in zip(symbol.list_arguments(), arguments)}
+    trained = sum(size for name, size in sizes.items() if name not in inputs)
+    return 4 * (3 * trained + sum(np.prod(shape) for shape in states)) / 2**20
+
+
+def test_estimates_what_a_student_needs(recipe, tmp_path, capsys):
+    """Activations as the executor says, parameters by their shapes, a teacher, mean faces."""
+    out, figures = tmp_path / "narrow-symbol.json", tmp_path / "plan.json"
+    student = "--set", "filter.k=3", "--set", "decoder.enabled=true"
+    size = "--classes", 7, "--batch-size", 4
+    assert (
+        plan(recipe, *size, *student, "--set", "train.memory_plan=true", "--out", out, "--json", figures) == 0
+    )
+    said = capsys.readouterr().out
+    written = json.loads(figures.read_text())
+    inputs = {**SHAPES, "mean_face": SHAPES["data"], "keep": (4,)}
+    assert written["parameters_megabytes"] == pytest.approx(parameters_of(mx.sym.load(str(out)), inputs))
+    assert written["mean_faces_megabytes"] == 7 * 3 * 112 * 112 * 2 / 2**20
+    assert written["teacher_megabytes"] > 0
+    together = written["after_megabytes"] + written["parameters_megabytes"] + written["teacher_megabytes"]
+    assert written["device_megabytes"] == together
+    assert f"estimated memory of each device: {together:.0f} MiB" in said
+    assert "mean faces on the host" in said
+
+
+def test_without_a_memory_plan_the_estimate_is_of_the_graph_as_it_is(recipe, tmp_path, capsys):
+    figures = tmp_path / "plan.json"
+    files = "--out", tmp_path / "narrow-symbol.json", "--json", figures
+    assert plan(recipe, "--classes", 7, "--batch-size", 4, *files) == 0
+    written = json.loads(figures.read_text())
+    assert written["device_megabytes"] == written["before_megabytes"] + written["parameters_megabytes"]
+    assert written["teacher_megabytes"] == written["mean_faces_megabytes"] == 0
+    assert "teacher" not in capsys.readouterr().out
 
 
 def test_out_has_a_default(recipe, tmp_path, monkeypatch, capsys):
@@ -67,6 +118,7 @@ def test_out_has_a_default(recipe, tmp_path, monkeypatch, capsys):
     [
         (("--data", "nowhere"), "nowhere"),
         (("--classes", 1), "at least 2"),
+        (("--classes", 7, "--images", 0), "--images 0"),
         (("--classes", 7, "--batch-size", 0), "train.batch_size"),
         (("--classes", 7, "--batch-size", 3, "--cpus", 2), "cannot be split over 2 devices"),
         (("--classes", 7, "--set", "train.colour=red"), "unknown key"),
