@@ -10,6 +10,7 @@ import argparse
 import os
 from collections import Counter
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Dict, List, Optional, Protocol, Sequence, Tuple
 
 import mxnet as mx
@@ -18,20 +19,25 @@ import numpy as np
 from latse import checkpoint, devices
 from latse.errors import LatseError
 from latse.eval import references
+from latse.eval.dlib_model import DlibNetwork
 from latse.eval.embedding import Network
+from latse.eval.onnx_model import OnnxNetwork
 from latse.eval.verification import Feature, flip_sum
 from latse.files import digest, read_json
 
+BASELINES = ("pixels", "pca", "fisherfaces", "dlib")
 FITTED = {"pca": references.whitened_pca, "fisherfaces": references.fisherfaces}
 RUN_KEYS = ("recipe", "seed", "settings")
 WHAT = """\
 PREFIX,NUMBER   MXNet checkpoint of this project or insightface, any symbol with fc1_output
                 (a bare PREFIX means PREFIX,0)
+FILE.onnx       network in ONNX, run by onnxruntime on the processor
 FILE.npy        features, float (n, d), a row for each image in order, used as they are;
                 FILE-{set}.npy: a file for each set of images, by its name
 pixels          the aligned pixels
 pca             whitened principal components of the pixels of --train-data
 fisherfaces     linear discriminants of those, of the people of --train-data
+dlib            dlib's network of three million photographs, on the processor
 """
 
 
@@ -178,13 +184,27 @@ def open_model(
         If a file is missing or damaged, or the training data are.
     """
     title, what = _split(text)
-    if what == "pixels":
-        return FlipSummed(title, {"source": what}, references.raw_pixels)
-    if what in FITTED:
-        return _fitted(title, what, train_data)
     if what.endswith(".npy"):
         return FeatureFile(title, what)
-    return _network(title, what, contexts, batch_size)
+    origin, feature = _feature(what, contexts, batch_size, train_data)
+    return FlipSummed(title, {"source": what, **origin}, feature)
+
+
+def _feature(
+    what: str,
+    contexts: Sequence[mx.Context],
+    batch_size: int,
+    train_data: Optional[str | os.PathLike],
+) -> Tuple[Dict[str, Any], Feature]:
+    """Return what JSON says of a model besides its source, and the model as a function of images."""
+    if what == "pixels":
+        return {}, references.raw_pixels
+    if what in FITTED:
+        return _fitted(what, train_data)
+    if what == "dlib" or what.endswith(".onnx"):
+        network = DlibNetwork(batch_size) if what == "dlib" else OnnxNetwork(what, batch_size)
+        return {"digest": digest(network.path)}, network
+    return _network(what, contexts, batch_size)
 
 
 def _split(text: str) -> Tuple[str, str]:
@@ -198,19 +218,18 @@ def _split(text: str) -> Tuple[str, str]:
 
 
 def _default_title(what: str) -> str:
-    if what in FITTED or what == "pixels":
+    if what in BASELINES:
         return what
-    path = Path(what)
-    if path.suffix == ".npy":
-        return path.stem
+    if what.endswith((".npy", ".onnx")):
+        return Path(what.replace("-{set}", "")).stem
     return Path(checkpoint.parse(what)[0]).parent.resolve().name
 
 
-def _network(title: str, what: str, contexts: Sequence[mx.Context], batch_size: int) -> Model:
+def _network(what: str, contexts: Sequence[mx.Context], batch_size: int) -> Tuple[Dict[str, Any], Feature]:
     prefix, number = checkpoint.parse(what)
     network = Network(prefix, number, contexts=contexts, batch_size=batch_size)
-    found = {"source": what, "digest": digest(checkpoint.parameters_path(prefix, number))}
-    return FlipSummed(title, {**found, **_run_record(Path(prefix).parent)}, network)
+    parameters = digest(checkpoint.parameters_path(prefix, number))
+    return {"digest": parameters, **_run_record(Path(prefix).parent)}, network
 
 
 def _run_record(folder: Path) -> Dict[str, Any]:
@@ -224,20 +243,19 @@ def _run_record(folder: Path) -> Dict[str, Any]:
     return {key: record.get(key) for key in RUN_KEYS}
 
 
-def _fitted(title: str, what: str, train_data: Optional[str | os.PathLike]) -> Model:
+def _fitted(what: str, train_data: Optional[str | os.PathLike]) -> Tuple[Dict[str, Any], Feature]:
     if train_data is None:
         raise LatseError(f"{what} is fitted to training people: name their shard with --train-data")
     images, label = references.training_images(train_data)
-    origin = {"source": what, "train_data": str(train_data), "images": len(images)}
-    return FlipSummed(title, origin, FITTED[what](images, label))
+    return {"train_data": str(train_data), "images": len(images)}, FITTED[what](images, label)
 
 
 def _read_npy(path: str) -> np.ndarray:
     try:
-        features = np.load(path, allow_pickle=False)
+        features = np.lib.format.open_memmap(path, mode="r")  # believes no size that the file has not
     except OSError as error:
         raise LatseError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, OverflowError, SyntaxError, TokenError) as error:
         raise LatseError(f"{path} is damaged: it holds no array of numpy") from error
     if features.dtype.kind != "f" or features.ndim != 2:
         raise LatseError(

@@ -7,7 +7,8 @@ test.
 
 from __future__ import annotations
 
-from typing import Dict, Tuple
+import os
+from typing import Tuple
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -62,27 +63,31 @@ def fisherfaces(images: np.ndarray, label: np.ndarray) -> Feature:
     return lambda probes: fisher.transform(raw_pixels(probes))
 
 
-def fitted_references(folder: str) -> Dict[str, Feature]:
-    """Fit whitened PCA and fisherfaces to the people of a shard.
+def training_images(folder: str | os.PathLike) -> Tuple[np.ndarray, np.ndarray]:
+    """Read what the references are fitted to: a shard's first people, at most 2,000 images.
+
+    Returns
+    -------
+    images
+        uint8 (n, 3, H, W), RGB.
+    label
+        int64 (n,), who is who.
 
     Raises
     ------
     LatseError
-        If the shard is unreadable or has fewer than two people, or no person with two images.
+        If the shard is unreadable, or these are fewer than two people, or one image of each.
     """
-    images, label = training_images(folder)
-    if len(np.unique(label)) < 2 or len(np.unique(label)) == len(label):
-        raise LatseError(f"{folder}: fisherfaces need two people or more, and two images of one of them")
-    return {"whitened_pca": whitened_pca(images, label), "fisherfaces": fisherfaces(images, label)}
-
-
-def training_images(folder: str) -> Tuple[np.ndarray, np.ndarray]:
-    """Images, uint8 (n, 3, H, W), and labels, int64 (n,), of a shard's first people, at most 2,000 images."""
     shard = Shard(folder)
     positions = np.argsort(shard.labels, kind="stable")[:TRAINING_IMAGES]
+    label = shard.labels[positions]
+    if not 2 <= len(np.unique(label)) < len(label):
+        raise LatseError(
+            f"{folder}: pca and fisherfaces need two people or more, and two images of one of them"
+        )
     bar = tqdm(positions, desc=f"reading {folder}", unit="image", leave=False, disable=None)
     images = np.stack([shard.read(int(position))[0].transpose(2, 0, 1) for position in bar])
-    return images, shard.labels[positions]
+    return images, label
 
 
 def _pca(pixels: np.ndarray, whiten: bool = False) -> PCA:

@@ -1,0 +1,116 @@
+"""A face network in ONNX as a function of images, through onnxruntime on the processor."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Tuple
+
+import numpy as np
+
+from latse.errors import LatseError
+from latse.eval.batches import in_batches
+
+IMAGE = (3, 112, 112)
+OUTPUT = "fc1_output"
+FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+# What a graph that normalises pixels by itself begins with, and what may stand before that.
+ARITHMETIC = {"Add", "BatchNormalization", "Div", "Mul", "Sub"}
+PASSING = {"Cast", "Identity"}
+
+
+class OnnxNetwork:
+    """The embedding of a face network in ONNX.
+
+    The network takes RGB, (n, 3, 112, 112), n free or fixed. One that begins with arithmetic on its input
+    (those converted from MXNet do) is fed 0..255; any other (those of PyTorch) is fed (x - 127.5) / 127.5:
+    insightface's own rule in its `arcface_onnx.py`, read off the operators instead of their names.
+
+    Parameters
+    ----------
+    path
+        FILE.onnx with one output (n, d), or several of which one is named `fc1_output`.
+    batch_size
+        Images per forward pass, at least 1; a network whose n is fixed gets its own.
+
+    Raises
+    ------
+    LatseError
+        If the extra `onnx` is not installed, the file is missing or damaged, or the network takes or gives
+        something else.
+    """
+
+    def __init__(self, path: str | os.PathLike, batch_size: int = 32):
+        self.path = Path(path)
+        graph, self._session = _load(self.path)
+        self._input, self._float, batch = self._checked_input()
+        self._output = self._checked_output()
+        self.batch_size = batch or batch_size
+        self.normalises = _normalises(graph, self._input)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Return float (n, d) for uint8 (n, 3, 112, 112) RGB; LatseError if the network does not."""
+        return in_batches(self._batch, images, self.batch_size, self.path.name)
+
+    def _batch(self, images: np.ndarray) -> np.ndarray:
+        full = np.zeros((self.batch_size, *IMAGE), np.float32)
+        full[: len(images)] = images if self.normalises else (images - np.float32(127.5)) / np.float32(127.5)
+        try:
+            (found,) = self._session.run([self._output], {self._input: full.astype(self._float, copy=False)})
+        except Exception as error:  # onnxruntime's exceptions share no other class
+            raise LatseError(f"{self.path}: its network does not take {self.batch_size} images") from error
+        if found.ndim != 2 or len(found) != len(full):
+            raise LatseError(
+                f"{self.path}: its output {self._output!r} of {len(full)} images has shape {found.shape} "
+                "instead of one row for each"
+            )
+        return found[: len(images)]
+
+    def _checked_input(self) -> Tuple[str, type, int]:
+        """Return the input's name, type, and batch size (0 where it is free)."""
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or inputs[0].type not in FLOATS or len(inputs[0].shape) != 4:
+            raise LatseError(
+                f"{self.path}: its network must have one input, floats of shape (n, 3, 112, 112)"
+            )
+        given = inputs[0]
+        batch, *image = (size if isinstance(size, int) else 0 for size in given.shape)  # free ones have names
+        if any(size and size != needed for size, needed in zip(image, IMAGE)):
+            raise LatseError(f"{self.path}: its network takes images of {tuple(image)}, not of {IMAGE}")
+        return given.name, FLOATS[given.type], batch
+
+    def _checked_output(self) -> str:
+        names = [output.name for output in self._session.get_outputs()]
+        if len(names) > 1 and OUTPUT not in names:
+            raise LatseError(f"{self.path} has the outputs {', '.join(names)}: none of them is {OUTPUT}")
+        return OUTPUT if OUTPUT in names else names[0]
+
+
+def _load(path: Path) -> Tuple[Any, Any]:
+    """Return the graph of an ONNX file, and an onnxruntime session of it."""
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise LatseError(f"{path}: {error.name} is not installed; pip install 'latse[onnx]'") from error
+    if not path.is_file():
+        raise LatseError(f"the ONNX file {path} is missing")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; its warnings are about initialisers
+    threads = os.environ.get("OMP_NUM_THREADS", "")  # the same as MXNet's
+    options.intra_op_num_threads = int(threads) if threads.isdigit() else 0
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnx.load(str(path), load_external_data=False).graph, session
+    except Exception as error:  # of protobuf, of onnx and of onnxruntime, which share no other class
+        raise LatseError(f"{path} is damaged or unreadable: it holds no ONNX model") from error
+
+
+def _normalises(graph: Any, name: str) -> bool:
+    """Whether a graph begins with arithmetic on its input `name`."""
+    for node in graph.node:  # ONNX wants them in the order of computation
+        if name in node.input:
+            if node.op_type not in PASSING:
+                return node.op_type in ARITHMETIC
+            name = node.output[0]
+    return False
