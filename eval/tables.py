@@ -115,11 +115,6 @@ class Row:
     recipe: Optional[str] = None
     ours: Optional[Measured] = None
 
-    @property
-    def data_set(self) -> Optional[str]:
-        """The key of `DATA_SETS` that the recipe is for."""
-        return self.recipe and self.recipe.partition("_")[0]
-
 
 @dataclass(frozen=True)
 class Table:
@@ -152,6 +147,11 @@ def filled(folder: str | os.PathLike) -> List[Table]:
         dataclasses.replace(table, rows=tuple(_with_ours(row, table.columns, runs) for row in table.rows))
         for table in tables()
     ]
+
+
+def data_set(recipe: str) -> str:
+    """Return the key of `DATA_SETS` that a recipe of a row is for."""
+    return recipe.partition("_")[0]
 
 
 def text(table: Table) -> str:
@@ -232,11 +232,11 @@ def _changed(run: Dict[str, Any]) -> List[str]:
 
 
 def _other_people(recipe: str, run: Dict[str, Any]) -> List[str]:
-    data_set = DATA_SETS.get(recipe.partition("_")[0])
+    known = DATA_SETS.get(data_set(recipe))
     people = run.get("data", {}).get("people")
-    if data_set is None or people == data_set.people:
+    if known is None or people == known.people:
         return []
-    return [f"trained on {people:,} people instead of the {data_set.people:,} of {data_set.folder}"]
+    return [f"trained on {people:,} people instead of the {known.people:,} of {known.folder}"]
 
 
 def _verification(folder: Path, run: Dict[str, Any]) -> Iterator[Tuple[str, Tuple[float, int]]]:

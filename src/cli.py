@@ -21,6 +21,7 @@ COMMANDS = {
     "eval": ("latse.eval.command", "verify pairs of unseen people and draw their generated faces"),
     "templates": ("latse.eval.templates_command", "judge templates of several images (IJB-B, IJB-C)"),
     "figures": ("latse.figures_command", "draw the paper's Figures 1, 3, 4 and 5 of a run"),
+    "tables": ("latse.tables_command", "print the paper's tables with ours, training what is missing"),
     "margins": ("latse.eval.margins_command", "list, check and plot the losses and their margins"),
     "report": ("latse.eval.report_command", "write one HTML page of all results of a run"),
     "bench": ("latse.bench.command", "measure time and memory against other formulations"),

@@ -37,6 +37,8 @@ class DryRun:
         Parameters and activations of a teacher with the same encoder; 0 without a filter.
     mean_faces
         Of all people, in the memory-mapped file on the host; 0 without a decoder.
+    uses_plan
+        Whether the recipe trains the planned graph (`train.memory_plan`).
     """
 
     iterations: int
@@ -59,6 +61,25 @@ class DryRun:
     def device_memory(self) -> float:
         """Activations, parameters and teacher together; workspaces and batches come on top."""
         return self.activations + self.parameters + self.teacher
+
+    def as_json(self) -> dict[str, float | None]:
+        """Return what a file of JSON says of it; null for a figure that has no end."""
+        figures = {
+            "iterations": self.iterations,
+            "batch_size": self.batch_size,
+            "devices": self.devices,
+            "images": self.images,
+            "epochs": self.epochs,
+            "before_megabytes": self.plan.before_megabytes,
+            "after_megabytes": self.plan.after_megabytes,
+            "stages": self.plan.stages,
+            "stage_bytes": self.plan.stage_bytes,
+            "parameters_megabytes": self.parameters,
+            "teacher_megabytes": self.teacher,
+            "device_megabytes": self.device_memory,
+            "mean_faces_megabytes": self.mean_faces,
+        }
+        return {name: figure if figure != math.inf else None for name, figure in figures.items()}
 
 
 def dry_run(

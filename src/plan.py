@@ -93,31 +93,15 @@ def _record(
     args: argparse.Namespace, recipe: recipes.CfgNode, classes: int, planned: DryRun, devices: list
 ) -> dict:
     """Return what the file of `--json` says."""
-    plan = planned.plan
     return {
         "kind": "plan",
         "provenance": provenance(args, devices),
-        "before_megabytes": _finite(plan.before_megabytes),
-        "after_megabytes": plan.after_megabytes,
-        "unit": "MiB on one device, activations only",
-        "stages": plan.stages,
-        "stage_bytes": plan.stage_bytes,
-        "parameters_megabytes": planned.parameters,
-        "teacher_megabytes": planned.teacher,
-        "device_megabytes": _finite(planned.device_memory),
-        "mean_faces_megabytes": planned.mean_faces,
-        "iterations": planned.iterations,
-        "images": planned.images,
-        "epochs": planned.epochs,
+        "unit": "MiB on one device; before and after the memory plan: activations only",
+        **planned.as_json(),
         "classes": classes,
-        "devices": len(devices),
         "recipe": Path(args.recipe).stem,
         "settings": recipes.as_dict(recipe),
     }
-
-
-def _finite(megabytes: float) -> float | None:
-    return megabytes if math.isfinite(megabytes) else None
 
 
 def _summary(plan: memonger.Plan, batch_size: int, device: object) -> str:
