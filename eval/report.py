@@ -12,7 +12,8 @@ import jinja2
 from latse.errors import LatseError
 from latse.eval import report_charts, report_sections
 from latse.eval.figures import read_metrics
-from latse.eval.report_sections import Section, interval, percent, reading, titles
+from latse.eval.report_blocks import Section, interval, percent
+from latse.eval.report_sections import reading
 from latse.files import read_json
 
 JUDGED = ("verification", "identification", "templates")
@@ -30,8 +31,8 @@ class Kind:
 
 KINDS = {
     "verification": Kind("Verification", "student/verification.json", "latse eval --json"),
-    "identification": Kind("Identification", "identification.json", "latse identify --json"),
-    "templates": Kind("Templates", "templates.json", "latse templates --json"),
+    "identification": Kind("Identification", "student/identification.json", "latse identify --json"),
+    "templates": Kind("Templates", "student/templates.json", "latse templates --json"),
     "figures": Kind("Figures", "figures/figures.json", "latse figures --out"),
 }
 
@@ -108,14 +109,15 @@ def page(material: Material, provenance: Mapping[str, Any]) -> str:
         name=material.folder.resolve().name,
         sections=sections(material, provenance),
         highlights=_highlights(material),
-        series=len(report_charts.SERIES),
     )
 
 
 def sections(material: Material, provenance: Mapping[str, Any]) -> List[Section]:
     """Return all sections of the page in order; one whose material is absent says so."""
-    results = material.results
-    look = report_charts.looks(titles(*(results[kind] for kind in JUDGED)))
+    judged = (material.results[kind] for kind in JUDGED)
+    look = report_charts.looks(
+        [*dict.fromkeys(title for result in judged if result for title in result["models"])]
+    )
     layouts: Dict[str, Callable[[Dict[str, Any]], Section]] = {
         "verification": functools.partial(report_sections.verification, look=look),
         "identification": functools.partial(report_sections.identification, look=look),
@@ -126,8 +128,10 @@ def sections(material: Material, provenance: Mapping[str, Any]) -> List[Section]
     }
     return [
         *(_section(material, kind, layout) for kind, layout in layouts.items()),
-        *_training(material),
-        report_sections.provenance(_origins(material, provenance)),
+        _training(material),
+        report_sections.paper(material.folder),
+        _settings(material),
+        _provenance(material, provenance),
     ]
 
 
@@ -140,26 +144,33 @@ def _section(material: Material, kind: str, layout: Callable[[Dict[str, Any]], S
         return layout(result)
 
 
-def _training(material: Material) -> List[Section]:
-    curves = Section("training", "Training", absent="No run here has left its metrics.jsonl.")
-    if material.metrics:
-        curves = report_sections.training(material.metrics)
-    settings = Section("settings", "Settings", absent="No run here has left its run.json.")
-    if material.runs:
-        with reading(material.folder / next(iter(material.runs)) / "run.json"):
-            settings = report_sections.settings(material.runs)
-    return [curves, settings]
+def _training(material: Material) -> Section:
+    if not material.metrics:
+        return Section("training", "Training", absent="No run here has left its metrics.jsonl.")
+    return report_sections.training(material.metrics)
 
 
-def _origins(material: Material, provenance: Mapping[str, Any]) -> Dict[str, Mapping[str, Any]]:
-    """Return where everything on the page comes from: its title -> what is known."""
-    origins: Dict[str, Mapping[str, Any]] = {
-        f"Training of the {name}": run for name, run in material.runs.items()
+def _settings(material: Material) -> Section:
+    if not material.runs:
+        return Section("settings", "Settings", absent="No run here has left its run.json.")
+    flat = {}
+    for name, record in material.runs.items():
+        with reading(material.folder / name / "run.json"):
+            flat[name] = report_sections.flattened(record["settings"])
+    return report_sections.settings(flat)
+
+
+def _provenance(material: Material, own: Mapping[str, Any]) -> Section:
+    """Lay out where the models judged and all results on the page come from."""
+    judged = [material.results[kind] for kind in JUDGED if material.results[kind]]
+    models = {
+        title: model.get("origin", model) for result in judged for title, model in result["models"].items()
     }
+    records = {f"Training of the {name}": run for name, run in material.runs.items()}
     for kind, result in material.results.items():
         if result is not None:
-            origins[KINDS[kind].title] = result.get("provenance", {})
-    return {**origins, "This page": provenance}
+            records[KINDS[kind].title] = result["provenance"]
+    return report_sections.provenance(models, {**records, "This page": own})
 
 
 def _highlights(material: Material) -> List[Tuple[str, str, str]]:
@@ -182,6 +193,9 @@ def _result(path: Path, kind: str) -> Optional[Dict[str, Any]]:
     content = _object(path)
     if content.get("kind") != kind:
         raise LatseError(f"{path} is no result of the kind {kind!r}")
+    for key in ("provenance", "models" if kind in JUDGED else kind):
+        if not isinstance(content.get(key), dict):
+            raise LatseError(f"{path} lacks the key {key!r}")
     return content
 
 

@@ -19,10 +19,11 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-# Inches of 72 units: a telephone shows them one to one, a desktop half as large again.
-SIZE = (4.7, 3.1)
-SMALL = (3.3, 2.05)
+# Inches of 72 units: a telephone shows them about one to one, a desktop the large ones half as large again.
+SIZE = (4.2, 2.9)
+SMALL = (2.9, 1.9)
 # What matplotlib draws -> the variable of the style sheet that takes its place.
 INK, FAINT = "#010101", "#020202"
 SAME, DIFFERENT = "#030303", "#040404"
@@ -75,6 +76,15 @@ class Look:
         """The arguments of matplotlib's `plot`."""
         style = (0, self.dashes) if self.dashes else "-"
         return {"color": SERIES[self.number], "linestyle": style, "linewidth": 1.5}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A chart of training: its title, name of a line -> its look, the <svg>."""
+
+    title: str
+    lines: Dict[str, Look]
+    svg: Markup
 
 
 def looks(titles: Sequence[str]) -> Dict[str, Look]:
@@ -138,7 +148,9 @@ def histogram(bins: Mapping[str, Sequence[float]], threshold: Optional[float] = 
     if threshold is not None:
         cell.axvline(threshold, color=INK, linewidth=0.9, linestyle=(0, (3, 2)))
     cell.set(xlim=_occupied(bins), ylim=(0, None))
-    return _finish(cell, "cosine similarity", "share of pairs, %", y="percent")
+    cell.xaxis.set_major_locator(MaxNLocator(5))
+    cell.yaxis.set_major_locator(MaxNLocator(4))
+    return _finish(cell, "cosine similarity", "pairs, %", y="percent")
 
 
 def steps(series: Mapping[str, Mapping[str, float]], look: Mapping[str, Look], label: str) -> Markup:
@@ -165,41 +177,34 @@ def steps(series: Mapping[str, Mapping[str, float]], look: Mapping[str, Look], l
     return _finish(cell, label, "rate, %", y="percent")
 
 
-def training(runs: Mapping[str, List[Dict[str, Any]]], look: Mapping[str, Look]) -> Dict[str, Markup]:
-    """Draw metrics of runs over the iteration, a chart for each of `TRAINING` that any run has.
+def training(runs: Mapping[str, List[Dict[str, Any]]]) -> List[Panel]:
+    """Draw metrics of runs over the iteration, a panel for each of `TRAINING` that any run has.
 
     Parameters
     ----------
     runs
         Title -> records with `iteration` and any of the metrics.
-    look
-        Title, or `title: metric` where a chart holds several -> its look.
     """
-    charts = {}
+    panels = []
     for title, keys in TRAINING:
-        lines = {name: points for name, points in _lines(runs, keys) if points}
+        lines = {}
+        for number, (run, records) in enumerate(runs.items()):
+            for key, dashes in zip(keys, DASHES):
+                points = [(line["iteration"], line[key]) for line in records if line.get(key) is not None]
+                if points:
+                    name = run if len(keys) == 1 else f"{run}: {key}"
+                    lines[name] = Look(number % len(SERIES), dashes), points
         if lines:
-            charts[title] = _curves(lines, look)
-    return charts
+            panels.append(Panel(title, {name: look for name, (look, _) in lines.items()}, _curves(lines)))
+    return panels
 
 
-def line_names(runs: Mapping[str, List[Dict[str, Any]]]) -> Dict[str, List[str]]:
-    """Return the names of the lines in each chart of `training`."""
-    return {title: [name for name, points in _lines(runs, keys) if points] for title, keys in TRAINING}
-
-
-def _lines(runs: Mapping[str, List[Dict[str, Any]]], keys: Sequence[str]) -> Any:
-    for run, records in runs.items():
-        for key in keys:
-            points = [(record["iteration"], record[key]) for record in records if record.get(key) is not None]
-            yield (run if len(keys) == 1 else f"{run}: {key}"), points
-
-
-def _curves(lines: Mapping[str, Sequence[Tuple[float, float]]], look: Mapping[str, Look]) -> Markup:
-    figure, cell = _figure(SMALL)
-    for name, points in lines.items():
-        cell.plot(*zip(*points), **{**look[name].line, "linewidth": 1.1})
-    cell.set_ylim(bottom=min(0, cell.get_ylim()[0]))
+def _curves(lines: Mapping[str, Tuple[Look, Sequence[Tuple[float, float]]]]) -> Markup:
+    figure, cell = _figure(SIZE)
+    for look, points in lines.values():
+        cell.plot(*zip(*points), **look.line)
+    low, high = cell.get_ylim()
+    cell.set_ylim(min(0, low), max(0, high))
     return _finish(cell, "iteration", "")
 
 

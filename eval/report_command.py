@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "run_folder",
         metavar="RUN_FOLDER",
         help="such as out/orl; read are {teacher,student}/{run.json,metrics.jsonl}, "
-        "student/verification.json, identification.json, templates.json and "
-        "figures/figures.json. What is absent is said on the page.",
+        "student/{verification,identification,templates}.json and figures/figures.json. What is absent is "
+        "said on the page.",
     )
     parser.add_argument("--out", required=True, metavar="FILE.html", help="the page to write")
 

@@ -1,84 +1,33 @@
-"""The sections of the report: what result files say, as tables, charts and pictures, without any HTML."""
+"""The sections of the report: result files laid out as tables, charts, pictures and cards."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
-
-from markupsafe import Markup
+from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 from latse.errors import LatseError
 from latse.eval import report_charts as charts
-from latse.eval.report_charts import Look
+from latse.eval import tables
+from latse.eval.report_blocks import (
+    Card,
+    Cards,
+    Cell,
+    Chart,
+    Charts,
+    Picture,
+    Section,
+    Table,
+    interval,
+    percent,
+)
+from latse.eval.report_charts import Look, power
 
 MEDIA = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
-FACTS = ("source", "recipe", "seed", "command", "commit", "device", "data", "from", "digest", "versions")
-PAIR_KINDS = (("pairs of one person", "same"), ("pairs of two", "different"))
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of a table: its text, a smaller line below it, the look of the series that it is the key to."""
-
-    text: str
-    note: str = ""
-    look: Optional[Look] = None
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table; the first cell of each row heads it."""
-
-    head: List[str]
-    rows: List[List[Cell]]
-    title: str = ""
-    notes: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Chart:
-    """An <svg>, its title, what is to be known to read it, and its lines: look -> name."""
-
-    svg: Markup
-    title: str
-    caption: str = ""
-    legend: Sequence[Tuple[Look, str]] = ()
-    fills: Sequence[Tuple[str, str]] = ()  # name, variable of the style sheet
-    small: bool = False
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A file, as a data: address, with its caption."""
-
-    address: str
-    title: str
-    caption: str = ""
-
-
-@dataclass(frozen=True)
-class Card:
-    """A title and what is to be said of it: term -> text, commands by themselves."""
-
-    title: str
-    facts: List[Tuple[str, str]]
-
-
-@dataclass
-class Section:
-    """One heading of the report, with whatever stands under it, in this order."""
-
-    anchor: str
-    title: str
-    lead: str = ""
-    tables: List[Table] = field(default_factory=list)
-    charts: List[Chart] = field(default_factory=list)
-    pictures: List[Picture] = field(default_factory=list)
-    cards: List[Card] = field(default_factory=list)
-    absent: str = ""
+FACTS = ("recipe", "seed", "changed", "command", "commit", "device", "data", "from", "versions")
+ORIGINS = ("source", "recipe", "seed", "digest")
+PAIR_KINDS = (("pairs of one person", "same"), ("pairs of two people", "different"))
 
 
 @contextlib.contextmanager
@@ -88,52 +37,33 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except KeyError as error:
         raise LatseError(f"{path} lacks the key {error}") from error
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
-        raise LatseError(f"{path} is not as its command writes it: {error}") from error
-
-
-def percent(fraction: Optional[float]) -> str:
-    """Write a fraction in percent, two digits behind the point; nothing known is a dash."""
-    return "–" if fraction is None else f"{100 * fraction:.2f}"
-
-
-def interval(bounds: Optional[Sequence[float]]) -> str:
-    """Write an interval of fractions in percent; none is no text."""
-    return "" if bounds is None else f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}"
-
-
-def titles(*results: Optional[Mapping[str, Any]]) -> List[str]:
-    """Return the titles of the models in results, each once, in order."""
-    return list(dict.fromkeys(title for result in results if result for title in result["models"]))
+    except (AttributeError, IndexError, StopIteration, TypeError, ValueError) as error:
+        raise LatseError(f"{path} is not as its command writes it ({error})") from error
 
 
 def verification(result: Mapping[str, Any], look: Mapping[str, Look]) -> Section:
     """Lay out what `latse eval --json` wrote: a summary of several sets, then each set."""
-    section = Section(
+    sets = result["sets"]
+    blocks = [_overview(sets, look)] if len(sets) > 1 else []
+    for name, found in sets.items():
+        blocks += [_verification_table(name, found, look), _verification_charts(name, found, look)]
+    return Section(
         "verification",
         "Verification",
-        "Accuracy in percent over ten folds by insightface's protocol: the threshold of the squared "
-        "distance, 0 to 4 by 0.01, is picked on nine folds and judged on the tenth. TAR is the true accept rate "
-        "at a false accept rate (FAR). ± is the standard deviation over the folds.",
+        "Accuracy in percent over ten folds by insightface’s protocol: the threshold of the squared "
+        "distance, 0 to 4 by 0.01, is picked on nine folds and judged on the tenth; ± is the standard deviation "
+        "over the folds. Beside it the same with thresholds taken from the distances themselves. TAR is the "
+        "true accept rate at a false accept rate.",
+        blocks,
     )
-    sets = result["sets"]
-    if len(sets) > 1:
-        section.tables.append(_overview(sets, look))
-    for name, found in sets.items():
-        section.tables.append(_verification_table(name, found, look))
-        section.charts += _verification_charts(name, found, look)
-    return section
 
 
 def _overview(sets: Mapping[str, Any], look: Mapping[str, Look]) -> Table:
     names = list(dict.fromkeys(title for found in sets.values() for title in found["results"]))
-    rows = [
-        [
-            Cell(title, look=look[title]),
-            *(Cell(percent(_at(found["results"], title, "accuracy"))) for found in sets.values()),
-        ]
-        for title in names
-    ]
+    rows = []
+    for title in names:
+        judged = [found["results"].get(title, {}) for found in sets.values()]
+        rows.append([_key(title, look), *(Cell(percent(result.get("accuracy"))) for result in judged)])
     return Table(["", *sets], rows, "Accuracy on every set")
 
 
@@ -142,20 +72,15 @@ def _verification_table(name: str, found: Mapping[str, Any], look: Mapping[str, 
     some = next(iter(results.values()))
     resolved = [far for far in some["tar_at_far"] if far not in some["unresolved_far"]]
     interpolated = any(result["val_at_far_1e-3"] for result in results.values())
-    head = ["", "accuracy", "exact threshold", *(f"TAR at {charts.power(float(far))}" for far in resolved)]
+    head = ["", "accuracy", "exact threshold", *(f"TAR at {power(float(far))}" for far in resolved)]
     head += [*(["VAL at 10⁻³"] if interpolated else []), "AUC", "EER"]
     rows = []
     for title, result in results.items():
         bounds = result["intervals"] or {}
         tar_bounds = bounds.get("tar_at_far", {})
-        row = [
-            Cell(title, look=look[title]),
-            Cell(
-                f"{percent(result['accuracy'])} ± {percent(result['std'])}", interval(bounds.get("accuracy"))
-            ),
-            Cell(f"{percent(result['exact']['accuracy'])} ± {percent(result['exact']['std'])}"),
-            *(Cell(percent(result["tar_at_far"][far]), interval(tar_bounds.get(far))) for far in resolved),
-        ]
+        row = [_key(title, look), Cell(_spread(result), interval(bounds.get("accuracy")))]
+        row.append(Cell(_spread(result["exact"])))
+        row += [Cell(percent(result["tar_at_far"][far]), interval(tar_bounds.get(far))) for far in resolved]
         if interpolated:
             row.append(Cell(percent((result["val_at_far_1e-3"] or {}).get("val"))))
         row += [Cell(percent(result[key]), interval(bounds.get(key))) for key in ("auc", "eer")]
@@ -163,97 +88,100 @@ def _verification_table(name: str, found: Mapping[str, Any], look: Mapping[str, 
     return Table(head, rows, name, _verification_notes(found, some))
 
 
+def _spread(result: Mapping[str, float]) -> str:
+    return f"{percent(result['accuracy'])} ± {percent(result['std'])}"
+
+
 def _verification_notes(found: Mapping[str, Any], some: Mapping[str, Any]) -> List[str]:
     people = f" of {found['people']:,} people" if found["people"] else ""
     notes = [f"{found['pairs']:,} pairs{people}, {found['different_pairs']:,} of them of two people."]
     if some["unresolved_far"]:
         coarsest = max(map(float, some["unresolved_far"]))
-        notes.append(f"They resolve no FAR of {charts.power(coarsest)} or below.")
+        notes.append(f"They resolve no false accept rate of {power(coarsest)} or below.")
     bounds = some["intervals"]
-    if bounds:
+    if bounds is None:
+        notes.append("Who is in the pairs is not known, so there are no confidence intervals.")
+    else:
         notes.append(
-            f"Small figures: {100 * bounds['level']:g} % confidence by bootstrap over {bounds['unit']}, "
+            f"Small figures: {100 * bounds['level']:g}\xa0% confidence by bootstrap over {bounds['unit']}, "
             f"{bounds['samples']:,} samples."
         )
-    else:
-        notes.append("The file does not say who is in the pairs, so there are no confidence intervals.")
     return notes
 
 
-def _verification_charts(name: str, found: Mapping[str, Any], look: Mapping[str, Look]) -> List[Chart]:
+def _verification_charts(name: str, found: Mapping[str, Any], look: Mapping[str, Look]) -> Charts:
     results = found["results"]
-    banded = any(result["roc"]["low"] is not None for result in results.values())
-    roc = Chart(
-        charts.roc({title: result["roc"] for title, result in results.items()}, look),
-        f"ROC on {name}",
-        "Bands: confidence by bootstrap over people." if banded else "",
-        [(look[title], title) for title in results],
+    rocs = {title: result["roc"] for title, result in results.items()}
+    drawn = [Chart(charts.roc(rocs, look), f"ROC on {name}", _legend(results, look))]
+    for title, result in results.items():
+        # The distance d² between unit vectors is 2 - 2·cos.
+        svg = charts.histogram(result["histogram"], 1 - result["threshold"] / 2)
+        drawn.append(Chart(svg, title, look=look[title], small=True))
+    bands = any(roc["low"] is not None for roc in rocs.values())
+    note = "Small: share of pairs by similarity of their embeddings; dashed, the mean threshold."
+    return Charts(
+        drawn, PAIR_KINDS, f"{'Bands: confidence by bootstrap over people. ' if bands else ''}{note}"
     )
-    panels = [
-        Chart(
-            # The distance d² between unit vectors is 2 - 2·cos.
-            charts.histogram(result["histogram"], 1 - result["threshold"] / 2),
-            f"Scores of {title}",
-            f"On {name}; dashed: the mean threshold.",
-            fills=PAIR_KINDS,
-            small=True,
-        )
-        for title, result in results.items()
-    ]
-    return [roc, *panels]
 
 
 def identification(result: Mapping[str, Any], look: Mapping[str, Look]) -> Section:
     """Lay out what `latse identify --json` wrote: rank-1 for each size of the gallery, CMC at the largest."""
     models = result["models"]
     sizes = sorted({int(size) for model in models.values() for size in model["sizes"]})
-    largest = str(sizes[-1])
     fars = list(dict.fromkeys(far for model in models.values() for far in model["tar_at_far"]))
     rows = [
         [
-            Cell(title, look=look[title]),
-            *(Cell(percent(_at(model["sizes"], str(size), "rank_1"))) for size in sizes),
+            _key(title, look),
+            *(Cell(percent(model["sizes"].get(str(size), {}).get("rank_1"))) for size in sizes),
             *(Cell(_marked(model, far)) for far in fars),
         ]
         for title, model in models.items()
     ]
-    head = ["", *(f"{size:,}" for size in sizes), *(f"TAR at {charts.power(float(far))}" for far in fars)]
-    unresolved = any(model["unresolved_far"] for model in models.values())
-    notes = ["* finer than the pairs of probe and distractor resolve."] if unresolved else []
-    rank_1 = {
+    head = ["", *(f"{size:,}" for size in sizes), *(f"TAR at {power(float(far))}" for far in fars)]
+    coarse = any(model["unresolved_far"] for model in models.values())
+    notes = ["* finer than the pairs of probe and distractor resolve."] if coarse else []
+    return Section(
+        "identification",
+        "Identification",
+        f"{result['probes']:,} probes, each looked up among one mate and up to {result['distractors']:,} "
+        "distractors: how often, in percent, the mate comes first (rank 1); the true accept rate (TAR) of "
+        "probes with mates at a false accept rate over probes with distractors.",
+        [
+            Table(head, rows, "Rank-1 rate by number of distractors", notes),
+            Charts(_identification_charts(models, sizes[-1], look)),
+        ],
+    )
+
+
+def _identification_charts(models: Mapping[str, Any], largest: int, look: Mapping[str, Look]) -> List[Chart]:
+    legend = _legend(models, look)
+    grown = {
         title: {size: row["rank_1"] for size, row in model["sizes"].items()}
         for title, model in models.items()
     }
     cmc = {
-        title: model["sizes"][largest]["cmc"] for title, model in models.items() if largest in model["sizes"]
+        title: model["sizes"][str(largest)]["cmc"]
+        for title, model in models.items()
+        if str(largest) in model["sizes"]
     }
-    legend = [(look[title], title) for title in models]
-    return Section(
-        "identification",
-        "Identification",
-        f"{result['probes']:,} probes, each looked up among one mate and a number of distractors, up to "
-        f"{result['distractors']:,}: how often, in percent, the mate comes first (rank 1), and the true "
-        "accept rate (TAR) of probes with mates at a false accept rate over probes with distractors.",
-        [Table(head, rows, "Rank-1 rate by number of distractors", notes)],
-        [
-            Chart(charts.steps(rank_1, look, "distractors"), "Rank 1 as the gallery grows", legend=legend),
-            Chart(charts.steps(cmc, look, "rank"), f"CMC among {int(largest):,} distractors", legend=legend),
-        ],
-    )
+    return [
+        Chart(charts.steps(grown, look, "distractors"), "Rank 1 as the gallery grows", legend),
+        Chart(charts.steps(cmc, look, "rank"), f"CMC among {largest:,} distractors", legend),
+    ]
 
 
 def templates(result: Mapping[str, Any], look: Mapping[str, Look]) -> Section:
     """Lay out what `latse templates --json` wrote: 1:1 and 1:N rates."""
     models = result["models"]
-    parts = (("tar_at_far", "TAR at {}"), ("tpir_at_fpir", "TPIR at {}"), ("rank", "rank {}"))
+    parts = (("tar_at_far", "TAR at"), ("tpir_at_fpir", "TPIR at"), ("rank", "rank"))
     columns = [
-        (part, key, text.format(key if part == "rank" else charts.power(float(key))))
-        for part, text in parts
+        (part, key, f"{word} {key if part == 'rank' else power(float(key))}")
+        for part, word in parts
         for key in dict.fromkeys(key for model in models.values() for key in model.get(part) or {})
     ]
     rows = [
         [
-            Cell(title, look=look[title]),
+            _key(title, look),
             *(Cell(percent((model.get(part) or {}).get(key))) for part, key, _ in columns),
         ]
         for title, model in models.items()
@@ -261,84 +189,121 @@ def templates(result: Mapping[str, Any], look: Mapping[str, Look]) -> Section:
     return Section(
         "templates",
         "Templates",
-        "Rates in percent for templates, the mean of a person's media: TAR at FAR for pairs of templates "
-        "(1:1), TPIR at FPIR and the rank of the mate for a search (1:N).",
+        "Rates in percent for templates, the mean of a person’s media: TAR at a false accept rate for pairs "
+        "of templates (1:1), TPIR at a false positive identification rate and the rank of the mate in a "
+        "search (1:N).",
         [Table(["", *(text for *_, text in columns)], rows)],
-    )
-
-
-def training(runs: Mapping[str, List[Dict[str, Any]]]) -> Section:
-    """Lay out the metrics of runs, title -> records, as curves."""
-    names = charts.line_names(runs)
-    every = list(dict.fromkeys(name for lines in names.values() for name in lines))
-    # A run keeps its colour in all charts; its further lines differ in style.
-    look = charts.looks(every)
-    return Section(
-        "training",
-        "Training",
-        charts=[
-            Chart(svg, title.capitalize(), legend=[(look[name], name) for name in names[title]], small=True)
-            for title, svg in charts.training(runs, look).items()
-        ],
     )
 
 
 def figures(result: Mapping[str, Any], folder: Path) -> Section:
     """Lay out what `latse figures` drew into `folder`; raise LatseError if a picture cannot be read."""
+    lead = ["Numbered as in the paper."]
+    lead += [f"Figure {number} is left out: {why}." for number, why in result.get("absent", {}).items()]
     pictures = [
         Picture(_address(folder / figure["file"]), f"Figure {number}", figure["caption"])
         for number, figure in sorted(result["figures"].items())
     ]
-    lead = ["Numbered as in the paper."]
-    lead += [f"Figure {number} is left out: {why}." for number, why in result.get("absent", {}).items()]
-    return Section("figures", "Figures", " ".join(lead), pictures=pictures)
+    return Section("figures", "Figures", " ".join(lead), pictures)
+
+
+def training(runs: Mapping[str, List[Dict[str, Any]]]) -> Section:
+    """Lay out the metrics of runs, title -> records, as curves."""
+    panels = charts.training(runs)
+    drawn = [
+        Chart(panel.svg, panel.title.capitalize(), [(look, name) for name, look in panel.lines.items()])
+        for panel in panels
+    ]
+    return Section(
+        "training", "Training", "Means over the iterations since the last record.", [Charts(drawn)]
+    )
+
+
+def paper(folder: Path) -> Section:
+    """Lay out the paper's tables beside what baselines published and what the runs in `folder` gave."""
+    return Section(
+        "paper",
+        "The paper’s tables",
+        "In percent: the paper’s figure; what the authors of a baseline published themselves; ours, from "
+        "runs in this folder by the recipe of the row.",
+        [_paper_table(table) for table in tables.filled(folder)],
+    )
+
+
+def _paper_table(table: tables.Table) -> Table:
+    notes: Dict[str, int] = {}
+    rows = []
+    for row in table.rows:
+        remarks = [row.published.source] if row.published else []
+        remarks += ["; ".join(["ours: " + row.ours.folder, *row.ours.differences])] if row.ours else []
+        marks = [notes.setdefault(remark, len(notes) + 1) for remark in remarks]
+        cells = [Cell(" ".join([row.name, *(f"[{mark}]" for mark in marks)]))]
+        for column in table.columns:
+            ours = row.ours.figures if row.ours else {}
+            cells += [
+                _figure(row.paper, column),
+                _figure(row.published.figures if row.published else {}, column),
+                _figure(ours, column, tables.NOT_RUN if row.recipe else "–"),
+            ]
+        rows.append(cells)
+    head = ["", *("paper", "published", "ours") * len(table.columns)]
+    groups = [("", 1), *((tables.COLUMNS[column].title, 3) for column in table.columns)]
+    marked = [f"[{number}] {note}." for note, number in notes.items()]
+    return Table(head, rows, f"Table {table.number}. {table.title}", marked, groups)
+
+
+def _figure(figures: Mapping[str, float], column: str, missing: str = "–") -> Cell:
+    return Cell(f"{figures[column]:.2f}" if column in figures else missing)
+
+
+def flattened(sections: Mapping[str, Mapping[str, Any]]) -> Dict[str, Any]:
+    """Return settings of a recipe by `section.key`."""
+    return {
+        f"{section}.{key}": value for section, content in sections.items() for key, value in content.items()
+    }
 
 
 def settings(runs: Mapping[str, Mapping[str, Any]]) -> Section:
-    """Lay out the settings of runs, title -> run.json, side by side."""
-    flat = {
-        title: {
-            f"{section}.{key}": value
-            for section, content in record["settings"].items()
-            for key, value in content.items()
-        }
-        for title, record in runs.items()
-    }
-    keys = list(dict.fromkeys(key for values in flat.values() for key in values))
-    rows = [[Cell(key), *(Cell(_value(values.get(key))) for values in flat.values())] for key in keys]
-    return Section("settings", "Settings", tables=[Table(["", *flat], rows)])
+    """Lay out the flattened settings of runs, title -> settings, side by side."""
+    keys = dict.fromkeys(key for values in runs.values() for key in values)
+    rows = [[Cell(key), *(Cell(_value(values.get(key))) for values in runs.values())] for key in keys]
+    return Section("settings", "Settings", "", [Table(["", *runs], rows, prose=True)])
 
 
-def provenance(records: Mapping[str, Mapping[str, Any]]) -> Section:
-    """Lay out where results come from: title -> facts, as `latse.provenance` and run.json have them."""
-    return Section(
-        "provenance",
-        "Provenance",
-        cards=[Card(title, list(_facts(record))) for title, record in records.items()],
-    )
+def provenance(models: Mapping[str, Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]]) -> Section:
+    """Lay out where results come from.
+
+    Parameters
+    ----------
+    models
+        Title of a model -> its origin.
+    records
+        Title of a result -> what `latse.provenance`, or the run.json of a training, says of it.
+    """
+    keys = [key for key in ORIGINS if any(origin.get(key) is not None for origin in models.values())]
+    rows = [
+        [Cell(title), *(Cell(_value(origin.get(key))) for key in keys)] for title, origin in models.items()
+    ]
+    blocks = [Table(["model", *keys], rows, prose=True)] if rows else []
+    cards = Cards([Card(title, list(_facts(record))) for title, record in records.items()])
+    return Section("provenance", "Provenance", "", [*blocks, cards])
 
 
 def _facts(record: Mapping[str, Any]) -> Iterator[Tuple[str, str]]:
     for key in FACTS:
         value = record.get(key)
         if isinstance(value, dict):
-            value = ", ".join(f"{name} {part}" for name, part in value.items() if part is not None)
-        if value is not None:
-            yield key, str(value)
+            value = ", ".join(f"{name} {_value(part)}" for name, part in value.items() if part is not None)
+        if value not in (None, ""):
+            yield key, _value(value)
 
 
-def _address(path: Path) -> str:
-    if path.suffix not in MEDIA:
-        raise LatseError(f"{path}: a picture of the report must be one of {', '.join(MEDIA)}")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise LatseError(f"cannot read {path}: {error.strerror}") from error
-    return f"data:{MEDIA[path.suffix]};base64,{base64.b64encode(content).decode()}"
+def _key(title: str, look: Mapping[str, Look]) -> Cell:
+    return Cell(title, look=look[title])
 
 
-def _at(results: Mapping[str, Any], name: str, key: str) -> Optional[float]:
-    return results[name][key] if name in results else None
+def _legend(names: Sequence[str], look: Mapping[str, Look]) -> List[Tuple[Look, str]]:
+    return [(look[name], name) for name in names]
 
 
 def _marked(model: Mapping[str, Any], far: str) -> str:
@@ -351,3 +316,13 @@ def _value(value: Any) -> str:
     if isinstance(value, (bool, type(None))):
         return {True: "yes", False: "no", None: "–"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _address(path: Path) -> str:
+    if path.suffix not in MEDIA:
+        raise LatseError(f"{path}: a picture of the report must be one of {', '.join(MEDIA)}")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise LatseError(f"cannot read {path}: {error.strerror}") from error
+    return f"data:{MEDIA[path.suffix]};base64,{base64.b64encode(content).decode()}"

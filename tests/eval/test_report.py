@@ -194,8 +194,8 @@ def fill(folder, sets=("orl",), known_people=True):
         write(folder / name / "run.json", run_record(name, 600))
         write(folder / name / "metrics.jsonl", metrics(name == "student"))
     write(folder / "student" / "verification.json", verification(sets, known_people))
-    write(folder / "identification.json", identification())
-    write(folder / "templates.json", templates())
+    write(folder / "student" / "identification.json", identification())
+    write(folder / "student" / "templates.json", templates())
     figures(folder / "figures")
     return folder
 
