@@ -13,17 +13,20 @@ from matplotlib.figure import Figure
 from latse.files import replacing
 
 
-def blank(size: Tuple[float, float]) -> Figure:
-    """Make an empty figure of `size`, width and height in inches, at 120 dots an inch."""
-    figure = Figure(figsize=size, dpi=120, constrained_layout=True)
+# Of matplotlib's constrained layout, in inches and in shares of a cell.
+TOUCHING = {"w_pad": 0.02, "h_pad": 0.02, "wspace": 0, "hspace": 0}
+
+
+def blank(size: Tuple[float, float], **layout: float) -> Figure:
+    """Make an empty figure of `size`, width and height in inches, at 120 dots an inch; `layout` is its pads."""
+    figure = Figure(figsize=size, dpi=120, constrained_layout=layout or True)
     FigureCanvasAgg(figure)
     return figure
 
 
 def grid(rows: int, columns: int, size: Tuple[float, float]) -> Tuple[Figure, np.ndarray]:
     """Make a figure of `size`, inches, with axes (rows, columns) that nearly touch."""
-    figure = blank(size)
-    figure.set_constrained_layout_pads(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    figure = blank(size, **TOUCHING)
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 

@@ -122,8 +122,8 @@ def draw(path: str | os.PathLike, shard: Shard, judged: Judged, labels: Sequence
     save(figure, path)
 
 
-def caption(judged: Judged, k: int, labels: int) -> str:
-    """Say in sentences what a drawing of so many labels shows, and what the filter did with all images."""
+def caption(judged: Judged, k: int) -> str:
+    """Say in sentences what the filter did with all images, and which labels a drawing shows."""
     counts = judged.counts()
     images, refused = counts["images"], counts["refused"]
     sentences = [f"Of {images:,} images the teacher refuses {refused:,} (k = {k})"]
@@ -134,7 +134,7 @@ def caption(judged: Judged, k: int, labels: int) -> str:
             f"label is right {refused - found:,}; solid frames mark right verdicts, dashed ones wrong ones"
         )
     if refused:
-        sentences.append(f"Shown are the {labels} labels with the most refused images")
+        sentences.append("Shown are the labels with the most refused images")
     return ". ".join(sentences) + "."
 
 

@@ -176,9 +176,7 @@ class Source:
         """Say so if a set is another one than the student was trained on."""
         if self.record.get("data", {}).get("digest") == shard.digest():
             return []
-        return [
-            f"The images are those of {shard.folder.resolve().name}, not those that the student learnt from."
-        ]
+        return [f"The set {shard.folder.resolve().name} is not the one that the student was trained on."]
 
 
 def _faces(source: Source, out: Path) -> Dict[str, Any]:
@@ -229,7 +227,7 @@ def _kept_and_refused(source: Source, out: Path) -> Dict[str, Any]:
     filter_figure.draw(out / "figure-4.png", shard, judged, labels)
     return {
         "file": "figure-4.png",
-        "caption": " ".join([filter_figure.caption(judged, source.k, len(labels)), *source.note(shard)]),
+        "caption": " ".join([filter_figure.caption(judged, source.k), *source.note(shard)]),
         "k": source.k,
         "counts": judged.counts(),
     }
