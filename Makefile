@@ -40,7 +40,7 @@ SUITABLE := import ensurepip, sys; sys.exit(not (3, 8) <= sys.version_info[:2] <
 train = .venv/bin/latse train $(1) --data $(DATA) --out $(OUT)/$(2) --seed $(SEED) --resume \
 	$(DEVICES) $(addprefix --kvstore ,$(KVSTORE))
 
-.PHONY: help setup data synth train-teacher train-student eval settings losses plan test test-gpu-stack fuzz lint clean
+.PHONY: help setup data synth train-teacher train-student eval figures settings losses plan test test-gpu-stack fuzz lint clean
 
 help: ## list the targets
 	@echo 'make TARGET [RECIPE=FILE DATA=FOLDER OUT=FOLDER SEED=N GPUS=0,1,... CPUS=N KVSTORE=NAME GPU=1]'
@@ -60,8 +60,8 @@ train-student: $(READY) $(SHARD) ## train the student into OUT/student, after it
 	@: $(or $(SHARD),$(wildcard $(DATA)/*.bin),$(error DATA=$(DATA) holds no .bin file to judge the student on))
 	$(call train,$(TEACHER_RECIPE),teacher)
 	$(call train,$(STUDENT_RECIPE),student) --teacher $(OUT)/teacher/model,0
-	.venv/bin/latse eval --model $(OUT)/student/model,0 --teacher $(OUT)/teacher/model,0 \
-		--untrained $(OUT)/student/untrained,0 --pairs $(DATA)/*.bin --train-data $(DATA) \
+	.venv/bin/latse eval --model student=$(OUT)/student/model,0 teacher=$(OUT)/teacher/model,0 \
+		untrained=$(OUT)/student/untrained,0 pixels pca fisherfaces --train-data $(DATA) --pairs $(DATA)/*.bin \
 		--json $(OUT)/student/verification.json --figure $(OUT)/student/faces.png $(DEVICES)
 
 eval: train-student ## judge the student on unseen people

@@ -30,13 +30,14 @@ from latse.files import digest, locked, make_folder, read_json, replacing, write
 from latse.runtime import cores, versions
 
 NAME = re.compile(r"[A-Za-z0-9][\w.+=-]*")
-# Title of a column of the table -> where its figure is in what the JSON says of one run.
+# Title of a column of the table -> where its figure is in what the JSON says of one run's models.
 COLUMNS = {
-    "accuracy": ("accuracy",),
-    "TAR@1%FAR": ("tar_at_far", "0.01"),
-    "AUC": ("auc",),
-    "untrained accuracy": ("references", "untrained"),
+    "accuracy": ("model", "accuracy"),
+    "TAR@1%FAR": ("model", "tar_at_far", "0.01"),
+    "AUC": ("model", "auc"),
+    "untrained accuracy": ("untrained", "accuracy"),
 }
+DRAWN = ("roc", "histogram")  # of a judgement: it stays in the run's own file
 
 
 @dataclass(frozen=True)
@@ -194,14 +195,21 @@ def _run_one(run: Run, args: argparse.Namespace, environment: Dict[str, str]) ->
         *("train", recipe, "--data", args.data, "--out", run.folder),
         *("--seed", run.seed, "--resume", *changes),
     )
-    if run.result.exists() and run.result.stat().st_mtime >= run.model.stat().st_mtime:
+    if _is_judged(run):
         return
     _latse(
         run,
         environment,
-        *("eval", "--model", f"{run.folder}/model,0", "--untrained", f"{run.folder}/untrained,0"),
+        *("eval", "--model", f"model={run.folder}/model,0", f"untrained={run.folder}/untrained,0"),
         *("--pairs", args.pairs, "--json", run.result),
     )
+
+
+def _is_judged(run: Run) -> bool:
+    if not run.result.exists() or run.result.stat().st_mtime < run.model.stat().st_mtime:
+        return False
+    content = read_json(run.result)
+    return isinstance(content, dict) and content.get("kind") == "verification"
 
 
 def _latse(run: Run, environment: Dict[str, str], *arguments: object) -> None:
@@ -214,8 +222,7 @@ def _latse(run: Run, environment: Dict[str, str], *arguments: object) -> None:
 
 def _report(args: argparse.Namespace, study: Study, runs: List[Run]) -> Dict[str, Any]:
     """Return what study.json says: for each row its changes, the figures of each seed, their mean and std."""
-    name = Path(args.pairs).stem
-    results = {(run.row, run.seed): read_json(run.result)[name] for run in runs}
+    results = {(run.row, run.seed): _judgement(run, Path(args.pairs).stem) for run in runs}
     rows = {}
     for row, changes in study.rows.items():
         per_seed = {seed: results[row, seed] for seed in study.seeds}
@@ -229,6 +236,15 @@ def _report(args: argparse.Namespace, study: Study, runs: List[Run]) -> Dict[str
         "pairs": args.pairs,
         "rows": rows,
         "versions": versions(),
+    }
+
+
+def _judgement(run: Run, name: str) -> Dict[str, Any]:
+    """What was found of the run's models on the set `name`: title -> figures."""
+    found = read_json(run.result)["sets"][name]["results"]
+    return {
+        title: {key: value for key, value in figures.items() if key not in DRAWN}
+        for title, figures in found.items()
     }
 
 

@@ -11,7 +11,7 @@ import pytest
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SHORT = ["--set", "train.iterations=3", "--set", "train.batch_size=4", "--set", "schedule.warmup=0"]
-REFERENCES = {"raw_pixels", "whitened_pca", "fisherfaces", "untrained", "teacher"}
+MODELS = ["student", "teacher", "untrained", "pixels", "pca", "fisherfaces"]
 
 
 def latse(*arguments):
@@ -32,16 +32,22 @@ def test_faces_to_shards_to_teacher_to_student_to_judgement(tmp_path):
         *("--teacher", f"{teacher}/model,0"),
     )
     table = latse(
-        *("eval", "--model", f"{student}/model,0", "--teacher", f"{teacher}/model,0"),
-        *("--untrained", f"{student}/untrained,0", "--pairs", data / "orl.bin", "--train-data", data),
+        *("eval", "--model", f"student={student}/model,0", f"teacher={teacher}/model,0"),
+        *(f"untrained={student}/untrained,0", "pixels", "pca", "fisherfaces", "--train-data", data),
+        *("--pairs", data / "orl.bin", "--samples", 50),
         *("--json", student / "verification.json", "--figure", student / "faces.png"),
     )
     result = json.loads((student / "verification.json").read_text())
-    orl = result["orl"]
-    assert 0 <= orl["accuracy"] <= 1 and orl["std"] >= 0 and set(orl["tar_at_far"]) >= {"0.01", "0.001"}
-    assert set(orl["references"]) == REFERENCES and all(0 <= v <= 1 for v in orl["references"].values())
-    assert (result["recipe"], result["seed"]) == ("orl_student", 0) and "mxnet" in result["versions"]
-    assert f"{100 * orl['accuracy']:.2f}" in table
+    orl = result["sets"]["orl"]
+    assert list(orl["results"]) == list(result["models"]) == MODELS and orl["people"] == 3
+    for found in orl["results"].values():
+        low, high = found["intervals"]["accuracy"]
+        assert 0 <= low <= high <= 1 and 0 <= found["accuracy"] <= 1 and found["std"] >= 0
+        assert set(found["tar_at_far"]) >= {"0.01", "0.001"}
+    origin = result["models"]["student"]
+    assert (origin["recipe"], origin["seed"]) == ("orl_student", 0)
+    assert "mxnet" in result["provenance"]["versions"]
+    assert f"{100 * orl['results']['student']['accuracy']:.2f}" in table
     picture = cv2.imread(str(student / "faces.png"))
     assert min(picture.shape[:2]) > 200 and np.std(picture) > 10
     lines = [json.loads(line) for line in (student / "metrics.jsonl").read_text().splitlines()]

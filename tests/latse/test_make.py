@@ -190,8 +190,9 @@ TRAIN_STUDENT = (
     " --teacher out/orl/teacher/model,0"
 )
 JUDGE = (
-    "eval --model out/orl/student/model,0 --teacher out/orl/teacher/model,0"
-    " --untrained out/orl/student/untrained,0 --pairs data/orl/*.bin --train-data data/orl"
+    "eval --model student=out/orl/student/model,0 teacher=out/orl/teacher/model,0"
+    " untrained=out/orl/student/untrained,0 pixels pca fisherfaces --train-data data/orl"
+    " --pairs data/orl/*.bin"
     " --json out/orl/student/verification.json --figure out/orl/student/faces.png"
 )
 
@@ -246,7 +247,7 @@ def test_another_seed_elsewhere_has_its_own_teacher(installed):
     assert student[student.index("--out") + 1] == "there/student"
     assert student[student.index("--teacher") + 1] == "there/teacher/model,0"
     assert teacher[teacher.index("--seed") + 1] == student[student.index("--seed") + 1] == "7"
-    assert "there/student/model,0" in judge
+    assert "student=there/student/model,0" in judge
 
 
 def test_recipe_is_of_the_target_being_made(installed):

@@ -93,13 +93,15 @@ def test_the_report_is_that_of_the_judgements(finished, pairs_file):
         judged = []
         for seed in (0, 1):
             (file,) = (finished / name / f"seed-{seed}").glob("verification-*.json")
-            judged.append(json.loads(file.read_text())["people"])
+            judged.append(json.loads(file.read_text())["sets"]["people"]["results"])
+            for title in ("model", "untrained"):
+                assert judged[-1][title].pop("roc") and judged[-1][title].pop("histogram")
             assert row["seeds"][str(seed)] == judged[seed]
         for title, values in (
-            ("accuracy", [one["accuracy"] for one in judged]),
-            ("TAR@1%FAR", [one["tar_at_far"]["0.01"] for one in judged]),
-            ("AUC", [one["auc"] for one in judged]),
-            ("untrained accuracy", [one["references"]["untrained"] for one in judged]),
+            ("accuracy", [one["model"]["accuracy"] for one in judged]),
+            ("TAR@1%FAR", [one["model"]["tar_at_far"]["0.01"] for one in judged]),
+            ("AUC", [one["model"]["auc"] for one in judged]),
+            ("untrained accuracy", [one["untrained"]["accuracy"] for one in judged]),
         ):
             first, second = values
             assert row[title]["mean"] == pytest.approx((first + second) / 2)
@@ -119,6 +121,11 @@ def test_a_second_time_only_what_is_missing_is_done(finished, run_study, capsys)
     assert {file for file in after if after[file] != before[file]} == {lost}
     assert (finished / "table.md").read_text() == table
     lines = capsys.readouterr().out.splitlines()
+    older, *_ = runs(finished)[0].glob("verification-*.json")
+    older.write_text('{"people": {"accuracy": 0.5}}')  # as written before there were several models
+    assert run_study(finished) == 0
+    assert json.loads(older.read_text())["kind"] == "verification"
+    assert (finished / "table.md").read_text() == table
     assert lines[0] == "people: mean ± standard deviation over 2 seeds"
     assert [line.split()[0] for line in lines[3:]] == ["line", "cos-0.2"]
 
@@ -201,10 +208,8 @@ def test_the_table_is_in_percent():
     values = {0: 0.5, 1: 0.75, 2: 0.625}
     results = {
         seed: {
-            "accuracy": value,
-            "tar_at_far": {"0.01": value / 2},
-            "auc": 1.0,
-            "references": {"untrained": 0.25},
+            "model": {"accuracy": value, "tar_at_far": {"0.01": value / 2}, "auc": 1.0},
+            "untrained": {"accuracy": 0.25},
         }
         for seed, value in values.items()
     }
@@ -219,7 +224,7 @@ def test_the_table_is_in_percent():
         "100.00 ± 0.00",
         "25.00 ± 0.00",
     ]
-    assert study._summary({0: results[0]}, ("accuracy",)) == {"mean": 0.5, "std": 0.0}
+    assert study._summary({0: results[0]}, ("model", "accuracy")) == {"mean": 0.5, "std": 0.0}
 
 
 @pytest.mark.parametrize("name", ["orl_losses", "orl_settings"])
