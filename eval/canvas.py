@@ -12,13 +12,12 @@ from matplotlib.figure import Figure
 
 from latse.files import replacing
 
-
 # Of matplotlib's constrained layout, in inches and in shares of a cell.
 TOUCHING = {"w_pad": 0.02, "h_pad": 0.02, "wspace": 0, "hspace": 0}
 
 
 def blank(size: Tuple[float, float], **layout: float) -> Figure:
-    """Make an empty figure of `size`, width and height in inches, at 120 dots an inch; `layout` is its pads."""
+    """Make an empty figure of `size`, width and height in inches, at 120 dots an inch, with pads `layout`."""
     figure = Figure(figsize=size, dpi=120, constrained_layout=layout or True)
     FigureCanvasAgg(figure)
     return figure
