@@ -22,6 +22,7 @@ COMMANDS = {
     "templates": ("latse.eval.templates_command", "judge templates of several images (IJB-B, IJB-C)"),
     "figures": ("latse.figures_command", "draw the paper's Figures 1, 3, 4 and 5 of a run"),
     "tables": ("latse.tables_command", "print the paper's tables with ours, training what is missing"),
+    "import": ("latse.import_command", "turn an insightface checkpoint into a start for training here"),
     "margins": ("latse.eval.margins_command", "list, check and plot the losses and their margins"),
     "report": ("latse.eval.report_command", "write one HTML page of all results of a run"),
     "bench": ("latse.bench.command", "measure time and memory against other formulations"),

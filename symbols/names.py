@@ -62,7 +62,7 @@ def check_encoder(
         If a parameter is missing, superfluous or wrongly shaped; the sentence names the first one, in the
         order of the layers.
     """
-    for given, shapes in zip((arg_params, aux_params), _shapes(name)):
+    for given, shapes in zip((arg_params, aux_params), encoder_shapes(name)):
         for parameter, shape in shapes.items():
             if parameter not in given:
                 raise LatseError(f"the parameter {parameter} of {name} is missing")
@@ -71,6 +71,15 @@ def check_encoder(
         for parameter in given:
             if parameter not in shapes and not parameter.startswith(OTHER_PARTS):
                 raise LatseError(f"{name} has no parameter {parameter}")
+
+
+def encoder_shapes(name: str) -> Tuple[Dict[str, tuple], Dict[str, tuple]]:
+    """Return the shapes of an encoder's arguments (but `data`) and of its auxiliary states, by name."""
+    symbol = networks.trace(encoder.create(name))
+    args, _, aux = symbol.infer_shape(data=(1, *networks.IMAGE_SHAPE))
+    by_name = dict(zip(symbol.list_arguments(), args))
+    del by_name["data"]
+    return by_name, dict(zip(symbol.list_auxiliary_states(), aux))
 
 
 def _with_slopes(
@@ -82,12 +91,3 @@ def _with_slopes(
 def _renamed(aux_params: Mapping[str, mx.nd.NDArray], before: str, after: str) -> Parameters:
     pattern = re.compile(f"_{before}_(mean|var)$")
     return {pattern.sub(rf"_{after}_\1", name): array for name, array in aux_params.items()}
-
-
-def _shapes(name: str) -> Tuple[Dict[str, tuple], Dict[str, tuple]]:
-    """Return the shapes of an encoder's arguments (but `data`) and of its auxiliary states, by name."""
-    symbol = networks.trace(encoder.create(name))
-    args, _, aux = symbol.infer_shape(data=(1, *networks.IMAGE_SHAPE))
-    by_name = dict(zip(symbol.list_arguments(), args))
-    del by_name["data"]
-    return by_name, dict(zip(symbol.list_auxiliary_states(), aux))

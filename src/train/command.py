@@ -9,7 +9,7 @@ import mxnet as mx
 from yacs.config import CfgNode
 
 import latse
-from latse import checkpoint, memonger
+from latse import checkpoint, memonger, warm_start
 from latse import recipe as recipes
 from latse.data.records import Shard
 from latse.devices import add_device_arguments, contexts, describe, share
@@ -24,7 +24,7 @@ from latse.train.verdicts import KeepAll, Stored, TopK
 
 RECORD = "run.json"
 # A run goes on only where these are as they were.
-DECISIVE = ("seed", "settings", "margin", "data", "teacher")
+DECISIVE = ("seed", "settings", "margin", "data", "teacher", "start")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--verdicts", metavar="FILE", help="what `latse filter` wrote, instead of the teacher"
+    )
+    parser.add_argument(
+        "--start",
+        metavar="PREFIX,N",
+        help="begin with the parameters of this checkpoint, of the same encoder, insightface's or of this "
+        "project; class centres and decoder too, where they fit (default: random parameters)",
     )
     parser.add_argument("--kvstore", metavar="NAME", help=f"one of {', '.join(recipes.KVSTORES)}")
     parser.add_argument("--resume", action="store_true", help="go on with the run in OUT, or start it")
@@ -62,9 +68,11 @@ def run(args: argparse.Namespace) -> None:
             print(f"{folder}: the run is finished, {recipe.train.iterations} iterations")
             return
         teacher = stored or _teacher(args, recipe, shard, devices)
+        begins = args.start and not (folder / state.FILE).exists()
+        start = _start(args.start, recipe, shard) if begins else None
         write_json(folder / RECORD, record)
         symbol = _planned(recipe, shard, devices, folder) if recipe.train.memory_plan else None
-        Trainer(recipe, shard, folder, args.seed, devices, teacher, symbol).run()
+        Trainer(recipe, shard, folder, args.seed, devices, teacher, symbol, start).run()
 
 
 def _check_devices(recipe: CfgNode, devices: list[mx.Context], args: argparse.Namespace) -> None:
@@ -98,7 +106,13 @@ def _record(args: argparse.Namespace, recipe: CfgNode, shard: Shard, stored: Sto
         "margin": margin and digest(margin),
         "data": {"images": len(shard), "people": shard.classes, "digest": shard.digest()},
         "teacher": stored.teacher if stored else teacher,
-        "from": {"data": args.data, "teacher": args.teacher, "verdicts": args.verdicts},
+        "start": args.start and digest(checkpoint.parameters_path(*checkpoint.parse(args.start))),
+        "from": {
+            "data": args.data,
+            "teacher": args.teacher,
+            "verdicts": args.verdicts,
+            "start": args.start,
+        },
         "versions": versions(),
         "device": describe(contexts(args)),
     }
@@ -141,6 +155,18 @@ def _teacher(
         return KeepAll()
     prefix, number = checkpoint.parse(args.teacher)
     return TopK(prefix, number, recipe.filter.k, shard.classes, IMAGE_SHAPE, recipe.train.batch_size, devices)
+
+
+def _start(text: str, recipe: CfgNode, shard: Shard) -> warm_start.Parameters:
+    """Return the parameters to begin with, and say of each part whether it is among them."""
+    symbol, inputs = graph.build(recipe, shard.classes, 1)
+    args, _, aux = symbol.infer_shape(**inputs)
+    shapes = dict(zip([*symbol.list_arguments(), *symbol.list_auxiliary_states()], [*args, *aux]))
+    trained = {name: shape for name, shape in shapes.items() if name not in inputs}
+    start = warm_start.start(text, recipe.encoder.name, trained)
+    for line in start.report:
+        print(f"{text}: {line}")
+    return start.parameters
 
 
 def _planned(recipe: CfgNode, shard: Shard, devices: list[mx.Context], folder: Path) -> mx.sym.Symbol:

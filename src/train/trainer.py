@@ -18,6 +18,7 @@ from latse.train.bank import MeanFaceBank
 from latse.train.metrics import Journal
 from latse.train.optimiser import SGDWithRunning
 from latse.train.verdicts import KeepAll, Stored, TopK
+from latse.warm_start import Parameters
 
 LAST = 0  # number of the checkpoint that is the last one
 
@@ -42,6 +43,8 @@ class Trainer:
         Says which samples reach the encoder.
     symbol : mx.sym.Symbol, optional
         The training graph with a memory plan; by default the recipe's graph as it is.
+    start : Parameters, optional
+        What the first iteration begins with; all that is not among it begins at random.
 
     Raises
     ------
@@ -58,9 +61,10 @@ class Trainer:
         contexts: list[mx.Context],
         teacher: TopK | Stored | KeepAll,
         symbol: mx.sym.Symbol | None = None,
+        start: Parameters | None = None,
     ) -> None:
         self._recipe, self._folder, self._seed, self._contexts = recipe, folder, seed, contexts
-        self._teacher = teacher
+        self._teacher, self._start = teacher, start or Parameters({}, {})
         self._classes = shard.classes
         self._stream = BatchStream(shard, recipe.train.batch_size, seed, recipe.train.images_per_person)
         self._network = graph.training(recipe, shard.classes)
@@ -145,7 +149,12 @@ class Trainer:
             module.init_params(arg_params=resumed.arg_params, aux_params=resumed.aux_params)
         else:
             # insightface's, fit for residual units with PReLU.
-            module.init_params(mx.init.Xavier(rnd_type="gaussian", factor_type="out", magnitude=2))
+            module.init_params(
+                mx.init.Xavier(rnd_type="gaussian", factor_type="out", magnitude=2),
+                arg_params=self._start.args,
+                aux_params=self._start.aux,
+                allow_missing=True,
+            )
         self._set_optimiser(module, resumed)
         return module
 

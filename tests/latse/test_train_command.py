@@ -90,7 +90,7 @@ def test_the_record_of_a_run(teacher, people):
     assert record["settings"]["train"]["iterations"] == 6
     assert record["settings"]["encoder"] == {"name": "resnet_tiny", "dropout": 0.4}
     assert record["data"] == {"images": 15, "people": 5, "digest": Shard(people).digest()}
-    assert record["from"] == {"data": str(people), "teacher": None, "verdicts": None}
+    assert record["from"] == {"data": str(people), "teacher": None, "verdicts": None, "start": None}
     assert record["versions"]["mxnet"] == mx.__version__
     assert "cpu(0)" in record["device"]
 
@@ -278,6 +278,110 @@ def test_a_run_keeps_its_folder_to_itself(train, tmp_path, monkeypatch):
     assert train() == 130
     with locked(tmp_path / "out"):
         pass
+
+
+def initial(folder):
+    """The parameters before the first iteration, in numpy."""
+    _, args, aux = checkpoint.load(folder / "untrained", 0)
+    return {name: array.asnumpy() for part in (args, aux) for name, array in part.items()}
+
+
+def test_a_warm_start_takes_all_that_fits(train, teacher, tmp_path, capsys):
+    """A run that begins with a teacher's parameters begins where that ended, centres and statistics too."""
+    assert train("--start", teacher / "model", "--set", "train.iterations=1") == 0
+    printed = capsys.readouterr().out
+    assert f"{teacher / 'model'}: encoder resnet_tiny: taken" in printed
+    assert f"{teacher / 'model'}: class centres: taken" in printed
+    started, (_, args, aux) = initial(tmp_path / "out"), checkpoint.load(teacher / "model", 0)
+    expected = {name: array.asnumpy() for part in (args, aux) for name, array in part.items()}
+    expected["fc1_gamma"] = np.ones(512)  # which the graph ignores
+    assert started.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(started[name], array, err_msg=name)
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["start"] == digest(teacher / "model-0000.params")
+    assert record["from"]["start"] == str(teacher / "model")
+
+
+def test_a_warm_start_for_other_people_and_a_decoder(train, teacher, pictures, tmp_path, capsys, monkeypatch):
+    """What does not fit begins as it would without a start, and is said; no step is taken here."""
+    monkeypatch.setattr(Trainer, "_step", lambda self, *_: {"loss": np.zeros(2), "kept": np.ones(2)})
+    write_shard(tmp_path / "more", [*pictures, (5, pictures[0][1])], 6)
+    arguments = "--set", "train.iterations=1", "--set", "decoder.enabled=true", "--set", "train.batch_size=2"
+    assert train(*arguments, data=tmp_path / "more", out=tmp_path / "cold") == 0
+    capsys.readouterr()
+    start = "--start", teacher / "model"
+    assert train(*arguments, *start, data=tmp_path / "more", out=tmp_path / "warm") == 0
+    printed = capsys.readouterr().out
+    assert "class centres: begins anew, fc7_weight of the checkpoint is (5, 512), not (6, 512)" in printed
+    assert "decoder: begins anew, the checkpoint has no decoder_" in printed
+    warm, cold = initial(tmp_path / "warm"), initial(tmp_path / "cold")
+    given = checkpoint.load(teacher / "model", 0)[1]
+    np.testing.assert_array_equal(warm["pre_fc1_weight"], given["pre_fc1_weight"].asnumpy())
+    for name in ("fc7_weight", "decoder_conv0_weight"):
+        assert warm[name].shape == cold[name].shape
+        assert warm[name].std() == pytest.approx(cold[name].std(), rel=0.2)
+    again = "--start", tmp_path / "warm" / "model"
+    assert train(*arguments, *again, data=tmp_path / "more", out=tmp_path / "again") == 0
+    assert "decoder: taken" in capsys.readouterr().out
+    _, args, aux = checkpoint.load(tmp_path / "warm" / "model", 0)
+    args["fc1_gamma"] = mx.nd.ones((512,))
+    for name, array in initial(tmp_path / "again").items():
+        np.testing.assert_array_equal(array, {**args, **aux}[name].asnumpy(), err_msg=name)
+
+
+def test_what_only_the_loss_of_the_start_or_of_the_run_has(train, teacher, tmp_path, capsys):
+    arguments = "--set", "train.iterations=1", "--set", "margin.name=softmax_bias"
+    assert train(*arguments, "--start", teacher / "model") == 0
+    assert "fc7_bias: begins anew" in capsys.readouterr().out
+
+
+def test_the_start_decides_the_run(train, refused, teacher, tmp_path, monkeypatch):
+    arguments = "--set", "train.iterations=1"
+    out = tmp_path / "warm"
+    assert train(*arguments, "--start", teacher / "model", out=out) == 0
+    assert "another start" in refused("--resume", *arguments, out=out)
+    assert "another start" in refused("--resume", *arguments, "--start", teacher / "model,2", out=out)
+    monkeypatch.setattr(Trainer, "run", lambda self: pytest.fail("trained again"))
+    assert train("--resume", *arguments, "--start", teacher / "model,6", out=out) == 0  # the same bytes
+
+
+def test_a_warm_run_that_was_interrupted_goes_on(train, teacher, tmp_path, monkeypatch, run_contents, capsys):
+    start = "--start", teacher / "model"
+    assert train(*start, out=tmp_path / "whole") == 0
+    step = Trainer._step
+
+    def interrupted(self, iteration, batch):
+        if iteration == 3:
+            raise KeyboardInterrupt
+        return step(self, iteration, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", interrupted)
+        assert train(*start) == 130
+    capsys.readouterr()
+    assert train(*start, "--resume") == 0
+    assert "taken" not in capsys.readouterr().out
+    assert run_contents(tmp_path / "out") == run_contents(tmp_path / "whole")
+
+
+def test_a_wrong_start_is_one_sentence_and_no_run_is_begun(refused, teacher, tmp_path):
+    def wrong(text, *arguments):
+        sentence = refused("--start", text, *arguments)
+        assert not (tmp_path / "out" / "run.json").exists()
+        return sentence
+
+    assert "nobody-0000.params" in wrong(tmp_path / "nobody")
+    other = wrong(teacher / "model", "--set", "encoder.name=resnet34")
+    assert other.endswith("model-0000.params holds resnet_tiny, but the recipe trains resnet34")
+    symbol, args, aux = checkpoint.load(teacher / "model", 0)
+    del args["relu0_gamma"], aux["bn0_running_var"]
+    args["pre_fc1_bias"] = mx.nd.zeros((7,))
+    checkpoint.save(tmp_path / "broken", 0, symbol, args, aux)
+    sentence = wrong(tmp_path / "broken")
+    assert "2 missing (relu0_gamma, bn0_running_var) and 1 of another shape (pre_fc1_bias)" in sentence
+    checkpoint.save(tmp_path / "nan", 0, symbol, {**args, "fc1_beta": mx.nd.array([np.nan])}, aux)
+    assert "nan-0000.params: fc1_beta holds a number that is not finite" in wrong(tmp_path / "nan")
 
 
 @pytest.mark.parametrize(
