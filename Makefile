@@ -8,14 +8,22 @@ SHELL := bash
 .NOTPARALLEL:
 
 # The recipe of the target being made (for train-student the student's) and of the teacher below a student: that of
-# recipes/X_student….yaml is recipes/X_teacher.yaml.
+# recipes/X_student….yaml is recipes/X_teacher.yaml; a recipe named otherwise trains without a teacher.
 RECIPE ?=
 STUDENT_RECIPE := $(or $(RECIPE),recipes/orl_student.yaml)
-TEACHER_RECIPE ?= $(patsubst %.yaml,%,$(firstword $(subst _student, ,$(STUDENT_RECIPE))))_teacher.yaml
+TEACHER_RECIPE ?= $(if $(findstring _student,$(STUDENT_RECIPE)),$(addsuffix \
+	_teacher.yaml,$(firstword $(subst _student, ,$(STUDENT_RECIPE)))))
 # A folder of shards (train.rec, train.idx, property) and pairs (*.bin); only the default is filled with ORL faces.
 DATA ?= data/orl
 OUT ?= out/orl
 SEED ?= 0
+# For the tables: folders of the paper's training sets with their .bin files, of MegaFace, and of the runs.
+CASIA ?=
+MS1MV2 ?=
+MS1MV3 ?=
+PROBES ?=
+DISTRACTORS ?=
+RUNS ?= out/tables
 # GPU numbers (0,1,...) or how many CPU contexts share a batch; the KVStore between them. Empty: one CPU.
 GPUS ?=
 CPUS ?=
@@ -31,6 +39,8 @@ HELD_OUT := $(subst data/orl,data/held-out,$(ORL))
 SHARD := $(if $(filter data/orl,$(DATA)),$(ORL))
 # ORL's labels are right, so the filter is shown at work on a copy with wrong ones.
 FILTERED := $(if $(filter data/orl,$(DATA)),data/orl-noisy,$(DATA))
+TEACHER := $(TEACHER_RECIPE:%=$(OUT)/teacher/model,0)
+SETS := $(strip $(foreach name,CASIA MS1MV2 MS1MV3,$(addprefix $(name)=,$($(name)))))
 DEVICES := $(addprefix --gpus ,$(GPUS)) $(addprefix --cpus ,$(CPUS))
 
 PYTHONS := python3.8 python3.9 python3.10 python3.11 python3
@@ -40,11 +50,17 @@ SUITABLE := import ensurepip, sys; sys.exit(not (3, 8) <= sys.version_info[:2] <
 train = .venv/bin/latse train $(1) --data $(DATA) --out $(OUT)/$(2) --seed $(SEED) --resume \
 	$(DEVICES) $(addprefix --kvstore ,$(KVSTORE))
 
+# $(call tables,OPTIONS): what is missing is trained where its data are given.
+tables = .venv/bin/latse tables $(1) --runs $(RUNS) $(if $(SETS),--data $(SETS)) \
+	$(addprefix --probes ,$(PROBES)) $(addprefix --distractors ,$(DISTRACTORS)) \
+	--seed $(SEED) $(DEVICES) $(addprefix --kvstore ,$(KVSTORE))
+
 .PHONY: help setup data synth train-teacher train-student eval figures settings losses plan test test-gpu-stack fuzz lint clean
+.PHONY: tables table-1 table-2 table-3 table-4 table-5 table-6
 
 help: ## list the targets
 	@echo 'make TARGET [RECIPE=FILE DATA=FOLDER OUT=FOLDER SEED=N GPUS=0,1,... CPUS=N KVSTORE=NAME GPU=1]'
-	@sed -nE 's/^([a-z-]+):.*## /  \1: /p' Makefile
+	@sed -nE 's/^([a-z0-9 -]+):.*## /  \1: /p' Makefile
 
 setup: $(READY) ## install latse into .venv (GPU=1: with CUDA 11)
 
@@ -58,9 +74,9 @@ train-teacher: $(READY) $(SHARD) ## train the teacher into OUT/teacher
 
 train-student: $(READY) $(SHARD) ## train the student into OUT/student, after its teacher, and judge both
 	@: $(or $(SHARD),$(wildcard $(DATA)/*.bin),$(error DATA=$(DATA) holds no .bin file to judge the student on))
-	$(call train,$(TEACHER_RECIPE),teacher)
-	$(call train,$(STUDENT_RECIPE),student) --teacher $(OUT)/teacher/model,0
-	.venv/bin/latse eval --model student=$(OUT)/student/model,0 teacher=$(OUT)/teacher/model,0 \
+	$(if $(TEACHER_RECIPE),$(call train,$(TEACHER_RECIPE),teacher))
+	$(call train,$(STUDENT_RECIPE),student) $(addprefix --teacher ,$(TEACHER))
+	.venv/bin/latse eval --model student=$(OUT)/student/model,0 $(addprefix teacher=,$(TEACHER)) \
 		untrained=$(OUT)/student/untrained,0 pixels pca fisherfaces --train-data $(DATA) --pairs $(DATA)/*.bin \
 		--json $(OUT)/student/verification.json --figure $(OUT)/student/faces.png $(DEVICES)
 
@@ -76,6 +92,12 @@ settings: $(READY) $(HELD_OUT) ## compare settings of the ORL recipe with people
 
 losses: $(READY) $(ORL) ## compare all losses on ORL into out/losses (a scaled-down Table 1)
 	.venv/bin/latse study recipes/studies/orl_losses.yaml --out out/losses --data data/orl --pairs data/orl/orl.bin
+
+tables: $(READY) ## train what is missing and has data (CASIA=FOLDER …), print Tables 1 to 6: the paper's and ours
+	$(call tables,)
+
+table-1 table-2 table-3 table-4 table-5 table-6: table-%: $(READY) ## one of them
+	$(call tables,--only $*)
 
 plan: $(READY) $(SHARD) ## plan the memory of a recipe (the student's) into OUT/plan
 	.venv/bin/latse plan $(STUDENT_RECIPE) --data $(DATA) $(DEVICES) \

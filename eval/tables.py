@@ -10,7 +10,7 @@ import dataclasses
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from latse import checkpoint
 from latse.errors import LatseError
@@ -163,16 +163,19 @@ def text(table: Table) -> str:
             rows.append([f"  published{_mark(notes, row.published.source)}"])
             rows[-1] += _cells(row.published.figures, table.columns, "-")
         if row.recipe:
-            remarks = _remarks(row)
-            rows.append([f"  ours{_mark(notes, remarks) if remarks else ''}"])
-            rows[-1] += _cells(row.ours.figures if row.ours else {}, table.columns, NOT_RUN)
+            figures = row.ours.figures if row.ours else {}
+            rows.append([_title_of_ours(row.ours, notes), *_cells(figures, table.columns, NOT_RUN)])
     marked = [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
     return "\n".join([f"Table {table.number}. {table.title}", "", aligned(rows), *marked])
 
 
-def _remarks(row: Row) -> str:
-    """Say where our figures come from and what was otherwise; nothing where there are none."""
-    return "; ".join([row.ours.folder, *row.ours.differences]) if row.ours else ""
+def _title_of_ours(ours: Optional[Measured], notes: List[str]) -> str:
+    """Name our line, with a note of where it comes from; what cannot be compared is called so at once."""
+    if ours is None:
+        return "  ours"
+    if not ours.differences:
+        return f"  ours{_mark(notes, ours.folder)}"
+    return f"  ours, changed{_mark(notes, '; '.join([ours.folder, *ours.differences]))}"
 
 
 def _mark(notes: List[str], note: str) -> str:
@@ -199,7 +202,7 @@ class _Run:
 def _read(folder: Path) -> _Run:
     record = _object(folder / RUN)
     recipe = str(record.get("recipe"))
-    figures = dict([*_verification(folder, record), *_identification(folder, record)])
+    figures = {**_verification(folder, record), **_identification(folder, record)}
     return _Run(recipe, folder, figures, [*_changed(record), *_other_people(recipe, record)])
 
 
@@ -239,28 +242,36 @@ def _other_people(recipe: str, run: Dict[str, Any]) -> List[str]:
     return [f"trained on {people:,} people instead of the {known.people:,} of {known.folder}"]
 
 
-def _verification(folder: Path, run: Dict[str, Any]) -> Iterator[Tuple[str, Tuple[float, int]]]:
-    """Yield column, (accuracy, pairs) of the sets that the run's last checkpoint was judged on."""
-    results = _results(folder / VERIFICATION)
-    for title in _titles(results, run)[:1]:
-        for name, judged in results["sets"].items():
-            if name in COLUMNS and title in judged["results"]:
-                yield name, (100 * judged["results"][title]["accuracy"], judged["pairs"])
+def _verification(folder: Path, run: Dict[str, Any]) -> Dict[str, Tuple[float, int]]:
+    """Return column -> (accuracy, pairs) of the sets that the run's last checkpoint was judged on."""
+    results = _results(folder / VERIFICATION, "verification")
+    return {
+        name: (100 * judged["results"][title]["accuracy"], judged["pairs"])
+        for title in _titles(results, run)
+        for name, judged in results["sets"].items()
+        if name in COLUMNS and title in judged["results"]
+    }
 
 
-def _identification(folder: Path, run: Dict[str, Any]) -> Iterator[Tuple[str, Tuple[float, int]]]:
-    """Yield column, (figure, distractors), with the largest gallery that there was."""
-    results = _results(folder / IDENTIFICATION)
-    for title in _titles(results, run)[:1]:
+def _identification(folder: Path, run: Dict[str, Any]) -> Dict[str, Tuple[float, int]]:
+    """Return column -> (figure, distractors), with the largest gallery that there was."""
+    results = _results(folder / IDENTIFICATION, "identification")
+    figures = {}
+    for title in _titles(results, run):
         judged = results["models"][title]
         size = max(judged["sizes"], key=int)
-        yield "megaface_id", (100 * judged["sizes"][size]["rank_1"], int(size))
+        figures["megaface_id"] = 100 * judged["sizes"][size]["rank_1"], int(size)
         if judged["tar_at_far"].get(MEGAFACE_FAR) is not None:
-            yield "megaface_ver", (100 * judged["tar_at_far"][MEGAFACE_FAR], results["distractors"])
+            figures["megaface_ver"] = 100 * judged["tar_at_far"][MEGAFACE_FAR], results["distractors"]
+    return figures
 
 
-def _results(path: Path) -> Dict[str, Any]:
-    return _object(path) if path.exists() else {"models": {}}
+def _results(path: Path, kind: str) -> Dict[str, Any]:
+    """Return the results in a file, which hold no models where there is no file."""
+    results = _object(path) if path.exists() else {"kind": kind, "models": {}}
+    if results.get("kind") != kind:
+        raise LatseError(f"{path} holds no results of the kind {kind!r}: judge that run again")
+    return results
 
 
 def _titles(results: Dict[str, Any], run: Dict[str, Any]) -> List[str]:

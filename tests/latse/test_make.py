@@ -1,6 +1,7 @@
 """The Makefile's promises, with fake interpreters and without installing anything."""
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -254,8 +255,8 @@ def test_recipe_is_of_the_target_being_made(installed):
     with_orl(installed)
     (teacher,) = commands(installed, "train-teacher", "RECIPE=mine.yaml")
     assert teacher[1] == "mine.yaml"
-    teacher, student, _ = commands(installed, "train-student", "RECIPE=mine.yaml")
-    assert (teacher[1], student[1]) == ("mine_teacher.yaml", "mine.yaml")
+    teacher, student, _ = commands(installed, "train-student", "RECIPE=mine_student.yaml")
+    assert (teacher[1], student[1]) == ("mine_teacher.yaml", "mine_student.yaml")
     teacher, student, _ = commands(
         installed, "train-student", "RECIPE=recipes/ms1mv2_student_arcface_schedule.yaml"
     )
@@ -277,9 +278,39 @@ def test_devices_reach_every_training(installed, variable, option):
 
 def test_help_names_every_target(checkout):
     text = (REPOSITORY / "Makefile").read_text()
-    targets = text.split(".PHONY:", 1)[1].split("\n", 1)[0].split()
-    listed = [line.split(":")[0].strip() for line in checkout.make("help").stdout.splitlines()[1:]]
+    targets = [name for line in re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE) for name in line.split()]
+    lines = checkout.make("help").stdout.splitlines()[1:]
+    listed = [name for line in lines for name in line.split(":")[0].split()]
     assert sorted(listed) == sorted(targets)
+
+
+def test_a_recipe_without_student_in_its_name_trains_without_a_teacher(installed):
+    recipe = "recipes/casia_arcface.yaml"
+    student, judge = commands(with_orl(installed), "train-student", f"RECIPE={recipe}")
+    assert student == TRAIN_STUDENT.replace("recipes/orl_student.yaml", recipe).split(" --teacher")[0].split()
+    assert judge == JUDGE.replace(" teacher=out/orl/teacher/model,0", "").split()
+    teacher, *_ = commands(installed, "train-student", f"RECIPE={recipe}", "TEACHER_RECIPE=its.yaml")
+    assert teacher[1] == "its.yaml"
+
+
+TABLES = "--runs out/tables --seed 0"
+
+
+def test_a_table_is_of_its_number(installed):
+    (command,) = commands(installed, "table-4")
+    assert " ".join(command) == f"tables --only 4 {TABLES}"
+    (command,) = commands(installed, "tables")
+    assert " ".join(command) == f"tables {TABLES}"
+    assert installed.make("-n", "table-7").returncode != 0
+
+
+def test_data_of_the_tables_reach_them(installed):
+    given = "CASIA=/sets/casia", "MS1MV3=/sets/retina", "PROBES=/mega/probes", "DISTRACTORS=/mega/distractors"
+    (command,) = commands(installed, "table-6", *given, "RUNS=there", "SEED=3", "CPUS=2", "KVSTORE=local")
+    assert " ".join(command) == (
+        "tables --only 6 --runs there --data CASIA=/sets/casia MS1MV3=/sets/retina --probes /mega/probes"
+        " --distractors /mega/distractors --seed 3 --cpus 2 --kvstore local"
+    )
 
 
 def test_the_default_tests_leave_the_gpu_stack_out(installed):
