@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import mxnet as mx
 
 from latse import devices
+from latse.checkpoint import parameters_path, parse
 from latse.data.records import Shard
 from latse.errors import LatseError
 from latse.eval import figures, filter_figure, margin_curves, stages_figure
@@ -33,8 +34,9 @@ Draw figures of the paper from a run (a folder with student/ and teacher/, as ma
   5  one person's images, restored from the embeddings of an early, a middle and the last checkpoint by
      the last decoder
 
-Without --only, a figure that the student's recipe has no part for (no decoder: 1 and 5; no filter: 4) is left
-out, which is said. FOLDER/figures.json holds files, captions and provenance of what this command drew.
+Without --only, a figure that the run lacks something for (a decoder for 1 and 5, a filter and a teacher for
+4, three checkpoints for 5) is left out, which is said. FOLDER/figures.json holds files, captions and provenance
+of what this command drew.
 """
 PEOPLE = 10  # of Figure 1
 LABELS = 8  # of Figure 4
@@ -75,7 +77,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="about how many images the teacher is asked, all of some labels, drawn evenly (default: 2000)",
     )
     kept.add_argument(
-        "--k", type=int, metavar="N", help="people whose likeliest count (default: filter.k of the recipe)"
+        "--k",
+        type=int,
+        metavar="N",
+        help="the label must be among the N likeliest people (default: filter.k of the recipe)",
     )
     stages = parser.add_argument_group("Figure 5")
     stages.add_argument(
@@ -163,13 +168,24 @@ class Source:
         """Of the filter; None if there was none."""
         return self.settings["filter"]["k"] if self.args.k is None else self.args.k
 
+    @property
+    def teacher(self) -> str:
+        """Checkpoint of the teacher, `PREFIX,N`."""
+        return self.args.teacher or f"{self.folder.parent / 'teacher' / 'model'},0"
+
     def absent(self) -> Dict[str, str]:
-        """Return why the student has no part for some figures, by their numbers."""
+        """Return why some figures cannot be drawn of this run, by their numbers."""
         found = {}
         if not self.settings["decoder"]["enabled"]:
             found.update(dict.fromkeys("15", "the student has no decoder"))
+        elif not self.args.stages and len(stages_figure.stored_stages(self.prefix)) < len(
+            stages_figure.STAGES
+        ):
+            found["5"] = "the run has stored fewer than three checkpoints"
         if self.k is None:
             found["4"] = "the student was trained without a filter"
+        elif not (self.args.verdicts or self.args.teacher or parameters_path(*parse(self.teacher)).exists()):
+            found["4"] = "the run has no teacher, and no --verdicts are given"
         return found
 
     def note(self, shard: Shard) -> List[str]:
@@ -221,8 +237,7 @@ def _kept_and_refused(source: Source, out: Path) -> Dict[str, Any]:
     if args.verdicts:
         judged = stored_verdicts(args.verdicts, source.k, shard)
     else:
-        teacher = args.teacher or f"{source.folder.parent / 'teacher' / 'model'},0"
-        judged = asked_verdicts(teacher, source.k, shard, args.asked, source.contexts, args.batch_size)
+        judged = asked_verdicts(source.teacher, source.k, shard, args.asked, source.contexts, args.batch_size)
     labels = filter_figure.choose_people(judged, LABELS)
     filter_figure.draw(out / "figure-4.png", shard, judged, labels)
     return {

@@ -147,6 +147,21 @@ def test_what_the_recipe_has_no_part_for_is_said(figures, whole_run, tmp_path, c
     assert list(read(tmp_path)["figures"]) == ["3", "4"]
 
 
+def test_what_a_short_run_with_stored_verdicts_lacks_is_said(figures, whole_run, tmp_path):
+    run = changed(whole_run, tmp_path / "short")
+    (run / "student" / "model-0004.params").unlink()
+    shutil.rmtree(run / "teacher")
+    assert figures(run=run) == 0
+    found = read(tmp_path)
+    assert list(found["figures"]) == ["1", "3"]
+    assert "fewer than three checkpoints" in found["absent"]["5"]
+    assert "no teacher, and no --verdicts" in found["absent"]["4"]
+    assert figures("--stages", "2", "6", "0", "--teacher", f"{whole_run}/teacher/model", run=run) == 0
+    assert list(read(tmp_path)["figures"]) == ["1", "3", "4", "5"]
+    assert figures("--only", "5", run=run) == 1
+    assert figures("--teacher", "nowhere/model,0", run=run) == 1
+
+
 def test_a_loss_without_target_logit_is_left_out_of_figure_3(figures, whole_run, tmp_path):
     run = changed(whole_run, tmp_path / "other", margin={"name": "softmax"})
     assert figures("--only", "3", run=run) == 0
