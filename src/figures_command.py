@@ -35,8 +35,8 @@ Draw figures of the paper from a run (a folder with student/ and teacher/, as ma
      the last decoder
 
 Without --only, a figure that the run lacks something for (a decoder for 1 and 5, a filter and a teacher for
-4, three checkpoints for 5) is left out, which is said. FOLDER/figures.json holds files, captions and provenance
-of what this command drew.
+4, three checkpoints for 5) is left out, which is said. FOLDER/figures.json holds files, captions and
+provenance of what this command drew.
 """
 PEOPLE = 10  # of Figure 1
 LABELS = 8  # of Figure 4
