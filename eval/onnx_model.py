@@ -103,7 +103,8 @@ def _load(path: Path) -> Tuple[Any, Any]:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         return onnx.load(str(path), load_external_data=False).graph, session
     except Exception as error:  # of protobuf, of onnx and of onnxruntime, which share no other class
-        raise LatseError(f"{path} is damaged or unreadable: it holds no ONNX model") from error
+        reason = " ".join(str(error).split())
+        raise LatseError(f"{path} holds no ONNX model that onnxruntime runs: {reason}") from error
 
 
 def _normalises(graph: Any, name: str) -> bool:
