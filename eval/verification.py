@@ -271,7 +271,7 @@ def _threshold_at_far(different: np.ndarray, far: float) -> Optional[float]:
 def _rates(distance: np.ndarray, issame: np.ndarray) -> Dict[str, Any]:
     """All fields of `Verification` that need pairs of both kinds."""
     keys, different = [str(far) for far in FAR_TARGETS], int((~issame).sum())
-    if issame.all() or not different:
+    if different in (0, len(issame)):
         rates = {"tar_at_far": dict.fromkeys(keys), "unresolved_far": keys, "auc": None, "eer": None}
         return {**rates, "roc": {"far": [], "tar": []}}
     curve = Thresholds(distance, issame).curve()

@@ -1,84 +1,217 @@
+import warnings
+
 import numpy as np
 import pytest
+import sklearn.preprocessing
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
 from latse.errors import LatseError
 from latse.eval.verification import (
+    FAR_TARGETS,
+    GridFolds,
     distinct_images,
+    exact_accuracy,
     flip_sum,
     judge,
     pair_distance,
-    tar_at_far,
-    verify,
+    val_at_far,
 )
 
+# ---- the protocol again, independently: loops over pairs, folds and thresholds
 
-def brute_force(distance, issame):
-    """The protocol again, with plain loops: fold accuracies and thresholds."""
-    n = len(issame)
+
+def folds(n):
+    """The pairs of each fold: runs, the first n % 10 of them one longer."""
     sizes = [n // 10 + (fold < n % 10) for fold in range(10)]
-    accuracies, thresholds, start = [], [], 0
-    for size in sizes:
-        fold = range(start, start + size)
-        others = [i for i in range(n) if i not in fold]
-        best, best_right = None, -1
-        for step in range(400):
-            right = sum((distance[i] < step * 0.01) == issame[i] for i in others)
-            if right > best_right:
-                best, best_right = step * 0.01, right
-        accuracies.append(sum((distance[i] < best) == issame[i] for i in fold) / size)
-        thresholds.append(best)
-        start += size
-    return accuracies, thresholds
+    starts = np.cumsum([0, *sizes])
+    return [list(range(start, start + size)) for start, size in zip(starts, sizes)]
 
 
-def brute_force_tar(distance, issame, far):
-    """Try every distance (and infinity) as the threshold; the largest with few enough false accepts."""
-    different = distance[~issame]
-    fitting = [
-        t for t in [*distance, 4.1] if sum(d < t for d in different) <= far * len(different) * (1 + 1e-12)
-    ]
-    return np.mean([d < max(fitting) for d in distance[issame]])
+def protocol(embedding, issame):
+    """Accuracies of the folds from flip-summed embeddings, as the protocol's own loops compute them.
+
+    Returns their mean, std and the list, in the arithmetic of the protocol: counts of right pairs, divided.
+    """
+    unit = sklearn.preprocessing.normalize(embedding)
+    distance = np.sum(np.square(np.subtract(unit[0::2], unit[1::2])), 1)
+    return protocol_of_distances(distance, issame)[:3]
 
 
-def labelled_distances(distances):
-    """Pairs of (distance, issame), 10 to 40, of both kinds."""
+def protocol_of_distances(distance, issame):
+    thresholds = np.arange(0, 4, 0.01)
+    accuracies, chosen = np.zeros(10), np.zeros(10)
+    for number, test in enumerate(folds(len(issame))):
+        train = [pair for pair in range(len(issame)) if pair not in set(test)]
+        right = [np.sum(np.less(distance[train], t) == issame[train]) / len(train) for t in thresholds]
+        best = thresholds[np.argmax(right)]
+        hits = sum(bool(distance[pair] < best) == bool(issame[pair]) for pair in test)
+        accuracies[number], chosen[number] = float(hits) / len(test), best
+    return np.mean(accuracies), np.std(accuracies), accuracies.tolist(), np.mean(chosen)
+
+
+def protocol_val(distance, issame, far=1e-3):
+    """VAL by interpolation among the points of the FAR curve; None where that gives no single answer."""
+    thresholds = np.arange(0, 4, 0.001)
+    val, false = [], []
+    for test in folds(len(issame)):
+        others = np.setdiff1d(np.arange(len(issame)), test)
+        different = distance[others][~issame[others]]
+        if not len(different) or len(set(issame[test].tolist())) < 2:
+            return None
+        rates = np.array([np.sum(different < t) / len(different) for t in thresholds])
+        at = [t for t, rate in zip(thresholds, rates) if rate == far]
+        below, above = thresholds[rates < far], thresholds[rates > far]
+        if max(rates) < far:
+            threshold = 0.0
+        elif len(at) > 1:
+            return None
+        elif at:
+            threshold = at[0]
+        else:
+            (a, b), (x, y) = (rates[rates < far].max(), rates[rates > far].min()), (below[-1], above[0])
+            threshold = x + (far - a) / (b - a) * (y - x)
+        accepted = distance[test] < threshold
+        val.append(np.mean(accepted[issame[test]]))
+        false.append(np.mean(accepted[~issame[test]]))
+    return np.mean(val), np.std(val), np.mean(false)
+
+
+def protocol_exact(distance, issame):
+    """The folds with every distance of the other nine, and one above all, tried as the threshold."""
+    accuracies, chosen = [], []
+    for test in folds(len(issame)):
+        others = [pair for pair in range(len(issame)) if pair not in set(test)]
+        tried = sorted(set(distance[others].tolist()))
+        tried.append(np.nextafter(tried[-1], 9))
+        right = [sum((distance[i] < t) == issame[i] for i in others) for t in tried]
+        best = tried[right.index(max(right))]
+        accuracies.append(sum((distance[i] < best) == issame[i] for i in test) / len(test))
+        chosen.append(best)
+    return np.mean(accuracies), np.std(accuracies), np.mean(chosen)
+
+
+def pairs_of(distances):
+    """Pairs of (distance, issame), 10 to 40, of both kinds or of one."""
     pair = st.tuples(distances, st.booleans())
-    both = st.lists(pair, min_size=10, max_size=40).filter(
-        lambda pairs: len({same for _, same in pairs}) == 2
-    )
+    both = st.lists(pair, min_size=10, max_size=40)
     return both.map(lambda pairs: (np.array([d for d, _ in pairs]), np.array([same for _, same in pairs])))
 
 
-# On the grid of thresholds and half-way between: ties with thresholds and with each other abound.
+def has_both(labelled):
+    return labelled[1].any() and not labelled[1].all()
+
+
+# On the grids of thresholds and between: ties with thresholds and with each other abound.
 GRID = st.integers(0, 800).map(lambda step: step * 0.005)
+ON_THRESHOLDS = st.sampled_from(np.arange(0, 4, 0.01).tolist())
 COARSE = st.integers(0, 4).map(lambda step: step * 0.25)
 ANY = st.floats(0, 4)
+LABELLED = st.one_of(map(pairs_of, (GRID, ON_THRESHOLDS, COARSE, ANY)))
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.one_of(labelled_distances(GRID), labelled_distances(COARSE), labelled_distances(ANY)))
-def test_judge_equals_plain_loops(labelled):
+@given(LABELLED)
+def test_the_accuracy_is_the_protocols_to_the_last_bit(labelled):
     distance, issame = labelled
-    accuracies, thresholds = brute_force(distance, issame)
+    accuracy, std, accuracies, threshold = protocol_of_distances(distance, issame)
     result = judge(distance, issame)
-    np.testing.assert_allclose(result.fold_accuracies, accuracies, rtol=1e-12)
-    assert result.threshold == pytest.approx(sum(thresholds) / 10, abs=1e-12)
-    assert result.accuracy == pytest.approx(sum(accuracies) / 10)
-    assert result.std == pytest.approx(np.sqrt(sum((a - sum(accuracies) / 10) ** 2 for a in accuracies) / 10))
-    same, different = distance[issame], distance[~issame]
-    wins = sum((d > s) + 0.5 * (d == s) for s in same for d in different)
-    assert result.auc == pytest.approx(wins / len(same) / len(different))
-    for key, tar in result.tar_at_far.items():
-        assert tar == pytest.approx(brute_force_tar(distance, issame, float(key)))
+    assert (result.accuracy, result.std, result.fold_accuracies) == (accuracy, std, accuracies)
+    assert result.threshold == threshold
 
 
-@settings(max_examples=60, deadline=None)
-@given(labelled_distances(COARSE), st.sampled_from([0.0, 0.1, 0.29, 0.3, 0.5, 0.57, 1.0]))
-def test_tar_is_that_of_the_largest_fitting_threshold(labelled, far):
+@settings(max_examples=40, deadline=None)
+@given(LABELLED)
+def test_the_exact_variant_tries_every_distance(labelled):
+    assert exact_accuracy(*labelled) == pytest.approx(protocol_exact(*labelled), rel=1e-12)
+
+
+@settings(max_examples=15, deadline=None)
+@given(LABELLED, st.sampled_from([1e-3, 0.05, 0.1, 0.3]))
+def test_val_is_interpolated(labelled, far):
+    expected = protocol_val(*labelled, far)
+    found = val_at_far(*labelled, far)
+    assert (found is None) == (expected is None)
+    assert found is None or found == pytest.approx(expected, abs=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(LABELLED.filter(has_both))
+def test_rates_are_those_of_every_threshold(labelled):
     distance, issame = labelled
-    assert tar_at_far(distance, issame, far) == pytest.approx(brute_force_tar(distance, issame, far))
+    result = judge(distance, issame)
+    assert result.auc == pytest.approx(roc_auc_score(issame, -distance))
+    for key, tar in result.tar_at_far.items():
+        assert tar == pytest.approx(every_threshold_tar(distance, issame, float(key)))
+    for far, tar in zip(result.roc["far"], result.roc["tar"]):
+        assert tar == pytest.approx(every_threshold_tar(distance, issame, far))
+    assert result.roc["far"][0] == 1 / (~issame).sum() and result.roc["far"][-1] == 1
+    assert sum(result.histogram["same"]) == issame.sum()
+    assert sum(result.histogram["different"]) == (~issame).sum()
+
+
+def every_threshold_tar(distance, issame, far):
+    """Try every distance (and infinity) as the threshold; the largest with few enough false accepts."""
+    different = distance[~issame]
+    fitting = [t for t in [*distance, np.inf] if np.sum(different < t) / len(different) <= far]
+    return np.mean(distance[issame] < max(fitting, default=0))
+
+
+# ---- features of hostile kinds, from images to accuracy
+
+
+def embeddings():
+    """Flip-summed embeddings that insightface's protocol takes, by what is odd about them."""
+    rng = np.random.default_rng(0)
+    n = 137  # no multiple of the folds
+    people = rng.normal(size=(20, 8))
+    pairs = rng.integers(0, 20, (n, 2))
+    pairs[::2, 1] = pairs[::2, 0]
+    noisy = people[pairs.ravel()] + 0.8 * rng.normal(size=(2 * n, 8))
+    issame = pairs[:, 0] == pairs[:, 1]
+    few = rng.integers(-1, 2, (2 * n, 3)).astype(float)  # many equal distances, zero vectors among them
+    return {
+        "noisy": (noisy, issame),
+        "float32": (noisy.astype(np.float32), issame),
+        "constant": (np.ones((2 * n, 5)), issame),
+        "zeros": (np.zeros((2 * n, 5)), issame),
+        "ties": (few, issame),
+        "one dimension": (noisy[:, :1], issame),
+        "all pairs of one person": (noisy, np.ones(n, bool)),
+        "all pairs of two": (noisy, np.zeros(n, bool)),
+        "sorted by kind": (noisy, np.sort(issame)),
+        "ten pairs": (noisy[:20], issame[:10]),
+        "huge": (1e150 * noisy, issame),
+        "tiny": (1e-300 * noisy, issame),
+    }
+
+
+@pytest.mark.parametrize("kind", embeddings())
+def test_features_of_any_kind_are_judged_as_the_protocol_does(kind):
+    embedding, issame = embeddings()[kind]
+    accuracy, std, accuracies = protocol(embedding, issame)
+    result = judge(pair_distance(embedding), issame)
+    assert (result.accuracy, result.std, result.fold_accuracies) == (accuracy, std, accuracies)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_pairs_of_one_kind_have_an_accuracy_but_no_rates(same):
+    result = judge(np.tile(np.linspace(0.5, 1.5, 5), 5), np.full(25, same))
+    assert result.accuracy == result.exact.accuracy == 1
+    assert result.val is result.auc is result.eer is None
+    assert result.tar_at_far == dict.fromkeys(map(str, FAR_TARGETS))
+    assert result.unresolved_far == [str(far) for far in FAR_TARGETS]
+    assert result.roc == {"far": [], "tar": []}
+    assert sum(result.histogram["same" if same else "different"]) == 25
+
+
+def test_constant_features_are_judged_by_chance():
+    images = np.zeros((40, 3, 4, 4), np.uint8)
+    distance = pair_distance(flip_sum(lambda x: np.ones((len(x), 8)), images))
+    result = judge(distance, np.arange(20) % 2 == 0)
+    assert (result.accuracy, result.auc, result.eer) == (0.5, 0.5, 0.5)
+    assert set(result.tar_at_far.values()) == {0.0}
 
 
 def test_equality_with_the_threshold_is_no_acceptance():
@@ -87,33 +220,51 @@ def test_equality_with_the_threshold_is_no_acceptance():
     result = judge(distance, issame)
     assert result.accuracy == 1
     assert result.threshold == pytest.approx(0.01)
-    assert result.tar_at_far == {"0.01": 1.0, "0.001": 1.0}
+    assert result.exact == pytest.approx((1, 0, 0.01))
+    assert set(result.tar_at_far.values()) == {1.0}
+
+
+def test_exact_thresholds_part_what_the_grid_cannot():
+    distance = np.array([0.501, 0.509] * 10)
+    result = judge(distance, np.array([True, False] * 10))
+    assert result.accuracy == 0.5 and result.exact == pytest.approx((1, 0, 0.509))
 
 
 def test_false_accepts_are_counted_exactly():
-    """With 29 of 100 allowed the 30th distance is the threshold; 0.29 * 100 is 28.999… in floats."""
-    distance = np.concatenate([np.arange(100) / 100, [0.285, 0.29, 0.295]])
-    issame = np.array([False] * 100 + [True] * 3)
-    assert tar_at_far(distance, issame, 0.29) == pytest.approx(1 / 3)
-    assert tar_at_far(distance, issame, 0.30) == 1
+    """Of 1,000 different pairs exactly one is allowed at 0.001, though 0.001 is no binary fraction."""
+    distance = np.concatenate([np.arange(1, 1001) / 1000, [0.0005, 0.0015, 0.0025, 0.0035]])
+    result = judge(distance, np.arange(1004) >= 1000)
+    assert result.tar_at_far["0.001"] == 0.5
+    assert result.tar_at_far["0.0001"] == 0.25
+    assert result.unresolved_far == ["0.0001", "1e-05", "1e-06"]
 
 
 @pytest.mark.parametrize(
-    ("different", "unresolved"), [(10, ["0.01", "0.001"]), (100, ["0.001"]), (999, ["0.001"]), (1000, [])]
+    ("different", "resolved"), [(9, 0), (10, 1), (99, 1), (100, 2), (999, 2), (1000, 3), (100_000, 5)]
 )
-def test_a_far_that_the_pairs_cannot_resolve_is_named(different, unresolved):
-    distance = np.linspace(1, 2, different + 10)
-    result = judge(distance, np.arange(different + 10) < 10)
-    assert result.unresolved_far == unresolved
-    assert (result.pairs, result.different_pairs) == (different + 10, different)
+def test_a_far_that_the_pairs_cannot_resolve_is_named(different, resolved):
+    result = judge(np.linspace(1, 2, different + 10), np.arange(different + 10) < 10)
+    assert result.unresolved_far == [str(far) for far in FAR_TARGETS[resolved:]]
+    assert list(result.tar_at_far) == ["0.1", "0.01", "0.001", "0.0001", "1e-05", "1e-06"]
 
 
-def test_constant_features_are_judged_by_chance():
-    images = np.zeros((40, 3, 4, 4), np.uint8)
-    result = verify(lambda x: np.ones((len(x), 8)), images, np.arange(20) % 2 == 0, "constant")
-    assert result.accuracy == 0.5
-    assert result.auc == 0.5
-    assert result.tar_at_far == {"0.01": 0.0, "0.001": 0.0}
+def test_val_is_not_defined_where_several_thresholds_would_do():
+    """900 different pairs in any nine folds, one of them far nearer, unless it is in the tenth."""
+    issame = np.arange(1120) % 112 >= 100
+    distance = np.where(issame, 0.5, 2.0)
+    distance[0] = 0.1
+    assert val_at_far(distance, issame, 1 / 900) is None
+    # Just below, the first fold's threshold is just above 2, which accepts all; the others' just above 0.1.
+    assert val_at_far(distance, issame, 1 / 901) == pytest.approx((0.1, 0.3, 0.1))
+
+
+def test_val_is_nothing_where_no_threshold_has_such_a_rate():
+    """Different pairs beyond the grid's last threshold: the protocol's threshold is 0 then."""
+    issame = np.arange(40) % 2 == 0
+    assert val_at_far(np.where(issame, 0.5, 4.0), issame) == (0, 0, 0)
+
+
+# ---- from images to distances
 
 
 def test_the_distance_is_of_the_normalised_sum_with_the_mirror_image():
@@ -159,23 +310,48 @@ def test_distinct_images_are_found_in_order(values):
     np.testing.assert_array_equal(images[first][inverse], images)
 
 
+# ---- weights, as the bootstrap gives them
+
+
+@settings(max_examples=40, deadline=None)
+@given(LABELLED, st.randoms(use_true_random=False))
+def test_a_weight_repeats_a_pair_in_its_fold(labelled, random):
+    distance, issame = labelled
+    weight = np.array([random.choice([0, 0, 1, 2, 3]) for _ in issame])
+    found, chosen = GridFolds(distance, issame).judge(weight.astype(float))
+    expected = []
+    thresholds = np.arange(0, 4, 0.01)
+    for test in folds(len(issame)):
+        others = np.setdiff1d(np.arange(len(issame)), test)
+        repeated = np.repeat(others, weight[others])
+        right = [np.sum((distance[repeated] < t) == issame[repeated]) for t in thresholds]
+        best, judged = thresholds[np.argmax(right)], np.repeat(test, weight[test])
+        if len(judged):
+            expected.append((np.mean((distance[judged] < best) == issame[judged]), best))
+    assert list(zip(found, chosen)) == expected
+
+
+# ---- what cannot be judged
+
+
 def test_what_cannot_be_judged_is_refused():
-    both = np.arange(9) % 2 == 0
     with pytest.raises(LatseError, match="9 pairs are too few for 10 folds"):
-        judge(np.ones(9), both)
-    for issame in (np.ones(12, bool), np.zeros(12, bool)):
-        with pytest.raises(LatseError, match="all 12 pairs are of one kind"):
-            judge(np.ones(12), issame)
+        judge(np.ones(9), np.arange(9) % 2 == 0)
+    with pytest.raises(LatseError, match="0 pairs are too few"):
+        judge(np.ones(0), np.ones(0, bool))
+    with pytest.raises(LatseError, match="12 distances, but 13 flags"):
+        judge(np.ones(12), np.ones(13, bool))
+    with pytest.raises(LatseError, match="25 embeddings do not make pairs"):
+        pair_distance(np.ones((25, 4)))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_an_embedding_that_is_not_finite_is_refused(value):
-    images = np.arange(24, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 2, 2), np.uint8)
-
-    def feature(x):
-        embedding = np.ones((len(x), 4))
-        embedding[x[:, 0, 0, 0] == 5, 2] = value
-        return embedding
-
-    with pytest.raises(LatseError, match="broken: the embedding of image 5 is not finite"):
-        verify(feature, images, np.arange(12) % 2 == 0, "broken")
+def test_what_is_not_finite_is_refused(value):
+    embedding = np.ones((24, 4))
+    embedding[5, 2] = value
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(LatseError, match="the embedding of image 5 is not finite"):
+            pair_distance(embedding)
+        with pytest.raises(LatseError, match="the distance of pair 3 is not finite"):
+            judge(np.where(np.arange(12) == 3, value, 1.0), np.arange(12) % 2 == 0)
