@@ -22,7 +22,7 @@ from latse.eval.template_lists import Faces, Subjects, TemplatePairs
 FAR_TARGETS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 FPIR_TARGETS = (0.1, 0.01)
 RANKS = (1, 5, 10)
-PAIRS_AT_ONCE, PROBES_AT_ONCE = 100_000, 1024
+PAIRS_AT_ONCE, PROBES_AT_ONCE = 8192, 1024
 
 
 @dataclass(frozen=True)
