@@ -227,11 +227,12 @@ def _measured(run: _Run, columns: Sequence[str]) -> Measured:
 
 
 def _changed(run: Dict[str, Any]) -> List[str]:
-    """Return the settings that are not those of the recipe of this project."""
+    """Return the settings that are not those of the recipe of this project, and a warm start."""
     changed = run.get("changed")
     if changed is None:
         return ["settings not compared with the recipe's"]
-    return [f"{key}={value}" for key, value in changed.items()]
+    start = [f"started from {run['from']['start']}"] if run.get("start") else []
+    return [*(f"{key}={value}" for key, value in changed.items()), *start]
 
 
 def _other_people(recipe: str, run: Dict[str, Any]) -> List[str]:

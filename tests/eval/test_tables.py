@@ -203,6 +203,15 @@ def test_what_is_otherwise_is_said(run, tmp_path):
     assert f"[{number}] {'; '.join([str(place), *differences])}" in shown.splitlines()
 
 
+def test_a_warm_start_is_said(run, tmp_path):
+    place = run(verification=verification({"student": origin()}, {"lfw": {"student": 1.0}}))
+    record = json.loads((place / "run.json").read_text())
+    record.update({"start": "0123", "from": {"start": "zoo/r50,0"}})
+    (place / "run.json").write_text(json.dumps(record))
+    ours = row(1, "LinearFace(a=0.88, b=0.88)", tmp_path).ours
+    assert ours.differences == ("started from zoo/r50,0",)
+
+
 def test_a_run_that_does_not_say_what_is_changed_is_not_taken_for_the_recipe(run, tmp_path):
     place = run(verification=verification({"student": origin()}, {"lfw": {"student": 1.0}}))
     record = json.loads((place / "run.json").read_text())

@@ -12,6 +12,7 @@ from latse.errors import LatseError
 from latse.symbols import margins
 
 SHIPPED = sorted(Path(latse.recipes.__file__).parent.glob("*.yaml"))
+ONE_OF_EACH_MARGIN = list({recipes.load(path).margin.name: path for path in SHIPPED}.values())
 
 
 @pytest.fixture
@@ -151,15 +152,61 @@ def test_a_margin_takes_its_own_parameters_and_has_all_of_them(write):
 
 
 @pytest.mark.parametrize("name", margins.MARGINS)
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_every_shipped_recipe_takes_every_margin(path, name):
-    """LinearFace's a and b go where they are not the other's; all parameters of the other are there."""
-    shipped = recipes.load(path).margin
-    assert (shipped.name, shipped.a, shipped.b) == ("linearface", 0.88, 0.88)
+@pytest.mark.parametrize("path", ONE_OF_EACH_MARGIN, ids=lambda path: path.stem)
+def test_a_shipped_recipe_takes_every_margin(path, name):
+    """A margin's own parameters go where they are not the other's; all parameters of the other are there."""
+    shipped = recipes.as_dict(recipes.load(path).margin)
     changed = recipes.as_dict(recipes.load(path, [f"margin.name={name}"]).margin)
-    assert changed == {"name": name, **margins.parameters(name)}
-    if name != "linearface":
-        assert "has no parameter 'a'" in refused(path, f"margin.name={name}", "margin.a=1")
+    assert changed == (shipped if name == shipped["name"] else {"name": name, **margins.parameters(name)})
+    for own in shipped.keys() - {"name"} - margins.parameters(name).keys():
+        assert f"has no parameter '{own}'" in refused(path, f"margin.name={name}", f"margin.{own}=1")
+
+
+LINEAR = {"name": "linearface", "s": 64.0, "a": 0.88, "b": 0.88}
+ARCFACE = {"name": "arcface", "s": 64.0, "m2": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("name", "margin", "encoder", "decoder", "k"),
+    [
+        ("casia_arcface", ARCFACE, "resnet50", False, None),
+        ("casia_sphereface", {"name": "sphereface", "s": 64.0, "m1": 1.35}, "resnet50", False, None),
+        ("casia_cosface", {"name": "cosface", "s": 64.0, "m3": 0.35}, "resnet50", False, None),
+        ("casia_teacher", LINEAR, "resnet50", False, None),
+        ("casia_linearface_088_1", {**LINEAR, "b": 1.0}, "resnet50", False, None),
+        ("casia_linearface_1_1", {**LINEAR, "a": 1.0, "b": 1.0}, "resnet50", False, None),
+        ("casia_student_ts", LINEAR, "resnet50", False, 3),
+        ("casia_gen", LINEAR, "resnet50", True, None),
+        ("casia_student", LINEAR, "resnet50", True, 3),
+        *((f"ms1mv2_arcface_r{n}_teacher", ARCFACE, f"resnet{n}", False, None) for n in (34, 50, 100)),
+        *(
+            (f"ms1mv2_arcface_r{n}_student_k{k}", ARCFACE, f"resnet{n}", False, k)
+            for n in (34, 50, 100)
+            for k in (1, 3)
+        ),
+        ("ms1mv2_student", LINEAR, "resnet100", True, 3),
+        ("ms1mv3_student", LINEAR, "resnet100", True, 3),
+    ],
+)
+def test_the_recipe_of_a_row(name, margin, encoder, decoder, k):
+    """What a row of Tables 1 to 6 names; all else is §4.1's, the default."""
+    recipe = recipes.load(recipes.SHIPPED / f"{name}.yaml")
+    assert recipes.as_dict(recipe.margin) == margin
+    assert (recipe.encoder.name, recipe.decoder.enabled, recipe.filter.k) == (encoder, decoder, k)
+    settings, default = recipes.as_dict(recipe), recipes.as_dict(recipes.default())
+    default["train"].update({"kvstore": "device", "memory_plan": True})
+    for section in ("train", "schedule", "regularisers"):
+        assert settings[section] == default[section]
+
+
+def test_what_is_changed_of_a_shipped_recipe():
+    path = recipes.SHIPPED / "casia_teacher.yaml"
+    assert recipes.changed("casia_teacher", recipes.load(path)) == {}
+    other = recipes.load(path, ["train.iterations=6", "encoder.name=resnet_tiny", "margin.a=0.88"])
+    assert recipes.changed("casia_teacher", other) == {"encoder.name": "resnet_tiny", "train.iterations": 6}
+    arcface = recipes.load(path, ["margin.name=arcface"])
+    assert recipes.changed("casia_teacher", arcface) == {"margin.name": "arcface", "margin.m2": 0.5}
+    assert recipes.changed("nobody's", other) is None
 
 
 def test_another_margin_keeps_the_scale_if_it_has_one_and_there_and_back_is_the_default(write):
