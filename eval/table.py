@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict, List, Optional, Sequence
 
 NOTHING = "–"
-LAST = ("AUC", "EER", "VAL@0.1%FAR")
+LAST = ("AUC", "EER", "VAL at FAR")
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -60,7 +60,7 @@ def _row(title: str, result: Dict[str, Any], fars: Sequence[str]) -> List[str]:
         ),
         _percent(result["auc"]),
         _percent(result["eer"]),
-        _percent(val["val"]) if val else NOTHING,
+        f"{_percent(val['val'])} at {100 * val['far']:5.2f}" if val else NOTHING,
     ]
 
 

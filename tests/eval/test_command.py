@@ -3,9 +3,14 @@ import pickle
 import shutil
 
 import cv2
+import numpy as np
 import pytest
+import sklearn.preprocessing
+from sklearn.model_selection import KFold
 
 from latse.cli import main
+from latse.data.pairs import read_pairs, write_people
+from latse.eval.embedding import Network
 
 SETTINGS = {"margin": {"name": "arcface", "m2": 0.5}, "schedule": {"steps": [3, 4]}}
 
@@ -29,55 +34,167 @@ def house(tmp_path_factory, save_network):
     return out
 
 
+@pytest.fixture(scope="module")
+def people():
+    """Who is on the images of `pairs_file`, as conftest.py lays them."""
+    found = []
+    for person in range(8):
+        for second in (1, 2, 2):
+            found += [person, person, person, (person + 1 + second) % 8]
+    return np.array(found)
+
+
+@pytest.fixture
+def sets(pairs_file, people, tmp_path):
+    """One set twice: once with its people, once without."""
+    (tmp_path / "sets").mkdir()
+    paths = [tmp_path / "sets" / name for name in ("people.bin", "nobody.bin")]
+    for path in paths:
+        shutil.copy(pairs_file, path)
+    write_people(paths[0], people)
+    return paths
+
+
 def evaluate(house, *arguments):
     return main(["eval", "--model", f"{house}/student/model,0", *map(str, arguments)])
 
 
-def test_everything_at_once(house, pairs_file, shard_folder, tmp_path, capsys):
-    second = tmp_path / "again.bin"
-    shutil.copy(pairs_file, second)
+def test_everything_at_once(house, sets, shard_folder, tmp_path, capsys):
     outputs = {name: tmp_path / "results" / f"{name}.png" for name in ("figure", "generated", "curves")}
-    status = evaluate(
-        house,
-        *("--pairs", pairs_file, second, "--train-data", shard_folder, "--batch-size", 10),
-        *("--teacher", f"{house}/teacher/model,0", "--untrained", f"{house}/student/untrained,0"),
-        *("--json", tmp_path / "results" / "verification.json"),
-        *(part for name, path in outputs.items() for part in (f"--{name}", path)),
+    status = main(
+        [
+            *("eval", "--model", f"student={house}/student/model,0", f"teacher={house}/teacher/model,0"),
+            *(f"untrained={house}/student/untrained,0", "pixels", "pca", "fisherfaces"),
+            *("--pairs", *map(str, sets), "--train-data", str(shard_folder), "--batch-size", "10"),
+            *("--json", str(tmp_path / "results" / "verification.json"), "--samples", "30"),
+            *(str(part) for name, path in outputs.items() for part in (f"--{name}", path)),
+        ]
     )
     assert status == 0
+    titles = ["student", "teacher", "untrained", "pixels", "pca", "fisherfaces"]
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "people: 48 pairs, 24 of them of different people"
-    titles = [line[:17].rstrip() for line in lines[3:9]]
-    assert titles == ["raw pixels", "whitened PCA", "fisherfaces", "untrained encoder", "teacher", "student"]
+    assert [line.split()[0] for line in lines[2:16]] == ["people", *titles, "nobody", *titles]
+    described = "48 pairs, 24 of them of different people; "
+    assert lines[16] == f"people: {described}8 people, drawn again 30 times for the interval"
+    assert lines[17] == f"nobody: {described}no interval: there is no nobody.people.npy to say who is who"
     for path in outputs.values():
         assert cv2.imread(str(path)).std() > 0
 
     report = json.loads((tmp_path / "results" / "verification.json").read_text())
-    assert report["recipe"] == "orl_student"
-    assert report["seed"] == 5
-    assert report["settings"] == SETTINGS
-    assert {"latse", "mxnet", "numpy", "python"} <= set(report["versions"])
-    assert report["device"].startswith("cpu(0)")
-    assert report["people"] == report["again"]
-    result = report["people"]
-    assert set(result["tar_at_far"]) == {"0.01", "0.001"}
-    assert result["pairs"] == 48
-    assert lines[8].split()[1] == f"{100 * result['accuracy']:.2f}"
-    assert list(result["references"]) == ["raw_pixels", "whitened_pca", "fisherfaces", "untrained", "teacher"]
-    for name, accuracy in result["references"].items():
-        assert 0 <= accuracy <= 1
-        assert result["reference_details"][name]["accuracy"] == accuracy
+    assert report["kind"] == "verification" and list(report["models"]) == titles
+    assert {key: report["models"]["student"][key] for key in ("recipe", "seed", "settings")} == {
+        "recipe": "orl_student",
+        "seed": 5,
+        "settings": SETTINGS,
+    }
+    assert {"command", "commit", "versions", "device"} <= set(report["provenance"])
+    known, unknown = report["sets"]["people"], report["sets"]["nobody"]
+    assert (known["people"], unknown["people"]) == (8, None)
+    assert (known["pairs"], known["different_pairs"]) == (48, 24)
+    for number, title in enumerate(titles):
+        result, same = known["results"][title], unknown["results"][title]
+        assert lines[3 + number].split()[1] == f"{100 * result['accuracy']:.2f}"
+        low, high = result["intervals"]["accuracy"]
+        assert f"{100 * low:.2f} to {100 * high:.2f}" in lines[3 + number]
+        assert result["intervals"]["unit"] == "people" and result["intervals"]["samples"] == 30
+        assert set(result["intervals"]["tar_at_far"]) == set(result["tar_at_far"])
+        roc = result["roc"]
+        assert len(roc["far"]) == len(roc["tar"]) == len(roc["low"]) == len(roc["high"])
+        assert same["intervals"] is same["roc"]["low"] is same["roc"]["high"] is None
+        for key in ("accuracy", "std", "exact", "val_at_far_1e-3", "tar_at_far", "auc", "eer", "histogram"):
+            assert result[key] == same[key]
 
 
-def test_a_bare_model_needs_no_records(house, pairs_file, tmp_path, save_network, capsys):
+def test_the_accuracy_is_that_of_the_protocol_to_the_last_bit(house, pairs_file, tmp_path):
+    """A model of random weights on a .bin: images, mirrors, sums, distances and folds done once more here."""
+    json_file = tmp_path / "it.json"
+    assert evaluate(house, "--pairs", pairs_file, "--json", json_file) == 0
+    images, issame = read_pairs(pairs_file)
+    network = Network(house / "student" / "model", 0)
+    first, inverse = np.unique(
+        images.reshape(len(images), -1), axis=0, return_index=True, return_inverse=True
+    )[1:]
+    distinct = np.sort(first)
+    place = np.searchsorted(distinct, first)[inverse]
+    summed = np.zeros((len(distinct), 512))
+    summed += network(images[distinct])
+    summed += network(images[distinct][..., ::-1])
+    unit = sklearn.preprocessing.normalize(summed[place])
+    distance = np.sum(np.square(np.subtract(unit[0::2], unit[1::2])), 1)
+    accuracies = np.zeros(10)
+    for fold, (train, test) in enumerate(KFold(n_splits=10, shuffle=False).split(np.arange(48))):
+        right = np.zeros(400)
+        for number, threshold in enumerate(np.arange(0, 4, 0.01)):
+            right[number] = np.sum(np.less(distance[train], threshold) == issame[train]) / len(train)
+        best = np.arange(0, 4, 0.01)[np.argmax(right)]
+        accuracies[fold] = float(np.sum(np.less(distance[test], best) == issame[test])) / test.size
+    (result,) = json.loads(json_file.read_text())["sets"]["people"]["results"].values()
+    assert result["fold_accuracies"] == accuracies.tolist()
+    assert (result["accuracy"], result["std"]) == (np.mean(accuracies), np.std(accuracies))
+
+
+def test_features_of_a_file(pairs_file, tmp_path):
+    """Features that are all the same say nothing; nothing is done to them but to normalise."""
+    np.save(tmp_path / "same-people.npy", np.full((96, 4), 3.0, np.float32))
+    pattern = f"same={tmp_path}/same-{{set}}.npy"
+    assert (
+        main(["eval", "--model", pattern, "--pairs", str(pairs_file), "--json", f"{tmp_path}/it.json"]) == 0
+    )
+    result = json.loads((tmp_path / "it.json").read_text())["sets"]["people"]["results"]["same"]
+    assert result["accuracy"] <= 0.5 and (result["auc"], result["eer"]) == (0.5, 0.5)
+    assert result["tar_at_far"]["0.1"] == 0 and result["val_at_far_1e-3"]["far"] == 1
+
+
+def test_pairs_of_one_person_alone(pairs_file, tmp_path, capsys):
+    images, issame = pickle.loads(pairs_file.read_bytes())
+    same = [number for number, it in enumerate(issame) if it]
+    chosen = [images[2 * number + side] for number in same for side in (0, 1)]
+    (tmp_path / "same.bin").write_bytes(pickle.dumps((chosen, [True] * len(same)), 2))
+    write_people(tmp_path / "same.bin", np.repeat(np.arange(len(same)) // 3, 2))
+    order = [
+        "eval",
+        "--model",
+        "pixels",
+        "--pairs",
+        str(tmp_path / "same.bin"),
+        "--json",
+        f"{tmp_path}/it.json",
+    ]
+    assert main(order) == 0
+    one = json.loads((tmp_path / "it.json").read_text())["sets"]["same"]
+    assert one["people"] == 8 and one["results"]["pixels"]["intervals"] is None
+    assert one["results"]["pixels"]["auc"] is None and one["results"]["pixels"]["accuracy"] > 0.5
+    assert "same: 24 pairs, 0 of them of different people; 8 people, no interval" in capsys.readouterr().out
+
+
+def test_a_bare_model_needs_no_records(pairs_file, tmp_path, save_network, capsys):
     save_network(tmp_path / "zoo" / "r50", decoder=False)
     report = tmp_path / "report.json"
     model = f"{tmp_path}/zoo/r50"
     assert main(["eval", "--model", model, "--pairs", str(pairs_file), "--json", str(report)]) == 0
     found = json.loads(report.read_text())
-    assert (found["recipe"], found["seed"], found["settings"]) == (None, None, None)
-    assert list(found["people"]["references"]) == ["raw_pixels"]
-    assert capsys.readouterr().out.splitlines()[4].startswith("zoo ")
+    assert found["models"]["zoo"]["source"] == model and "recipe" not in found["models"]["zoo"]
+    assert capsys.readouterr().out.splitlines()[3].startswith("  zoo ")
+
+
+def test_no_samples_no_intervals(sets, tmp_path, capsys):
+    order = [
+        "eval",
+        "--model",
+        "pixels",
+        "--pairs",
+        str(sets[0]),
+        "--samples",
+        "0",
+        "--json",
+        f"{tmp_path}/it.json",
+    ]
+    assert main(order) == 0
+    assert (
+        json.loads((tmp_path / "it.json").read_text())["sets"]["people"]["results"]["pixels"]["intervals"]
+        is None
+    )
+    assert capsys.readouterr().out.splitlines()[-1].endswith("8 people, no interval")
 
 
 def few_pairs(path):
@@ -90,27 +207,44 @@ def few_pairs(path):
     ("arguments", "sentence"),
     [
         (["--pairs", "none.bin"], "none.bin"),
-        (["--pairs", "few.bin"], "3 pairs are too few for 10 folds"),
+        (["--pairs", "few.bin"], "few.bin: 3 pairs are too few for 10 folds"),
         (["--pairs", "people.bin", "people.bin"], "the name 'people' is already taken"),
-        (["--pairs", "seed.bin"], "the name 'seed' is already taken"),
-        (["--pairs", "settings.bin"], "the name 'settings' is already taken"),
+        (["--pairs", "people.bin", "odd.bin"], "odd.bin: 95 images do not make 48 pairs"),
+        (["--pairs", "short.bin"], "short.people.npy names 95 people, but short.bin has 96 images"),
+        (
+            ["--pairs", "wrong.bin"],
+            "wrong.bin: pair 1 shows two people, but by wrong.people.npy it shows one",
+        ),
+        (
+            ["--pairs", "apart.bin"],
+            "apart.bin: pair 0 shows one person, but by apart.people.npy it shows two",
+        ),
         (["--model", "none/model,0"], "none/model-0000.params is missing"),
         (["--model", "{house}/student/model,x"], "is no checkpoint"),
-        (["--teacher", "{house}/teacher/model,7"], "model-0007.params is missing"),
-        (["--model", "{house}/teacher/model,0", "--figure", "f.png"], "has no output 'generated_output'"),
-        (["--train-data", "none"], "none"),
+        (["--model", "{house}/teacher/model,7"], "model-0007.params is missing"),
+        (["--model", "nan.npy"], "the embedding of image 7 is not finite"),
+        (["--train-data", "none", "--model", "pca"], "none"),
         (["--json", "few.bin/report.json"], "few.bin"),
         (["--gpus", "99"], "there is no GPU 99"),
         (["--batch-size", "0"], "a batch of 0"),
+        (["--samples", "-1"], "--samples -1: must be at least 0"),
     ],
 )
 def test_bad_input_is_one_sentence_and_writes_nothing(
     house, pairs_file, tmp_path, monkeypatch, capsys, arguments, sentence
 ):
     monkeypatch.chdir(tmp_path)
-    for name in ("people.bin", "seed.bin", "settings.bin"):
+    for name in ("people.bin", "short.bin", "wrong.bin", "apart.bin"):
         shutil.copy(pairs_file, name)
     few_pairs(tmp_path / "few.bin")
+    images, issame = pickle.loads(pairs_file.read_bytes())
+    (tmp_path / "odd.bin").write_bytes(pickle.dumps((images[:-1], issame)))
+    write_people("short.bin", np.zeros(95))
+    write_people("wrong.bin", np.zeros(96))
+    write_people("apart.bin", np.arange(96))
+    features = np.ones((96, 3))
+    features[7, 1] = np.nan
+    np.save("nan.npy", features)
     before = sorted(tmp_path.iterdir())
     given = [argument.format(house=house) for argument in arguments]
     default = ["--pairs", "people.bin", "--json", "report.json"]
@@ -119,6 +253,28 @@ def test_bad_input_is_one_sentence_and_writes_nothing(
     assert error.startswith("latse: ")
     assert sentence in error
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        ("{house}/teacher/model,0", "has no output 'generated_output'"),
+        ("pixels", "there is no checkpoint among the models to draw pictures of"),
+    ],
+)
+def test_pictures_need_a_checkpoint_that_draws(house, pairs_file, tmp_path, capsys, model, sentence):
+    order = [
+        "eval",
+        "--model",
+        model.format(house=house),
+        "--pairs",
+        pairs_file,
+        "--figure",
+        tmp_path / "f.png",
+    ]
+    assert main([*map(str, order)]) == 1
+    assert sentence in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_run_record_is_named(house, pairs_file, tmp_path, capsys):
