@@ -25,6 +25,7 @@ COMMANDS = {
     "import": ("latse.import_command", "turn an insightface checkpoint into a start for training here"),
     "margins": ("latse.eval.margins_command", "list, check and plot the losses and their margins"),
     "report": ("latse.eval.report_command", "write one HTML page of all results of a run"),
+    "export": ("latse.export_command", "write a checkpoint's embedding as ONNX or as a plain MXNet pair"),
     "bench": ("latse.bench.command", "measure time and memory against other formulations"),
     "study": ("latse.study", "train and judge variants of a recipe with several seeds, side by side"),
 }
