@@ -29,13 +29,14 @@ FARS = (1e-4, 1e-5, 1e-6)
 
 # Tile of scores that a thread works on: 8 MB. Both fit uint16, in which its rows are counted.
 PROBES_AT_ONCE, DISTRACTORS_AT_ONCE = 512, 4096
+COMPARED_AT_ONCE = 32
 # A mate that fewer of the first distractors outscore is counted by collecting them, others by comparing all.
 SPARSE = 0.005
 PRODUCTS_AT_ONCE = 4096
 
 
 class Gallery(Protocol):
-    """Features of distractors, read as they are needed: an array, a memory map, files, `UnitRows` of these."""
+    """Features of distractors, read as they are needed: an array, a memory map, files, `UnitRows`."""
 
     def __len__(self) -> int:
         """How many there are."""
@@ -165,6 +166,7 @@ def identify(
     sizes: Optional[Sequence[int]] = None,
     order: Optional[np.ndarray] = None,
     threads: Optional[int] = None,
+    keep: Optional[int] = None,
 ) -> Identification:
     """Rank the mate of each pair among the first distractors of a gallery, for several sizes of it at once.
 
@@ -182,6 +184,8 @@ def identify(
         int64 (m,), positions in the gallery, in the order in which they are taken (default: as they stand).
     threads
         Of the CPU (default: OMP_NUM_THREADS, or as many as the process may use).
+    keep
+        How many of the highest impostors' scores to keep (default: what the largest of `FARS` needs).
 
     Raises
     ------
@@ -197,9 +201,11 @@ def identify(
     sizes = gallery_sizes(len(order)) if sizes is None else sorted(set(sizes))
     probes = np.ascontiguousarray(probes, np.float32)
     _check(probes, pairs, sizes, len(order))
-    search = _Search(probes, pairs, _read(gallery, order[: min(len(order), DISTRACTORS_AT_ONCE)], probes))
     comparisons = len(probes) * sizes[-1]
-    best = _Best(_allowed(comparisons, max(FARS)) + 1)
+    best = _Best(keep or _allowed(comparisons, max(FARS)) + 1)
+    search = _Search(
+        probes, pairs, _read(gallery, order[: min(sizes[-1], DISTRACTORS_AT_ONCE)], probes), best
+    )
     counts = np.zeros((len(sizes), len(pairs)), np.int64)
     with tqdm(total=sizes[-1], desc="identify", unit=" distractors", leave=False, delay=1) as bar:
         for number, start, stop, (above, scores) in _done(search, gallery, order, sizes, best, threads):
@@ -211,6 +217,53 @@ def identify(
     genuine = np.empty(len(pairs))
     genuine[search.order] = search.genuine
     return Identification(list(sizes), ranks, genuine, best.sorted(), comparisons)
+
+
+def identify_among(
+    features: np.ndarray,
+    people: np.ndarray,
+    sizes: Optional[Sequence[int]] = None,
+    order: Optional[np.ndarray] = None,
+) -> Identification:
+    """Rank each image's mates where the images of all other people are the distractors.
+
+    Parameters
+    ----------
+    features
+        float32 (n, d), taken as they are.
+    people
+        int (n,), the person of each.
+    sizes, order
+        As of `identify`; what an order says of a probe's own person is passed over. The largest default size is
+        the number of images of others that everybody with two images has.
+
+    Raises
+    ------
+    LatseError
+        As `identify`.
+    """
+    order = np.arange(len(people)) if order is None else np.asarray(order)
+    found, number, images = np.unique(people, return_inverse=True, return_counts=True)
+    probed = np.flatnonzero(images > 1)
+    if not len(probed) or len(found) < 2:
+        raise LatseError("identification needs two people, one of them with two images")
+    others = len(people) - int(images[probed].max())
+    sizes = gallery_sizes(others) if sizes is None else sorted(set(sizes))
+    comparisons = int(images[probed].sum()) * sizes[-1]
+    keep = _allowed(comparisons, max(FARS)) + 1
+    results = []
+    for person in tqdm(probed, desc="identify", unit=" people", leave=False, delay=1):
+        own = features[number == person]
+        strangers = order[number[order] != person]
+        pairs = mate_pairs(np.zeros(len(own)))
+        results.append(identify(own, pairs, features, sizes, strangers, keep=keep))
+    return Identification(
+        sizes,
+        np.concatenate([result.ranks for result in results], axis=1),
+        np.concatenate([result.genuine for result in results]),
+        np.sort(np.concatenate([result.impostors for result in results]))[::-1][:keep],
+        comparisons,
+    )
 
 
 def _check(probes: np.ndarray, pairs: np.ndarray, sizes: Sequence[int], distractors: int) -> None:
@@ -324,9 +377,9 @@ class _Search:
         int64 (probes,), how many of them, the lowest ones, are counted by comparing all scores.
     """
 
-    def __init__(self, probes: np.ndarray, pairs: np.ndarray, sample: np.ndarray):
+    def __init__(self, probes: np.ndarray, pairs: np.ndarray, sample: np.ndarray, best: _Best):
         genuine = _exact(probes, probes, pairs[:, 0], pairs[:, 1])
-        is_dense = genuine < _cutoff(probes, sample)[pairs[:, 0]]
+        is_dense = genuine < _look_ahead(probes, sample, best)[pairs[:, 0]]
         dense = np.bincount(pairs[:, 0], weights=is_dense, minlength=len(probes)).astype(np.int64)
         by_dense = np.argsort(-dense, kind="stable")
         place = np.argsort(by_dense)[pairs[:, 0]]
@@ -334,7 +387,6 @@ class _Search:
         self.genuine = genuine[self.order]
         self.probes, self.dense = probes[by_dense], dense[by_dense]
         self.first = np.searchsorted(place[self.order], np.arange(len(probes) + 1))
-        self.norm = float(_norms(probes).max())
 
     def count(self, block: np.ndarray, floor: float) -> Tuple[np.ndarray, np.ndarray]:
         """Count the distractors of a block, float32 (n, d), whose score is not below a mate's.
@@ -346,7 +398,7 @@ class _Search:
         scores
             float64: the exact scores that are at least `floor`, and maybe a few below.
         """
-        bound = self.norm * float(_norms(block).max())
+        bound = _bound(self.probes, block)
         counts, best = np.zeros(len(self.genuine), np.int64), []
         for start in range(0, len(self.probes), PROBES_AT_ONCE):
             tile = _Tile(self, start, block, bound)
@@ -365,24 +417,27 @@ class _Tile:
         self.pairs = slice(self.first[0], self.first[-1])
         self.genuine = search.genuine[self.pairs]
         self.scores = self.probes @ block.T
-        # Rounding errors of d additions grow like sqrt(d) (Higham and Mary, 2019); four times that is forty
-        # times what is seen. Wider only means that more is computed twice.
-        self.tolerance = 4 * math.sqrt(block.shape[1]) * 2.0**-24 * bound
+        self.tolerance = _tolerance(bound, block)
         self.low = (self.genuine - self.tolerance).astype(np.float32)
         self.high = (self.genuine + self.tolerance).astype(np.float32)
 
     def count_dense(self, counts: np.ndarray) -> None:
-        """Compare all scores of each probe with its dense mates."""
-        for number in range(self.dense[0] if len(self.dense) else 0):
-            rows = np.searchsorted(-self.dense, -number)  # as many probes have a mate of this number
-            pairs = self.first[:rows] - self.first[0] + number
-            scores = self.scores[:rows]
-            surely, maybe = scores > self.high[pairs, None], scores >= self.low[pairs, None]
-            above = surely.view(np.uint8).sum(axis=1, dtype=np.uint16)
-            counts[self.pairs][pairs] += above
-            unsure = np.flatnonzero(maybe.view(np.uint8).sum(axis=1, dtype=np.uint16) != above)
-            row, column = np.nonzero(surely[unsure] ^ maybe[unsure])
-            self._count_exactly(counts, unsure[row], column, pairs[unsure[row]])
+        """Compare all scores of each probe with its dense mates, as many probes at once as the cache holds."""
+        for start in range(0, np.count_nonzero(self.dense), COMPARED_AT_ONCE):
+            dense = self.dense[start : start + COMPARED_AT_ONCE]
+            for number in range(dense[0]):
+                rows = np.arange(start, start + np.searchsorted(-dense, -number))  # that have so many
+                self._compare(counts, rows, self.first[rows] - self.first[0] + number)
+
+    def _compare(self, counts: np.ndarray, rows: np.ndarray, pairs: np.ndarray) -> None:
+        """Compare the scores of consecutive rows with a mate of each."""
+        scores = self.scores[rows[0] : rows[-1] + 1]
+        surely, maybe = scores > self.high[pairs, None], scores >= self.low[pairs, None]
+        above = surely.view(np.uint8).sum(axis=1, dtype=np.uint16)
+        counts[self.pairs][pairs] += above
+        unsure = np.flatnonzero(maybe.view(np.uint8).sum(axis=1, dtype=np.uint16) != above)
+        row, column = np.nonzero(surely[unsure] ^ maybe[unsure])
+        self._count_exactly(counts, rows[unsure[row]], column, pairs[unsure[row]])
 
     def count_sparse(self, counts: np.ndarray, floor: float) -> np.ndarray:
         """Sort each probe's few highest scores among its other mates; return those from `floor`, exact."""
@@ -427,13 +482,38 @@ class _Tile:
         counts[self.pairs] += np.bincount(pair[above], minlength=len(self.genuine))
 
 
-def _cutoff(probes: np.ndarray, sample: np.ndarray) -> np.ndarray:
-    """Return the score of each probe that `SPARSE` of a sample of distractors pass, float32 (p,)."""
-    rank = int(SPARSE * len(sample))
-    if not rank:
-        return np.full(len(probes), -np.inf, np.float32)
-    parts = np.array_split(probes, math.ceil(len(probes) / PROBES_AT_ONCE))
-    return np.concatenate([np.partition(part @ sample.T, -rank, axis=1)[:, -rank] for part in parts])
+def _look_ahead(probes: np.ndarray, sample: np.ndarray, best: _Best) -> np.ndarray:
+    """Raise the floor of `best` to what the sample reaches; say from which score on a probe's mate is sparse.
+
+    Returns float32 (p,), the score of each probe that `SPARSE` of the sample pass.
+    """
+    rank, cutoffs, highest = int(SPARSE * len(sample)), [], np.empty(0, np.float32)
+    for start in range(0, len(probes), PROBES_AT_ONCE):
+        scores = probes[start : start + PROBES_AT_ONCE] @ sample.T
+        cutoffs.append(
+            np.partition(scores, -rank, axis=1)[:, -rank] if rank else np.full(len(scores), -np.inf)
+        )
+        highest = np.concatenate([highest, scores.ravel()])
+        if len(highest) >= best.keep:
+            highest = np.partition(highest, -best.keep)[-best.keep :]
+    if len(highest) >= best.keep:
+        best.floor = float(highest[0]) - _tolerance(_bound(probes, sample), sample)
+    return np.concatenate(cutoffs)
+
+
+def _tolerance(bound: float, rows: np.ndarray) -> float:
+    """How far a float32 product of rows may be from the exact one, which `bound` limits.
+
+    Rounding errors of d additions grow like sqrt(d) (Higham and Mary, 2019); four times that is some forty
+    times what is seen. Wider only means that more is computed twice.
+    """
+    return 4 * math.sqrt(rows.shape[1]) * 2.0**-24 * bound
+
+
+def _bound(one: np.ndarray, other: np.ndarray) -> float:
+    """Return what no product of rows exceeds: that of the largest norms."""
+    norms = (math.sqrt(np.einsum("ij,ij->i", rows, rows).max()) for rows in (one, other))
+    return math.prod(norms)
 
 
 def _exact(one: np.ndarray, other: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -447,7 +527,3 @@ def _exact(one: np.ndarray, other: np.ndarray, left: np.ndarray, right: np.ndarr
         part = slice(start, start + PRODUCTS_AT_ONCE)
         found[part] = (one[left[part]].astype(np.float64) * other[right[part]]).sum(axis=1)
     return found
-
-
-def _norms(rows: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.einsum("ij,ij->i", rows, rows))

@@ -1,0 +1,176 @@
+"""Files of the MegaFace development kit: features, lists of images, and insightface's lists of noisy entries.
+
+A feature file is a matrix of OpenCV: four int32, little-endian, rows, columns, bytes of an element (4) and its
+type (5: CV_32FC1), then rows x columns float32. It lies below its folder under the image's path with an ending
+behind it, such as `_r100.bin`. A list is JSON: `path`, the images' paths, and, of probes, `id`, their people.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PurePosixPath
+from typing import Any, List, NamedTuple, Optional, Sequence, Set
+
+import numpy as np
+
+from latse.errors import LatseError
+from latse.files import make_folder, read_json, write_json
+
+ELEMENT_BYTES, ELEMENT_TYPE = 4, 5
+HEADER = np.dtype("<i4")
+# How many last parts of a path the published lists of noisy entries name.
+PROBE_PARTS, DISTRACTOR_PARTS = 1, 3
+
+
+class ImageList(NamedTuple):
+    """Images as a list of the kit names them.
+
+    paths : list of n paths, relative to the folder; people : list of n names, None where the list has no `id`.
+    """
+
+    paths: List[str]
+    people: Optional[List[str]]
+
+
+class FeatureFiles:
+    """The feature files of a list of images, read as they are asked for.
+
+    Parameters
+    ----------
+    folder
+        That the paths start from.
+    paths
+        Of the images.
+    ending
+        Of the feature files, behind the image's whole name.
+    """
+
+    def __init__(self, folder: str | os.PathLike, paths: Sequence[str], ending: str):
+        self.folder, self.paths, self.ending = str(folder), paths, ending
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, positions: np.ndarray) -> np.ndarray:
+        """Return float32 (n, d); raise LatseError if a file is missing or damaged, or has another length."""
+        numbers = np.arange(len(self))[positions]
+        features = [read_feature(self._file(number)) for number in numbers]
+        for number, feature in zip(numbers, features):
+            if len(feature) != len(features[0]):
+                raise LatseError(
+                    f"{self._file(number)} holds {len(feature)} values, others {len(features[0])}"
+                )
+        return np.stack(features)
+
+    def _file(self, number: int) -> str:
+        return os.path.join(self.folder, self.paths[number] + self.ending)
+
+
+def read_feature(path: str | os.PathLike) -> np.ndarray:
+    """Read a feature file: float32 (d,); raise LatseError if it is missing or damaged."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        raise LatseError(f"cannot read {path}: {error.strerror or error}") from error
+    if len(content) < 4 * HEADER.itemsize:
+        raise LatseError(f"{path} is no feature file: it ends within its header")
+    rows, columns, size, kind = np.frombuffer(content, HEADER, 4).tolist()
+    if min(rows, columns) != 1 or (size, kind) != (ELEMENT_BYTES, ELEMENT_TYPE):
+        raise LatseError(f"{path} is no feature file: its header is {rows} {columns} {size} {kind}")
+    values = content[4 * HEADER.itemsize :]
+    if len(values) != ELEMENT_BYTES * rows * columns:
+        raise LatseError(f"{path} holds {len(values)} bytes instead of {rows * columns} float32")
+    return np.frombuffer(values, "<f4").astype(np.float32, copy=False)
+
+
+def write_features(
+    folder: str | os.PathLike,
+    images: ImageList,
+    features: np.ndarray,
+    ending: str,
+    list_file: str | os.PathLike,
+) -> None:
+    """Write features, float (n, d), as the kit reads them, and in the end the list that names them.
+
+    The files are written as they come, and the list after them, whole: without it a folder is unfinished.
+    Raises LatseError if that is impossible.
+    """
+    if len(images.paths) != len(features):
+        raise LatseError(f"{len(features)} features do not fit {len(images.paths)} images")
+    header = np.array([features.shape[1], 1, ELEMENT_BYTES, ELEMENT_TYPE], HEADER).tobytes()
+    for parent in {str(PurePosixPath(path).parent) for path in images.paths}:
+        make_folder(Path(folder) / parent)
+    for path, feature in zip(images.paths, features):
+        _write(os.path.join(folder, path + ending), header + feature.astype("<f4").tobytes())
+    people = {} if images.people is None else {"id": list(images.people)}
+    write_json(list_file, {**people, "path": list(images.paths)})
+
+
+def read_list(path: str | os.PathLike) -> ImageList:
+    """Read a list of the kit; raise LatseError if it is missing or no such list, or names a path twice."""
+    content = read_json(path)
+    paths = content.get("path") if isinstance(content, dict) else None
+    if not _texts(paths) or not paths:
+        raise LatseError(f"{path} is no list of images: it lacks the key path")
+    people = content.get("id")
+    if people is not None and (not _texts(people) or len(people) != len(paths)):
+        raise LatseError(f"{path}: its id is no list of as many names as path")
+    if len(set(paths)) != len(paths):
+        seen: Set[str] = set()
+        twice = next(entry for entry in paths if entry in seen or seen.add(entry))
+        raise LatseError(f"{path} names {twice} twice")
+    return ImageList(paths, people)
+
+
+def people_of(images: ImageList) -> List[str]:
+    """Return the person of each image: its `id`, or the folder that it lies in."""
+    if images.people is not None:
+        return images.people
+    return [PurePosixPath(path).parent.name for path in images.paths]
+
+
+def read_noise(path: str | os.PathLike) -> Set[str]:
+    """Read a list of noisy entries as insightface publishes them: one in a line, behind a tab if there is one.
+
+    Lines with `#` in front are comments. Raises LatseError if the file cannot be read or names nothing.
+    """
+    try:
+        lines = Path(path).read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LatseError(
+            f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is no text'}"
+        ) from error
+    noise = {line.strip().split("\t")[-1] for line in lines if line.strip() and not line.startswith("#")}
+    if not noise:
+        raise LatseError(f"{path} names no entry")
+    return noise
+
+
+def without_noise(images: ImageList, noise: Set[str], parts: int) -> ImageList:
+    """Leave out the images whose path ends, in its last `parts` parts, in an entry of a list of noise.
+
+    `PROBE_PARTS` for FaceScrub (the file's name), `DISTRACTOR_PARTS` for MegaFace. Raises LatseError if there
+    is no such image: the list is another set's.
+    """
+    kept = [
+        number
+        for number, path in enumerate(images.paths)
+        if "/".join(PurePosixPath(path).parts[-parts:]) not in noise
+    ]
+    if len(kept) == len(images.paths):
+        raise LatseError(f"none of {len(noise)} noisy entries is among {len(images.paths)} images")
+    people = None if images.people is None else [images.people[number] for number in kept]
+    return ImageList([images.paths[number] for number in kept], people)
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+
+
+def _write(path: str, content: bytes) -> None:
+    try:
+        with open(path, "wb") as file:
+            file.write(content)
+    except OSError as error:
+        raise LatseError(f"cannot write {path}: {error.strerror or error}") from error
