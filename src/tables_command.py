@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 from typing import Iterable
 
-import mxnet as mx
 from tqdm import tqdm
 
 from latse import recipe as recipes
@@ -208,9 +207,12 @@ def _dry_runs(args: argparse.Namespace, chosen: list[Table], shards: dict[str, S
     """Plan every recipe, for the given shard or for what the paper's set is said to hold, and print them."""
     devices = contexts(args)
     with_teachers = (name for recipe in _rows(chosen) for name in (teacher_of(recipe), recipe) if name)
+    loaded = {name: recipes.load(recipes.SHIPPED / name, args.set) for name in with_teachers}
+    for recipe in loaded.values():
+        share(recipe.train.batch_size, devices)
     planned = {
-        Path(recipe).stem: _planned(args, recipe, shards, devices)
-        for recipe in tqdm(list(dict.fromkeys(with_teachers)), unit=" recipes", leave=False)
+        Path(name).stem: dry_run(recipe, *_size(name, shards), devices)
+        for name, recipe in tqdm(loaded.items(), unit=" recipes", leave=False)
     }
     head = ["", "iterations", "batch", "images", "epochs", "activations", "planned", "device"]
     print(aligned([head, *([name, *_cells(one)] for name, one in planned.items())]))
@@ -222,14 +224,10 @@ def _dry_runs(args: argparse.Namespace, chosen: list[Table], shards: dict[str, S
         )
 
 
-def _planned(
-    args: argparse.Namespace, recipe: str, shards: dict[str, Shard], devices: list[mx.Context]
-) -> DryRun:
-    loaded = recipes.load(recipes.SHIPPED / recipe, args.set)
-    share(loaded.train.batch_size, devices)
+def _size(recipe: str, shards: dict[str, Shard]) -> tuple[int, int]:
+    """Return how many people and images there are to train on."""
     shard, known = shards.get(data_set(recipe)), DATA_SETS[data_set(recipe)]
-    people, images = (shard.classes, len(shard)) if shard else (known.people, known.images)
-    return dry_run(loaded, people, images, devices)
+    return (shard.classes, len(shard)) if shard else (known.people, known.images)
 
 
 def _cells(one: DryRun) -> list[str]:

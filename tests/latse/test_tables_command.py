@@ -1,0 +1,219 @@
+"""`latse tables`: a table end to end on a handful of made-up people, and its commands for the real sets."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from latse import recipe as recipes
+from latse import tables_command
+from latse.cli import main
+from latse.eval.tables import tables
+
+TINY = ("encoder.name=resnet_tiny", "train.batch_size=4", "train.iterations=1", "train.memory_plan=false")
+CHANGES = [word for change in TINY for word in ("--set", change)]
+
+
+def run(*arguments):
+    return main(["tables", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory, people, pairs_file):
+    """The five made-up people, and the pairs of eight others as if they were LFW and CALFW."""
+    folder = tmp_path_factory.mktemp("sets") / "faces_emore"
+    shutil.copytree(people, folder)
+    for name in ("lfw", "calfw", "cfp_ff"):
+        shutil.copy(pairs_file, folder / f"{name}.bin")
+    return folder
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    """The commands that would run; each leaves the files that the real one does, without any content."""
+    done, real = [], subprocess.run
+
+    def fake(words, **options):
+        if "latse" not in words:
+            return real(words, **options)
+        words = words[words.index("latse") + 1 :]
+        done.append(words)
+        if words[0] == "train":
+            (Path(words[words.index("--out") + 1]) / "model-0000.params").touch()
+        else:
+            pairs = words[words.index("--pairs") + 1 : words.index("--model")] if "--pairs" in words else []
+            content = {"kind": "verification", "models": {}, "sets": {Path(path).stem: {} for path in pairs}}
+            Path(words[words.index("--json") + 1]).write_text(json.dumps(content))
+        return subprocess.CompletedProcess(words, 0)
+
+    monkeypatch.setattr(subprocess, "run", fake)
+    return done
+
+
+def trained(done):
+    return [Path(words[1]).stem for words in done if words[0] == "train"]
+
+
+def test_a_table_end_to_end(shard, tmp_path, capfd):
+    """Table 5's two rows and LATSE's teacher are trained, judged on the sets there are, shown as changed."""
+    out, written = tmp_path / "runs", tmp_path / "tables.json"
+    given = "--only", 5, "--data", f"MS1MV2={shard}", "--runs", out, "--json", written
+    assert run(*given, *CHANGES, "--kvstore", "local") == 0
+    shown = capfd.readouterr().out
+    assert shown.startswith("Table 5. ")
+    names = ("ms1mv2_arcface_r100_teacher", "ms1mv2_student")
+    for name in names:
+        judged = json.loads((out / name / "verification.json").read_text())["sets"]
+        assert judged.keys() == {"lfw", "calfw"}  # not cfp_ff, which is in no table
+        percent = [100 * judged[pairs]["results"][name]["accuracy"] for pairs in ("lfw", "calfw")]
+        (line,) = [line for line in shown.splitlines() if line.split("] ")[-1].startswith(str(out / name))]
+        number = line[1]
+        (ours,) = [line for line in shown.splitlines() if f"ours, changed [{number}]" in line]
+        assert ours.split(f"[{number}]")[1].split() == [*(f"{one:.2f}" for one in percent), "not", "run"]
+        for change in TINY[:3]:
+            assert change in line
+        assert "trained on 5 people instead of the 85,742 of faces_emore" in line
+        assert "LFW on 48 pairs instead of 6,000" in line
+    assert (out / "ms1mv2_teacher" / "run.json").exists()
+    table = json.loads(written.read_text())["tables"][0]
+    assert [row["recipe"] for row in table["rows"] if row["ours"]] == [f"{name}.yaml" for name in names]
+
+
+def test_without_data_nothing_is_trained(commands, tmp_path, capsys):
+    assert run("--runs", tmp_path / "nowhere") == 0
+    shown = capsys.readouterr().out
+    assert [line[:8] for line in shown.splitlines() if line.startswith("Table")] == [
+        f"Table {number}." for number in range(1, 7)
+    ]
+    assert "changed" not in shown
+    assert commands == []
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_every_row_of_a_given_set_is_trained_once_after_its_teacher(commands, shard, tmp_path):
+    assert run("--data", f"casia={shard}", "--runs", tmp_path) == 0
+    rows = {row.recipe for table in tables() for row in table.rows if row.recipe}
+    casia = {name[: -len(".yaml")] for name in rows if name.startswith("casia")}
+    assert set(trained(commands)) == casia
+    seen = set()
+    for words in commands:
+        if words[0] == "train":
+            seen.add(Path(words[1]).stem)
+            teacher = words[words.index("--teacher") + 1] if "--teacher" in words else None
+            assert teacher in (None, f"{tmp_path}/casia_teacher/model,0")
+            assert teacher is None or "casia_teacher" in seen
+    judged = [words[words.index("--model") + 1].split("=")[0] for words in commands if words[0] == "eval"]
+    assert sorted(judged) == sorted(casia)
+
+
+def test_judged_again_only_for_other_sets_or_a_newer_model(commands, shard, tmp_path):
+    given = "--only", 1, "--data", f"CASIA={shard}", "--runs", tmp_path
+    assert run(*given) == 0
+    commands.clear()
+    result = tmp_path / "casia_arcface" / "verification.json"
+    content = json.loads(result.read_text())
+    model = tmp_path / "casia_arcface" / "model-0000.params"
+    for path in tmp_path.rglob("*.json"):
+        path.touch()
+    assert tables_command._is_judged(model.parent, result.name, ["lfw", "calfw"])
+    assert not tables_command._is_judged(model.parent, result.name, ["lfw", "agedb_30"])
+    result.write_text(json.dumps({**content, "sets": {}}))
+    assert not tables_command._is_judged(model.parent, result.name, ["lfw"])
+
+
+def test_megaface_is_judged_where_probes_are_given(commands, shard, tmp_path):
+    megaface = "--probes", "/mega/probes", "--distractors", "/mega/rest"
+    assert run("--only", 6, "--data", f"MS1MV3={shard}", "--runs", tmp_path, *megaface, "--cpus", 2) == 0
+    (identify,) = [words for words in commands if words[0] == "identify"]
+    folder = tmp_path / "ms1mv3_student"
+    assert " ".join(identify) == (
+        "identify --probes /mega/probes --distractors /mega/rest"
+        f" --model ms1mv3_student={folder}/model,0 --json {folder}/identification.json --cpus 2"
+    )
+
+
+def test_options_reach_every_training(commands, shard, tmp_path):
+    given = "--only", 2, "--data", f"MS1MV2={shard}", "--runs", tmp_path, "--seed", 7, "--kvstore", "device"
+    assert run(*given, *CHANGES, "--cpus", 2) == 0
+    trainings = [words for words in commands if words[0] == "train"]
+    assert len(trainings) >= 9
+    for words in trainings:
+        assert " ".join(words).endswith(f"--seed 7 --resume {following(words)}--kvstore device --cpus 2")
+
+
+def following(words):
+    teacher = f"--teacher {words[words.index('--teacher') + 1]} " if "--teacher" in words else ""
+    return teacher + " ".join(CHANGES) + " "
+
+
+def test_a_failed_training_ends_it(monkeypatch, shard, tmp_path, capsys):
+    monkeypatch.setattr(subprocess, "run", lambda words, **_: subprocess.CompletedProcess(words, 1))
+    assert run("--only", 1, "--data", f"CASIA={shard}", "--runs", tmp_path) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("latse: latse train failed, see above: latse train")
+    assert "casia_arcface" in error
+
+
+def test_a_student_s_teacher_is_a_row_of_the_same_depth_without_filter():
+    for row in {row.recipe for table in tables() for row in table.rows if row.recipe}:
+        recipe, teacher = recipes.load(recipes.SHIPPED / row), tables_command.teacher_of(row)
+        assert (teacher is None) == (recipe.filter.k is None)
+        if teacher:
+            below = recipes.load(recipes.SHIPPED / teacher)
+            assert (below.encoder, below.margin) == (recipe.encoder, recipe.margin)
+            assert (below.filter.k, below.decoder.enabled) == (None, False)
+
+
+def test_a_dry_run_plans_every_recipe_without_data(commands, tmp_path, capsys):
+    """As many images as §4.1 says, epochs of the paper's sets; nothing is trained or written."""
+    figures = tmp_path / "dry.json"
+    tiny = "--set", "encoder.name=resnet_tiny", "--set", "train.batch_size=16"
+    assert run("--only", 5, "--dry-run", "--cpus", 8, *tiny, "--json", figures) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = ["ms1mv2_arcface_r100_teacher", "ms1mv2_teacher", "ms1mv2_student"]
+    assert [line.split()[0] for line in lines[2:5]] == names
+    assert lines[2].split()[1:5] == ["24,000", "16", "384,000", f"{384_000 / 5_822_653:.1f}"]
+    written = json.loads(figures.read_text())["recipes"]
+    assert written["ms1mv2_student"]["epochs"] == 384_000 / 5_822_653
+    assert (
+        written["ms1mv2_student"]["teacher_megabytes"] > 0 == written["ms1mv2_teacher"]["teacher_megabytes"]
+    )
+    assert commands == []
+
+
+def test_a_dry_run_takes_the_numbers_of_a_given_shard(shard, tmp_path):
+    figures = tmp_path / "dry.json"
+    tiny = "--set", "encoder.name=resnet_tiny", "--set", "train.batch_size=1"
+    assert run("--only", 5, "--dry-run", "--data", f"MS1MV2={shard}", *tiny, "--json", figures) == 0
+    assert json.loads(figures.read_text())["recipes"]["ms1mv2_teacher"]["epochs"] == 24000 / 15
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--data", "/somewhere"), "--data /somewhere: write NAME=FOLDER"),
+        (("--data", "ORL=/somewhere"), "one of the names CASIA, MS1MV2, MS1MV3"),
+        (("--data", "CASIA=nowhere"), "nowhere"),
+        (("--data", "CASIA={people}"), "holds none of lfw.bin"),
+        (("--data", "CASIA={shard}", "--pairs", "nowhere/lfw.bin"), "nowhere/lfw.bin"),
+        (("--data", "CASIA={shard}", "--pairs", "{shard}/cfp_ff.bin"), "cfp_ff.bin"),
+        (("--data", "CASIA={shard}", "--set", "train.colour=red"), "train.colour"),
+        (("--dry-run", "--only", "5", "--cpus", "7"), "cannot be split over 7 devices"),
+    ],
+)
+def test_bad_input_is_one_sentence_before_any_work(
+    commands, shard, people, tmp_path, capsys, arguments, sentence
+):
+    words = [word.format(shard=shard, people=people) for word in arguments]
+    assert run(*words, "--runs", tmp_path) == 1
+    (error,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert error.startswith("latse: ")
+    assert sentence in error
+    assert commands == []
+
+
+def test_only_takes_the_paper_s_numbers():
+    with pytest.raises(SystemExit):
+        run("--only", 7)
