@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from latse.bench import head, loader
+from latse.bench import embed, head, loader
 
 BENCHMARKS = {
+    "embed": (embed, "images per second from images to embeddings, against Module and onnxruntime"),
     "head": (head, "time and memory of a margin's head, against the one-hot formulation"),
     "loader": (
         loader,

@@ -1,0 +1,156 @@
+"""`latse bench embed`: images per second from uint8 images to embeddings, in turn.
+
+Measured on the same parameters: `Module`, a plain forward of the checkpoint's symbol; `Module, LeakyReLU`,
+the same network with each PReLU as MXNet's own operator, as insightface's checkpoints have it; `onnxruntime`
+on what `latse export` writes; and ours, `latse.eval.embedding.Network`. All get as many threads as
+OMP_NUM_THREADS says, without it one for each core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+from typing import Callable
+
+import mxnet as mx
+import numpy as np
+
+from latse import checkpoint, onnx_export
+from latse.bench.timing import in_turn, ratios, summary
+from latse.errors import LatseError
+from latse.eval.embedding import Network
+from latse.eval.table import aligned
+from latse.files import write_json
+from latse.provenance import provenance
+from latse.simplify import simplified
+from latse.symbols import encoder
+from latse.symbols.networks import IMAGE_SHAPE, trace
+
+OURS = "ours"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `latse bench embed`."""
+    parser.add_argument(
+        "--model", metavar="PREFIX,NUMBER", help="checkpoint; default: random weights of --encoder"
+    )
+    parser.add_argument(
+        "--encoder", default="resnet34", metavar="NAME", help="for random weights (default: resnet34)"
+    )
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images (default: 32)")
+    parser.add_argument("--repeats", type=int, default=5, metavar="R", help="batches of each (default: 5)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure all ways in turn; print and write images per second and their ratios."""
+    if min(args.batch_size, args.repeats) < 1:
+        raise LatseError("--batch-size and --repeats must be at least 1")
+    shape = (args.batch_size, *IMAGE_SHAPE)
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    with tempfile.TemporaryDirectory(prefix="latse-bench-") as folder:
+        prefix, number = (
+            checkpoint.parse(args.model) if args.model else random_checkpoint(folder, args.encoder)
+        )
+        ways = _ways(prefix, number, images, Path(folder))
+        expected = ways["Module"]()
+        errors = {name: _error(way(), expected) for name, way in ways.items()}
+        seconds = in_turn(ways, args.repeats)
+    figures = {
+        name: {
+            "images_per_second": summary([args.batch_size / one for one in taken]),
+            "ours_times_as_fast": summary(ratios(taken, seconds[OURS])),
+            "relative_error": errors[name],
+        }
+        for name, taken in seconds.items()
+    }
+    _show(args, figures)
+    if args.json:
+        setting = {"model": args.model or args.encoder, "batch_size": args.batch_size, "threads": threads()}
+        report = {"kind": "bench embed", **setting, "repeats": args.repeats, "ways": figures}
+        write_json(args.json, {**report, "provenance": provenance(args, [mx.cpu()])})
+
+
+def threads() -> int:
+    """Return how many threads OMP_NUM_THREADS allows, without it as many as there are cores."""
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    return int(text) if text.isascii() and text.isdigit() else os.cpu_count() or 1
+
+
+def random_checkpoint(folder: str | os.PathLike, name: str) -> tuple[str, int]:
+    """Save a random encoder `name` whose batch normalisations do something; return prefix and number.
+
+    Raises LatseError for an unknown name.
+    """
+    symbol = trace(encoder.create(name))
+    shapes, _, aux_shapes = symbol.infer_shape(data=(1, *IMAGE_SHAPE))
+    rng = np.random.default_rng(0)
+
+    def drawn(parameter: str, shape: tuple[int, ...]) -> mx.nd.NDArray:
+        if parameter.endswith("_weight"):
+            return mx.nd.array(rng.normal(0, np.prod(shape[1:]) ** -0.5, shape))
+        if parameter.endswith(("_beta", "_bias", "_running_mean")):
+            return mx.nd.array(rng.normal(0, 0.2, shape))
+        slope_or_last = "relu" in parameter or "_bn3_" in parameter
+        return mx.nd.array(rng.uniform(0.1, 0.4, shape) if slope_or_last else rng.uniform(0.5, 1.5, shape))
+
+    args = {key: drawn(key, shape) for key, shape in zip(symbol.list_arguments(), shapes) if key != "data"}
+    aux = {key: drawn(key, shape) for key, shape in zip(symbol.list_auxiliary_states(), aux_shapes)}
+    prefix = str(Path(folder) / name)
+    checkpoint.save(prefix, 0, symbol, args, aux)
+    return prefix, 0
+
+
+def _ways(prefix: str, number: int, images: np.ndarray, folder: Path) -> dict[str, Callable[[], np.ndarray]]:
+    """Each way to the embeddings of `images`."""
+    network = Network(prefix, number, batch_size=len(images))
+    symbol, args, aux = checkpoint.load(prefix, number)
+    symbol = checkpoint.pick_outputs(symbol, ["fc1_output"], prefix)
+    exported = folder / "exported.onnx"
+    onnx_export.export(exported, symbol, args, aux, images.shape[1:])
+    session = onnx_export.session(exported, threads())
+    return {
+        "Module": _module(symbol, args, aux, images),
+        "Module, LeakyReLU": _module(*simplified(symbol, args, aux).write(), images),
+        "onnxruntime": lambda: session.run(None, {"data": images.astype(np.float32)})[0],
+        OURS: lambda: network(images),
+    }
+
+
+def _module(
+    symbol: mx.sym.Symbol,
+    args: checkpoint.Parameters,
+    aux: checkpoint.Parameters,
+    images: np.ndarray,
+) -> Callable[[], np.ndarray]:
+    module = mx.mod.Module(symbol, ("data",), label_names=None)
+    module.bind([("data", images.shape)], for_training=False)
+    module.set_params(args, aux, allow_extra=True)
+
+    def embed() -> np.ndarray:
+        module.forward(mx.io.DataBatch([mx.nd.array(images)]), is_train=False)
+        return module.get_outputs()[0].asnumpy()
+
+    return embed
+
+
+def _error(found: np.ndarray, expected: np.ndarray) -> float:
+    """Largest distance from the plain forward, as a fraction of the embedding's norm."""
+    return float((np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)).max())
+
+
+def _show(args: argparse.Namespace, figures: dict[str, dict]) -> None:
+    rows = [["", "images/s", "ours is times as fast", "relative error"]]
+    for name, found in figures.items():
+        ratio = found["ours_times_as_fast"]
+        rows.append(
+            [
+                name,
+                f"{found['images_per_second']['median']:.2f}",
+                "{median:.2f} ({min:.2f} to {max:.2f})".format(**ratio),
+                f"{found['relative_error']:.1e}",
+            ]
+        )
+    print(f"{args.model or args.encoder}, batch {args.batch_size}, {threads()} thread(s)")
+    print(aligned(rows))
