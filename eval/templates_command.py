@@ -23,8 +23,10 @@ IMAGES_AT_ONCE = 2048
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `latse templates`."""
+    parser.description = "Judge templates of several images of a person, 1:1 and 1:N (IJB-B, IJB-C)."
     parser.add_argument(
-        "folder",
+        "--data",
+        required=True,
         metavar="FOLDER",
         help="a set in insightface's layout, such as IJBC: meta/ with the lists ijbc_name_5pts_score.txt and "
         "ijbc_face_tid_mid.txt; ijbc_template_pair_label.txt for 1:1; ijbc_1N_gallery_*.csv and "
@@ -53,8 +55,8 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         make_folder(Path(args.json).parent)  # an unwritable place is better known before the work
     opened = models.opened(args)
-    judged = read_set(args.folder)
-    photographs = Path(args.photographs or Path(args.folder) / "loose_crop")
+    judged = read_set(args.data)
+    photographs = Path(args.photographs or Path(args.data) / "loose_crop")
     report = {}
     for model, features in zip(opened, _features(opened, judged, photographs)):
         report[model.title] = {"origin": model.origin, **_judge(features, judged, args.no_detector_score)}

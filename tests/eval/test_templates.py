@@ -105,7 +105,7 @@ def tar_in_loops(wanted, unwanted, rate):
 
 def judge(folder, *arguments):
     path = folder / "templates.json"
-    assert main(["templates", str(folder), "--json", str(path), *map(str, arguments)]) == 0
+    assert main(["templates", "--data", str(folder), "--json", str(path), *map(str, arguments)]) == 0
     return json.loads(path.read_text())
 
 
@@ -274,7 +274,7 @@ def test_what_is_not_listed_is_not_judged(made, tmp_path):
     assert found["tar_at_far"]
     assert found["rank"] == found["tpir_at_fpir"] == {}
     (tmp_path / "meta" / "ijbc_template_pair_label.txt").unlink()
-    assert main(["templates", str(tmp_path), "--model", str(tmp_path / "f.npy")]) == 1
+    assert main(["templates", "--data", str(tmp_path), "--model", str(tmp_path / "f.npy")]) == 1
 
 
 def test_one_gallery_and_no_pairs(made, tmp_path):
@@ -345,16 +345,52 @@ def test_a_damaged_list_is_one_sentence(made, tmp_path, capsys, name, change, se
     path = tmp_path / "meta" / f"ijbc_{name}"
     path.write_text(change(path.read_text()))
     output = tmp_path / "out.json"
-    assert main(["templates", str(tmp_path), "--model", str(tmp_path / "f.npy"), "--json", str(output)]) == 1
+    assert (
+        main(
+            ["templates", "--data", str(tmp_path), "--model", str(tmp_path / "f.npy"), "--json", str(output)]
+        )
+        == 1
+    )
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert sentence in error
     assert not output.exists()
 
 
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_random_damage_is_read_or_refused(made, tmp_path_factory, data):
+    """Whatever stands in a list: what is read is whole and consistent, else it is one LatseError."""
+    folder, rows, scores, *_ = made
+    names = sorted(path.name for path in (folder / "meta").iterdir())
+    copy = tmp_path_factory.mktemp("damaged")
+    (copy / "meta").mkdir()
+    for name in names:
+        (copy / "meta" / name).write_bytes((folder / "meta" / name).read_bytes())
+    path = copy / "meta" / data.draw(st.sampled_from(names))
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        length = data.draw(st.integers(0, 3))
+        content[place : place + length] = data.draw(st.binary(max_size=3))
+    path.write_bytes(content)
+    try:
+        read = template_lists.read_set(copy)
+    except LatseError:
+        return
+    count = len(read.faces.photographs)
+    assert read.faces.points.shape == (count, 5, 2)
+    assert np.isfinite(read.faces.points).all()
+    assert len(read.faces.scores) == len(read.faces.media) == len(read.faces.templates) == count
+    known = set(read.faces.templates)
+    assert known.issuperset(read.pairs.first)
+    assert known.issuperset(read.pairs.second)
+    assert known.issuperset(read.probes.templates)
+
+
 def test_other_mistakes_are_one_sentence(made, photographed, tmp_path, capsys):
     def refused(*arguments):
-        assert main(["templates", *map(str, arguments)]) == 1
+        assert main(["templates", "--data", *map(str, arguments)]) == 1
         error = capsys.readouterr().err.strip()
         assert error.count("\n") == 0
         return error
