@@ -234,8 +234,8 @@ def identify_among(
     people
         int (n,), the person of each.
     sizes, order
-        As of `identify`; what an order says of a probe's own person is passed over. The largest default size is
-        the number of images of others that everybody with two images has.
+        As of `identify`; what an order says of a probe's own person is passed over. The largest default size
+        is the number of images of others that everybody with two images has.
 
     Raises
     ------
@@ -422,7 +422,7 @@ class _Tile:
         self.high = (self.genuine + self.tolerance).astype(np.float32)
 
     def count_dense(self, counts: np.ndarray) -> None:
-        """Compare all scores of each probe with its dense mates, as many probes at once as the cache holds."""
+        """Compare all scores of each probe with its dense mates; few probes at once, for the cache."""
         for start in range(0, np.count_nonzero(self.dense), COMPARED_AT_ONCE):
             dense = self.dense[start : start + COMPARED_AT_ONCE]
             for number in range(dense[0]):

@@ -1,8 +1,9 @@
-"""Files of the MegaFace development kit: features, lists of images, and insightface's lists of noisy entries.
+"""Files of the MegaFace development kit: features, lists of images, insightface's lists of noisy entries.
 
-A feature file is a matrix of OpenCV: four int32, little-endian, rows, columns, bytes of an element (4) and its
-type (5: CV_32FC1), then rows x columns float32. It lies below its folder under the image's path with an ending
-behind it, such as `_r100.bin`. A list is JSON: `path`, the images' paths, and, of probes, `id`, their people.
+A feature file is a matrix of OpenCV: four int32, little-endian, rows, columns, bytes of an element (4) and
+its type (5: CV_32FC1), then rows x columns float32. It lies below its folder under the image's path with an
+ending behind it, such as `_r100.bin`. A list is JSON: `path`, the images' paths, and, of probes, `id`, their
+people.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ PROBE_PARTS, DISTRACTOR_PARTS = 1, 3
 class ImageList(NamedTuple):
     """Images as a list of the kit names them.
 
-    paths : list of n paths, relative to the folder; people : list of n names, None where the list has no `id`.
+    paths : list of n paths, relative to a folder; people : list of n names, None where the list has no `id`.
     """
 
     paths: List[str]
@@ -46,7 +47,7 @@ class FeatureFiles:
     """
 
     def __init__(self, folder: str | os.PathLike, paths: Sequence[str], ending: str):
-        self.folder, self.paths, self.ending = str(folder), paths, ending
+        self.folder, self.paths, self.ending = Path(folder), paths, ending
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -62,15 +63,14 @@ class FeatureFiles:
                 )
         return np.stack(features)
 
-    def _file(self, number: int) -> str:
-        return os.path.join(self.folder, self.paths[number] + self.ending)
+    def _file(self, number: int) -> Path:
+        return self.folder / (self.paths[number] + self.ending)
 
 
 def read_feature(path: str | os.PathLike) -> np.ndarray:
     """Read a feature file: float32 (d,); raise LatseError if it is missing or damaged."""
     try:
-        with open(path, "rb") as file:
-            content = file.read()
+        content = Path(path).read_bytes()
     except OSError as error:
         raise LatseError(f"cannot read {path}: {error.strerror or error}") from error
     if len(content) < 4 * HEADER.itemsize:
@@ -102,7 +102,7 @@ def write_features(
     for parent in {str(PurePosixPath(path).parent) for path in images.paths}:
         make_folder(Path(folder) / parent)
     for path, feature in zip(images.paths, features):
-        _write(os.path.join(folder, path + ending), header + feature.astype("<f4").tobytes())
+        _write(Path(folder) / (path + ending), header + feature.astype("<f4").tobytes())
     people = {} if images.people is None else {"id": list(images.people)}
     write_json(list_file, {**people, "path": list(images.paths)})
 
@@ -131,7 +131,7 @@ def people_of(images: ImageList) -> List[str]:
 
 
 def read_noise(path: str | os.PathLike) -> Set[str]:
-    """Read a list of noisy entries as insightface publishes them: one in a line, behind a tab if there is one.
+    """Read a list of noisy entries as insightface publishes them: one in a line, behind the last tab.
 
     Lines with `#` in front are comments. Raises LatseError if the file cannot be read or names nothing.
     """
@@ -168,9 +168,8 @@ def _texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
 
 
-def _write(path: str, content: bytes) -> None:
+def _write(path: Path, content: bytes) -> None:
     try:
-        with open(path, "wb") as file:
-            file.write(content)
+        path.write_bytes(content)
     except OSError as error:
         raise LatseError(f"cannot write {path}: {error.strerror or error}") from error
