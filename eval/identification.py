@@ -98,6 +98,12 @@ class Identification:
     impostors: np.ndarray
     comparisons: int
 
+    def curve(self, size: int) -> Tuple[np.ndarray, np.ndarray]:
+        """Return the CMC: ranks, int64 ascending, at which it rises, 1 and the last one, and its values."""
+        ranks = self.ranks[self.sizes.index(size)]
+        at = np.unique([1, *ranks, size + 1])
+        return at, np.searchsorted(np.sort(ranks), at, side="right") / len(ranks)
+
     def cmc(self, size: int, rank: int) -> float:
         """Return the fraction of pairs whose mate has at most this rank among `size` distractors."""
         return float(np.mean(self.ranks[self.sizes.index(size)] <= rank))

@@ -151,9 +151,7 @@ def run(args: argparse.Namespace) -> None:
 def _check(args: argparse.Namespace) -> None:
     given = [name for name in (*FEATURE_OPTIONS, "ending") if getattr(args, name)]
     if args.probes and given:
-        raise LatseError(
-            f"--probes takes images and --{given[0].replace('_', '-')} features: give one of them"
-        )
+        raise LatseError(f"--probes takes images, --{given[0].replace('_', '-')} features: give one of them")
     if args.probes and not args.model:
         raise LatseError("--probes needs a --model that embeds its images")
     if not args.probes and len(given) < len(FEATURE_OPTIONS) + 1:
@@ -260,14 +258,7 @@ def _draw(path: str, results: Dict[str, Identification]) -> None:
     FigureCanvasAgg(figure)
     cell = figure.subplots()
     for title, result in results.items():
-        ranks, counts = np.unique(result.ranks[-1], return_counts=True)
-        found = np.cumsum(counts) / counts.sum()
-        cell.step(
-            [1, *ranks, result.sizes[-1] + 1],
-            [result.cmc(result.sizes[-1], 1), *found, 1],
-            where="post",
-            label=title,
-        )
+        cell.step(*result.curve(result.sizes[-1]), where="post", label=title)
     distractors = next(iter(results.values())).sizes[-1]
     cell.set(xscale="log", xlabel="rank", ylabel="mates found", title=f"CMC among {distractors} distractors")
     cell.grid(alpha=0.3)

@@ -1,0 +1,159 @@
+"""`latse bench search`: ranks among distractors, against faiss's exact search by inner product.
+
+Both get the same arrays, and faiss the easier task, the nearest distractor of each probe, where ours finds the
+rank of every mate and the highest scores for TAR at FAR. Made-up features: people are random centres with
+random deviations, so that the mates of most probes are nearer than any distractor, as in MegaFace.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from latse.bench.timing import in_turn, ratios, summary
+from latse.errors import LatseError
+from latse.eval.identification import Identification, UnitRows, identify, mate_pairs
+from latse.eval.table import aligned
+from latse.files import write_json
+from latse.provenance import provenance
+
+AT_ONCE = 10_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `latse bench search`."""
+    for name, default, text in (
+        ("probes", 3530, "probes"),
+        ("distractors", 100_000, "distractors"),
+        ("dimensions", 512, "values of a feature"),
+        ("people", 80, "people among the probes"),
+        ("repeats", 3, "rounds, in each of which both run"),
+        ("threads", 2, "of the CPU for each"),
+        ("neighbours", 100, "that faiss finds when the ranks are compared"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=int, default=default, metavar="N", help=f"{text} (default: {default})"
+        )
+    parser.add_argument(
+        "--likeness",
+        type=float,
+        default=0.7,
+        metavar="X",
+        help="weight of a person's centre beside a deviation of weight 1; 0: mates are strangers "
+        "(default: %(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure both in turn, compare their ranks; print and write the figures.
+
+    Raises
+    ------
+    LatseError
+        If faiss is not installed, or a number is below 1.
+    """
+    faiss = _faiss()
+    counts = ("probes", "distractors", "dimensions", "people", "repeats", "threads", "neighbours")
+    if min(getattr(args, name) for name in counts) < 1:
+        raise LatseError(f"{', '.join(f'--{name}' for name in counts)} must be at least 1")
+    probes, pairs, gallery = made_up(
+        args.probes, args.people, args.distractors, args.dimensions, args.likeness
+    )
+    index = faiss.IndexFlatIP(args.dimensions)
+    index.add(gallery)
+    faiss.omp_set_num_threads(args.threads)
+    found = {}
+
+    def ours() -> None:
+        found["ours"] = identify(probes, pairs, gallery, threads=args.threads)
+
+    def theirs() -> None:
+        with threadpool_limits(args.threads):
+            index.search(probes, 1)
+
+    seconds = in_turn({"latse": ours, "faiss": theirs}, args.repeats)
+    figures = {name: summary(each) for name, each in seconds.items()}
+    ratio = summary(ratios(seconds["latse"], seconds["faiss"]))
+    _, nearest = index.search(probes, min(args.neighbours, args.distractors))
+    compared, different = disagreements(found["ours"], probes, pairs, gallery, nearest)
+    rank_1 = found["ours"].cmc(args.distractors, 1)
+    print(_table(figures))
+    print(f"latse takes {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}) of faiss's time")
+    print(f"rank 1: {100 * rank_1:.2f} % of {len(pairs)} pairs; {different} of {compared} ranks differ")
+    if args.json:
+        settings = {name: getattr(args, name) for name in (*counts, "likeness")}
+        write_json(
+            args.json,
+            {
+                "kind": "bench search",
+                "provenance": provenance(args),
+                "faiss": faiss.__version__,
+                "settings": settings,
+                "pairs": len(pairs),
+                "rank_1": rank_1,
+                "seconds": figures,
+                "over_faiss": ratio,
+                "ranks_compared": compared,
+                "ranks_that_differ": different,
+            },
+        )
+
+
+def made_up(
+    probes: int, people: int, distractors: int, dimensions: int, likeness: float, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Make unit features: probes float32 (p, d), pairs int64 (n, 2), distractors float32 (m, d)."""
+    rng = np.random.default_rng(seed)
+    person = np.arange(probes) % people
+    centres = rng.standard_normal((people, dimensions), np.float32)
+    features = np.float32(likeness) * centres[person]
+    features += rng.standard_normal(features.shape, np.float32)
+    gallery = np.empty((distractors, dimensions), np.float32)
+    for start in range(0, distractors, AT_ONCE):
+        rows = rng.standard_normal((min(AT_ONCE, distractors - start), dimensions), np.float32)
+        gallery[start : start + AT_ONCE] = UnitRows(rows, "distractors")[:]
+    return UnitRows(features, "probes")[:], mate_pairs(person), gallery
+
+
+def disagreements(
+    result: Identification, probes: np.ndarray, pairs: np.ndarray, gallery: np.ndarray, nearest: np.ndarray
+) -> tuple[int, int]:
+    """Compare ranks in the largest gallery with those that follow from the nearest distractors of each probe.
+
+    Parameters
+    ----------
+    result
+        Of `identify` for the other arguments.
+    nearest
+        int64 (p, k), positions of the k distractors that another search found nearest.
+
+    Returns
+    -------
+    compared, different
+        Number of pairs, and of those whose ranks differ. A rank above k is the same as another above k.
+    """
+    limit, wrong = nearest.shape[1] + 1, 0
+    ranks = np.minimum(result.ranks[-1], limit)
+    for probe in np.unique(pairs[:, 0]):
+        rows = np.flatnonzero(pairs[:, 0] == probe)
+        one = probes[probe].astype(np.float64)
+        mates = (one * probes[pairs[rows, 1]]).sum(axis=1)
+        scores = (one * gallery[nearest[probe]]).sum(axis=1)
+        wrong += int((1 + (scores >= mates[:, None]).sum(axis=1) != ranks[rows]).sum())
+    return len(pairs), wrong
+
+
+def _faiss():  # noqa: ANN202 - a module
+    try:
+        import faiss
+    except ImportError as error:
+        raise LatseError("faiss is not installed: pip install 'latse[test]' brings it") from error
+    return faiss
+
+
+def _table(figures: dict[str, dict[str, float]]) -> str:
+    rows = [["seconds", "median", "min", "max"]]
+    rows += [[name, *(f"{value:.2f}" for value in each.values())] for name, each in figures.items()]
+    return aligned(rows)
