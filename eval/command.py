@@ -59,9 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="draw people of the first set, faces that the first checkpoint generates, and the difference",
     )
     output.add_argument("--generated", metavar="FILE.png", help="draw the generated faces alone")
-    output.add_argument(
-        "--curves", metavar="FILE.png", help="plot the metrics.jsonl beside each checkpoint's folder"
-    )
+    output.add_argument("--curves", metavar="FILE.png", help="plot the metrics.jsonl beside each checkpoint")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -168,8 +166,10 @@ def _draw(
     if not networks:
         raise LatseError("there is no checkpoint among the models to draw pictures of")
     if args.curves:
-        folders = {Path(model.origin["source"]).parent: model.title for model in reversed(networks)}
-        metrics = {title: folder / "metrics.jsonl" for folder, title in reversed(list(folders.items()))}
+        runs: Dict[Path, str] = {}  # the models of one folder are of one run
+        for model in networks:
+            runs.setdefault(Path(model.origin["source"]).parent, model.title)
+        metrics = {title: folder / "metrics.jsonl" for folder, title in runs.items()}
         figures.training_curves(args.curves, metrics)
     if args.figure or args.generated:
         _draw_faces(args, networks[0], contexts, next(iter(sets.values())))
