@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from latse.bench import embed, head, loader
+from latse.bench import embed, head, loader, search
 
 BENCHMARKS = {
     "embed": (embed, "images per second from images to embeddings, against Module and onnxruntime"),
@@ -13,6 +13,7 @@ BENCHMARKS = {
         loader,
         "images per second from a shard to batches, against MXNet's and insightface's readers",
     ),
+    "search": (search, "time to rank people among distractors, against faiss's exact search"),
 }
 
 

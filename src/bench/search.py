@@ -1,7 +1,7 @@
 """`latse bench search`: ranks among distractors, against faiss's exact search by inner product.
 
-Both get the same arrays, and faiss the easier task, the nearest distractor of each probe, where ours finds the
-rank of every mate and the highest scores for TAR at FAR. Made-up features: people are random centres with
+Both get the same arrays, and faiss the easier task, the nearest distractor of each probe, where ours finds
+the rank of every mate and the highest scores for TAR at FAR. Made-up features: people are random centres with
 random deviations, so that the mates of most probes are nearer than any distractor, as in MegaFace.
 """
 
@@ -124,8 +124,8 @@ def disagreements(
 
     Parameters
     ----------
-    result
-        Of `identify` for the other arguments.
+    result, probes, pairs, gallery
+        What `identify` found, and for what.
     nearest
         int64 (p, k), positions of the k distractors that another search found nearest.
 
