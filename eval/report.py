@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
 import jinja2
 
@@ -13,6 +13,7 @@ from latse.errors import LatseError
 from latse.eval import report_charts, report_sections
 from latse.eval.figures import read_metrics
 from latse.eval.report_blocks import Section, interval, percent
+from latse.eval.report_charts import Look
 from latse.eval.report_sections import reading
 from latse.files import read_json
 
@@ -114,10 +115,7 @@ def page(material: Material, provenance: Mapping[str, Any]) -> str:
 
 def sections(material: Material, provenance: Mapping[str, Any]) -> List[Section]:
     """Return all sections of the page in order; one whose material is absent says so."""
-    judged = (material.results[kind] for kind in JUDGED)
-    look = report_charts.looks(
-        [*dict.fromkeys(title for result in judged if result for title in result["models"])]
-    )
+    look = _looks(material)
     layouts: Dict[str, Callable[[Dict[str, Any]], Section]] = {
         "verification": functools.partial(report_sections.verification, look=look),
         "identification": functools.partial(report_sections.identification, look=look),
@@ -128,26 +126,33 @@ def sections(material: Material, provenance: Mapping[str, Any]) -> List[Section]
     }
     return [
         *(_section(material, kind, layout) for kind, layout in layouts.items()),
-        _training(material),
+        _training(material, look),
         report_sections.paper(material.folder),
         _settings(material),
         _provenance(material, provenance),
     ]
 
 
+def _looks(material: Material) -> Dict[str, Look]:
+    """Give every model, and every run that was judged under no such title, one look for the whole page."""
+    judged = (material.results[kind] for kind in JUDGED)
+    models = (title for result in judged if result for title in result["models"])
+    return report_charts.looks([*dict.fromkeys([*models, *material.metrics])])
+
+
 def _section(material: Material, kind: str, layout: Callable[[Dict[str, Any]], Section]) -> Section:
     source, result = KINDS[kind], material.results[kind]
     if result is None:
-        missing = f"There is no {source.file} in the folder of the run; `{source.command}` writes it."
+        missing = f"Not measured: the run has no {source.file}, which {source.command} writes."
         return Section(kind, source.title, absent=missing)
     with reading(material.folder / source.file):
         return layout(result)
 
 
-def _training(material: Material) -> Section:
+def _training(material: Material, look: Mapping[str, Look]) -> Section:
     if not material.metrics:
         return Section("training", "Training", absent="No run here has left its metrics.jsonl.")
-    return report_sections.training(material.metrics)
+    return report_sections.training(material.metrics, look)
 
 
 def _settings(material: Material) -> Section:
@@ -176,15 +181,29 @@ def _provenance(material: Material, own: Mapping[str, Any]) -> Section:
 def _highlights(material: Material) -> List[Tuple[str, str, str]]:
     """Return the figures to show first, of the first model judged: value, what it is, its interval."""
     shown = []
-    result = material.results["verification"]
-    if result:
+    if material.results["verification"]:
         with reading(material.folder / KINDS["verification"].file):
-            title = next(iter(result["models"]))
-            for name, found in result["sets"].items():
-                judged = found["results"][title]
-                bounds = interval((judged["intervals"] or {}).get("accuracy"))
-                shown.append((f"{percent(judged['accuracy'])} %", f"{title} on {name}", bounds))
+            shown += _accuracies(material.results["verification"])
+    if material.results["identification"]:
+        with reading(material.folder / KINDS["identification"].file):
+            shown.append(_rank_1(material.results["identification"]))
     return shown
+
+
+def _accuracies(result: Mapping[str, Any]) -> Iterator[Tuple[str, str, str]]:
+    title = next(iter(result["models"]))
+    for name, found in result["sets"].items():
+        judged = found["results"][title]
+        bounds = judged["intervals"]
+        known = f"{100 * bounds['level']:g} % interval {interval(bounds['accuracy'])}" if bounds else ""
+        yield f"{percent(judged['accuracy'])} %", f"accuracy of {title} on {name}", known
+
+
+def _rank_1(result: Mapping[str, Any]) -> Tuple[str, str, str]:
+    title, model = next(iter(result["models"].items()))
+    size = max(model["sizes"], key=int)
+    rate = f"{percent(model['sizes'][size]['rank_1'])} %"
+    return rate, f"rank 1 of {title} among {int(size):,} distractors", ""
 
 
 def _result(path: Path, kind: str) -> Optional[Dict[str, Any]]:

@@ -6,7 +6,6 @@ holds no text of the user's: its title and legend are HTML around it.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import re
@@ -57,10 +56,10 @@ STYLE = {
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 PUBLISHED = ("Date", "Creator", "Format", "Type")
 TRAINING = (
-    ("discrimination loss", ("dloss",)),
-    ("generation loss", ("l1", "ssim")),
-    ("share of samples kept by the filter", ("kept",)),
-    ("learning rate", ("lr",)),
+    ("Discrimination loss", ("dloss",)),
+    ("Generated faces: L1 distance, SSIM similarity", ("l1", "ssim")),
+    ("Share of samples kept by the filter", ("kept",)),
+    ("Learning rate", ("lr",)),
 )
 
 
@@ -75,7 +74,9 @@ class Look:
     def line(self) -> Dict[str, Any]:
         """The arguments of matplotlib's `plot`."""
         style = (0, self.dashes) if self.dashes else "-"
-        return {"color": SERIES[self.number], "linestyle": style, "linewidth": 1.5}
+        # On top of full lines, a dashed one does not hide what it runs along.
+        layer = 3 if self.dashes else 2.5
+        return {"color": SERIES[self.number], "linestyle": style, "linewidth": 1.5, "zorder": layer}
 
 
 @dataclass(frozen=True)
@@ -102,38 +103,44 @@ def power(value: float) -> str:
     return f"{value:g}"
 
 
-def roc(curves: Mapping[str, Mapping[str, Any]], look: Mapping[str, Look]) -> Markup:
-    """Draw TAR over FAR, both fractions, with the band between `low` and `high` where there is one.
+def roc(title: str, curves: Mapping[str, Mapping[str, Any]], look: Mapping[str, Look], banded: str) -> Markup:
+    """Draw TAR over FAR, both fractions, with a band between `low` and `high` around one curve.
 
     Parameters
     ----------
+    title
+        For who cannot see it; no other chart of a page may have the same.
     curves
         Title -> `far`, `tar` (n,) and `low`, `high` (n,) or None.
     look
         Title -> its look.
+    banded
+        Title of the curve that has a band, if its `low` and `high` are known; several would hide each other.
     """
     figure, cell = _figure(SIZE)
-    for title, curve in curves.items():
-        if curve["low"] is not None:
+    for name, curve in curves.items():
+        if name == banded and curve["low"] is not None:
             cell.fill_between(
                 curve["far"],
                 curve["low"],
                 curve["high"],
-                color=SERIES[look[title].number],
-                alpha=0.13,
+                color=SERIES[look[name].number],
+                alpha=0.18,
                 linewidth=0,
             )
-        cell.plot(curve["far"], curve["tar"], **look[title].line)
+        cell.plot(curve["far"], curve["tar"], **look[name].line)
     smallest = min((far for curve in curves.values() for far in curve["far"] if far > 0), default=1e-3)
     cell.set(xscale="log", xlim=(smallest, 1), ylim=(0, 1.01))
-    return _finish(cell, "false accept rate", "true accept rate, %", x="power", y="percent")
+    return _finish(title, cell, "false accept rate", "true accept rate, %", x="power", y="percent")
 
 
-def histogram(bins: Mapping[str, Sequence[float]], threshold: Optional[float] = None) -> Markup:
+def histogram(title: str, bins: Mapping[str, Sequence[float]], threshold: Optional[float] = None) -> Markup:
     """Draw how the cosine similarities of same and of different pairs are spread, each as a share of its own.
 
     Parameters
     ----------
+    title
+        As for `roc`.
     bins
         `edges` (n + 1,), `same` and `different` (n,) counts.
     threshold
@@ -150,14 +157,18 @@ def histogram(bins: Mapping[str, Sequence[float]], threshold: Optional[float] = 
     cell.set(xlim=_occupied(bins), ylim=(0, None))
     cell.xaxis.set_major_locator(MaxNLocator(5))
     cell.yaxis.set_major_locator(MaxNLocator(4))
-    return _finish(cell, "cosine similarity", "pairs, %", y="percent")
+    return _finish(title, cell, "cosine similarity", "pairs, %", y="percent")
 
 
-def steps(series: Mapping[str, Mapping[str, float]], look: Mapping[str, Look], label: str) -> Markup:
+def steps(
+    title: str, series: Mapping[str, Mapping[str, float]], look: Mapping[str, Look], label: str
+) -> Markup:
     """Draw rates (fractions) over whole numbers on a logarithmic axis, such as a CMC.
 
     Parameters
     ----------
+    title
+        As for `roc`.
     series
         Title -> whole number, as text -> rate.
     look
@@ -166,46 +177,50 @@ def steps(series: Mapping[str, Mapping[str, float]], look: Mapping[str, Look], l
         Of the whole numbers.
     """
     figure, cell = _figure(SIZE)
-    for title, points in series.items():
+    for name, points in series.items():
         numbers = sorted(points, key=int)
         cell.plot(
-            [int(n) for n in numbers], [points[n] for n in numbers], marker="o", ms=3, **look[title].line
+            [int(n) for n in numbers], [points[n] for n in numbers], marker="o", ms=3, **look[name].line
         )
     ticks = sorted({int(number) for points in series.values() for number in points})
     cell.set(xscale="log", ylim=(min(_floor(series), 0.9), 1.005))
     cell.set_xticks(ticks, [f"{tick:,}" if tick < 10_000 else power(tick) for tick in ticks])
-    return _finish(cell, label, "rate, %", y="percent")
+    return _finish(title, cell, label, "rate, %", y="percent")
 
 
-def training(runs: Mapping[str, List[Dict[str, Any]]]) -> List[Panel]:
+def training(runs: Mapping[str, List[Dict[str, Any]]], look: Mapping[str, Look]) -> List[Panel]:
     """Draw metrics of runs over the iteration, a panel for each of `TRAINING` that any run has.
 
     Parameters
     ----------
     runs
         Title -> records with `iteration` and any of the metrics.
+    look
+        Title -> its look, of which the colour is taken; metrics differ in style.
     """
     panels = []
     for title, keys in TRAINING:
-        lines = {}
-        for number, (run, records) in enumerate(runs.items()):
+        lines, several = {}, len(keys) > 1
+        for run, records in runs.items():
             for key, dashes in zip(keys, DASHES):
                 points = [(line["iteration"], line[key]) for line in records if line.get(key) is not None]
                 if points:
-                    name = run if len(keys) == 1 else f"{run}: {key}"
-                    lines[name] = Look(number % len(SERIES), dashes), points
+                    name = f"{run}: {key}" if several else run
+                    lines[name] = Look(look[run].number, dashes if several else look[run].dashes), points
         if lines:
-            panels.append(Panel(title, {name: look for name, (look, _) in lines.items()}, _curves(lines)))
+            panels.append(
+                Panel(title, {name: look for name, (look, _) in lines.items()}, _curves(title, lines))
+            )
     return panels
 
 
-def _curves(lines: Mapping[str, Tuple[Look, Sequence[Tuple[float, float]]]]) -> Markup:
+def _curves(title: str, lines: Mapping[str, Tuple[Look, Sequence[Tuple[float, float]]]]) -> Markup:
     figure, cell = _figure(SIZE)
     for look, points in lines.values():
         cell.plot(*zip(*points), **look.line)
     low, high = cell.get_ylim()
     cell.set_ylim(min(0, low), max(0, high))
-    return _finish(cell, "iteration", "")
+    return _finish(title, cell, "iteration", "")
 
 
 def _floor(series: Mapping[str, Mapping[str, float]]) -> float:
@@ -233,33 +248,25 @@ def _figure(size: Tuple[float, float]) -> Tuple[Figure, Axes]:
     return figure, cell
 
 
-def _finish(cell: Axes, x_label: str, y_label: str, x: str = "", y: str = "") -> Markup:
+def _finish(title: str, cell: Axes, x_label: str, y_label: str, x: str = "", y: str = "") -> Markup:
     cell.set(xlabel=x_label, ylabel=y_label)
     for axis, kind in ((cell.xaxis, x), (cell.yaxis, y)):
         if kind == "percent":
             axis.set_major_formatter(lambda value, _: f"{100 * value:g}")
         elif kind == "power":
             axis.set_major_formatter(lambda value, _: power(value))
-    return _inline(cell.figure, f"{y_label or 'value'} over {x_label}")
+    return _inline(title, cell.figure)
 
 
-def _inline(figure: Figure, label: str) -> Markup:
-    """Return the figure as an <svg> that can stand in a page beside others."""
+def _inline(title: str, figure: Figure) -> Markup:
+    """Return the figure as an <svg> that can stand in a page beside others: ids are made of its title."""
     written = io.StringIO()
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": "latse"}):
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):
         figure.savefig(written, format="svg", transparent=True, metadata=dict.fromkeys(PUBLISHED))
-    svg = written.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    own = hashlib.blake2b(
-        svg.encode(), digest_size=5
-    ).hexdigest()  # an id must not come again in the next chart
-    svg = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>c{own}-", svg)
-    viewbox = re.search(r'viewBox="[^"]*"', svg).group()
-    svg = re.sub(
-        r"<svg[^>]*>", f'<svg class="chart" {viewbox} role="img" aria-label="{label}">', svg, count=1
-    )
+    svg = re.sub(r"<style.*?</style>|<!--.*?-->", "", written.getvalue(), flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg).replace("xlink:href", "href")
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable})")
-    return Markup(svg.replace("xlink:href", "href"))
+    viewbox = re.search(r'viewBox="[^"]*"', svg).group()
+    start = Markup('<svg class="chart" {} role="img" aria-label="{}">').format(Markup(viewbox), title)
+    return start + Markup(re.sub(r"^.*?<svg[^>]*>", "", svg, flags=re.DOTALL))

@@ -51,9 +51,9 @@ def verification(result: Mapping[str, Any], look: Mapping[str, Look]) -> Section
         "verification",
         "Verification",
         "Accuracy in percent over ten folds by insightface’s protocol: the threshold of the squared "
-        "distance, 0 to 4 by 0.01, is picked on nine folds and judged on the tenth; ± is the standard deviation "
-        "over the folds. Beside it the same with thresholds taken from the distances themselves. TAR is the "
-        "true accept rate at a false accept rate.",
+        "distance, 0 to 4 by 0.01, is picked on nine folds and judged on the tenth; ± is the standard "
+        "deviation over the folds. Beside it the same with thresholds taken from the distances themselves. "
+        "TAR is the true accept rate at a false accept rate.",
         blocks,
     )
 
@@ -112,16 +112,18 @@ def _verification_notes(found: Mapping[str, Any], some: Mapping[str, Any]) -> Li
 def _verification_charts(name: str, found: Mapping[str, Any], look: Mapping[str, Look]) -> Charts:
     results = found["results"]
     rocs = {title: result["roc"] for title, result in results.items()}
-    drawn = [Chart(charts.roc(rocs, look), f"ROC on {name}", _legend(results, look))]
+    first = next(iter(results))
+    title = f"ROC on {name}"
+    drawn = [Chart(charts.roc(title, rocs, look, first), title, _legend(results, look))]
     for title, result in results.items():
         # The distance d² between unit vectors is 2 - 2·cos.
-        svg = charts.histogram(result["histogram"], 1 - result["threshold"] / 2)
+        svg = charts.histogram(
+            f"Similarities of {title} on {name}", result["histogram"], 1 - result["threshold"] / 2
+        )
         drawn.append(Chart(svg, title, look=look[title], small=True))
-    bands = any(roc["low"] is not None for roc in rocs.values())
+    band = "" if rocs[first]["low"] is None else f"Band: confidence of {first}. "
     note = "Small: share of pairs by similarity of their embeddings; dashed, the mean threshold."
-    return Charts(
-        drawn, PAIR_KINDS, f"{'Bands: confidence by bootstrap over people. ' if bands else ''}{note}"
-    )
+    return Charts(drawn, PAIR_KINDS, band + note)
 
 
 def identification(result: Mapping[str, Any], look: Mapping[str, Look]) -> Section:
@@ -164,9 +166,10 @@ def _identification_charts(models: Mapping[str, Any], largest: int, look: Mappin
         for title, model in models.items()
         if str(largest) in model["sizes"]
     }
+    titles = "Rank 1 as the gallery grows", f"CMC among {largest:,} distractors"
     return [
-        Chart(charts.steps(grown, look, "distractors"), "Rank 1 as the gallery grows", legend),
-        Chart(charts.steps(cmc, look, "rank"), f"CMC among {largest:,} distractors", legend),
+        Chart(charts.steps(titles[0], grown, look, "distractors"), titles[0], legend),
+        Chart(charts.steps(titles[1], cmc, look, "rank"), titles[1], legend),
     ]
 
 
@@ -207,11 +210,11 @@ def figures(result: Mapping[str, Any], folder: Path) -> Section:
     return Section("figures", "Figures", " ".join(lead), pictures)
 
 
-def training(runs: Mapping[str, List[Dict[str, Any]]]) -> Section:
+def training(runs: Mapping[str, List[Dict[str, Any]]], look: Mapping[str, Look]) -> Section:
     """Lay out the metrics of runs, title -> records, as curves."""
-    panels = charts.training(runs)
+    panels = charts.training(runs, look)
     drawn = [
-        Chart(panel.svg, panel.title.capitalize(), [(look, name) for name, look in panel.lines.items()])
+        Chart(panel.svg, panel.title, [(line, name) for name, line in panel.lines.items()])
         for panel in panels
     ]
     return Section(

@@ -2,13 +2,17 @@
 
 import json
 import math
+import re
 import shutil
+import subprocess
+from html.parser import HTMLParser
 
 import cv2
 import numpy as np
 import pytest
 
 from latse.cli import main
+from latse.eval import report_charts
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 in_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
@@ -21,10 +25,7 @@ PROVENANCE = {
 MODELS = {
     "student": 2.4,
     "teacher": 2.2,
-    "untrained": 0.8,
     "pixels": 0.7,
-    "pca": 1.0,
-    "fisherfaces": 1.8,
     "dlib": 3.4,
 }
 FARS = ("0.1", "0.01", "0.001", "0.0001", "1e-05", "1e-06")
@@ -200,7 +201,326 @@ def fill(folder, sets=("orl",), known_people=True):
     return folder
 
 
-def test_a_run_becomes_one_page(tmp_path):
-    run = fill(tmp_path / "orl")
-    assert main(["report", str(run), "--out", str(tmp_path / "report.html")]) == 0
-    assert "<h1>orl</h1>" in (tmp_path / "report.html").read_text()
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a run that has everything."""
+    return fill(tmp_path_factory.mktemp("out") / "orl", sets=("orl", "cross-pose"))
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    """The report of `run`."""
+    path = run.parent / "report.html"
+    assert report(run, path) == 0
+    return path
+
+
+def report(folder, out):
+    return main(["report", str(folder), "--out", str(out)])
+
+
+class Reader(HTMLParser):
+    """Collects tags with their attributes, text, and the rows of tables; refuses tags that do not match."""
+
+    VOID = {"meta", "img"}
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.open, self.words, self.rows = [], [], [], []
+        self.feed(html)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("th", "td"):
+            self.rows[-1].append("")
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+        if {"th", "td"} & set(self.open):
+            self.rows[-1][-1] += data
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+    def row(self, *start):
+        """The row that begins so."""
+        rows = [[" ".join(cell.split()) for cell in row] for row in self.rows]
+        return next(row for row in rows if row[: len(start)] == list(start))
+
+
+def test_every_result_is_on_the_page(run, page):
+    reader = Reader(page.read_text())
+    student = verification()["sets"]["orl"]["results"]["student"]
+    low, high = student["intervals"]["accuracy"]
+    row = next(row for row in reader.rows if row[0].split() == ["student"] and "±" in row[1])
+    assert row[1] == f"{100 * student['accuracy']:.2f} ± 2.13{100 * low:.1f} to {100 * high:.1f}"
+    assert row[3].startswith(f"{100 * student['tar_at_far']['0.1']:.2f}")
+    heads = [row for row in reader.rows if row[:2] == ["", "accuracy"]]
+    assert heads == 2 * [["", "accuracy", "exact threshold", "TAR at 10⁻¹", "TAR at 10⁻²", "AUC", "EER"]]
+    assert "95\xa0% confidence by bootstrap over people, 2,000 samples" in page.read_text()
+    rank_1 = identification()["models"]["teacher"]["sizes"]["1000"]["rank_1"]
+    assert reader.row("", "10", "100", "1,000", "10,000", "TAR at 10⁻⁶")
+    assert next(row for row in reader.rows if row[-1] == "40.00*" and "teacher" in row[0])[3] == (
+        f"{100 * rank_1:.2f}"
+    )
+    assert any(row[1:] == ["61.00", "73.21", "50.00", "80.00", "90.00"] for row in reader.rows)
+    assert reader.row("train.weight_decay") == ["train.weight_decay", "0.0005", "0.0005"]
+    assert reader.row("filter.k") == ["filter.k", "–", "3"]
+    assert PROVENANCE["command"] in reader.text
+    assert f"latse report {run}" in reader.text
+    assert "Figure 4 is left out: the student was trained without a filter." in reader.text
+
+
+def test_the_papers_tables_say_what_was_not_run(page):
+    reader = Reader(page.read_text())
+    row = reader.row("LinearFace(a=0.88, b=0.88)")
+    assert row[1:] == ["99.55", "–", "not run", "97.01", "–", "not run", "94.66", "–", "not run"]
+    assert [f"Table {number}." in reader.text for number in range(1, 7)] == 6 * [True]
+
+
+def test_a_row_of_the_paper_that_was_run_stands_beside_it(tmp_path):
+    folder = tmp_path / "casia"
+    record = {**run_record("student", 24000), "recipe": "casia_student", "changed": {}}
+    write(folder / "student" / "run.json", record)
+    result = verification(("calfw",))
+    result["models"]["student"] = {
+        "source": f"{folder}/student/model,0",
+        **{key: record[key] for key in ("recipe", "seed", "settings")},
+    }
+    write(folder / "student" / "verification.json", result)
+    assert report(folder, tmp_path / "r.html") == 0
+    reader = Reader((tmp_path / "r.html").read_text())
+    ours = f"{100 * result['sets']['calfw']['results']['student']['accuracy']:.2f}"
+    row = next(row for row in reader.rows if row[0].startswith("LinearFace+TS+Gen"))
+    assert row[1:4] == ["94.58", "–", ours]
+    assert "trained on 30 people instead of the 10,572" in reader.text
+
+
+def test_the_page_needs_nothing_but_itself(page):
+    html = page.read_text()
+    reader = Reader(html)
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in reader.tags}
+    addresses = [
+        value
+        for _, attributes in reader.tags
+        for name, value in attributes.items()
+        if name in ("src", "href", "xlink:href", "srcset", "action")
+    ]
+    assert addresses
+    assert all(address.startswith(("#", "data:image/")) for address in addresses)
+    assert "@import" not in html
+    assert set(re.findall(r"url\(.", html)) <= {"url(#"}
+    identifiers = [attributes["id"] for _, attributes in reader.tags if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+    targets = {address[1:] for address in addresses if address.startswith("#")}
+    assert targets | set(re.findall(r"url\(#([^)]*)\)", html)) <= set(identifiers)
+
+
+def test_charts_take_their_colours_from_the_style_sheet(page):
+    charts = re.findall(r'<svg class="chart".*?</svg>', page.read_text(), flags=re.DOTALL)
+    # For each set a ROC and four histograms; rank 1 and CMC; four panels of training.
+    assert len(charts) == 2 * 5 + 2 + 4
+    defined = set(re.findall(r"--([\w-]+):", page.read_text()))
+    for chart in charts:
+        assert not re.search(r"(fill|stroke): *#", chart)
+        assert set(re.findall(r"var\(--([\w-]+)\)", chart)) <= defined
+
+
+def test_the_same_results_give_the_same_page(run, page):
+    before = page.read_bytes()
+    assert report(run, page) == 0
+    assert page.read_bytes() == before
+
+
+def test_charts_are_told_apart_without_being_seen(page):
+    labels = [
+        attributes["aria-label"]
+        for tag, attributes in Reader(page.read_text()).tags
+        if tag == "svg" and "aria-label" in attributes
+    ]
+    assert len(labels) == len(set(labels)) == 2 * 5 + 2 + 4
+    assert {"ROC on orl", "Similarities of dlib on cross-pose", "Learning rate"} <= set(labels)
+
+
+def test_words_of_the_user_are_no_markup(tmp_path):
+    folder = fill(tmp_path / "<b>run</b> & more")
+    result = verification()
+    results = result["sets"]["orl"]["results"]
+    title = "<script>alert('$x$')</script>"
+    result["models"][title], results[title] = {"source": "x"}, results["student"]
+    write(folder / "student" / "verification.json", result)
+    assert report(folder, tmp_path / "r.html") == 0
+    reader = Reader((tmp_path / "r.html").read_text())
+    assert "script" not in {tag for tag, _ in reader.tags}
+    assert title in reader.text
+    assert "<b>run</b> & more" in reader.text
+    assert "Ten people <restored>." in reader.text
+
+
+def test_what_is_absent_is_said(tmp_path):
+    write(tmp_path / "bare" / "teacher" / "metrics.jsonl", metrics(decoder=False))
+    assert report(tmp_path / "bare", tmp_path / "r.html") == 0
+    text = Reader((tmp_path / "r.html").read_text()).text
+    for file in ("verification.json", "identification.json", "templates.json"):
+        assert f"the run has no student/{file}, which latse" in text
+    assert "the run has no figures/figures.json, which latse figures" in text
+    assert "No run here has left its run.json." in text
+    assert "Discrimination loss" in text
+    assert "Generated faces" not in text
+
+
+def test_without_people_there_are_no_intervals(tmp_path):
+    folder = fill(tmp_path / "run", known_people=False)
+    assert report(folder, tmp_path / "r.html") == 0
+    text = Reader((tmp_path / "r.html").read_text()).text
+    assert "Who is in the pairs is not known, so there are no confidence intervals." in text
+    assert "bootstrap" not in text
+    assert "Band:" not in text
+
+
+def test_models_need_not_be_judged_on_all(tmp_path):
+    folder = fill(tmp_path / "run", sets=("a", "b"))
+    result = verification(("a", "b"))
+    del result["sets"]["b"]["results"]["dlib"]
+    write(folder / "student" / "verification.json", result)
+    found = identification()
+    del found["models"]["pixels"]["sizes"]["10000"]
+    write(folder / "student" / "identification.json", found)
+    assert report(folder, tmp_path / "r.html") == 0
+    reader = Reader((tmp_path / "r.html").read_text())
+    assert next(row for row in reader.rows if row[0].split() == ["dlib"])[2] == "–"
+    assert next(row for row in reader.rows if "pixels" in row[0] and "*" in row[-1])[4] == "–"
+
+
+@pytest.mark.parametrize(
+    "file, content, complaint",
+    [
+        ("student/verification.json", "{", "verification.json is damaged: it is not JSON"),
+        ("student/verification.json", "[]", "verification.json holds no JSON object"),
+        ("student/verification.json", {"kind": "templates"}, "is no result of the kind 'verification'"),
+        (
+            "student/templates.json",
+            {"kind": "templates", "provenance": {}},
+            "templates.json lacks the key 'models'",
+        ),
+        (
+            "student/identification.json",
+            {"kind": "identification", "provenance": {}, "models": {"a": {"sizes": {}}}},
+            "identification.json ",
+        ),
+        (
+            "figures/figures.json",
+            {"kind": "figures", "provenance": {}, "figures": {"1": {"file": "gone.png", "caption": ""}}},
+            "gone.png: No such file",
+        ),
+        (
+            "figures/figures.json",
+            {"kind": "figures", "provenance": {}, "figures": {"1": {"file": "a.html", "caption": ""}}},
+            "a.html: a picture of the report must be one of .png, .svg, .jpg",
+        ),
+        ("student/run.json", {"seed": 0}, "student/run.json lacks the key 'settings'"),
+        ("teacher/metrics.jsonl", "{}\n", "line 1 has no iteration"),
+    ],
+)
+def test_damage_is_one_sentence_and_leaves_an_old_page(tmp_path, capsys, file, content, complaint):
+    folder, out = fill(tmp_path / "run"), tmp_path / "r.html"
+    out.write_text("old")
+    write(folder / file, content)
+    assert report(folder, out) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("latse: ")
+    assert error.count("\n") == 1
+    assert complaint in error
+    assert str(folder / file).rpartition("/")[0] in error
+    assert out.read_text() == "old"
+
+
+def test_a_missing_key_is_named(tmp_path, capsys):
+    folder = fill(tmp_path / "run")
+    result = verification()
+    del result["sets"]["orl"]["results"]["pixels"]["roc"]
+    write(folder / "student" / "verification.json", result)
+    assert report(folder, tmp_path / "r.html") == 1
+    assert "verification.json lacks the key 'roc'" in capsys.readouterr().err
+
+
+def test_a_folder_without_results_is_no_run(tmp_path, capsys):
+    assert report(tmp_path / "nowhere", tmp_path / "r.html") == 1
+    assert "nowhere is no folder of a run" in capsys.readouterr().err
+    assert report(tmp_path, tmp_path / "r.html") == 1
+    assert "holds no result" in capsys.readouterr().err
+
+
+def test_lines_differ_in_colour_and_style():
+    looks = report_charts.looks([str(number) for number in range(56)])
+    assert len(set(looks.values())) == 56
+
+
+@pytest.mark.parametrize(
+    "value, text", [(1e-06, "10⁻⁶"), (0.1, "10⁻¹"), (1, "10⁰"), (1e10, "10¹⁰"), (0.003, "0.003"), (0, "0")]
+)
+def test_powers_of_ten_are_written_as_such(value, text):
+    assert report_charts.power(value) == text
+
+
+def chromium(page, *arguments):
+    """Show a page in a chromium with a profile of its own, and return what it prints."""
+    profile = page.parent / "profile"
+    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    command += [f"--user-data-dir={profile}", *arguments, page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+def screenshot(page, width, height, *arguments):
+    path = page.parent / "screenshot.png"
+    chromium(page, f"--window-size={width},{height}", f"--screenshot={path}", *arguments)
+    picture = cv2.imread(str(path))
+    assert picture.shape == (height, width, 3)
+    return picture
+
+
+@in_chromium
+def test_a_desktop_shows_it_by_day_and_by_night(page):
+    day = screenshot(page, 1280, 1600)
+    night = screenshot(page, 1280, 1600, "--blink-settings=preferredColorScheme=0")
+    assert day[5, 5].min() > 240
+    assert night[5, 5].max() < 40
+    for picture in (day, night):  # neither text nor lines vanish in the paper
+        ground = picture[5, 5].astype(int)
+        assert (np.abs(picture.astype(int) - ground).max(axis=2) > 100).mean() > 0.02
+
+
+@in_chromium
+def test_a_telephone_need_not_be_scrolled_sideways(page):
+    measured = page.parent / "telephone.html"
+    measured.write_text(
+        f"""<iframe src="{page.name}" style="border:0;width:390px;height:800px"></iframe><script>
+        onload = () => {{
+          const root = document.querySelector("iframe").contentDocument.documentElement;
+          document.body.innerHTML = `<p>${{root.clientWidth}} ${{root.scrollWidth}}</p>`;
+        }}</script>"""
+    )
+    dom = chromium(measured, "--allow-file-access-from-files", "--dump-dom")
+    assert re.search(r"<p>(\d+) (\d+)</p>", dom).groups() == ("390", "390")
+
+
+@in_chromium
+def test_it_prints(page):
+    path = page.parent / "report.pdf"
+    chromium(page, "--no-pdf-header-footer", f"--print-to-pdf={path}")
+    pdf = path.read_bytes()
+    assert pdf.startswith(b"%PDF")
+    assert 3 <= len(re.findall(rb"/Type\s*/Page[^s]", pdf)) <= 14
