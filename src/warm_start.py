@@ -13,6 +13,7 @@ from latse.symbols import encoder, names
 
 Shapes = Mapping[str, Tuple[int, ...]]
 CENTRES, DECODER = "fc7_weight", "decoder_"
+TAKEN = "taken"
 
 
 class Parameters(NamedTuple):
@@ -134,26 +135,28 @@ def start(text: str, name: str, shapes: Shapes) -> Start:
     if best.fits and best.encoder != name:
         raise LatseError(f"{source} holds {best.encoder}, but the recipe trains {name}")
     check(compare(name, given), source)
+    known = {*shapes, *given}  # what belongs together is taken together; all else stands for itself
     parts = {
         f"encoder {name}": set(needed_shapes(name)),
-        "class centres": {CENTRES} & set(shapes),
-        "decoder": {key for key in shapes if key.startswith(DECODER)},
+        "class centres": known & {CENTRES},
+        "decoder": {key for key in known if key.startswith(DECODER)},
     }
-    parts = {title: keys for title, keys in parts.items() if keys}
-    reasons = {title: _why_not(keys, shapes, given) for title, keys in parts.items()}
-    report = [f"{title}: {f'begins anew, {why}' if why else 'taken'}" for title, why in reasons.items()]
-    taken = {key for title, keys in parts.items() if not reasons[title] for key in keys}
-    rest = sorted(set(shapes) - {key for keys in parts.values() for key in keys})
-    report += [f"{key}: begins anew" for key in rest]
-    report += [f"{key}: not taken, the recipe has no use for it" for key in given if key not in shapes]
-    return Start(parameters.only(taken), report)
+    parts.update({key: {key} for key in sorted(known - set().union(*parts.values()))})
+    fates = {title: _fate(keys, shapes, given) for title, keys in parts.items() if keys}
+    taken = {key for title, fate in fates.items() if fate == TAKEN for key in parts[title]}
+    return Start(parameters.only(taken & set(shapes)), [f"{title}: {fate}" for title, fate in fates.items()])
 
 
-def _why_not(keys: set[str], shapes: Shapes, given: Shapes) -> str:
-    """Return why parameters cannot be taken; '' if they can."""
-    absent = sorted(keys - set(given))
+def _fate(keys: set[str], shapes: Shapes, given: Shapes) -> str:
+    """Return TAKEN, or why parameters that belong together are not taken."""
+    wanted = sorted(keys & set(shapes))
+    if not wanted:
+        return "not taken, the recipe has none"
+    absent = [key for key in wanted if key not in given]
     if absent:
         others = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
-        return f"the checkpoint has no {absent[0]}{others}"
-    other = sorted(key for key in keys if given[key] != shapes[key])
-    return f"{other[0]} of the checkpoint is {given[other[0]]}, not {shapes[other[0]]}" if other else ""
+        return f"begins anew, the checkpoint has no {absent[0]}{others}"
+    other = [key for key in wanted if given[key] != shapes[key]]
+    if other:
+        return f"begins anew, {other[0]} of the checkpoint is {given[other[0]]}, not {shapes[other[0]]}"
+    return TAKEN

@@ -333,7 +333,33 @@ def test_a_warm_start_for_other_people_and_a_decoder(train, teacher, pictures, t
 def test_what_only_the_loss_of_the_start_or_of_the_run_has(train, teacher, tmp_path, capsys):
     arguments = "--set", "train.iterations=1", "--set", "margin.name=softmax_bias"
     assert train(*arguments, "--start", teacher / "model") == 0
-    assert "fc7_bias: begins anew" in capsys.readouterr().out
+    assert "fc7_bias: begins anew, the checkpoint has no fc7_bias" in capsys.readouterr().out
+
+
+def test_what_the_checkpoint_has_and_the_run_has_not(train, teacher, tmp_path, capsys):
+    symbol, args, aux = checkpoint.load(teacher / "model", 0)
+    more = {"decoder_conv0_weight": mx.nd.ones((3, 3)), "decoder_conv0_bias": mx.nd.ones((3,))}
+    checkpoint.save(tmp_path / "more", 0, symbol, {**args, **more, "bn_data_gamma": mx.nd.ones((3,))}, aux)
+    assert train("--set", "train.iterations=1", "--start", tmp_path / "more") == 0
+    lines = capsys.readouterr().out.splitlines()
+    said = [line.rpartition("more: ")[2] for line in lines if line.startswith(str(tmp_path / "more"))]
+    assert said == [
+        "encoder resnet_tiny: taken",
+        "class centres: taken",
+        "decoder: not taken, the recipe has none",
+        "bn_data_gamma: not taken, the recipe has none",
+    ]
+
+
+def test_what_stands_beside_the_parts_is_taken_where_it_fits(train, teacher, tmp_path, capsys):
+    symbol, args, aux = checkpoint.load(teacher / "model", 0)
+    bias = mx.nd.arange(5)
+    checkpoint.save(tmp_path / "biased", 0, symbol, {**args, "fc7_bias": bias}, aux)
+    arguments = "--set", "train.iterations=1", "--set", "margin.name=softmax_bias"
+    assert train(*arguments, "--set", "schedule.learning_rate=1e-9", "--start", tmp_path / "biased") == 0
+    assert "fc7_bias: taken" in capsys.readouterr().out
+    found = state.load(tmp_path / "out").arg_params["fc7_bias"].asnumpy()
+    np.testing.assert_allclose(found, bias.asnumpy(), atol=1e-4)
 
 
 def test_the_start_decides_the_run(train, refused, teacher, tmp_path, monkeypatch):
