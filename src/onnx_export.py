@@ -52,7 +52,11 @@ def export(
         cannot be written.
     """
     onnx = required("onnx")
-    symbol, args, aux = folded(simplified(symbol, args, aux)).write()
+    graph = folded(simplified(symbol, args, aux))
+    for node in graph.nodes:
+        if node.op == "FullyConnected":
+            node.attrs.setdefault("flatten", "True")  # MXNet's default, which its exporter does not know
+    symbol, args, aux = graph.write()
     shape = tuple(image_shape)
     with replacing(path) as temporary, tempfile.TemporaryDirectory(prefix="latse-onnx-") as folder:
         raw = str(Path(folder) / "raw.onnx")

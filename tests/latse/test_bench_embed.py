@@ -1,0 +1,48 @@
+import json
+
+import numpy as np
+import pytest
+
+from latse.bench import embed
+from latse.cli import main
+from latse.eval.embedding import Network
+
+pytest.importorskip("onnxruntime")
+
+
+def test_the_benchmark_measures_all_ways_on_one_network(tmp_path):
+    arguments = ["--encoder", "resnet_tiny", "--batch-size", "2", "--repeats", "2"]
+    assert main(["bench", "embed", *arguments, "--json", str(tmp_path / "b.json")]) == 0
+    report = json.loads((tmp_path / "b.json").read_text())
+    assert list(report["ways"]) == ["Module", "Module, LeakyReLU", "onnxruntime", "ours"]
+    for way in report["ways"].values():
+        assert way["relative_error"] < 1e-5
+        assert way["images_per_second"]["min"] > 0
+    assert report["ways"]["ours"]["ours_times_as_fast"]["median"] == 1
+    assert report["provenance"]["command"].startswith("latse bench embed")
+
+
+def test_a_checkpoint_can_be_measured(tmp_path):
+    prefix, number = embed.random_checkpoint(tmp_path, "resnet_tiny")
+    arguments = ["--model", f"{prefix},{number}", "--batch-size", "1", "--repeats", "1"]
+    assert main(["bench", "embed", *arguments]) == 0
+
+
+def test_the_random_network_tells_images_apart(tmp_path):
+    network = Network(*embed.random_checkpoint(tmp_path, "resnet_tiny"))
+    one, other = network(np.random.default_rng(0).integers(0, 256, (2, 3, 112, 112), np.uint8))
+    assert np.isfinite(one).all()
+    assert np.linalg.norm(one - other) > 0.01 * np.linalg.norm(one)
+
+
+@pytest.mark.parametrize(
+    "wrong, complaint",
+    [
+        (["--batch-size", "0"], "at least 1"),
+        (["--encoder", "resnet7"], "unknown encoder 'resnet7'"),
+        (["--model", "nowhere/model,1"], "model-0001.params is missing"),
+    ],
+)
+def test_what_is_refused(wrong, complaint, capsys):
+    assert main(["bench", "embed", *wrong]) == 1
+    assert complaint in capsys.readouterr().err.strip().splitlines()[-1]

@@ -1,0 +1,139 @@
+import mxnet as mx
+import numpy as np
+import pytest
+
+from latse import checkpoint, onnx_export
+from latse.bench.embed import random_checkpoint
+from latse.cli import main
+from latse.errors import LatseError
+from latse.eval.embedding import Network
+from latse.symbols import names
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A checkpoint as training leaves it: Dropout in the encoder, class centres beside it."""
+    folder = tmp_path_factory.mktemp("trained")
+    prefix, _ = random_checkpoint(folder, "resnet_tiny")
+    symbol, args, aux = checkpoint.load(prefix, 0)
+    args["fc7_weight"] = mx.nd.ones((5, 512))
+    checkpoint.save(folder / "model", 3, symbol, args, aux)
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(5).integers(0, 256, (5, 3, 112, 112), np.uint8)
+
+
+def cosines(one, other):
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return (one.astype(np.float64) * other).sum(axis=1) / lengths
+
+
+def plain_forward(prefix, number, images):
+    """As insightface's tools load a checkpoint: stock MXNet, fc1_output of all internals, no label."""
+    symbol, args, aux = mx.model.load_checkpoint(str(prefix), number)
+    symbol = symbol.get_internals()["fc1_output"]
+    module = mx.mod.Module(symbol=symbol, context=mx.cpu(), label_names=None)
+    module.bind(data_shapes=[("data", images.shape)], for_training=False)
+    module.set_params(args, aux, allow_extra=False)
+    module.forward(mx.io.DataBatch(data=(mx.nd.array(images),)), is_train=False)
+    return module.get_outputs()[0].asnumpy()
+
+
+def test_onnx_gives_the_embedding_for_any_batch_size(trained, images, tmp_path):
+    path = tmp_path / "deep" / "model.onnx"
+    assert main(["export", f"{trained},3", "--onnx", str(path)]) == 0
+    expected = Network(trained, 3)(images)
+    session = onnx_export.session(path)
+    for count in (1, 2, 5):
+        found = session.run(None, {"data": images[:count].astype(np.float32)})[0]
+        assert found.shape == (count, 512)
+        assert cosines(found, expected[:count]).min() >= 0.99999
+        np.testing.assert_allclose(found, expected[:count], atol=1e-5 * np.abs(expected).max())
+
+
+def test_the_onnx_file_names_input_and_output_and_holds_no_fault_of_the_exporter(trained, tmp_path):
+    main(["export", f"{trained},3", "--onnx", str(tmp_path / "model.onnx")])
+    model = onnx.load(str(tmp_path / "model.onnx"))
+    onnx.checker.check_model(model, full_check=True)
+    (data,), (output,) = model.graph.input, model.graph.output
+    shapes = [
+        [dim.dim_param or dim.dim_value for dim in entry.type.tensor_type.shape.dim]
+        for entry in (data, output)
+    ]
+    assert (data.name, output.name) == ("data", "fc1")
+    assert shapes == [["N", 3, 112, 112], ["N", 512]]
+    constants = {constant.name: list(constant.dims) for constant in model.graph.initializer}
+    slopes = [constants[node.input[1]] for node in model.graph.node if node.op_type == "PRelu"]
+    assert len(slopes) == 5
+    assert all(shape[1:] == [1, 1] for shape in slopes)
+    assert "Dropout" not in {node.op_type for node in model.graph.node}
+
+
+def test_slopes_are_by_channel_where_width_equals_channels(tmp_path, images):
+    """MXNet's exporter would lay the slopes along the width."""
+    data = mx.sym.var("data")
+    net = mx.sym.Convolution(data, kernel=(7, 7), stride=(7, 7), num_filter=16, name="conv0")
+    net = mx.sym.LeakyReLU(net, act_type="prelu", name="relu0")
+    symbol = mx.sym.FullyConnected(net, num_hidden=512, name="fc1")
+    rng = np.random.default_rng(0)
+    shapes = dict(zip(symbol.list_arguments(), symbol.infer_shape(data=(1, 3, 112, 112))[0]))
+    args = {name: mx.nd.array(rng.normal(0, 0.1, shape)) for name, shape in shapes.items() if name != "data"}
+    onnx_export.export(tmp_path / "m.onnx", symbol, args, {}, (3, 112, 112))
+    checkpoint.save(tmp_path / "m", 0, symbol, args, {})
+    found = onnx_export.session(tmp_path / "m.onnx").run(None, {"data": images.astype(np.float32)})[0]
+    assert cosines(found, plain_forward(tmp_path / "m", 0, images)).min() > 0.9999999
+
+
+def test_the_plain_pair_loads_in_stock_mxnet_and_holds_nothing_of_training(trained, images, tmp_path):
+    assert main(["export", f"{trained},3", "--plain", str(tmp_path / "plain")]) == 0
+    np.testing.assert_allclose(
+        plain_forward(tmp_path / "plain", 0, images), plain_forward(trained, 3, images), atol=1e-5
+    )
+    symbol, args, aux = mx.model.load_checkpoint(str(tmp_path / "plain"), 0)
+    text = symbol.tojson()
+    assert symbol.list_outputs() == ["fc1_output"]
+    assert not any(word in text for word in ("Dropout", "BlockGrad", "MakeLoss", "softmax", "fc7"))
+    theirs = names.to_insightface(*checkpoint.load(trained, 3)[1:])
+    del theirs[0]["fc7_weight"]
+    theirs[0]["fc1_gamma"] = mx.nd.ones((512,))  # fixed in the graph, whatever the file says
+    for found, expected in zip((args, aux), theirs):
+        assert found.keys() == expected.keys()
+        for name, array in expected.items():
+            np.testing.assert_array_equal(found[name].asnumpy(), array.asnumpy())
+
+
+def test_the_plain_pair_is_a_checkpoint_of_ours_too(trained, images, tmp_path):
+    main(["export", f"{trained},3", "--plain", str(tmp_path / "plain"), "--onnx", str(tmp_path / "m.onnx")])
+    np.testing.assert_allclose(Network(tmp_path / "plain", 0)(images), Network(trained, 3)(images), atol=1e-5)
+    names.check_encoder("resnet_tiny", *names.from_insightface(*checkpoint.load(tmp_path / "plain", 0)[1:]))
+
+
+def test_what_is_refused(trained, tmp_path, capsys):
+    folder = tmp_path / "folder.onnx"
+    folder.mkdir()
+    cases = {
+        (f"{trained},3",): "nothing to write",
+        (f"{trained},7", "--onnx", "x.onnx"): "model-0007.params is missing",
+        (f"{trained},3", "--onnx", str(folder)): "cannot write",
+    }
+    for arguments, sentence in cases.items():
+        assert main(["export", *arguments]) == 1
+        assert sentence in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_an_operator_that_onnx_lacks_is_one_sentence_and_no_file(tmp_path):
+    symbol = mx.sym.arccosh(mx.sym.var("data"), name="fc1")
+    with pytest.raises(LatseError, match="MXNet does not export this network"):
+        onnx_export.export(tmp_path / "m.onnx", symbol, {}, {}, (3, 112, 112))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_package_is_named_with_its_remedy():
+    with pytest.raises(LatseError, match="no_such_package is not installed: pip install"):
+        onnx_export.required("no_such_package")
