@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -148,22 +149,22 @@ def _complete(args: argparse.Namespace, chosen: list[Table], shards: dict[str, S
     for number, recipe in enumerate(rows, 1):
         print(f"{Path(recipe).stem}, {number} of {len(rows)}", file=sys.stderr)
         folder = _train(args, recipe, shards[data_set(recipe)])
-        for result, names, command in judges[data_set(recipe)]:
-            if not _is_judged(folder, result, names):
+        for result, command in judges[data_set(recipe)]:
+            if not _is_judged(folder, result, command):
                 model = f"{Path(recipe).stem}={folder}/model,0"
                 _latse(*command, "--model", model, "--json", folder / result, *_devices(args))
 
 
-def _judges(args: argparse.Namespace, shard: Shard) -> list[tuple[str, list[str], list[str]]]:
-    """Return what judges a model: the file of its results, the sets that must be in it, the command."""
+def _judges(args: argparse.Namespace, shard: Shard) -> list[tuple[str, list[str]]]:
+    """Return what judges a model: the file of its results and how the command begins."""
     found = [path for path in sorted(Path(shard.folder).glob("*.bin")) if path.stem in _verified()]
     pairs = [Path(path) for path in args.pairs or found]
     judges = []
     if pairs:
-        judges.append((VERIFICATION, [path.stem for path in pairs], ["eval", "--pairs", *map(str, pairs)]))
+        judges.append((VERIFICATION, ["eval", "--pairs", *map(str, pairs)]))
     if args.probes:
         distractors = ["--distractors", args.distractors] if args.distractors else []
-        judges.append((IDENTIFICATION, [], ["identify", "--probes", args.probes, *distractors]))
+        judges.append((IDENTIFICATION, ["identify", "--probes", args.probes, *distractors]))
     if not judges:
         sets = ", ".join(f"{name}.bin" for name in _verified())
         raise LatseError(f"{shard.folder} holds none of {sets}, and neither --pairs nor --probes is given")
@@ -185,12 +186,12 @@ def _train(args: argparse.Namespace, recipe: str, shard: Shard) -> Path:
     return folder
 
 
-def _is_judged(folder: Path, result: str, names: list[str]) -> bool:
-    """Tell whether the last checkpoint has been judged on the sets `names`."""
+def _is_judged(folder: Path, result: str, command: list[str]) -> bool:
+    """Tell whether the last checkpoint has been judged by a command that begins so: on the same sets."""
     path, model = folder / result, folder / "model-0000.params"
     if not path.exists() or path.stat().st_mtime < model.stat().st_mtime:
         return False
-    return set(names) <= read_json(path).get("sets", {}).keys()
+    return read_json(path)["provenance"]["command"].startswith(shlex.join(["latse", *command, "--model"]))
 
 
 def _devices(args: argparse.Namespace) -> list[str]:

@@ -1,6 +1,7 @@
 """`latse tables`: a table end to end on a handful of made-up people, and its commands for the real sets."""
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -41,10 +42,12 @@ def commands(monkeypatch):
         words = words[words.index("latse") + 1 :]
         done.append(words)
         if words[0] == "train":
-            (Path(words[words.index("--out") + 1]) / "model-0000.params").touch()
+            model = Path(words[words.index("--out") + 1]) / "model-0000.params"
+            model.exists() or model.touch()  # a finished run is left as it is
         else:
-            pairs = words[words.index("--pairs") + 1 : words.index("--model")] if "--pairs" in words else []
-            content = {"kind": "verification", "models": {}, "sets": {Path(path).stem: {} for path in pairs}}
+            kind = {"eval": "verification", "identify": "identification"}[words[0]]
+            command = {"command": " ".join(["latse", *words])}
+            content = {"kind": kind, "provenance": command, "models": {}, "sets": {}}
             Path(words[words.index("--json") + 1]).write_text(json.dumps(content))
         return subprocess.CompletedProcess(words, 0)
 
@@ -109,18 +112,19 @@ def test_every_row_of_a_given_set_is_trained_once_after_its_teacher(commands, sh
 
 
 def test_judged_again_only_for_other_sets_or_a_newer_model(commands, shard, tmp_path):
-    given = "--only", 1, "--data", f"CASIA={shard}", "--runs", tmp_path
-    assert run(*given) == 0
-    commands.clear()
-    result = tmp_path / "casia_arcface" / "verification.json"
-    content = json.loads(result.read_text())
-    model = tmp_path / "casia_arcface" / "model-0000.params"
-    for path in tmp_path.rglob("*.json"):
-        path.touch()
-    assert tables_command._is_judged(model.parent, result.name, ["lfw", "calfw"])
-    assert not tables_command._is_judged(model.parent, result.name, ["lfw", "agedb_30"])
-    result.write_text(json.dumps({**content, "sets": {}}))
-    assert not tables_command._is_judged(model.parent, result.name, ["lfw"])
+    def judged(*more):
+        commands.clear()
+        assert (
+            run("--only", 6, "--data", f"MS1MV3={shard}", "--runs", tmp_path, "--probes", shard, *more) == 0
+        )
+        return [words[0] for words in commands if words[0] != "train"]
+
+    assert judged() == ["eval", "identify"]
+    assert judged() == []
+    assert judged("--distractors", shard) == ["identify"]
+    assert judged("--distractors", shard, "--pairs", shard / "lfw.bin") == ["eval"]
+    os.utime(tmp_path / "ms1mv3_student" / "model-0000.params", (2**31, 2**31))
+    assert judged("--distractors", shard, "--pairs", shard / "lfw.bin") == ["eval", "identify"]
 
 
 def test_megaface_is_judged_where_probes_are_given(commands, shard, tmp_path):
