@@ -55,7 +55,7 @@ tables = .venv/bin/latse tables $(1) --runs $(RUNS) $(if $(SETS),--data $(SETS))
 	$(addprefix --probes ,$(PROBES)) $(addprefix --distractors ,$(DISTRACTORS)) \
 	--seed $(SEED) $(DEVICES) $(addprefix --kvstore ,$(KVSTORE))
 
-.PHONY: help setup data synth train-teacher train-student eval figures settings losses plan test test-gpu-stack fuzz lint clean
+.PHONY: help setup data synth train-teacher train-student eval figures report settings losses plan test test-gpu-stack fuzz lint clean
 .PHONY: tables table-1 table-2 table-3 table-4 table-5 table-6
 
 help: ## list the targets
@@ -85,6 +85,13 @@ eval: train-student ## judge the student on unseen people
 figures: train-student $(filter data/orl-noisy/%,$(FILTERED)/train.rec) ## draw Figures 1, 3, 4 and 5 into OUT/figures
 	pairs=($(DATA)/*.bin); .venv/bin/latse figures --run $(OUT) --data $(FILTERED) --pairs "$${pairs[0]}" \
 		--out $(OUT)/figures $(DEVICES)
+
+report: figures ## write all results of the run, the people of the pairs identified too, into OUT/report.html
+	people=($(DATA)/*.people.npy); if [ -e "$${people[0]}" ]; then .venv/bin/latse identify \
+		--probes "$${people[0]/%people.npy/bin}" --model student=$(OUT)/student/model,0 \
+		$(addprefix teacher=,$(TEACHER)) untrained=$(OUT)/student/untrained,0 pixels pca fisherfaces \
+		--train-data $(DATA) --json $(OUT)/student/identification.json $(DEVICES); fi
+	.venv/bin/latse report $(OUT) --out $(OUT)/report.html
 
 settings: $(READY) $(HELD_OUT) ## compare settings of the ORL recipe with people 25 to 30 held out into out/settings
 	.venv/bin/latse study recipes/studies/orl_settings.yaml --out out/settings \

@@ -95,9 +95,7 @@ def _spread(result: Mapping[str, float]) -> str:
 def _verification_notes(found: Mapping[str, Any], some: Mapping[str, Any]) -> List[str]:
     people = f" of {found['people']:,} people" if found["people"] else ""
     notes = [f"{found['pairs']:,} pairs{people}, {found['different_pairs']:,} of them of two people."]
-    if some["unresolved_far"]:
-        coarsest = max(map(float, some["unresolved_far"]))
-        notes.append(f"They resolve no false accept rate of {power(coarsest)} or below.")
+    notes += _unresolved(some)
     bounds = some["intervals"]
     if bounds is None:
         notes.append("Who is in the pairs is not known, so there are no confidence intervals.")
@@ -130,29 +128,35 @@ def identification(result: Mapping[str, Any], look: Mapping[str, Look]) -> Secti
     """Lay out what `latse identify --json` wrote: rank-1 for each size of the gallery, CMC at the largest."""
     models = result["models"]
     sizes = sorted({int(size) for model in models.values() for size in model["sizes"]})
-    fars = list(dict.fromkeys(far for model in models.values() for far in model["tar_at_far"]))
+    some = next(iter(models.values()))
+    resolved = [far for far in some["tar_at_far"] if far not in some["unresolved_far"]]
     rows = [
         [
             _key(title, look),
             *(Cell(percent(model["sizes"].get(str(size), {}).get("rank_1"))) for size in sizes),
-            *(Cell(_marked(model, far)) for far in fars),
+            *(Cell(percent(model["tar_at_far"].get(far))) for far in resolved),
         ]
         for title, model in models.items()
     ]
-    head = ["", *(f"{size:,}" for size in sizes), *(f"TAR at {power(float(far))}" for far in fars)]
-    coarse = any(model["unresolved_far"] for model in models.values())
-    notes = ["* finer than the pairs of probe and distractor resolve."] if coarse else []
+    head = ["", *(f"{size:,}" for size in sizes), *(f"TAR at {power(float(far))}" for far in resolved)]
     return Section(
         "identification",
         "Identification",
-        f"{result['probes']:,} probes, each looked up among one mate and up to {result['distractors']:,} "
-        "distractors: how often, in percent, the mate comes first (rank 1); the true accept rate (TAR) of "
-        "probes with mates at a false accept rate over probes with distractors.",
+        f"{result['probes']:,} probes, in {result['mates']:,} pairs with a mate, up to "
+        f"{result['distractors']:,} distractors: how often, in percent, the mate comes before all of "
+        "them (rank 1). TAR is the true accept rate of pairs with a mate at a false accept rate over pairs "
+        "with a distractor.",
         [
-            Table(head, rows, "Rank-1 rate by number of distractors", notes),
+            Table(head, rows, "Rank-1 rate by number of distractors", _unresolved(some)),
             Charts(_identification_charts(models, sizes[-1], look)),
         ],
     )
+
+
+def _unresolved(result: Mapping[str, Any]) -> List[str]:
+    """Say which false accept rates are finer than one of all pairs; a sentence, or none."""
+    coarsest = max(map(float, result["unresolved_far"]), default=None)
+    return [f"The pairs resolve no false accept rate of {power(coarsest)} or below."] if coarsest else []
 
 
 def _identification_charts(models: Mapping[str, Any], largest: int, look: Mapping[str, Look]) -> List[Chart]:
@@ -307,10 +311,6 @@ def _key(title: str, look: Mapping[str, Look]) -> Cell:
 
 def _legend(names: Sequence[str], look: Mapping[str, Look]) -> List[Tuple[Look, str]]:
     return [(look[name], name) for name in names]
-
-
-def _marked(model: Mapping[str, Any], far: str) -> str:
-    return percent(model["tar_at_far"].get(far)) + ("*" if far in model["unresolved_far"] else "")
 
 
 def _value(value: Any) -> str:
