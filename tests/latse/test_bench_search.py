@@ -1,0 +1,38 @@
+import json
+
+import numpy as np
+import pytest
+
+from latse.bench.search import disagreements, made_up
+from latse.cli import main
+from latse.eval.identification import identify
+
+pytest.importorskip("faiss")
+
+
+def test_bench_search_writes_both_times_and_finds_equal_ranks(tmp_path, capsys):
+    small = ["--probes", "40", "--distractors", "2000", "--dimensions", "64", "--people", "10"]
+    out = tmp_path / "search.json"
+    assert main(["bench", "search", *small, "--repeats", "1", "--json", str(out)]) == 0
+    report = json.loads(out.read_text())
+    assert report["pairs"] == report["ranks_compared"] == 40 * 3
+    assert report["ranks_that_differ"] == 0
+    assert 0 < report["rank_1"] <= 1
+    assert report["over_faiss"]["median"] == pytest.approx(
+        report["seconds"]["latse"]["median"] / report["seconds"]["faiss"]["median"]
+    )
+    assert "0 of 120 ranks differ" in capsys.readouterr().out
+
+
+def test_a_wrong_rank_is_noticed():
+    probes, pairs, gallery = made_up(12, 4, 300, 32, 0.7)
+    nearest = np.argsort(-(probes @ gallery.T), axis=1)[:, :50]
+    result = identify(probes, pairs, gallery)
+    assert disagreements(result, probes, pairs, gallery, nearest) == (24, 0)
+    result.ranks[-1, 3] = 1 + result.ranks[-1, 3] % 20
+    assert disagreements(result, probes, pairs, gallery, nearest) == (24, 1)
+
+
+def test_numbers_below_one_are_refused(capsys):
+    assert main(["bench", "search", "--probes", "0"]) == 1
+    assert "must be at least 1" in capsys.readouterr().err
