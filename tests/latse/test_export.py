@@ -30,8 +30,8 @@ def images():
 
 
 def cosines(one, other):
-    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    return (one.astype(np.float64) * other).sum(axis=1) / lengths
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    return (one * other).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
 
 
 def plain_forward(prefix, number, images):
