@@ -72,13 +72,15 @@ synth: $(READY) ## draw synthetic people to train on, to verify and to identify 
 train-teacher: $(READY) $(SHARD) ## train the teacher into OUT/teacher
 	$(call train,$(or $(RECIPE),$(TEACHER_RECIPE)),teacher)
 
+# Only a student with a decoder has faces to draw.
 train-student: $(READY) $(SHARD) ## train the student into OUT/student, after its teacher, and judge both
 	@: $(or $(SHARD),$(wildcard $(DATA)/*.bin),$(error DATA=$(DATA) holds no .bin file to judge the student on))
 	$(if $(TEACHER_RECIPE),$(call train,$(TEACHER_RECIPE),teacher))
 	$(call train,$(STUDENT_RECIPE),student) $(addprefix --teacher ,$(TEACHER))
 	.venv/bin/latse eval --model student=$(OUT)/student/model,0 $(addprefix teacher=,$(TEACHER)) \
 		untrained=$(OUT)/student/untrained,0 pixels pca fisherfaces --train-data $(DATA) --pairs $(DATA)/*.bin \
-		--json $(OUT)/student/verification.json --figure $(OUT)/student/faces.png $(DEVICES)
+		--json $(OUT)/student/verification.json $(DEVICES) \
+		$$(grep -qs generated_output $(OUT)/student/model-symbol.json && echo --figure $(OUT)/student/faces.png)
 
 eval: train-student ## judge the student on unseen people
 

@@ -11,6 +11,7 @@ import pytest
 from latse import recipe as recipes
 from latse import tables_command
 from latse.cli import main
+from latse.data.records import Shard
 from latse.eval.tables import tables
 
 TINY = ("encoder.name=resnet_tiny", "train.batch_size=4", "train.iterations=1", "train.memory_plan=false")
@@ -170,28 +171,31 @@ def test_a_student_s_teacher_is_a_row_of_the_same_depth_without_filter():
             assert (below.filter.k, below.decoder.enabled) == (None, False)
 
 
-def test_a_dry_run_plans_every_recipe_without_data(commands, tmp_path, capsys):
-    """As many images as §4.1 says, epochs of the paper's sets; nothing is trained or written."""
+def test_a_dry_run_plans_every_recipe(commands, shard, tmp_path, capsys):
+    """Images and epochs are §4.1's iterations times the batch over the shard's 15; nothing is trained."""
     figures = tmp_path / "dry.json"
     tiny = "--set", "encoder.name=resnet_tiny", "--set", "train.batch_size=16"
-    assert run("--only", 5, "--dry-run", "--cpus", 8, *tiny, "--json", figures) == 0
+    given = "--only", 4, "--data", f"CASIA={shard}", "--dry-run", "--cpus", 8
+    assert run(*given, *tiny, "--json", figures) == 0
     lines = capsys.readouterr().out.splitlines()
-    names = ["ms1mv2_arcface_r100_teacher", "ms1mv2_teacher", "ms1mv2_student"]
-    assert [line.split()[0] for line in lines[2:5]] == names
-    assert lines[2].split()[1:5] == ["24,000", "16", "384,000", f"{384_000 / 5_822_653:.1f}"]
+    names = [f"casia_{name}" for name in ("teacher", "student_ts", "gen", "student")]
+    assert [line.split()[0] for line in lines[2:6]] == names
+    assert lines[2].split()[1:5] == ["24,000", "16", "384,000", "25600.0"]
     written = json.loads(figures.read_text())["recipes"]
-    assert written["ms1mv2_student"]["epochs"] == 384_000 / 5_822_653
+    assert [written[name]["epochs"] for name in names] == [384_000 / 15] * 4
+    assert written["casia_student"]["teacher_megabytes"] > 0 == written["casia_gen"]["teacher_megabytes"]
     assert (
-        written["ms1mv2_student"]["teacher_megabytes"] > 0 == written["ms1mv2_teacher"]["teacher_megabytes"]
+        written["casia_gen"]["mean_faces_megabytes"]
+        > 0
+        == written["casia_student_ts"]["mean_faces_megabytes"]
     )
     assert commands == []
 
 
-def test_a_dry_run_takes_the_numbers_of_a_given_shard(shard, tmp_path):
-    figures = tmp_path / "dry.json"
-    tiny = "--set", "encoder.name=resnet_tiny", "--set", "train.batch_size=1"
-    assert run("--only", 5, "--dry-run", "--data", f"MS1MV2={shard}", *tiny, "--json", figures) == 0
-    assert json.loads(figures.read_text())["recipes"]["ms1mv2_teacher"]["epochs"] == 24000 / 15
+def test_without_a_shard_a_dry_run_takes_what_the_paper_s_set_holds(shard):
+    assert tables_command._size("casia_gen.yaml", {}) == (10_572, 494_414)
+    assert tables_command._size("ms1mv2_student.yaml", {}) == (85_742, 5_822_653)
+    assert tables_command._size("ms1mv2_student.yaml", {"ms1mv2": Shard(shard)}) == (5, 15)
 
 
 @pytest.mark.parametrize(
