@@ -114,4 +114,4 @@ def percent(fraction: Optional[float]) -> str:
 
 def interval(bounds: Optional[Sequence[float]]) -> str:
     """Write an interval of fractions in percent; none is no text."""
-    return "" if bounds is None else f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}"
+    return "" if bounds is None else f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f}"

@@ -266,7 +266,7 @@ def test_every_result_is_on_the_page(run, page):
     student = verification()["sets"]["orl"]["results"]["student"]
     low, high = student["intervals"]["accuracy"]
     row = next(row for row in reader.rows if row[0].split() == ["student"] and "±" in row[1])
-    assert row[1] == f"{100 * student['accuracy']:.2f} ± 2.13{100 * low:.1f} to {100 * high:.1f}"
+    assert row[1] == f"{100 * student['accuracy']:.2f} ± 2.13{100 * low:.1f}–{100 * high:.1f}"
     assert row[3].startswith(f"{100 * student['tar_at_far']['0.1']:.2f}")
     heads = [row for row in reader.rows if row[:2] == ["", "accuracy"]]
     assert heads == 2 * [["", "accuracy", "exact threshold", "TAR at 10⁻¹", "TAR at 10⁻²", "AUC", "EER"]]
