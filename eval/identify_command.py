@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path, PurePosixPath
-from typing import Any, Dict, Iterator, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Sequence
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from latse import devices
-from latse.data.pairs import read_pairs, read_people
+from latse.data.pairs import people_path, read_pairs, read_people
 from latse.data.records import Shard
 from latse.errors import LatseError
 from latse.eval import megaface
@@ -25,23 +25,27 @@ from latse.eval.identification import (
     identify_among,
     mate_pairs,
 )
-from latse.eval.models import add_model_arguments, opened
+from latse.eval.models import FeatureFile, Model, add_model_arguments, opened
 from latse.eval.table import aligned
 from latse.eval.verification import distinct_images
 from latse.files import make_folder, replacing, write_json
 from latse.provenance import provenance
 
+# Images that are in memory at once: 77 MB.
+IMAGES_AT_ONCE = 2048
 FEATURE_OPTIONS = ("probe_features", "probe_list", "distractor_features", "distractor_list")
 
 
 class Images(NamedTuple):
-    """A set of images.
+    """A set of images, read as they are needed.
 
-    name : its file or folder; pixels : uint8 (n, 3, 112, 112); people : int64 (n,), None if nobody says.
+    name : its file or folder; count : n; read : maps positions in a range to uint8 (m, 3, 112, 112);
+    people : int64 (n,), None if nobody says.
     """
 
     name: str
-    pixels: np.ndarray
+    count: int
+    read: Callable[[range], np.ndarray]
     people: Optional[np.ndarray]
 
 
@@ -161,6 +165,8 @@ def _check(args: argparse.Namespace) -> None:
         raise LatseError("--model, --distractors and --write-features go with images, which --probes names")
     if args.probes and (args.noisy_probes or args.noisy_distractors):
         raise LatseError("lists of noisy entries name files of the MegaFace kit, not images of --probes")
+    if args.ending and len({_title(ending) for ending in args.ending}) < len(args.ending):
+        raise LatseError(f"--ending {' '.join(args.ending)}: two of them name the same model")
     if args.sizes and min(args.sizes) < 1:
         raise LatseError("--sizes must be at least 1")
 
@@ -169,11 +175,11 @@ def _from_images(args: argparse.Namespace) -> Iterator[Subject]:
     models = opened(args)
     probes = _read_images(args.probes)
     if probes.people is None:
-        raise LatseError(f"nobody says who is on the images of {args.probes}: {args.probes} needs people")
+        raise LatseError(f"{people_path(args.probes)} is missing: nobody says who is on these images")
     distractors = _read_images(args.distractors) if args.distractors else None
     for model in tqdm(models, desc="models", unit="model", leave=False, disable=len(models) == 1):
         embedded = {
-            key: UnitRows(model.embed(images.pixels, images.name), f"{model.title} on {images.name}")[:]
+            key: _embed(model, images)
             for key, images in (("probes", probes), ("distractors", distractors))
             if images is not None
         }
@@ -185,17 +191,39 @@ def _from_images(args: argparse.Namespace) -> Iterator[Subject]:
 
 
 def _read_images(path: str) -> Images:
-    """Read a shard, or the distinct images of a file of pairs."""
+    """Open a shard, or read the distinct images of a file of pairs."""
     name = Path(path).stem
     if Path(path).is_dir():
         shard = Shard(path)
-        bar = tqdm(range(len(shard)), desc=f"reading {path}", unit="image", leave=False, delay=1)
-        pixels = np.stack([shard.read(position)[0].transpose(2, 0, 1) for position in bar])
-        return Images(name, pixels, np.asarray(shard.labels).astype(np.int64))
-    people = read_people(path)
-    pixels = read_pairs(path).images
+
+        def read(positions: range) -> np.ndarray:
+            return np.stack([shard.read(position)[0].transpose(2, 0, 1) for position in positions])
+
+        return Images(name, len(shard), read, shard.labels.astype(np.int64))
+    people, pixels = read_people(path), read_pairs(path).images
     first, _ = distinct_images(pixels)
-    return Images(name, pixels[first], None if people is None else people[first])
+    return Images(
+        name,
+        len(first),
+        lambda positions: pixels[first[positions.start : positions.stop]],
+        None if people is None else people[first],
+    )
+
+
+def _embed(model: Model, images: Images) -> np.ndarray:
+    """Return a model's features of images, float32 (n, d), each of norm 1."""
+    if isinstance(model, FeatureFile):  # whose rows need no picture, but must be as many
+        rows = model.embed(np.empty((images.count, 0)), images.name)
+        return UnitRows(rows, f"{model.title} on {images.name}")[:]
+    parts = []
+    with tqdm(total=images.count, desc=f"{model.title} on {images.name}", unit="image", leave=False) as bar:
+        for start in range(0, images.count, IMAGES_AT_ONCE):
+            positions = range(start, min(start + IMAGES_AT_ONCE, images.count))
+            name = images.name + (f" from image {start} on" if start else "")
+            rows = model.embed(images.read(positions), name)
+            parts.append(UnitRows(rows, f"{model.title} on {name}")[:])
+            bar.update(len(positions))
+    return np.concatenate(parts)
 
 
 def _from_kit(args: argparse.Namespace) -> Iterator[Subject]:
@@ -219,7 +247,12 @@ def _from_kit(args: argparse.Namespace) -> Iterator[Subject]:
             "noisy_probes": args.noisy_probes,
             "noisy_distractors": args.noisy_distractors,
         }
-        yield Subject(PurePosixPath(ending).stem.strip("_") or ending, origin, found[:], people, gallery)
+        yield Subject(_title(ending), origin, found[:], people, gallery)
+
+
+def _title(ending: str) -> str:
+    """Name a model as its files end: r100 for `_r100.bin`."""
+    return PurePosixPath(ending).stem.strip("_") or ending
 
 
 def _identify(subject: Subject, sizes: Optional[Sequence[int]], seed: int) -> Identification:

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, List, NamedTuple, Optional, Sequence, Set
 
 import numpy as np
+from tqdm import tqdm
 
 from latse.errors import LatseError
 from latse.files import make_folder, read_json, write_json
@@ -101,7 +102,7 @@ def write_features(
     header = np.array([features.shape[1], 1, ELEMENT_BYTES, ELEMENT_TYPE], HEADER).tobytes()
     for parent in {str(PurePosixPath(path).parent) for path in images.paths}:
         make_folder(Path(folder) / parent)
-    for path, feature in zip(images.paths, features):
+    for path, feature in zip(tqdm(images.paths, desc="writing features", leave=False, delay=1), features):
         _write(Path(folder) / (path + ending), header + feature.astype("<f4").tobytes())
     people = {} if images.people is None else {"id": list(images.people)}
     write_json(list_file, {**people, "path": list(images.paths)})

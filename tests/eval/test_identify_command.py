@@ -7,6 +7,10 @@ import pytest
 from latse.cli import main
 from latse.data.pairs import write_people
 from latse.data.shard_writer import write_shard
+from latse.eval import identify_command
+from latse.eval.references import raw_pixels
+
+KIT = ("probe-features", "probe-list", "distractor-features", "distractor-list")
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +86,25 @@ def test_written_features_give_the_same(tmp_path, capsys, shard_folder, stranger
         assert {**one[title], "origin": None} == {**other[title], "origin": None}
 
 
+def test_images_are_embedded_in_parts_and_features_of_a_file_are_taken(
+    tmp_path, capsys, monkeypatch, shard_folder, strangers
+):
+    given = ["--probes", str(shard_folder), "--distractors", str(strangers)]
+    assert main(["identify", "--model", "pixels", *given]) == 0
+    expected = capsys.readouterr().out
+    monkeypatch.setattr(identify_command, "IMAGES_AT_ONCE", 7)
+    assert main(["identify", "--model", "pixels", *given]) == 0
+    assert capsys.readouterr().out == expected
+    images = {path: identify_command._read_images(str(path)) for path in (shard_folder, strangers)}
+    for path, each in images.items():
+        np.save(tmp_path / f"f-{path.stem}.npy", raw_pixels(each.read(range(each.count))))
+    assert main(["identify", "--model", f"{tmp_path}/f-{{set}}.npy", *given]) == 0
+    assert "24 probes, 72 pairs of probe and mate, 15 distractors" in capsys.readouterr().out
+    np.save(tmp_path / f"f-{strangers.stem}.npy", np.ones((3, 2)))
+    assert main(["identify", "--model", f"{tmp_path}/f-{{set}}.npy", *given]) == 1
+    assert "holds 3 features, but" in capsys.readouterr().err
+
+
 def test_noisy_entries_of_the_kit_are_left_out(tmp_path, capsys, shard_folder, strangers):
     kit = tmp_path / "kit"
     given = ["--model", "pixels", "--probes", str(shard_folder), "--distractors", str(strangers)]
@@ -107,7 +130,7 @@ def test_pairs_with_people_and_their_other_people(tmp_path, capsys, pairs_file):
     pairs = tmp_path / "people.bin"
     pairs.write_bytes(pairs_file.read_bytes())
     assert main(["identify", "--model", "pixels", "--probes", str(pairs)]) == 1
-    assert "nobody says who is on the images" in capsys.readouterr().err
+    assert "people.people.npy is missing: nobody says who" in capsys.readouterr().err
     people = []
     for person in range(8):
         for second in (1, 2, 2):
@@ -127,6 +150,10 @@ def test_pairs_with_people_and_their_other_people(tmp_path, capsys, pairs_file):
         (["--probes", "x", "--model", "pixels", "--ending", "_a.bin"], "takes images, --ending features"),
         (["--probes", "x", "--model", "pixels", "--noisy-probes", "y"], "lists of noisy entries"),
         (["--probes", "x", "--model", "pixels", "--sizes", "0"], "--sizes must be at least 1"),
+        (
+            [*(f"--{name}=x" for name in KIT), "--ending", "_a.bin", "a.bin"],
+            "two of them name the same model",
+        ),
         (["--probes", "none.bin", "--model", "pixels"], "cannot read none.bin"),
     ],
 )
