@@ -13,6 +13,7 @@ from latse.eval.batches import in_batches
 
 IMAGE = (3, 112, 112)
 OUTPUT = "fc1_output"
+PRODUCER = "latse"  # as `latse.onnx_export` signs
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 # What a graph that normalises pixels by itself begins with, and what may stand before that.
 ARITHMETIC = {"Add", "BatchNormalization", "Div", "Mul", "Sub"}
@@ -24,7 +25,8 @@ class OnnxNetwork:
 
     The network takes RGB, (n, 3, 112, 112), n free or fixed. One that begins with arithmetic on its input
     (those converted from MXNet do) is fed 0..255; any other (those of PyTorch) is fed (x - 127.5) / 127.5:
-    insightface's own rule in its `arcface_onnx.py`, read off the operators instead of their names.
+    insightface's own rule in its `arcface_onnx.py`, read off the operators instead of their names. What
+    `latse export` writes is always fed 0..255.
 
     Parameters
     ----------
@@ -42,11 +44,11 @@ class OnnxNetwork:
 
     def __init__(self, path: str | os.PathLike, batch_size: int = 32):
         self.path = Path(path)
-        graph, self._session = _load(self.path)
+        model, self._session = _load(self.path)
         self._input, self._float, batch = self._checked_input()
         self._output = self._checked_output()
         self.batch_size = batch or batch_size
-        self.normalises = _normalises(graph, self._input)
+        self.normalises = model.producer_name == PRODUCER or _normalises(model.graph, self._input)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return float (n, d) for uint8 (n, 3, 112, 112) RGB; LatseError if the network does not."""
@@ -87,7 +89,7 @@ class OnnxNetwork:
 
 
 def _load(path: Path) -> Tuple[Any, Any]:
-    """Return the graph of an ONNX file, and an onnxruntime session of it."""
+    """Return an ONNX file as protobuf, and an onnxruntime session of it."""
     try:
         import onnx
         import onnxruntime
@@ -101,7 +103,7 @@ def _load(path: Path) -> Tuple[Any, Any]:
     options.intra_op_num_threads = int(threads) if threads.isdigit() else 0
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        return onnx.load(str(path), load_external_data=False).graph, session
+        return onnx.load(str(path), load_external_data=False), session
     except Exception as error:  # of protobuf, of onnx and of onnxruntime, which share no other class
         reason = " ".join(str(error).split())
         raise LatseError(f"{path} holds no ONNX model that onnxruntime runs: {reason}") from error

@@ -301,6 +301,20 @@ def test_an_onnx_network_is_fed_as_it_was_trained(tmp_path, images, begin, centr
     np.testing.assert_allclose(found, expected, atol=2e-4 * np.abs(expected).max())
 
 
+def test_an_exported_network_is_fed_pixels_whatever_it_begins_with(tmp_path, save_network, images):
+    prefix, path = tmp_path / "model", tmp_path / "exported.onnx"
+    save_network(prefix, decoder=False)
+    assert main(["export", f"{prefix},0", "--onnx", str(path)]) == 0
+    mxnet, exported = (models.open_model(text) for text in (f"{prefix},0", str(path)))
+    np.testing.assert_allclose(exported.embed(images, "five"), mxnet.embed(images, "five"), atol=1e-3)
+    save_onnx(path)
+    assert not models.open_model(str(path)).feature.normalises
+    model = onnx.load(path)
+    model.producer_name = "latse"
+    onnx.save(model, path)
+    assert models.open_model(str(path)).feature.normalises
+
+
 @pytest.mark.parametrize(
     "options", [{"batch": 1}, {"batch": 3}, {"kind": TensorProto.FLOAT16}, {"side": "s"}]
 )
