@@ -83,9 +83,9 @@ def run(args: argparse.Namespace) -> None:
         "models": {model.title: model.origin for model in models},
         "sets": results,
     }
-    print(verification_table(results))
     if args.json:
         write_json(args.json, report)
+    print(verification_table(results))
 
 
 def read_sets(paths: Sequence[str]) -> Dict[str, PairSet]:

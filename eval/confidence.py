@@ -4,6 +4,9 @@ The pairs of a person stand and fall together, so pairs are no sample of their o
 with replacement, as many as there are; a pair then counts as often as both its people were drawn, one after
 the other (the product), a same pair as often as its person. Source: Snijders and Borgatti 1999,
 Non-parametric standard errors and tests for network statistics (the vertex bootstrap).
+
+The interval of the accuracy errs on the wide side, and downwards: a sample holds fewer different people to
+choose the thresholds by. Those of AUC, EER and TAR have no such choice in them.
 """
 
 from __future__ import annotations
