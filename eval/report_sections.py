@@ -178,29 +178,47 @@ def _identification_charts(models: Mapping[str, Any], largest: int, look: Mappin
 
 
 def templates(result: Mapping[str, Any], look: Mapping[str, Look]) -> Section:
-    """Lay out what `latse templates --json` wrote: 1:1 and 1:N rates."""
+    """Lay out what `latse templates --json` wrote: 1:1 and 1:N rates, then 1:N in each gallery alone."""
     models = result["models"]
-    parts = (("tar_at_far", "TAR at"), ("tpir_at_fpir", "TPIR at"), ("rank", "rank"))
-    columns = [
-        (part, key, f"{word} {key if part == 'rank' else power(float(key))}")
-        for part, word in parts
-        for key in dict.fromkeys(key for model in models.values() for key in model.get(part) or {})
+    own = (("tar_at_far", "TAR at {}"), ("rank", "rank {}"))
+    insightface = (("tar_at_nearest_far", "TAR at {}"), ("tpir_at_fpir", "TPIR at {}"))
+    blocks = [
+        _rates("1:1, and 1:N in all galleries", models, own, look),
+        _rates("The same by insightface’s rules", models, insightface, look),
     ]
-    rows = [
-        [
-            _key(title, look),
-            *(Cell(percent((model.get(part) or {}).get(key))) for part, key, _ in columns),
-        ]
-        for title, model in models.items()
-    ]
+    galleries = dict.fromkeys(name for model in models.values() for name in model.get("open_set", {}))
+    for name in galleries:
+        inside = {title: model.get("open_set", {}).get(name, {}) for title, model in models.items()}
+        open_set = (("tpir_at_fpir", "TPIR at {}"), ("rank", "rank {}"))
+        blocks.append(_rates(f"1:N in {name} alone", inside, open_set, look))
     return Section(
         "templates",
         "Templates",
         "Rates in percent for templates, the mean of a person’s media: TAR at a false accept rate for pairs "
         "of templates (1:1), TPIR at a false positive identification rate and the rank of the mate in a "
         "search (1:N).",
-        [Table(["", *(text for *_, text in columns)], rows)],
+        [block for block in blocks if len(block.head) > 1],
     )
+
+
+def _rates(
+    title: str, models: Mapping[str, Any], parts: Sequence[Tuple[str, str]], look: Mapping[str, Look]
+) -> Table:
+    """Lay out rates of models: `parts` are the keys of theirs, and what heads a column; * is not resolved."""
+    columns = [
+        (part, key, text.format(power(float(key)) if float(key) < 1 else key))
+        for part, text in parts
+        for key in dict.fromkeys(key for model in models.values() for key in model.get(part, {}))
+    ]
+    coarse = {key for model in models.values() for key in model.get("unresolved_far", [])}
+    rows = []
+    for name, model in models.items():
+        cells = [percent(model.get(part, {}).get(key)) for part, key, _ in columns]
+        marks = ["*" if part == "tar_at_far" and key in coarse else "" for part, key, _ in columns]
+        rows.append([_key(name, look), *(Cell(cell + mark) for cell, mark in zip(cells, marks))])
+    starred = any(part == "tar_at_far" and key in coarse for part, key, _ in columns)
+    notes = ["* before the first false accept: the pairs resolve no finer."] if starred else []
+    return Table(["", *(text for *_, text in columns)], rows, title, notes)
 
 
 def figures(result: Mapping[str, Any], folder: Path) -> Section:

@@ -125,9 +125,14 @@ def identification(sizes=(10, 100, 1000, 10_000)):
 
 def templates():
     rates = {
-        "tar_at_far": {"1e-05": 0.61, "0.0001": 0.7321},
+        "tar_at_far": {"0.0001": 0.7321, "1e-05": 0.61},
+        "unresolved_far": ["1e-05"],
+        "tar_at_nearest_far": {"0.0001": 0.7411},
         "tpir_at_fpir": {"0.01": 0.5},
         "rank": {"1": 0.8, "5": 0.9},
+        "open_set": {
+            "G1": {"tpir_at_fpir": {"0.1": 0.4321}, "rank": {"1": 0.81}, "mated": 9, "non_mated": 8}
+        },
     }
     return {"kind": "templates", "provenance": PROVENANCE, "models": {"student": rates}}
 
@@ -280,7 +285,11 @@ def test_every_result_is_on_the_page(run, page):
     assert teacher[0].strip() == "teacher"
     assert teacher[3] == f"{100 * rank_1:.2f}"
     assert "The pairs resolve no false accept rate of 10⁻⁶ or below." in reader.text
-    assert any(row[1:] == ["61.00", "73.21", "50.00", "80.00", "90.00"] for row in reader.rows)
+    assert ["73.21", "61.00*", "80.00", "90.00"] in [row[1:] for row in reader.rows]
+    assert reader.row("", "TAR at 10⁻⁴", "TPIR at 10⁻²")
+    assert ["74.11", "50.00"] in [row[1:] for row in reader.rows]
+    assert "1:N in G1 alone" in reader.text
+    assert ["43.21", "81.00"] in [row[1:] for row in reader.rows]
     assert reader.row("train.weight_decay") == ["train.weight_decay", "0.0005", "0.0005"]
     assert reader.row("filter.k") == ["filter.k", "–", "3"]
     assert PROVENANCE["command"] in reader.text
