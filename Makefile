@@ -80,7 +80,7 @@ train-student: $(READY) $(SHARD) ## train the student into OUT/student, after it
 	.venv/bin/latse eval --model student=$(OUT)/student/model,0 $(addprefix teacher=,$(TEACHER)) \
 		untrained=$(OUT)/student/untrained,0 pixels pca fisherfaces --train-data $(DATA) --pairs $(DATA)/*.bin \
 		--json $(OUT)/student/verification.json $(DEVICES) \
-		$$(grep -qs generated_output $(OUT)/student/model-symbol.json && echo --figure $(OUT)/student/faces.png)
+		$$(grep -qs '"generated"' $(OUT)/student/model-symbol.json && echo --figure $(OUT)/student/faces.png)
 
 eval: train-student ## judge the student on unseen people
 

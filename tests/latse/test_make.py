@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from latse.train import graph
+
 REPOSITORY = Path(__file__).parents[2]
 TOOLS = ("bash", "awk", "sed", "rm", "touch", "mkdir", "chmod", "cat", "sh")
 
@@ -195,7 +197,7 @@ JUDGE = (
     " untrained=out/orl/student/untrained,0 pixels pca fisherfaces --train-data data/orl"
     " --pairs data/orl/*.bin"
     " --json out/orl/student/verification.json"
-    " $(grep -qs generated_output out/orl/student/model-symbol.json"
+    " $(grep -qs '\"generated\"' out/orl/student/model-symbol.json"
     " && echo --figure out/orl/student/faces.png)"
 )
 
@@ -295,6 +297,12 @@ def test_a_recipe_without_student_in_its_name_trains_without_a_teacher(installed
     assert teacher[1] == "its.yaml"
 
 
+@pytest.mark.parametrize("decoder", [True, False])
+def test_make_knows_a_student_with_a_decoder_by_its_symbol(tiny_recipe, decoder):
+    symbol = graph.inference(tiny_recipe(f"decoder.enabled={str(decoder).lower()}")).tojson()
+    assert ('"generated"' in symbol) == decoder
+
+
 TABLES = "--runs out/tables --seed 0"
 
 
@@ -326,3 +334,25 @@ def test_the_default_tests_leave_the_gpu_stack_out(installed):
         cwd=REPOSITORY,
     )
     assert result.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, result.stdout
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_report_identifies_people_where_it_is_known_who_they_are(installed, known):
+    folder = installed.folder / "shards"
+    folder.mkdir()
+    for name in ("train.rec", "lfw.bin", *(["lfw.people.npy"] if known else [])):
+        (folder / name).touch()
+    latse = installed.folder / ".venv/bin/latse"
+    latse.write_text('#!/bin/sh\necho "$*" >> log\n')
+    latse.chmod(0o755)
+    result = installed.make("report", "DATA=shards", "OUT=out/mine")
+    assert result.returncode == 0, result.stderr
+    *_, last_but_one, last = installed.log()
+    assert last == "report out/mine --out out/mine/report.html"
+    identify = (
+        "identify --probes shards/lfw.bin --model student=out/mine/student/model,0"
+        " teacher=out/mine/teacher/model,0 untrained=out/mine/student/untrained,0 pixels pca fisherfaces"
+        " --train-data shards --json out/mine/student/identification.json"
+    )
+    assert (last_but_one == identify) == known
+    assert last_but_one.startswith(("identify ", "figures "))
