@@ -208,9 +208,8 @@ def training(runs: Mapping[str, List[Dict[str, Any]]], look: Mapping[str, Look])
                     name = f"{run}: {key}" if several else run
                     lines[name] = Look(look[run].number, dashes if several else look[run].dashes), points
         if lines:
-            panels.append(
-                Panel(title, {name: look for name, (look, _) in lines.items()}, _curves(title, lines))
-            )
+            shown = {name: line for name, (line, _) in lines.items()}
+            panels.append(Panel(title, shown, _curves(title, lines)))
     return panels
 
 
