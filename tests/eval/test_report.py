@@ -404,6 +404,19 @@ def test_without_people_there_are_no_intervals(tmp_path):
     assert "Band:" not in text
 
 
+def test_pairs_of_one_kind_have_an_accuracy_and_no_rates(tmp_path):
+    folder = fill(tmp_path / "run", known_people=False)
+    result = verification(known_people=False)
+    for judged_model in result["sets"]["orl"]["results"].values():
+        judged_model.update(tar_at_far=dict.fromkeys(FARS), unresolved_far=list(FARS), auc=None, eer=None)
+        judged_model["roc"] = {"far": [], "tar": [], "low": None, "high": None}
+        judged_model["histogram"]["different"] = [0] * 80
+    write(folder / "student" / "verification.json", result)
+    assert report(folder, tmp_path / "r.html") == 0
+    row = next(row for row in Reader((tmp_path / "r.html").read_text()).rows if "± 2.13" in "".join(row))
+    assert row[3:] == ["–", "–"]
+
+
 def test_models_need_not_be_judged_on_all(tmp_path):
     folder = fill(tmp_path / "run", sets=("a", "b"))
     result = verification(("a", "b"))
