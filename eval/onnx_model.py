@@ -45,8 +45,11 @@ class OnnxNetwork:
     def __init__(self, path: str | os.PathLike, batch_size: int = 32):
         self.path = Path(path)
         model, self._session = _load(self.path)
-        self._input, self._float, batch = self._checked_input()
-        self._output = self._checked_output()
+        try:
+            self._input, self._float, batch = self._checked_input()
+            self._output = self._checked_output()
+        except UnicodeDecodeError as error:
+            raise LatseError(f"{self.path} is damaged: a name in it is no text") from error
         self.batch_size = batch or batch_size
         self.normalises = model.producer_name == PRODUCER or _normalises(model.graph, self._input)
 
@@ -83,8 +86,9 @@ class OnnxNetwork:
 
     def _checked_output(self) -> str:
         names = [output.name for output in self._session.get_outputs()]
-        if len(names) > 1 and OUTPUT not in names:
-            raise LatseError(f"{self.path} has the outputs {', '.join(names)}: none of them is {OUTPUT}")
+        if len(names) != 1 and OUTPUT not in names:
+            listed = ", ".join(names) or "none"
+            raise LatseError(f"{self.path} must have one output, or one named {OUTPUT}, not: {listed}")
         return OUTPUT if OUTPUT in names else names[0]
 
 
@@ -102,8 +106,8 @@ def _load(path: Path) -> Tuple[Any, Any]:
     threads = os.environ.get("OMP_NUM_THREADS", "")  # the same as MXNet's
     options.intra_op_num_threads = int(threads) if threads.isdigit() else 0
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        return onnx.load(str(path), load_external_data=False), session
+        model = onnx.load(str(path), load_external_data=False)
+        return model, onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # of protobuf, of onnx and of onnxruntime, which share no other class
         reason = " ".join(str(error).split())
         raise LatseError(f"{path} holds no ONNX model that onnxruntime runs: {reason}") from error
