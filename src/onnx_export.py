@@ -29,15 +29,29 @@ def export(
     aux: Mapping[str, mx.nd.NDArray],
     image_shape: Sequence[int],
 ) -> None:
-    """Write one output of a checkpoint as ONNX: its input is `data` (N, …) float32, N free.
+    """Write what `converted` returns to a file; LatseError as there, or as `write`."""
+    write(path, converted(symbol, args, aux, image_shape))
+
+
+def write(path: str | os.PathLike, content: bytes) -> None:
+    """Write a file in one step, over an older one; raise LatseError if that is impossible."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def converted(
+    symbol: mx.sym.Symbol,
+    args: Mapping[str, mx.nd.NDArray],
+    aux: Mapping[str, mx.nd.NDArray],
+    image_shape: Sequence[int],
+) -> bytes:
+    """Return one output of a checkpoint as ONNX: its input is `data` (N, …) float32, N free.
 
     Batch normalisations are folded as in `latse.inference`, so nothing depends on how a runtime reads fixed
     gammas; slopes of PReLU have the shape (C, 1, 1).
 
     Parameters
     ----------
-    path
-        The file; an older one is replaced.
     symbol
         The output; the ONNX output is called as the symbol's without `_output`.
     args, aux
@@ -48,8 +62,7 @@ def export(
     Raises
     ------
     LatseError
-        If onnx is not installed, the network holds an operator that MXNet does not translate, or the file
-        cannot be written.
+        If onnx is not installed or the network holds an operator that MXNet does not translate.
     """
     onnx = required("onnx")
     graph = folded(simplified(symbol, args, aux))
@@ -58,9 +71,9 @@ def export(
             node.attrs.setdefault("flatten", "True")  # MXNet's default, which its exporter does not know
     symbol, args, aux = graph.write()
     shape = tuple(image_shape)
-    with replacing(path) as temporary, tempfile.TemporaryDirectory(prefix="latse-onnx-") as folder:
+    with tempfile.TemporaryDirectory(prefix="latse-onnx-") as folder:
         raw = str(Path(folder) / "raw.onnx")
-        with _reporting(path):
+        with _reporting():
             mx.onnx.export_model(
                 symbol,
                 {**args, **aux},
@@ -70,10 +83,11 @@ def export(
                 dynamic=True,
                 dynamic_input_shapes=[("N", *shape)],
             )
-        _, outputs, _ = symbol.infer_shape(data=(1, *shape))
-        model = _mended(onnx, onnx.load(raw), outputs[0])
-        onnx.checker.check_model(model, full_check=True)
-        onnx.save(model, str(temporary))
+        model = onnx.load(raw)
+    _, outputs, _ = symbol.infer_shape(data=(1, *shape))
+    model = _mended(onnx, model, outputs[0])
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
 
 
 def required(name: str) -> ModuleType:
@@ -84,25 +98,27 @@ def required(name: str) -> ModuleType:
         raise LatseError(f"{name} is not installed: pip install 'latse[onnx]'") from error
 
 
-def session(path: str | os.PathLike, threads: int = 1) -> Any:
-    """Return onnxruntime's session of a file on the processor; LatseError if it cannot be opened."""
+def session(source: str | os.PathLike | bytes, threads: int = 1) -> Any:
+    """Return onnxruntime's session on the processor; LatseError if the file or the content is not fit."""
     runtime = required("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
+    name = "the network" if isinstance(source, bytes) else source
+    model = source if isinstance(source, bytes) else os.fspath(source)
     try:
-        return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has many exceptions and no common one
-        raise LatseError(f"onnxruntime cannot open {path}: {str(error).splitlines()[0]}") from error
+        raise LatseError(f"onnxruntime cannot open {name}: {str(error).splitlines()[0]}") from error
 
 
 @contextlib.contextmanager
-def _reporting(path: str | os.PathLike) -> Iterator[None]:
+def _reporting() -> Iterator[None]:
     """MXNet's exporter has an exception of its own for each fault."""
     try:
         yield
     except (AttributeError, NotImplementedError, KeyError, ValueError, mx.base.MXNetError) as error:
         first = str(error).strip().splitlines()[0]
-        raise LatseError(f"cannot write {path}: MXNet does not export this network ({first})") from error
+        raise LatseError(f"MXNet does not export this network to ONNX: {first}") from error
 
 
 def _mended(onnx: ModuleType, model: Any, output_shape: Sequence[int]) -> Any:

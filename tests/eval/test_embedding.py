@@ -39,6 +39,19 @@ def test_several_devices_share_the_batches(tmp_path, save_network, images):
     np.testing.assert_allclose(two, one, atol=1e-5)
 
 
+def test_images_of_any_type_and_layout_give_the_same_and_stay_writeable(tmp_path, save_network, images):
+    save_network(tmp_path / "model")
+    network = Network(tmp_path / "model", 0, batch_size=7)
+    expected = network(images)
+    for same in (images.astype(np.float32), images.astype(np.float64), np.asfortranarray(images)):
+        np.testing.assert_array_equal(network(same), expected)
+    np.testing.assert_array_equal(network(images[::-1, :, :, ::-1])[::-1], network(images[..., ::-1]))
+    assert images.flags.writeable
+    frozen = images.copy()
+    frozen.flags.writeable = False
+    np.testing.assert_array_equal(network(frozen), expected)
+
+
 def test_the_generated_face_is_another_output(tmp_path, save_network, images):
     save_network(tmp_path / "model")
     found = Network(tmp_path / "model", 0, "generated_output", batch_size=3)(images)

