@@ -19,7 +19,7 @@ COMMANDS = {
     "filter": ("latse.train.filter_command", "store a teacher's verdict on every image of a set"),
     "plan": ("latse.plan", "plan the memory of a recipe's graph by mirroring"),
     "eval": ("latse.eval.command", "verify pairs of unseen people and draw their generated faces"),
-    "identify": ("latse.eval.identify_command", "find people among distractors (MegaFace)"),
+    "identify": ("latse.eval.identify_command", "find people among distractors, a million and more"),
     "templates": ("latse.eval.templates_command", "judge templates of several images (IJB-B, IJB-C)"),
     "figures": ("latse.figures_command", "draw the paper's Figures 1, 3, 4 and 5 of a run"),
     "tables": ("latse.tables_command", "print the paper's tables with ours, training what is missing"),
