@@ -173,6 +173,24 @@ def several_outputs_of_one_node():
     return conv(batch_norm(x[1], "a"), "conv1") + x[0].sum(axis=1, keepdims=True).tile((1, 4, 1, 1))
 
 
+def a_unit_of_a_mobile_network():
+    """Pointwise, depthwise, pointwise and the way around them, as in MobileFaceNet."""
+    x = batch_norm(conv(DATA, "conv0", 8), "a")
+    y = prelu(batch_norm(conv(x, "wide", 8, kernel=1, no_bias=True), "b"), "relu0")
+    y = prelu(batch_norm(conv(y, "depthwise", 8, num_group=8, no_bias=True), "c"), "relu1")
+    x = x + batch_norm(conv(y, "narrow", 8, kernel=1, no_bias=True), "d")
+    flat = mx.sym.Flatten(conv(x, "global", 8, kernel=16, pad=0, num_group=8, no_bias=True))
+    dense = mx.sym.FullyConnected(batch_norm(flat, "e"), num_hidden=5, name="dense")
+    return batch_norm(dense, "last", fix_gamma=True)
+
+
+def squeezed_and_excited():
+    x = batch_norm(conv(DATA, "conv0", 8), "a")
+    pooled = mx.sym.Pooling(x, global_pool=True, pool_type="avg", kernel=(1, 1))
+    weight = mx.sym.Activation(conv(pooled, "squeeze", 8, kernel=1), act_type="sigmoid")
+    return conv(batch_norm(mx.sym.broadcast_mul(x, weight), "b"), "conv1")
+
+
 def computed_weight():
     weight = mx.sym.var("conv_weight", shape=(4, 3, 3, 3))
     return batch_norm(mx.sym.Convolution(DATA, 2 * weight, kernel=(3, 3), num_filter=4, no_bias=True), "a")
@@ -182,7 +200,7 @@ NETWORKS = [
     two_readers_with_shifts_of_their_own, normalisation_read_twice, convolution_read_twice,
     two_normalisations, normalised_input, grouped_and_unpadded, pooled_then_dense, normalised_flat_map,
     slopes_into_a_sum, a_chain_of_residual_units, several_outputs_of_one_node,
-    computed_weight,
+    computed_weight, a_unit_of_a_mobile_network, squeezed_and_excited,
 ]  # fmt: skip
 
 
