@@ -258,6 +258,23 @@ def test_val_is_not_defined_where_several_thresholds_would_do():
     assert val_at_far(distance, issame, 1 / 901) == pytest.approx((0.1, 0.3, 0.1))
 
 
+@pytest.mark.parametrize(
+    ("gap", "defined"), [(0.1009, True), (0.1015, True), (0.1025, False), (0.1035, False)]
+)
+def test_val_is_not_defined_from_two_thresholds_on(gap, defined):
+    """Half the different pairs are accepted from the threshold 0.101 on, the other half just above `gap`."""
+    issame = np.arange(80) % 4 > 1
+    distance = np.where(issame, 0.05, np.where(np.arange(80) % 4 == 0, 0.1005, gap))
+    assert (val_at_far(distance, issame, 0.5) is not None) == defined
+
+
+def test_val_at_the_very_last_threshold():
+    """Half the different pairs lie just below it, the others beyond."""
+    issame = np.arange(80) % 4 > 1
+    distance = np.where(issame, 0.05, np.where(np.arange(80) % 4 == 0, 3.9985, 4.0))
+    assert val_at_far(distance, issame, 0.5) == pytest.approx((1, 0, 0.5))
+
+
 def test_val_is_nothing_where_no_threshold_has_such_a_rate():
     """Different pairs beyond the grid's last threshold: the protocol's threshold is 0 then."""
     issame = np.arange(40) % 2 == 0
