@@ -113,23 +113,27 @@ class _Folding:
         for node in self._source.nodes:
             if node.op != "Convolution" or not any(node.numbers("pad", ())):
                 continue
-            normalisation = self._source.nodes[node.inputs[0][0]]
-            if normalisation.op == "BatchNorm":
-                scale, shift, deviation = _affine(self._source, normalisation)
+            before = self._source.nodes[node.inputs[0][0]]
+            if before.op == "BatchNorm" and _by_channel(before):
+                scale, shift, deviation = _affine(self._source, before)
                 with np.errstate(divide="ignore", invalid="ignore"):
-                    wanted_shift = shift / scale
-                    if (np.abs(wanted_shift) <= LARGEST_SHIFT * deviation).all():
-                        wanted.setdefault(normalisation.inputs[0][0], wanted_shift)
+                    moved = shift / scale
+                if (np.abs(moved) <= LARGEST_SHIFT * deviation).all():
+                    wanted.setdefault(before.inputs[0][0], moved)
         return wanted
 
     def _folded(self, number: int, node: Node) -> Value | Linear:
+        if node.op == VARIABLE:
+            return self._variable(node)
+        if not _by_channel(node):
+            return self._other(node)
         if node.op in LINEAR and all(map(self._source.is_parameter, node.inputs[1:])):
             return self._linear(node)
         if node.op in ADDITIONS:
             return self._sum(number, node)
         if node.op == "LeakyReLU" and self._depthwise and node.attrs.get("act_type") == "prelu":
             return self._rectified(number, node)
-        alone = {VARIABLE: self._variable, "BatchNorm": self._batch_norm, "Flatten": self._flatten}
+        alone = {"BatchNorm": self._batch_norm, "Flatten": self._flatten}
         return alone.get(node.op, self._other)(node)
 
     def _other(self, node: Node) -> Value:
@@ -275,6 +279,14 @@ class _Folding:
         if node.name != name and node.op != VARIABLE and self._uses[entry[0]] == 1:
             node.name = name
         return plain if node.name == name else self.graph.add("_copy", name, [plain])
+
+
+def _by_channel(node: Node) -> bool:
+    """Tell whether a node takes axis 1 for the channels, as all other rules here do."""
+    flat = node.op != "FullyConnected" or node.is_true("flatten", default=True)
+    return (
+        flat and node.attrs.get("axis", "1") == "1" and node.attrs.get("layout", "None")[:2] in ("No", "NC")
+    )
 
 
 def _affine(graph: Graph, node: Node) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:

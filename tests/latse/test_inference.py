@@ -184,6 +184,12 @@ def a_unit_of_a_mobile_network():
     return batch_norm(dense, "last", fix_gamma=True)
 
 
+def dense_along_the_last_axis():
+    x = batch_norm(conv(DATA, "conv0"), "a")
+    x = mx.sym.FullyConnected(x, num_hidden=6, flatten=False, name="dense")
+    return batch_norm(batch_norm(x, "b"), "c", axis=3)
+
+
 def squeezed_and_excited():
     x = batch_norm(conv(DATA, "conv0", 8), "a")
     pooled = mx.sym.Pooling(x, global_pool=True, pool_type="avg", kernel=(1, 1))
@@ -201,6 +207,7 @@ NETWORKS = [
     two_normalisations, normalised_input, grouped_and_unpadded, pooled_then_dense, normalised_flat_map,
     slopes_into_a_sum, a_chain_of_residual_units, several_outputs_of_one_node,
     computed_weight, a_unit_of_a_mobile_network, squeezed_and_excited,
+    dense_along_the_last_axis,
 ]  # fmt: skip
 
 
