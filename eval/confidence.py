@@ -17,6 +17,7 @@ from typing import Dict, Iterator, List, Sequence
 import numpy as np
 from tqdm import tqdm
 
+from latse.errors import LatseError
 from latse.eval.roc import Thresholds
 from latse.eval.verification import FAR_TARGETS, GridFolds
 
@@ -100,7 +101,10 @@ def pair_weights(
     """Draw people again and again, and give how often each pair then counts: float (n,), whole numbers.
 
     Draws that leave no same or no different pair, which occur with few people, are drawn anew.
+    Raises LatseError if all pairs are of one kind.
     """
+    if issame.all() or not issame.any():
+        raise LatseError("intervals need pairs of one person and of two")
     names, person = np.unique(people, return_inverse=True)
     left, right = person[0::2], person[1::2]
     while True:

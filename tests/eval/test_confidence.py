@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from latse.errors import LatseError
 from latse.eval.confidence import intervals, pair_weights
 from latse.eval.roc import Thresholds
 from latse.eval.verification import FAR_TARGETS, judge
@@ -39,6 +40,12 @@ def test_two_people_are_drawn_until_both_kinds_of_pairs_are_there():
     persons, issame = np.array([0, 0, 0, 1, 1, 1]), np.array([True, False, True])
     weights = pair_weights(persons, issame, np.random.default_rng(0))
     assert all(next(weights).tolist() == [1, 1, 1] for _ in range(20))
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_pairs_of_one_kind_have_no_intervals(same):
+    with pytest.raises(LatseError, match="intervals need pairs of one person and of two"):
+        intervals(np.ones(12), np.full(12, same), np.arange(24))
 
 
 def test_intervals_are_quantiles_of_samples_judged_one_by_one():
