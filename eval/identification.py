@@ -448,7 +448,8 @@ class _Tile:
     def count_sparse(self, counts: np.ndarray, floor: float) -> np.ndarray:
         """Sort each probe's few highest scores among its other mates; return those from `floor`, exact."""
         row, column, scores = self._highest(floor)
-        span = 4 * self.bound + 1
+        reach = max(self.bound, np.abs(self.genuine).max(initial=0))  # a mate may outdo the whole block
+        span = 4 * reach + 1  # so that the ranges of two probes do not touch
         place = np.repeat(np.arange(len(self.probes)), np.diff(self.first)) * span
         key = row * span + scores
         surely = np.searchsorted(place + self.high, key, side="left")

@@ -197,6 +197,9 @@ def _rewritten(
         gamma = graph.nodes[inputs[1][0]].name
         graph.parameters[gamma] = np.ones_like(graph.parameters[gamma])
         return graph.add(node.op, node.name, inputs, **{**node.attrs, "fix_gamma": False})
+    if node.op == "FullyConnected" and node.is_true("flatten", default=True):
+        # After a convolution down to 1x1 (MobileFaceNet's last), oneDNN's layer fails at its second pass.
+        inputs = [graph.add("Flatten", f"{node.name}_flat", inputs[:1]), *inputs[1:]]
     slopes = _slopes(graph, node, inputs)
     if slopes is not None:
         data, gamma = slopes

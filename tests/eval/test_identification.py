@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from latse.errors import LatseError
@@ -49,6 +49,8 @@ def features(kind, rng, probes, distractors, dimensions):
     sparse=st.sampled_from([0, 0.05, 0.5, 1]),
     threads=st.integers(1, 3),
 )
+# A block of zeros, which every mate outdoes.
+@example(seed=17, kind="small integers", tile=(2, 1, 1), sparse=0, threads=1)
 def test_ranks_are_those_of_the_definition_however_the_work_is_cut(seed, kind, tile, sparse, threads):
     rng = np.random.default_rng(seed)
     probes, distractors = features(kind, rng, rng.integers(2, 25), rng.integers(1, 120), rng.integers(1, 20))
