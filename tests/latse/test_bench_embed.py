@@ -1,11 +1,14 @@
 import json
 
+import mxnet as mx
 import numpy as np
 import pytest
 
 from latse.bench import embed
 from latse.cli import main
 from latse.eval.embedding import Network
+from latse.symbols import encoder
+from latse.symbols.networks import trace
 
 pytest.importorskip("onnxruntime")
 
@@ -19,7 +22,27 @@ def test_the_benchmark_measures_all_ways_on_one_network(tmp_path):
         assert way["relative_error"] < 1e-5
         assert way["images_per_second"]["min"] > 0
     assert report["ways"]["ours"]["ours_times_as_fast"]["median"] == 1
+    assert report["matrix_product_billion_multiply_adds_per_second"]["min"] > 0
+    for way in report["ways"].values():  # as many for an image, however it is computed
+        per_image = way["billion_multiply_adds_per_second"]["min"] / way["images_per_second"]["min"]
+        assert per_image == pytest.approx(
+            embed.multiply_adds(encoder_symbol("resnet_tiny"), (3, 112, 112)) / 1e9
+        )
     assert report["provenance"]["command"].startswith("latse bench embed")
+
+
+def encoder_symbol(name):
+    return trace(encoder.create(name))
+
+
+def test_multiplications_are_counted_layer_by_layer():
+    data = mx.sym.var("data")
+    x = mx.sym.Convolution(data, name="a", kernel=(3, 3), num_filter=8, stride=(2, 2), pad=(1, 1))
+    x = mx.sym.Convolution(x, name="b", kernel=(1, 1), num_filter=8, num_group=8)  # not counted
+    x = mx.sym.FullyConnected(x, name="c", num_hidden=5)
+    x = mx.sym.identity(x, name="fc1")
+    convolution, dense = 8 * 6 * 6 * 3 * 3 * 3, 5 * 8 * 6 * 6
+    assert embed.multiply_adds(x, (3, 12, 12)) == convolution + dense
 
 
 def test_a_checkpoint_can_be_measured(tmp_path):
