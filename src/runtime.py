@@ -61,6 +61,16 @@ def cores(topology: Path = Path("/sys/devices/system/cpu")) -> int:
     return len({path.read_text().strip() if path.exists() else path for path in siblings})
 
 
+def threads() -> int:
+    """Return how many threads this process is to compute with: OMP_NUM_THREADS, without it `cores()`.
+
+    Of a list for nested teams, as in `4,2`, the first counts. What OpenMP would pass over (a word, a number
+    below 1) is passed over here too.
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return (int(first) if first.isascii() and first.isdigit() else 0) or cores()
+
+
 def require_mxnet() -> None:
     """Check, without importing it, that mxnet can be imported.
 

@@ -142,6 +142,17 @@ def test_threads_are_the_physical_cores_unless_the_user_says_otherwise():
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [("3", 3), ("2,1", 2), (" 4 , 2", 4), ("0", None), ("-2", None), ("many", None), ("٣", None), ("", None)],
+)
+def test_threads_are_counted_as_openmp_reads_them(monkeypatch, text, expected):
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    assert runtime.threads() == (expected or runtime.cores())
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert runtime.threads() == runtime.cores()
+
+
+@pytest.mark.parametrize(
     ("siblings", "expected"),
     [({0: "0-1", 1: "0-1", 2: "2-3", 3: "2-3"}, 2), ({0: "0", 1: "1", 2: "2", 3: "3"}, 4), ({}, 4)],
 )
