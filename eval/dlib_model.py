@@ -42,8 +42,8 @@ class DlibNetwork:
 
     def __init__(self, batch_size: int = 32):
         self.batch_size = batch_size
-        self.path = _weights()
-        self._network = _dlib().face_recognition_model_v1(str(self.path))
+        dlib, self.path = _dlib(), _weights()
+        self._network = dlib.face_recognition_model_v1(str(self.path))
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return float64 (n, 128) for uint8 (n, 3, 112, 112) RGB."""
