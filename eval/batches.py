@@ -15,16 +15,23 @@ def in_batches(
 ) -> np.ndarray:
     """Return the rows that `function` gives for runs of at most `batch_size` images, one below the other.
 
+    The rows are in memory once: each batch's go straight to their place.
+
     Parameters
     ----------
     function
-        Maps images (m, ...) to rows (m, d).
+        Maps images (m, ...) to rows (m, ...), of the same shape and type for every batch.
     images
         (n, ...), n at least 1.
     batch_size
         At least 1.
     title
         Of the bar of progress.
+
+    Returns
+    -------
+    ndarray
+        (n, ...), of the type that the first batch has.
 
     Raises
     ------
@@ -37,4 +44,10 @@ def in_batches(
         raise LatseError(f"a batch of {batch_size} holds no image")
     starts = range(0, len(images), batch_size)
     bar = tqdm(starts, desc=title, unit="batch", leave=False, disable=None)
-    return np.concatenate([function(images[start : start + batch_size]) for start in bar])
+    found = None
+    for start in bar:
+        rows = function(images[start : start + batch_size])
+        if found is None:
+            found = np.empty((len(images), *rows.shape[1:]), rows.dtype)
+        found[start : start + batch_size] = rows
+    return found

@@ -7,10 +7,10 @@ from typing import Dict, Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
-from tqdm import tqdm
 
 from latse import checkpoint, inference
 from latse.errors import LatseError
+from latse.eval.batches import in_batches
 
 
 class Network:
@@ -72,22 +72,13 @@ class Network:
         Raises
         ------
         LatseError
-            If the parameters do not fit the symbol at this image size.
+            If there is no image, or the parameters do not fit the symbol at this image size.
         """
-        if not len(images):
-            raise LatseError("there is no image to embed")
-        self._bind(images.shape[1:])
-        starts = range(0, len(images), self.batch_size)
-        bar = tqdm(
-            starts,
-            desc=f"{self._path.parent.name}/{self._path.stem}",
-            unit="batch",
-            leave=False,
-            disable=None,
-        )
-        return np.concatenate([self._batch(images[start : start + self.batch_size]) for start in bar])
+        title = f"{self._path.parent.name}/{self._path.stem}"
+        return in_batches(self._batch, images, self.batch_size, title)
 
     def _batch(self, images: np.ndarray) -> np.ndarray:
+        self._bind(images.shape[1:])
         missing = self.batch_size - len(images)
         full = np.pad(images, [(0, missing)] + [(0, 0)] * (images.ndim - 1)) if missing else images
         # MXNet's engine casts, without a copy before: mx.nd.array takes twice as long for uint8.

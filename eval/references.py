@@ -18,15 +18,24 @@ from tqdm import tqdm
 
 from latse.data.records import Shard
 from latse.errors import LatseError
+from latse.eval.batches import in_batches
 from latse.eval.verification import Feature
 
 COMPONENTS = 100
 TRAINING_IMAGES = 2000
+BATCH_SIZE = 64  # images that are floats of three channels at a time
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
 def raw_pixels(images: np.ndarray) -> np.ndarray:
-    """Grey pixels less the image's mean, float32 (n, H·W) in -1..1 from uint8 (n, 3, H, W) RGB."""
+    """Grey pixels less the image's mean, float32 (n, H·W) in -1..1 from uint8 (n, 3, H, W) RGB.
+
+    Raises LatseError if there is no image.
+    """
+    return in_batches(_grey, images, BATCH_SIZE, "pixels")
+
+
+def _grey(images: np.ndarray) -> np.ndarray:
     grey = np.tensordot(images.astype(np.float32) / 255, GREY, axes=(1, 0)).reshape(len(images), -1)
     return grey - grey.mean(axis=1, keepdims=True)
 
@@ -43,7 +52,7 @@ def whitened_pca(images: np.ndarray, label: np.ndarray) -> Feature:
     """
     pixels = raw_pixels(images)
     pca = _pca(pixels, whiten=True).fit(pixels)
-    return lambda probes: pca.transform(raw_pixels(probes))
+    return lambda probes: _of_pixels(pca.transform, probes, "pca")
 
 
 def fisherfaces(images: np.ndarray, label: np.ndarray) -> Feature:
@@ -60,7 +69,7 @@ def fisherfaces(images: np.ndarray, label: np.ndarray) -> Feature:
     """
     pixels = raw_pixels(images)
     fisher = make_pipeline(_pca(pixels), LinearDiscriminantAnalysis()).fit(pixels, label)
-    return lambda probes: fisher.transform(raw_pixels(probes))
+    return lambda probes: _of_pixels(fisher.transform, probes, "fisherfaces")
 
 
 def training_images(folder: str | os.PathLike) -> Tuple[np.ndarray, np.ndarray]:
@@ -88,6 +97,11 @@ def training_images(folder: str | os.PathLike) -> Tuple[np.ndarray, np.ndarray]:
     bar = tqdm(positions, desc=f"reading {folder}", unit="image", leave=False, disable=None)
     images = np.stack([shard.read(int(position))[0].transpose(2, 0, 1) for position in bar])
     return images, label
+
+
+def _of_pixels(transform: Feature, images: np.ndarray, title: str) -> np.ndarray:
+    """Rows that `transform` makes of the grey pixels, which are never there for all images at once."""
+    return in_batches(lambda batch: transform(_grey(batch)), images, BATCH_SIZE, title)
 
 
 def _pca(pixels: np.ndarray, whiten: bool = False) -> PCA:

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
@@ -17,6 +19,28 @@ def test_raw_pixels_are_compared_by_normalised_cross_correlation():
     grey = np.einsum("nchw,c->nhw", images.astype(float), [0.299, 0.587, 0.114]).reshape(2, -1)
     correlation = np.corrcoef(grey)[0, 1]
     assert pair_distance(references.raw_pixels(images))[0] == pytest.approx(2 - 2 * correlation, abs=1e-5)
+
+
+def peak_memory(function):
+    """Bytes that numpy holds at most, beside what there is already, while a function runs."""
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_large_set_is_never_held_as_floats_of_three_channels(monkeypatch):
+    images = RNG.integers(0, 256, (600, 3, 56, 56), np.uint8)
+    monkeypatch.setattr(references, "BATCH_SIZE", 20)
+    found = references.raw_pixels(images)
+    np.testing.assert_allclose(found[::60], references.raw_pixels(images[::60]), atol=1e-6)
+    assert peak_memory(lambda: references.raw_pixels(images)) < 1.5 * found.nbytes
+    for fit in (references.whitened_pca, references.fisherfaces):
+        feature = fit(images[:40], np.arange(40) % 4)
+        assert peak_memory(lambda feature=feature: feature(images)) < 0.3 * found.nbytes
+        np.testing.assert_allclose(feature(images)[::60], feature(images[::60]), atol=1e-3)
 
 
 def test_a_black_image_has_a_finite_feature():
