@@ -11,7 +11,7 @@ import mxnet as mx
 import numpy as np
 
 from latse import checkpoint, devices
-from latse.data.pairs import people_path, read_encoded, read_pairs, read_people
+from latse.data.pairs import check_people, read_encoded, read_pairs, read_people
 from latse.errors import LatseError
 from latse.eval import confidence, figures
 from latse.eval.embedding import Network
@@ -108,8 +108,7 @@ def read_sets(paths: Sequence[str]) -> Dict[str, PairSet]:
             check_number(len(issame))
         except LatseError as error:
             raise LatseError(f"{path}: {error}") from error
-        if people is not None:
-            _check_people(path, people, issame)
+        check_people(path, people, issame)
         sets[name] = PairSet(path, issame, people)
     return sets
 
@@ -144,16 +143,6 @@ def as_json(found: Verification, intervals: Optional[confidence.Intervals]) -> D
     result["roc"].update(low=spread.pop("low"), high=spread.pop("high"))
     result["intervals"] = {"unit": "people", **spread} if intervals else None
     return result
-
-
-def _check_people(path: str, people: np.ndarray, issame: np.ndarray) -> None:
-    beside = people_path(path)
-    if len(people) != 2 * len(issame):
-        raise LatseError(f"{beside} names {len(people)} people, but {path} has {2 * len(issame)} images")
-    wrong = np.flatnonzero((people[0::2] == people[1::2]) != issame)
-    if len(wrong):
-        said, other = ("one person", "two") if issame[wrong[0]] else ("two people", "one")
-        raise LatseError(f"{path}: pair {wrong[0]} shows {said}, but by {beside} it shows {other}")
 
 
 def _draw(

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from latse import checkpoint
 from latse.data.loader import Batch
 from latse.data.noise import Truth, read_truth
-from latse.data.pairs import read_pairs, read_people
+from latse.data.pairs import check_people, read_pairs, read_people
 from latse.data.records import Shard
 from latse.errors import LatseError
 from latse.eval.figures import find_people
@@ -72,8 +72,7 @@ def people_of(path: str) -> People:
     """
     pairs = read_pairs(path)
     known = read_people(path)
-    if known is not None and len(known) != len(pairs.images):
-        raise LatseError(f"{path} has {len(pairs.images)} images, its file of people names {len(known)}")
+    check_people(path, known, pairs.issame)
     found = find_people(pairs.images, pairs.issame) if known is None else known
     distinct = distinct_images(pairs.images)[0]
     _, first, person = np.unique(found[distinct], return_index=True, return_inverse=True)

@@ -131,6 +131,29 @@ def read_people(path: str | os.PathLike) -> Optional[np.ndarray]:
     return people.astype(np.int64)
 
 
+def check_people(path: str | os.PathLike, people: Optional[np.ndarray], issame: np.ndarray) -> None:
+    """Raise LatseError unless `people` of `read_people` fit the flags of the pairs `path`.
+
+    Parameters
+    ----------
+    path
+        Of the pairs, for the sentence of an error.
+    people
+        int (2n,), or None, which fits everything.
+    issame
+        bool (n,).
+    """
+    if people is None:
+        return
+    beside = people_path(path)
+    if len(people) != 2 * len(issame):
+        raise LatseError(f"{beside} names {len(people)} people, but {path} has {2 * len(issame)} images")
+    wrong = np.flatnonzero((people[0::2] == people[1::2]) != issame)
+    if len(wrong):
+        said, other = ("one person", "two") if issame[wrong[0]] else ("two people", "one")
+        raise LatseError(f"{path}: pair {wrong[0]} shows {said}, but by {beside} it shows {other}")
+
+
 def read_pairs(path: str | os.PathLike) -> Pairs:
     """Read and decode a .bin (insightface's, of Python 2 or 3) or .npz; which one, its first bytes tell.
 

@@ -219,6 +219,7 @@ def test_people_come_from_the_file_beside_the_pairs(pictures, tmp_path):
 def test_a_people_file_of_other_pairs_is_refused(figures, pairs_file, tmp_path, capsys):
     path = tmp_path / "other.bin"
     shutil.copy(pairs_file, path)
-    np.save(people_path(path), np.zeros(3, np.int64))
-    assert figures("--only", "1", pairs=path) == 1
-    assert "other.bin has 96 images, its file of people names 3" in capsys.readouterr().err
+    for people, sentence in ((3, "other.people.npy names 3 people"), (96, "pair 1 shows two people, but by")):
+        np.save(people_path(path), np.zeros(people, np.int64))
+        assert figures("--only", "1", pairs=path) == 1
+        assert sentence in capsys.readouterr().err

@@ -13,7 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latse.data.pairs import read_encoded, read_pairs, read_people, write_pairs, write_people
+from latse.data.pairs import (
+    check_people,
+    read_encoded,
+    read_pairs,
+    read_people,
+    write_pairs,
+    write_people,
+)
 from latse.errors import LatseError
 
 
@@ -405,3 +412,17 @@ def test_damaged_people_are_named(tmp_path, content):
         path.mkdir()
     with pytest.raises(LatseError, match=r"a\.people\.npy"):
         read_people(tmp_path / "a.bin")
+
+
+def test_people_must_fit_the_pairs():
+    issame = np.array([True, False])
+    check_people("a.bin", None, issame)
+    check_people("a.bin", np.array([4, 4, 4, 5]), issame)
+    for people, sentence in (
+        ([4, 4, 4], r"a\.people\.npy names 3 people, but a\.bin has 4 images"),
+        ([4, 4, 4, 5, 5], r"names 5 people, but a\.bin has 4 images"),
+        ([4, 5, 4, 5], r"pair 0 shows one person, but by a\.people\.npy it shows two"),
+        ([4, 4, 5, 5], r"pair 1 shows two people, but by a\.people\.npy it shows one"),
+    ):
+        with pytest.raises(LatseError, match=sentence):
+            check_people("a.bin", np.array(people), issame)
