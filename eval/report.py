@@ -14,8 +14,7 @@ from latse.eval import report_charts, report_sections
 from latse.eval.figures import read_metrics
 from latse.eval.report_blocks import Section, interval, percent
 from latse.eval.report_charts import Look
-from latse.eval.report_sections import reading
-from latse.files import read_json
+from latse.eval.results import read_object, reading
 
 JUDGED = ("verification", "identification", "templates")
 RUNS = ("teacher", "student")
@@ -76,7 +75,7 @@ def gather(folder: Path) -> Material:
     found = Material(
         folder,
         results,
-        {name: _object(path) for name, path in runs.items() if path.exists()},
+        {name: read_object(path) for name, path in runs.items() if path.exists()},
         {name: read_metrics(path) for name, path in metrics.items() if path.exists()},
     )
     if not (any(results.values()) or found.runs or found.metrics):
@@ -167,15 +166,21 @@ def _settings(material: Material) -> Section:
 
 def _provenance(material: Material, own: Mapping[str, Any]) -> Section:
     """Lay out where the models judged and all results on the page come from."""
-    judged = [material.results[kind] for kind in JUDGED if material.results[kind]]
-    models = {
-        title: model.get("origin", model) for result in judged for title, model in result["models"].items()
-    }
+    models: Dict[str, Mapping[str, Any]] = {}
+    for kind in JUDGED:
+        with reading(material.folder / KINDS[kind].file):
+            models.update(_origins(material.results[kind] or {"models": {}}))
     records = {f"Training of the {name}": run for name, run in material.runs.items()}
     for kind, result in material.results.items():
         if result is not None:
             records[KINDS[kind].title] = result["provenance"]
     return report_sections.provenance(models, {**records, "This page": own})
+
+
+def _origins(result: Mapping[str, Any]) -> Dict[str, Mapping[str, Any]]:
+    """Return where the models of a result come from: title -> origin."""
+    origins = {title: model.get("origin", model) for title, model in result["models"].items()}
+    return {title: dict(origin) for title, origin in origins.items()}
 
 
 def _highlights(material: Material) -> List[Tuple[str, str, str]]:
@@ -209,17 +214,10 @@ def _rank_1(result: Mapping[str, Any]) -> Tuple[str, str, str]:
 def _result(path: Path, kind: str) -> Optional[Dict[str, Any]]:
     if not path.exists():
         return None
-    content = _object(path)
+    content = read_object(path)
     if content.get("kind") != kind:
         raise LatseError(f"{path} is no result of the kind {kind!r}")
     for key in ("provenance", "models" if kind in JUDGED else kind):
         if not isinstance(content.get(key), dict):
             raise LatseError(f"{path} lacks the key {key!r}")
-    return content
-
-
-def _object(path: Path) -> Dict[str, Any]:
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise LatseError(f"{path} holds no JSON object")
     return content

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
@@ -28,17 +27,6 @@ MEDIA = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
 FACTS = ("recipe", "seed", "changed", "command", "commit", "device", "data", "from", "versions")
 ORIGINS = ("source", "recipe", "seed", "digest")
 PAIR_KINDS = (("pairs of one person", "same"), ("pairs of two people", "different"))
-
-
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn what a file lacks, or holds in the wrong shape, into a LatseError that names file and key."""
-    try:
-        yield
-    except KeyError as error:
-        raise LatseError(f"{path} lacks the key {error}") from error
-    except (AttributeError, IndexError, StopIteration, TypeError, ValueError) as error:
-        raise LatseError(f"{path} is not as its command writes it ({error})") from error
 
 
 def verification(result: Mapping[str, Any], look: Mapping[str, Look]) -> Section:

@@ -14,8 +14,8 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from latse import checkpoint
 from latse.errors import LatseError
+from latse.eval.results import read_object, reading
 from latse.eval.table import aligned
-from latse.files import read_json
 
 RUN, VERIFICATION, IDENTIFICATION = "run.json", "verification.json", "identification.json"
 NOT_RUN = "not run"
@@ -40,6 +40,9 @@ COLUMNS = {
 }
 MEGAFACE = ("megaface_id", "megaface_ver")
 MEGAFACE_FAR = "1e-06"
+# Of the probes that MegaFace takes from FaceScrub; every row that this project trains was judged on the set
+# that insightface cleaned ("r"), after which there are fewer.
+PROBES = 3530
 
 DENG = "Deng et al. 2019a (ArcFace, CVPR 2019)"
 ZOO = "insightface's model zoo, {}"
@@ -82,8 +85,8 @@ class Measured:
     folder
         Where the run is.
     differences
-        What was otherwise than the row says: settings of the recipe, number of people, size of a benchmark.
-        Only figures without any can be compared with the paper's.
+        What was otherwise than the row says: settings of the recipe, number of people, size of a benchmark,
+        MegaFace with its noise. Only figures without any can be compared with the paper's.
     """
 
     figures: Dict[str, float]
@@ -189,21 +192,33 @@ def _cells(figures: Dict[str, float], columns: Sequence[str], missing: str) -> L
     return [f"{figures[column]:.2f}" if column in figures else missing for column in columns]
 
 
+class _Figure(NamedTuple):
+    """A figure in percent, and what its benchmark was otherwise than the paper's."""
+
+    percent: float
+    differences: Tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class _Run:
-    """What a run's folder holds: column -> (percent, how many pairs or distractors it was measured on)."""
+    """What a run's folder holds: its figures by column, and what the run was otherwise than its recipe."""
 
     recipe: str
     folder: Path
-    figures: Dict[str, Tuple[float, int]]
-    differences: List[str]
+    figures: Dict[str, _Figure]
+    differences: Tuple[str, ...]
 
 
 def _read(folder: Path) -> _Run:
-    record = _object(folder / RUN)
-    recipe = str(record.get("recipe"))
-    figures = {**_verification(folder, record), **_identification(folder, record)}
-    return _Run(recipe, folder, figures, [*_changed(record), *_other_people(recipe, record)])
+    path = folder / RUN
+    record = read_object(path)
+    with reading(path):
+        recipe, differences = record["recipe"], (*_changed(record), *_other_people(record))
+    figures: Dict[str, _Figure] = {}
+    for kind, name, read in _RESULTS:
+        with reading(folder / name):
+            figures.update(read(_results(folder / name, kind), record))
+    return _Run(recipe, folder, figures, differences)
 
 
 def _with_ours(row: Row, columns: Sequence[str], runs: List[_Run]) -> Row:
@@ -217,13 +232,9 @@ def _with_ours(row: Row, columns: Sequence[str], runs: List[_Run]) -> Row:
 
 def _measured(run: _Run, columns: Sequence[str]) -> Measured:
     figures = {column: run.figures[column] for column in columns if column in run.figures}
-    sizes = [
-        f"{COLUMNS[column].title} on {size:,} {COLUMNS[column].unit} instead of {COLUMNS[column].size:,}"
-        for column, (_, size) in figures.items()
-        if size != COLUMNS[column].size
-    ]
-    percent = {column: figure for column, (figure, _) in figures.items()}
-    return Measured(percent, str(run.folder), (*run.differences, *sizes))
+    benchmarks = (difference for figure in figures.values() for difference in figure.differences)
+    percent = {column: figure.percent for column, figure in figures.items()}
+    return Measured(percent, str(run.folder), (*run.differences, *dict.fromkeys(benchmarks)))
 
 
 def _changed(run: Dict[str, Any]) -> List[str]:
@@ -235,41 +246,66 @@ def _changed(run: Dict[str, Any]) -> List[str]:
     return [*(f"{key}={value}" for key, value in changed.items()), *start]
 
 
-def _other_people(recipe: str, run: Dict[str, Any]) -> List[str]:
-    known = DATA_SETS.get(data_set(recipe))
-    people = run.get("data", {}).get("people")
-    if known is None or people == known.people:
+def _other_people(run: Dict[str, Any]) -> List[str]:
+    known = DATA_SETS.get(data_set(run["recipe"]))
+    if known is None or run["data"]["people"] == known.people:
         return []
-    return [f"trained on {people:,} people instead of the {known.people:,} of {known.folder}"]
+    people = f"{run['data']['people']:,} people instead of the {known.people:,}"
+    return [f"trained on {people} of {known.folder}"]
 
 
-def _verification(folder: Path, run: Dict[str, Any]) -> Dict[str, Tuple[float, int]]:
-    """Return column -> (accuracy, pairs) of the sets that the run's last checkpoint was judged on."""
-    results = _results(folder / VERIFICATION, "verification")
+def _verification(results: Dict[str, Any], run: Dict[str, Any]) -> Dict[str, _Figure]:
+    """Return the accuracies of the sets that the run's last checkpoint was judged on, by column."""
     return {
-        name: (100 * judged["results"][title]["accuracy"], judged["pairs"])
+        name: _Figure(100 * judged["results"][title]["accuracy"], _other_size(name, judged["pairs"]))
         for title in _titles(results, run)
         for name, judged in results["sets"].items()
         if name in COLUMNS and title in judged["results"]
     }
 
 
-def _identification(folder: Path, run: Dict[str, Any]) -> Dict[str, Tuple[float, int]]:
-    """Return column -> (figure, distractors), with the largest gallery that there was."""
-    results = _results(folder / IDENTIFICATION, "identification")
+def _identification(results: Dict[str, Any], run: Dict[str, Any]) -> Dict[str, _Figure]:
+    """Return the figures of MegaFace: with its million distractors, or else with the most there were."""
     figures = {}
     for title in _titles(results, run):
-        judged = results["models"][title]
-        size = max(judged["sizes"], key=int)
-        figures["megaface_id"] = 100 * judged["sizes"][size]["rank_1"], int(size)
+        judged, otherwise = results["models"][title], _other_probes(results)
+        sizes = {int(size): found["rank_1"] for size, found in judged["sizes"].items()}
+        size = COLUMNS["megaface_id"].size if COLUMNS["megaface_id"].size in sizes else max(sizes)
+        identified = (*_other_size("megaface_id", size), *otherwise)
+        figures["megaface_id"] = _Figure(100 * sizes[size], identified)
         if judged["tar_at_far"].get(MEGAFACE_FAR) is not None:
-            figures["megaface_ver"] = 100 * judged["tar_at_far"][MEGAFACE_FAR], results["distractors"]
+            # A rate of all comparisons: more distractors than the paper's only resolve it better.
+            size = min(results["distractors"], COLUMNS["megaface_ver"].size)
+            verified = (*_other_size("megaface_ver", size), *otherwise)
+            figures["megaface_ver"] = _Figure(100 * judged["tar_at_far"][MEGAFACE_FAR], verified)
     return figures
+
+
+_RESULTS = (
+    ("verification", VERIFICATION, _verification),
+    ("identification", IDENTIFICATION, _identification),
+)
+
+
+def _other_size(column: str, size: int) -> Tuple[str, ...]:
+    title, paper, unit = COLUMNS[column]
+    return () if size == paper else (f"{title} on {size:,} {unit} instead of {paper:,}",)
+
+
+def _other_probes(results: Dict[str, Any]) -> List[str]:
+    """Say which noise is still among probes and distractors, and how many probes there are but for noise."""
+    left_out = results.get("left_out") or {"probes": None, "distractors": None}
+    noisy = [name for name in ("probes", "distractors") if left_out[name] is None]
+    found = results["probes"] + (left_out["probes"] or 0)
+    return [
+        *([f"not refined: no noise was left out of the {' and '.join(noisy)}"] if noisy else []),
+        *([f"{found:,} probes instead of {PROBES:,}"] if found != PROBES else []),
+    ]
 
 
 def _results(path: Path, kind: str) -> Dict[str, Any]:
     """Return the results in a file, which hold no models where there is no file."""
-    results = _object(path) if path.exists() else {"kind": kind, "models": {}}
+    results = read_object(path) if path.exists() else {"kind": kind, "models": {}, "sets": {}}
     if results.get("kind") != kind:
         raise LatseError(f"{path} holds no results of the kind {kind!r}: judge that run again")
     return results
@@ -285,13 +321,6 @@ def _is_last(origin: Dict[str, Any], run: Dict[str, Any]) -> bool:
         return False
     prefix, number = checkpoint.parse(origin["source"])
     return (Path(prefix).name, number) == ("model", 0)
-
-
-def _object(path: Path) -> Dict[str, Any]:
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise LatseError(f"{path} holds no JSON object")
-    return content
 
 
 def _rows(columns: Sequence[str], *rows: Tuple[Any, ...]) -> Tuple[Row, ...]:

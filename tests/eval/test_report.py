@@ -457,7 +457,22 @@ def test_models_need_not_be_judged_on_all(tmp_path):
             {"kind": "figures", "provenance": {}, "figures": {"1": {"file": "a.html", "caption": ""}}},
             "a.html: a picture of the report must be one of .png, .svg, .jpg",
         ),
-        ("student/run.json", {"seed": 0}, "student/run.json lacks the key 'settings'"),
+        (
+            "student/verification.json",
+            {"kind": "verification", "provenance": {}, "models": {"a": 3}, "sets": {}},
+            "verification.json is not as its command writes it",
+        ),
+        (
+            "student/templates.json",
+            {"kind": "templates", "provenance": {}, "models": {"a": {"origin": 3}}},
+            "templates.json is not as its command writes it",
+        ),
+        ("student/run.json", {"recipe": "orl_student"}, "student/run.json lacks the key 'settings'"),
+        (
+            "student/run.json",
+            {"recipe": "casia_student", "seed": 0, "settings": {}, "changed": {}},
+            "student/run.json lacks the key 'data'",
+        ),
         ("teacher/metrics.jsonl", "{}\n", "line 1 has no iteration"),
     ],
 )

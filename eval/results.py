@@ -1,0 +1,29 @@
+"""Reading the JSON files that runs and judgements leave."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any, Dict, Iterator
+
+from latse.errors import LatseError
+from latse.files import read_json
+
+
+def read_object(path: str | os.PathLike) -> Dict[str, Any]:
+    """Return the JSON object in a file; raise LatseError if it is missing, damaged or no object."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise LatseError(f"{path} holds no JSON object")
+    return content
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike) -> Iterator[None]:
+    """Turn what a file lacks, or holds in the wrong shape, into a LatseError that names file and key."""
+    try:
+        yield
+    except KeyError as error:
+        raise LatseError(f"{path} lacks the key {error}") from error
+    except (AttributeError, IndexError, StopIteration, TypeError, ValueError) as error:
+        raise LatseError(f"{path} is not as its command writes it ({error})") from error
