@@ -17,12 +17,17 @@ TEACHER_RECIPE ?= $(if $(findstring _student,$(STUDENT_RECIPE)),$(addsuffix \
 DATA ?= data/orl
 OUT ?= out/orl
 SEED ?= 0
-# For the tables: folders of the paper's training sets with their .bin files, of MegaFace, and of the runs.
+# For the tables: folders of the paper's training sets with their .bin files, of MegaFace with its lists of images
+# and insightface's of noisy ones, and of the runs.
 CASIA ?=
 MS1MV2 ?=
 MS1MV3 ?=
 PROBES ?=
+PROBE_LIST ?=
+NOISY_PROBES ?=
 DISTRACTORS ?=
+DISTRACTOR_LIST ?=
+NOISY_DISTRACTORS ?=
 RUNS ?= out/tables
 # GPU numbers (0,1,...) or how many CPU contexts share a batch; the KVStore between them. Empty: one CPU.
 GPUS ?=
@@ -52,7 +57,9 @@ train = .venv/bin/latse train $(1) --data $(DATA) --out $(OUT)/$(2) --seed $(SEE
 
 # $(call tables,OPTIONS): what is missing is trained where its data are given.
 tables = .venv/bin/latse tables $(1) --runs $(RUNS) $(if $(SETS),--data $(SETS)) \
-	$(addprefix --probes ,$(PROBES)) $(addprefix --distractors ,$(DISTRACTORS)) \
+	$(addprefix --probes ,$(PROBES)) $(addprefix --probe-list ,$(PROBE_LIST)) \
+	$(addprefix --noisy-probes ,$(NOISY_PROBES)) $(addprefix --distractors ,$(DISTRACTORS)) \
+	$(addprefix --distractor-list ,$(DISTRACTOR_LIST)) $(addprefix --noisy-distractors ,$(NOISY_DISTRACTORS)) \
 	--seed $(SEED) $(DEVICES) $(addprefix --kvstore ,$(KVSTORE))
 
 .PHONY: help setup data synth train-teacher train-student eval figures report settings losses plan test test-gpu-stack fuzz lint clean
@@ -102,7 +109,7 @@ settings: $(READY) $(HELD_OUT) ## compare settings of the ORL recipe with people
 losses: $(READY) $(ORL) ## compare all losses on ORL into out/losses (a scaled-down Table 1)
 	.venv/bin/latse study recipes/studies/orl_losses.yaml --out out/losses --data data/orl --pairs data/orl/orl.bin
 
-tables: $(READY) ## train what is missing and has data (CASIA=FOLDER …), print Tables 1 to 6: the paper's and ours
+tables: $(READY) ## train what is missing and has data (CASIA=FOLDER … PROBES=FOLDER …), print Tables 1 to 6
 	$(call tables,)
 
 table-1 table-2 table-3 table-4 table-5 table-6: table-%: $(READY) ## one of them

@@ -22,6 +22,7 @@ from latse.data.records import Shard
 from latse.devices import add_device_arguments, contexts, share
 from latse.dry_run import DryRun, dry_run
 from latse.errors import LatseError
+from latse.eval.results import read_object, reading
 from latse.eval.table import aligned
 from latse.eval.tables import (
     COLUMNS,
@@ -35,10 +36,19 @@ from latse.eval.tables import (
     tables,
     text,
 )
-from latse.files import make_folder, read_json, write_json
+from latse.files import make_folder, write_json
 from latse.provenance import provenance
 
 NUMBERS = [table.number for table in tables()]
+# What `latse identify` takes MegaFace from -> what each needs beside it, and what it is.
+MEGAFACE_INPUTS = {
+    "probes": (None, "probes and mates"),
+    "probe_list": ("probes", "which of the files in --probes, and who"),
+    "noisy_probes": ("probe_list", "insightface's facescrub_noises.txt, left out"),
+    "distractors": ("probes", "distractors"),
+    "distractor_list": ("distractors", "which of the files in --distractors"),
+    "noisy_distractors": ("distractor_list", "insightface's megaface_noises.txt, left out"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,8 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.bin",
         help=f"sets to judge on, of {', '.join(_verified())} (default: those in each folder of --data)",
     )
-    training.add_argument("--probes", metavar="FOLDER", help="probes and mates, as for `latse identify`")
-    training.add_argument("--distractors", metavar="FOLDER", help="distractors, as for `latse identify`")
+    for name, (_, what) in MEGAFACE_INPUTS.items():
+        training.add_argument(_option(name), metavar="PATH", help=f"{what}, as for `latse identify`")
     training.add_argument("--dry-run", action="store_true", help="train nothing, say what each recipe takes")
     training.add_argument("--seed", type=int, default=0, help="default 0")
     training.add_argument("--kvstore", metavar="NAME", help=f"one of {', '.join(recipes.KVSTORES)}")
@@ -119,6 +129,10 @@ def teacher_of(recipe: str) -> str | None:
     return f"{name}_teacher.yaml" if student else None
 
 
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def _verified() -> list[str]:
     return [name for name in COLUMNS if name not in MEGAFACE]
 
@@ -143,7 +157,8 @@ def _rows(chosen: list[Table]) -> list[str]:
 def _complete(args: argparse.Namespace, chosen: list[Table], shards: dict[str, Shard]) -> None:
     """Train and judge every row whose data are given; what is wrong is better known before the work."""
     rows = [recipe for recipe in _rows(chosen) if data_set(recipe) in shards]
-    judges = {name: _judges(args, shard) for name, shard in shards.items()}
+    megaface = _megaface(args)
+    judges = {name: _judges(args.pairs, megaface, shard) for name, shard in shards.items()}
     for recipe in rows:
         recipes.load(recipes.SHIPPED / recipe, args.set)
     for number, recipe in enumerate(rows, 1):
@@ -155,16 +170,28 @@ def _complete(args: argparse.Namespace, chosen: list[Table], shards: dict[str, S
                 _latse(*command, "--model", model, "--json", folder / result, *_devices(args))
 
 
-def _judges(args: argparse.Namespace, shard: Shard) -> list[tuple[str, list[str]]]:
+def _megaface(args: argparse.Namespace) -> list[str]:
+    """Return what `latse identify` is told of MegaFace, nothing without probes."""
+    words = []
+    for name, (beside, _) in MEGAFACE_INPUTS.items():
+        path = getattr(args, name)
+        if path and beside and not getattr(args, beside):
+            raise LatseError(f"{_option(name)} goes with {_option(beside)}, which is missing")
+        if path and not Path(path).exists():
+            raise LatseError(f"{_option(name)} {path}: there is no such file or folder")
+        words += [_option(name), path] if path else []
+    return words
+
+
+def _judges(given: list[str] | None, megaface: list[str], shard: Shard) -> list[tuple[str, list[str]]]:
     """Return what judges a model: the file of its results and how the command begins."""
     found = [path for path in sorted(Path(shard.folder).glob("*.bin")) if path.stem in _verified()]
-    pairs = [Path(path) for path in args.pairs or found]
+    pairs = [Path(path) for path in given or found]
     judges = []
     if pairs:
         judges.append((VERIFICATION, ["eval", "--pairs", *map(str, pairs)]))
-    if args.probes:
-        distractors = ["--distractors", args.distractors] if args.distractors else []
-        judges.append((IDENTIFICATION, ["identify", "--probes", args.probes, *distractors]))
+    if megaface:
+        judges.append((IDENTIFICATION, ["identify", *megaface]))
     if not judges:
         sets = ", ".join(f"{name}.bin" for name in _verified())
         raise LatseError(f"{shard.folder} holds none of {sets}, and neither --pairs nor --probes is given")
@@ -191,7 +218,9 @@ def _is_judged(folder: Path, result: str, command: list[str]) -> bool:
     path, model = folder / result, folder / "model-0000.params"
     if not path.exists() or path.stat().st_mtime < model.stat().st_mtime:
         return False
-    return read_json(path)["provenance"]["command"].startswith(shlex.join(["latse", *command, "--model"]))
+    with reading(path):
+        done = read_object(path)["provenance"]["command"]
+        return done.startswith(shlex.join(["latse", *command, "--model"]))
 
 
 def _devices(args: argparse.Namespace) -> list[str]:

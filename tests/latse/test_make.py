@@ -321,6 +321,12 @@ def test_data_of_the_tables_reach_them(installed):
         "tables --only 6 --runs there --data CASIA=/sets/casia MS1MV3=/sets/retina --probes /mega/probes"
         " --distractors /mega/distractors --seed 3 --cpus 2 --kvstore local"
     )
+    lists = "PROBE_LIST=p.json", "NOISY_PROBES=p.txt", "DISTRACTOR_LIST=d.json", "NOISY_DISTRACTORS=d.txt"
+    (command,) = commands(installed, "tables", *given, *lists)
+    assert " ".join(command).endswith(
+        " --probes /mega/probes --probe-list p.json --noisy-probes p.txt --distractors /mega/distractors"
+        " --distractor-list d.json --noisy-distractors d.txt --seed 0"
+    )
 
 
 def test_the_default_tests_leave_the_gpu_stack_out(installed):

@@ -128,15 +128,66 @@ def test_judged_again_only_for_other_sets_or_a_newer_model(commands, shard, tmp_
     assert judged("--distractors", shard, "--pairs", shard / "lfw.bin") == ["eval", "identify"]
 
 
-def test_megaface_is_judged_where_probes_are_given(commands, shard, tmp_path):
-    megaface = "--probes", "/mega/probes", "--distractors", "/mega/rest"
-    assert run("--only", 6, "--data", f"MS1MV3={shard}", "--runs", tmp_path, *megaface, "--cpus", 2) == 0
+@pytest.fixture
+def megaface(tmp_path):
+    """What MegaFace is made of, all empty: option -> path."""
+    folder = tmp_path / "mega"
+    files = {"probe-list": "p.json", "noisy-probes": "p.txt"}
+    files.update({"distractor-list": "d.json", "noisy-distractors": "d.txt"})
+    for name in ("probes", "distractors"):
+        (folder / name).mkdir(parents=True)
+    for name in files.values():
+        (folder / name).touch()
+    return {
+        name: folder / file
+        for name, file in {"probes": "probes", "distractors": "distractors", **files}.items()
+    }
+
+
+def options(inputs, *names):
+    return [word for name in names for word in (f"--{name}", str(inputs[name]))]
+
+
+@pytest.mark.parametrize(
+    "lists", [(), ("probe-list", "noisy-probes", "distractor-list", "noisy-distractors")]
+)
+def test_megaface_is_judged_where_probes_are_given(commands, shard, tmp_path, megaface, lists):
+    given = options(megaface, "distractors", *lists, "probes")
+    assert run("--only", 6, "--data", f"MS1MV3={shard}", "--runs", tmp_path, *given, "--cpus", 2) == 0
     (identify,) = [words for words in commands if words[0] == "identify"]
     folder = tmp_path / "ms1mv3_student"
-    assert " ".join(identify) == (
-        "identify --probes /mega/probes --distractors /mega/rest"
-        f" --model ms1mv3_student={folder}/model,0 --json {folder}/identification.json --cpus 2"
-    )
+    order = ("probes", *lists[:2], "distractors", *lists[2:])
+    model = ["--model", f"ms1mv3_student={folder}/model,0", "--json", f"{folder}/identification.json"]
+    assert identify == ["identify", *options(megaface, *order), *model, "--cpus", "2"]
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (["distractors"], "--distractors goes with --probes, which is missing"),
+        (["probes", "noisy-probes"], "--noisy-probes goes with --probe-list"),
+        (["probes", "distractor-list"], "--distractor-list goes with --distractors"),
+        (["probes", "distractors", "noisy-distractors"], "--noisy-distractors goes with --distractor-list"),
+    ],
+)
+def test_inputs_of_megaface_that_need_another_are_one_sentence(
+    commands, shard, tmp_path, capsys, megaface, names, sentence
+):
+    given = options(megaface, *names)
+    assert run("--only", 6, "--data", f"MS1MV3={shard}", "--runs", tmp_path, *given) == 1
+    assert sentence in capsys.readouterr().err
+    assert commands == []
+
+
+@pytest.mark.parametrize("content", ['{"kind": "verification"}', '{"provenance": 3}', "[]"])
+def test_a_judgement_of_unknown_origin_is_one_sentence(commands, shard, tmp_path, capsys, content):
+    given = "--only", 6, "--data", f"MS1MV3={shard}", "--runs", tmp_path
+    assert run(*given) == 0
+    judged = tmp_path / "ms1mv3_student" / "verification.json"
+    judged.write_text(content)
+    assert run(*given) == 1
+    (error,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert error.startswith(f"latse: {judged} ")
 
 
 def test_options_reach_every_training(commands, shard, tmp_path):
@@ -207,6 +258,7 @@ def test_without_a_shard_a_dry_run_takes_what_the_paper_s_set_holds(shard):
         (("--data", "CASIA={people}"), "holds none of lfw.bin"),
         (("--data", "CASIA={shard}", "--pairs", "nowhere/lfw.bin"), "nowhere/lfw.bin"),
         (("--data", "CASIA={shard}", "--pairs", "{shard}/cfp_ff.bin"), "cfp_ff.bin"),
+        (("--data", "CASIA={shard}", "--probes", "nowhere"), "--probes nowhere: there is no such file"),
         (("--data", "CASIA={shard}", "--set", "train.colour=red"), "train.colour"),
         (("--dry-run", "--only", "5", "--cpus", "7"), "cannot be split over 7 devices"),
     ],
