@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 from pathlib import Path
-from typing import Any, Tuple
+from types import ModuleType
+from typing import Any, Iterator, Tuple, Union
 
 import numpy as np
 
 from latse.errors import LatseError
 from latse.eval.batches import in_batches
+from latse.runtime import threads
 
 IMAGE = (3, 112, 112)
 OUTPUT = "fc1_output"
 PRODUCER = "latse"  # as `latse.onnx_export` signs
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-# What a graph that normalises pixels by itself begins with, and what may stand before that.
-ARITHMETIC = {"Add", "BatchNormalization", "Div", "Mul", "Sub"}
-PASSING = {"Cast", "Identity"}
+# insightface takes a network for one that normalises pixels by itself where names of its first nodes begin
+# with one of each.
+FIRST_NODES = 8
+NORMALISING = (("Sub", "_minus"), ("Mul", "_mul"))
 
 
 class OnnxNetwork:
     """The embedding of a face network in ONNX.
 
-    The network takes RGB, (n, 3, 112, 112), n free or fixed. One that begins with arithmetic on its input
-    (those converted from MXNet do) is fed 0..255; any other (those of PyTorch) is fed (x - 127.5) / 127.5:
-    insightface's own rule in its `arcface_onnx.py`, read off the operators instead of their names. What
-    `latse export` writes is always fed 0..255.
+    The network takes RGB, (n, 3, 112, 112), n free or fixed. It is fed as insightface's `arcface_onnx.py`
+    does: 0..255 where the names of a subtraction and of a multiplication (`Sub…` or `_minus…`, `Mul…` or
+    `_mul…`) are among its first eight nodes, as in those converted from MXNet, else (x - 127.5) / 127.5. What
+    `latse export` writes is known by its producer and always fed 0..255.
 
     Parameters
     ----------
@@ -46,12 +51,12 @@ class OnnxNetwork:
         self.path = Path(path)
         model, self._session = _load(self.path)
         try:
+            self.normalises = model.producer_name == PRODUCER or _normalises(model.graph)
             self._input, self._float, batch = self._checked_input()
             self._output = self._checked_output()
         except UnicodeDecodeError as error:
             raise LatseError(f"{self.path} is damaged: a name in it is no text") from error
         self.batch_size = batch or batch_size
-        self.normalises = model.producer_name == PRODUCER or _normalises(model.graph, self._input)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return float (n, d) for uint8 (n, 3, 112, 112) RGB; LatseError if the network does not."""
@@ -92,32 +97,57 @@ class OnnxNetwork:
         return OUTPUT if OUTPUT in names else names[0]
 
 
-def _load(path: Path) -> Tuple[Any, Any]:
-    """Return an ONNX file as protobuf, and an onnxruntime session of it."""
+def required(name: str) -> ModuleType:
+    """Import a package of the extra `onnx`; LatseError with the way to install it if it is missing."""
     try:
-        import onnx
-        import onnxruntime
+        return importlib.import_module(name)
     except ImportError as error:
-        raise LatseError(f"{path}: {error.name} is not installed; pip install 'latse[onnx]'") from error
-    if not path.is_file():
-        raise LatseError(f"the ONNX file {path} is missing")
+        raise LatseError(f"{name} is not installed; pip install 'latse[onnx]'") from error
+
+
+def session(source: Union[str, os.PathLike, bytes]) -> Any:
+    """Return onnxruntime's `InferenceSession` on the processor, with `latse.runtime.threads()` threads.
+
+    Parameters
+    ----------
+    source
+        Path of an ONNX file, or its content.
+
+    Raises
+    ------
+    LatseError
+        If onnxruntime is not installed, or cannot run the model.
+    """
+    onnxruntime = required("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; its warnings are about initialisers
-    threads = os.environ.get("OMP_NUM_THREADS", "")  # the same as MXNet's
-    options.intra_op_num_threads = int(threads) if threads.isdigit() else 0
-    try:
+    options.intra_op_num_threads = threads()
+    is_content = isinstance(source, bytes)
+    with _opening("the exported file" if is_content else source):
+        model = source if is_content else os.fspath(source)
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _load(path: Path) -> Tuple[Any, Any]:
+    """Return an ONNX file as protobuf, and an onnxruntime session of it."""
+    onnx, _ = required("onnx"), required("onnxruntime")
+    if not path.is_file():
+        raise LatseError(f"the ONNX file {path} is missing")
+    with _opening(path):
         model = onnx.load(str(path), load_external_data=False)
-        return model, onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return model, session(path)
+
+
+@contextlib.contextmanager
+def _opening(name: Union[str, os.PathLike]) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # of protobuf, of onnx and of onnxruntime, which share no other class
         reason = " ".join(str(error).split())
-        raise LatseError(f"{path} holds no ONNX model that onnxruntime runs: {reason}") from error
+        raise LatseError(f"{name} holds no ONNX model that onnxruntime runs: {reason}") from error
 
 
-def _normalises(graph: Any, name: str) -> bool:
-    """Whether a graph begins with arithmetic on its input `name`."""
-    for node in graph.node:  # ONNX wants them in the order of computation
-        if name in node.input:
-            if node.op_type not in PASSING:
-                return node.op_type in ARITHMETIC
-            name = node.output[0]
-    return False
+def _normalises(graph: Any) -> bool:
+    """Whether insightface takes a graph for one that normalises pixels by itself."""
+    names = [node.name for node in graph.node[:FIRST_NODES]]
+    return all(any(name.startswith(beginnings) for name in names) for beginnings in NORMALISING)

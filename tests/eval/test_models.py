@@ -278,23 +278,11 @@ def pooled_rows(images, centre, scale):
     return means @ POOLED
 
 
-@pytest.mark.parametrize(
-    ("begin", "centre", "scale"),
-    [
-        ([], 127.5, 1 / 127.5),  # of PyTorch: normalised before it
-        ([("Identity", None)], 127.5, 1 / 127.5),
-        ([("Sub", 127.5), ("Mul", 0.0078125)], 127.5, 0.0078125),  # of MXNet: normalises by itself
-        ([("Identity", None), ("Sub", 10.0)], 10, 1),
-        ([("Relu", None), ("Mul", 1.0)], 127.5, None),
-    ],
-)
-def test_an_onnx_network_is_fed_as_it_was_trained(tmp_path, images, begin, centre, scale):
+@pytest.mark.parametrize("begin", [[], [("Identity", None)]])
+def test_an_onnx_network_is_fed_what_pytorch_trained_it_with(tmp_path, images, begin):
     save_onnx(tmp_path / "net.onnx", begin=begin)
     model = models.open_model(f"{tmp_path}/net.onnx", batch_size=2)
-    if scale is None:  # arithmetic later in the network says nothing of its input
-        assert not model.feature.normalises
-        return
-    expected = pooled_rows(images, centre, scale) + pooled_rows(images[..., ::-1], centre, scale)
+    expected = pooled_rows(images, 127.5, 1 / 127.5) + pooled_rows(images[..., ::-1], 127.5, 1 / 127.5)
     found = model.embed(images, "five")
     assert model.title == "net"
     assert found.dtype == np.float64
