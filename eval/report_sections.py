@@ -135,10 +135,19 @@ def identification(result: Mapping[str, Any], look: Mapping[str, Look]) -> Secti
         "them (rank 1). TAR is the true accept rate of pairs with a mate at a false accept rate over pairs "
         "with a distractor.",
         [
-            Table(head, rows, "Rank-1 rate by number of distractors", _unresolved(some)),
+            Table(
+                head, rows, "Rank-1 rate by number of distractors", [*_left_out(result), *_unresolved(some)]
+            ),
             Charts(_identification_charts(models, sizes[-1], look)),
         ],
     )
+
+
+def _left_out(result: Mapping[str, Any]) -> List[str]:
+    """Say what lists of noise have taken from probes and distractors; a sentence, or none."""
+    known = (result.get("left_out") or {}).items()
+    noise = " and ".join(f"{number:,} {name}" for name, number in known if number is not None)
+    return [f"Left out as noise: {noise}."] if noise else []
 
 
 def _unresolved(result: Mapping[str, Any]) -> List[str]:

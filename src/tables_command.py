@@ -109,15 +109,17 @@ def run(args: argparse.Namespace) -> None:
     """
     shards = _shards(args.data)
     chosen = [table for table in tables() if table.number in args.only]
+    if args.json:
+        make_folder(Path(args.json).parent)
     if args.dry_run:
         _dry_runs(args, chosen, shards)
         return
     _complete(args, chosen, shards)
     found = [table for table in filled(args.runs) if table.number in args.only]
-    print("\n\n".join(map(text, found)))
     if args.json:
         content = [dataclasses.asdict(table) for table in found]
         write_json(args.json, {"kind": "tables", "provenance": provenance(args), "tables": content})
+    print("\n\n".join(map(text, found)))
 
 
 def teacher_of(recipe: str) -> str | None:
@@ -244,14 +246,14 @@ def _dry_runs(args: argparse.Namespace, chosen: list[Table], shards: dict[str, S
         Path(name).stem: dry_run(recipe, *_size(name, shards), devices)
         for name, recipe in tqdm(loaded.items(), unit=" recipes", leave=False)
     }
-    head = ["", "iterations", "batch", "images", "epochs", "activations", "planned", "device"]
-    print(aligned([head, *([name, *_cells(one)] for name, one in planned.items())]))
-    print(f"activations, with the memory plan, and all of a device: MiB on each of {len(devices)} devices")
     if args.json:
         content = {name: one.as_json() for name, one in planned.items()}
         write_json(
             args.json, {"kind": "dry runs", "provenance": provenance(args, devices), "recipes": content}
         )
+    head = ["", "iterations", "batch", "images", "epochs", "activations", "planned", "device"]
+    print(aligned([head, *([name, *_cells(one)] for name, one in planned.items())]))
+    print(f"activations, with the memory plan, and all of a device: MiB on each of {len(devices)} devices")
 
 
 def _size(recipe: str, shards: dict[str, Shard]) -> tuple[int, int]:

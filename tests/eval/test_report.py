@@ -432,6 +432,22 @@ def test_models_need_not_be_judged_on_all(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("left_out", "sentence"),
+    [
+        ({"probes": 11, "distractors": 1707}, "Left out as noise: 11 probes and 1,707 distractors."),
+        ({"probes": None, "distractors": 707}, "Left out as noise: 707 distractors."),
+        ({"probes": None, "distractors": None}, None),
+    ],
+)
+def test_noise_that_was_left_out_is_said(tmp_path, left_out, sentence):
+    folder = fill(tmp_path / "run")
+    write(folder / "student" / "identification.json", {**identification(), "left_out": left_out})
+    assert report(folder, tmp_path / "r.html") == 0
+    text = Reader((tmp_path / "r.html").read_text()).text
+    assert sentence in text if sentence else "Left out" not in text
+
+
+@pytest.mark.parametrize(
     "file, content, complaint",
     [
         ("student/verification.json", "{", "verification.json is damaged: it is not JSON"),
