@@ -18,8 +18,8 @@ import numpy as np
 from tqdm import tqdm
 
 from latse.errors import LatseError
-from latse.eval.roc import Thresholds
-from latse.eval.verification import FAR_TARGETS, GridFolds
+from latse.eval.roc import FAR_TARGETS, Thresholds
+from latse.eval.verification import GridFolds
 
 SAMPLES = 1000
 LEVEL = 0.95

@@ -11,7 +11,6 @@ Protocol: Kemelmacher-Shlizerman et al., The MegaFace Benchmark, CVPR 2016.
 from __future__ import annotations
 
 import math
-import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +20,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from latse import runtime
 from latse.errors import LatseError
+from latse.eval.roc import allowed
 
 SIZES = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
 RANKS = (1, 2, 5, 10, 20, 50, 100, 1_000, 10_000, 100_000, 1_000_000)
@@ -65,6 +66,7 @@ class UnitRows:
     def __getitem__(self, positions: np.ndarray) -> np.ndarray:
         """Return float32 (n, d); raise LatseError if a row is not finite or zero."""
         rows = np.asarray(self.rows[positions])
+        rows = rows.astype(np.result_type(rows, np.float32), copy=False)  # whole numbers have no fractions
         norm = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
         wrong = np.flatnonzero(~(np.isfinite(norm) & (norm > 0)))
         if len(wrong):
@@ -114,11 +116,11 @@ class Identification:
         With n comparisons and k the largest count with k / n <= far, that is the (k+1)-th highest of all
         scores between a probe and a distractor. Below 1 / n, k is 0: see `resolves`.
         """
-        return float(np.mean(self.genuine > self.impostors[_allowed(self.comparisons, far)]))
+        return float(np.mean(self.genuine > self.impostors[allowed(self.comparisons, far)]))
 
     def resolves(self, far: float) -> bool:
         """Whether `far` allows one false accept or more."""
-        return _allowed(self.comparisons, far) > 0
+        return allowed(self.comparisons, far) > 0
 
     def as_json(self) -> Dict[str, Any]:
         """Return rank-1 and CMC of each size, TAR at each of `FARS`, and the FARs that are not resolved."""
@@ -183,13 +185,14 @@ def identify(
     pairs
         int64 (n, 2), probe and mate, both rows of `probes`; see `mate_pairs`.
     gallery
-        The distractors; each row is read once.
+        The distractors, of which a few thousand rows are held at a time; each is read once, the first
+        `DISTRACTORS_AT_ONCE` twice: what to look for is learnt from them.
     sizes
         Numbers of distractors (default: `gallery_sizes`); a smaller gallery is the start of a larger one.
     order
         int64 (m,), positions in the gallery, in the order in which they are taken (default: as they stand).
     threads
-        Of the CPU (default: OMP_NUM_THREADS, or as many as the process may use).
+        Of the CPU (default: `latse.runtime.threads`).
     keep
         How many of the highest impostors' scores to keep (default: what the largest of `FARS` needs).
 
@@ -208,7 +211,7 @@ def identify(
     probes = np.ascontiguousarray(probes, np.float32)
     _check(probes, pairs, sizes, len(order))
     comparisons = len(probes) * sizes[-1]
-    best = _Best(keep or _allowed(comparisons, max(FARS)) + 1)
+    best = _Best(keep or allowed(comparisons, max(FARS)) + 1)
     search = _Search(
         probes, pairs, _read(gallery, order[: min(sizes[-1], DISTRACTORS_AT_ONCE)], probes), best
     )
@@ -256,7 +259,7 @@ def identify_among(
     others = len(people) - int(images[probed].max())
     sizes = gallery_sizes(others) if sizes is None else sorted(set(sizes))
     comparisons = int(images[probed].sum()) * sizes[-1]
-    keep = _allowed(comparisons, max(FARS)) + 1
+    keep = allowed(comparisons, max(FARS)) + 1
     results = []
     for person in tqdm(probed, desc="identify", unit=" people", leave=False, delay=1):
         own = features[number == person]
@@ -286,14 +289,6 @@ def _check(probes: np.ndarray, pairs: np.ndarray, sizes: Sequence[int], distract
         raise LatseError(f"the feature of probe {wrong[0]} is not finite")
 
 
-def _allowed(comparisons: int, far: float) -> int:
-    """Return the largest k with k / comparisons <= far, in floating point as it stands."""
-    k = int(far * comparisons) + 1
-    while k / comparisons > far:
-        k -= 1
-    return k
-
-
 def _read(gallery: Gallery, positions: np.ndarray, probes: np.ndarray) -> np.ndarray:
     rows = np.asarray(gallery[positions], np.float32)
     if rows.shape[1:] != probes.shape[1:]:
@@ -317,7 +312,7 @@ def _done(
     A thread multiplies on its own, and while one waits for memory another computes: quicker than a product
     that all share.
     """
-    threads = threads or int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    threads = threads or runtime.threads()
     waiting: Deque[Tuple[int, int, int, Future]] = deque()
 
     def work(start: int, stop: int, floor: float) -> Tuple[np.ndarray, np.ndarray]:
@@ -414,7 +409,25 @@ class _Search:
 
 
 class _Tile:
-    """The scores of some probes with a block of distractors."""
+    """The scores of some probes with a block of distractors.
+
+    Attributes
+    ----------
+    probes
+        float32 (p, d), p at most `PROBES_AT_ONCE`.
+    block
+        float32 (n, d), the distractors.
+    first, dense
+        int64 (p + 1,) and (p,), those of the search.
+    pairs
+        Where in the search the m pairs of these probes are; first[0] is the first of them.
+    genuine
+        float64 (m,), their exact scores.
+    scores
+        float32 (p, n), each at most `tolerance` from the exact one.
+    low, high
+        float32 (m,): a score below `low` is surely less than the pair's, one above `high` surely more.
+    """
 
     def __init__(self, search: _Search, start: int, block: np.ndarray, bound: float):
         self.probes, self.block, self.bound = search.probes[start : start + PROBES_AT_ONCE], block, bound
@@ -424,8 +437,8 @@ class _Tile:
         self.genuine = search.genuine[self.pairs]
         self.scores = self.probes @ block.T
         self.tolerance = _tolerance(bound, block)
-        self.low = (self.genuine - self.tolerance).astype(np.float32)
-        self.high = (self.genuine + self.tolerance).astype(np.float32)
+        self.low = _rounded(self.genuine - self.tolerance, -np.inf)
+        self.high = _rounded(self.genuine + self.tolerance, np.inf)
 
     def count_dense(self, counts: np.ndarray) -> None:
         """Compare all scores of each probe with its dense mates; few probes at once, for the cache."""
@@ -474,7 +487,7 @@ class _Tile:
 
     def _highest(self, floor: float) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Find the scores that matter to a sparse mate or reach the floor: row, column, score float64."""
-        threshold = np.full(len(self.probes), np.float32(floor - self.tolerance))
+        threshold = np.full(len(self.probes), _rounded(floor - self.tolerance, -np.inf))
         sparse = self.dense < np.diff(self.first)
         lowest = (self.first[:-1] - self.first[0] + self.dense)[sparse]
         threshold[sparse] = np.minimum(threshold[sparse], self.low[lowest])
@@ -509,16 +522,23 @@ def _look_ahead(probes: np.ndarray, sample: np.ndarray, best: _Best) -> np.ndarr
 
 
 def _tolerance(bound: float, rows: np.ndarray) -> float:
-    """How far a float32 product of rows may be from the exact one, which `bound` limits.
+    """How far a float32 product of rows may be from the exact one, if `_bound` gives `bound`.
 
-    Rounding errors of d additions grow like sqrt(d) (Higham and Mary, 2019); four times that is some forty
-    times what is seen. Wider only means that more is computed twice.
+    The error of a sum of d products is at most du / (1 - du) times the product of the norms, u = 2⁻²⁴, in
+    whatever order they are added (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). The
+    bound is such a sum itself, hence the 2; the 2 more terms cover what underflows and the exact one's error.
     """
-    return 4 * math.sqrt(rows.shape[1]) * 2.0**-24 * bound
+    error = (rows.shape[1] + 2) * 2.0**-24
+    return error / (1 - 2 * error) * bound + rows.shape[1] * float(np.finfo(np.float32).tiny)
+
+
+def _rounded(values: np.ndarray, towards: float) -> np.ndarray:
+    """Return float64 values as float32, none on the other side of what it was."""
+    return np.nextafter(np.float32(values), np.float32(towards))
 
 
 def _bound(one: np.ndarray, other: np.ndarray) -> float:
-    """Return what no product of rows exceeds: that of the largest norms."""
+    """Return what no product of rows exceeds, but for rounding: that of the largest norms."""
     norms = (math.sqrt(np.einsum("ij,ij->i", rows, rows).max()) for rows in (one, other))
     return math.prod(norms)
 

@@ -6,6 +6,20 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
+FAR_TARGETS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+
+
+def allowed(count: int, rate: float) -> int:
+    """Return how many of `count`, at least 1, are at most the share `rate`, 0 to 1.
+
+    That is the largest k with k / count <= rate, in floating point as it stands: one in ten is 0.1, although
+    0.1 is not quite a tenth.
+    """
+    k = min(int(rate * count) + 1, count)
+    while k / count > rate:
+        k -= 1
+    return k
+
 
 class Curve(NamedTuple):
     """What the thresholds accept, from none of the pairs to all.

@@ -17,9 +17,9 @@ from sklearn.metrics import roc_curve
 from sklearn.preprocessing import normalize
 
 from latse.errors import LatseError
+from latse.eval.roc import FAR_TARGETS, allowed
 from latse.eval.template_lists import Faces, Subjects, TemplatePairs
 
-FAR_TARGETS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 FPIR_TARGETS = (0.1, 0.01)
 RANKS = (1, 5, 10)
 PAIRS_AT_ONCE, PROBES_AT_ONCE = 8192, 1024
@@ -27,7 +27,15 @@ PAIRS_AT_ONCE, PROBES_AT_ONCE = 8192, 1024
 
 @dataclass(frozen=True)
 class Templates:
-    """`features`, float64 (t, d) of unit length, of the templates `numbers`, int64 (t,) ascending."""
+    """Templates as judged.
+
+    Attributes
+    ----------
+    numbers
+        int64 (t,), ascending.
+    features
+        float64 (t, d), of unit length; a template of zeros stays one.
+    """
 
     numbers: np.ndarray
     features: np.ndarray
@@ -128,7 +136,7 @@ def verify_templates(templates: Templates, pairs: TemplatePairs) -> TemplateVeri
     different = np.sort(scores[~pairs.issame])[::-1]
     return TemplateVerification(
         tar_at_far={str(far): _rate_at(scores[pairs.issame], different, far) for far in FAR_TARGETS},
-        unresolved_far=[str(far) for far in FAR_TARGETS if _allowed(len(different), far) == 0],
+        unresolved_far=[str(far) for far in FAR_TARGETS if not allowed(len(different), far)],
         tar_at_nearest_far=_nearest(scores, pairs.issame),
     )
 
@@ -159,7 +167,19 @@ def identify_templates(
 
 @dataclass(frozen=True)
 class _Searched:
-    """Of each probe its mate's score (NaN: none) and rank, and the best other; the best others of all."""
+    """What a search of p probes found.
+
+    Attributes
+    ----------
+    mate
+        float64 (p,), the score of each probe's mate, NaN if it has none.
+    rank
+        int64 (p,), the mate's: 1 + the number of others that score as high; 0 if there is none.
+    best_other
+        float64 (p,), the highest score with another subject; -inf where the gallery holds none.
+    top_others
+        float64 (k,), the highest of all scores with others, descending; as many as `FPIR_TARGETS` need.
+    """
 
     mate: np.ndarray
     rank: np.ndarray
@@ -234,15 +254,9 @@ def _ranks(rank: np.ndarray) -> Dict[str, float]:
 
 def _rate_at(wanted: np.ndarray, unwanted: np.ndarray, rate: float) -> float:
     """Share of `wanted` above the lowest threshold that at most `rate` of `unwanted`, sorted down, pass."""
-    allowed = _allowed(len(unwanted), rate)
-    threshold = unwanted[allowed] if allowed < len(unwanted) else -np.inf
+    count = allowed(len(unwanted), rate)
+    threshold = unwanted[count] if count < len(unwanted) else -np.inf
     return float(np.mean(wanted > threshold))
-
-
-def _allowed(count: int, rate: float) -> int:
-    """Return the largest k with k / count <= rate."""
-    guess = int(rate * count)
-    return max(k for k in range(max(guess - 1, 0), min(guess + 1, count) + 1) if k / count <= rate)
 
 
 def _nearest(scores: np.ndarray, issame: np.ndarray) -> Dict[str, float]:

@@ -16,11 +16,10 @@ from sklearn.model_selection import KFold
 from sklearn.preprocessing import normalize
 
 from latse.errors import LatseError
-from latse.eval.roc import Thresholds
+from latse.eval.roc import FAR_TARGETS, Thresholds, allowed
 
 FOLDS = 10
 THRESHOLDS = np.arange(0, 4, 0.01)
-FAR_TARGETS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 # Of insightface's VAL (validation rate).
 VAL_THRESHOLDS = np.arange(0, 4, 0.001)
 VAL_FAR = 1e-3
@@ -279,7 +278,7 @@ def _rates(distance: np.ndarray, issame: np.ndarray) -> Dict[str, Any]:
     far[0], far[-1] = 1 / different, 1  # the ends are points of the curve
     return {
         "tar_at_far": dict(zip(keys, curve.tar_at(FAR_TARGETS).tolist())),
-        "unresolved_far": [str(target) for target in FAR_TARGETS if target < 1 / different],
+        "unresolved_far": [str(far) for far in FAR_TARGETS if not allowed(different, far)],
         "auc": curve.area(),
         "eer": curve.equal_error(),
         "roc": {"far": far.tolist(), "tar": curve.tar_at(far).tolist()},

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from latse.errors import LatseError
 from latse.eval.confidence import intervals, pair_weights
-from latse.eval.roc import Thresholds
-from latse.eval.verification import FAR_TARGETS, judge
+from latse.eval.roc import FAR_TARGETS, Thresholds
+from latse.eval.verification import judge
 
 
 def people_and_pairs(rng, people=30, pairs=200):

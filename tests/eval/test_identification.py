@@ -34,6 +34,10 @@ def features(kind, rng, probes, distractors, dimensions):
         one, other = np.rint(one), np.rint(other)
     if kind == "constant":
         one[:], other[:] = 0.3, 0.3
+    if kind == "all positive":
+        one, other = np.abs(one), np.abs(other)
+    if kind == "copies of the mate":
+        one[0], one[1:], other[:9] = 0.86614388, 0.45956823, 0.45956823
     if kind == "duplicates":
         other[::2] = one[rng.integers(0, probes, len(other[::2]))]
     if kind == "nearly the same":  # what float32 cannot tell apart
@@ -85,6 +89,56 @@ def test_ranks_equal_those_of_faiss_on_the_same_arrays():
     expected = 1 + (scores[pairs[:, 0]] >= mates[:, None]).sum(axis=1)
     assert len(np.unique(expected)) > 20
     assert np.array_equal(identify(probes, pairs, distractors).ranks[-1], expected)
+
+
+@pytest.mark.parametrize("dimensions", [300, 308, 512, 2048])
+@pytest.mark.parametrize("value", [1.0, 0.3, 0.45956823, 0.86614388])
+def test_equal_features_of_many_dimensions_find_nobody(dimensions, value):
+    """Sums of equal terms stray furthest: all errors of rounding have the same sign."""
+    feature = np.full(dimensions, np.float32(value), np.float32)
+    for one in (feature, feature / np.sqrt(np.float32(dimensions))):
+        found = identify(np.tile(one, (6, 1)), mate_pairs(np.arange(6) % 2), np.tile(one, (40, 1)), threads=1)
+        assert (found.ranks == [[11], [41]]).all()
+        assert (found.impostors == (one.astype(np.float64) ** 2).sum()).all()
+        assert set(found.as_json()["tar_at_far"].values()) == {0.0}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    kind=st.sampled_from(["constant", "all positive", "duplicates", "copies of the mate", "nearly the same"]),
+    dimensions=st.sampled_from([300, 308, 320, 511, 512, 1024, 2048]),
+    sparse=st.sampled_from([0, 0.05, 1]),
+)
+# A mate and nine distractors that are equal, at which float32 is off by more than the usual.
+@example(seed=0, kind="copies of the mate", dimensions=320, sparse=0)
+@example(seed=0, kind="copies of the mate", dimensions=320, sparse=1)
+def test_ranks_are_those_of_the_definition_in_many_dimensions(seed, kind, dimensions, sparse):
+    rng = np.random.default_rng(seed)
+    people = np.arange(int(rng.integers(2, 8))) % 2
+    probes, distractors = features(kind, rng, len(people), int(rng.integers(8, 40)), dimensions)
+    pairs = mate_pairs(people) if len(people) > 2 else np.array([[0, 1]])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(identification, "SPARSE", sparse)
+        patch.setattr(identification, "FARS", (0.5, 1e-6))
+        found = identify(probes, pairs, distractors, [5, len(distractors)], threads=1)
+    ranks, impostors = plain_ranks(probes, pairs, distractors, [5, len(distractors)])
+    assert np.array_equal(found.ranks, ranks)
+    assert np.array_equal(found.impostors, impostors[: len(found.impostors)])
+
+
+@pytest.mark.parametrize("dimensions", [7, 308, 512, 2048])
+@pytest.mark.parametrize("kind", ["constant", "all positive", "random"])
+def test_no_product_strays_further_than_the_tolerance(kind, dimensions):
+    """Summed one after the other in float32, which is the worst order that a library may take."""
+    one, other = features(kind, np.random.default_rng(dimensions), 12, 30, dimensions)
+    summed = np.zeros((12, 30), np.float32)
+    for column in range(dimensions):
+        summed += one[:, column, None] * other[None, :, column]
+    tolerance = identification._tolerance(identification._bound(one, other), other)
+    for product in (summed, one @ other.T):
+        assert np.abs(product - exact_scores(one, other)).max() <= tolerance
+    assert tolerance < 1e-3 * identification._bound(one, other)
 
 
 def test_order_gives_nested_galleries():
@@ -194,3 +248,43 @@ def test_unit_rows():
         rows[np.array([0, 2])]
     with pytest.raises(LatseError, match="ours: feature 3"):
         rows[3:]
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.float16, np.float32, np.float64])
+def test_unit_rows_of_every_type_of_number(dtype):
+    rows = UnitRows(np.array([[1, 1], [5, 12]], dtype), "ours")[:]
+    assert rows.dtype == np.float32
+    assert np.allclose(rows, [[0.5**0.5, 0.5**0.5], [5 / 13, 12 / 13]], atol=1e-6)
+
+
+def test_a_gallery_in_a_file_is_read_block_by_block(tmp_path):
+    """In whatever precision it was written, and in the order that is asked for."""
+    rng = np.random.default_rng(8)
+    probes, distractors = features("random", rng, 6, 90, 5)
+    np.save(tmp_path / "gallery.npy", distractors.astype(np.float64))
+    mapped = np.load(tmp_path / "gallery.npy", mmap_mode="r")
+    asked = []
+
+    class Watched:
+        def __len__(self):
+            return len(mapped)
+
+        def __getitem__(self, positions):
+            asked.append(len(positions))
+            return mapped[positions]
+
+    pairs, order = mate_pairs(np.arange(6) % 2), rng.permutation(90)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(identification, "DISTRACTORS_AT_ONCE", 20)
+        found = identify(probes, pairs, UnitRows(Watched(), "gallery"), order=order, threads=2)
+    whole = UnitRows(distractors.astype(np.float64), "gallery")[:]
+    assert np.array_equal(found.ranks, identify(probes, pairs, whole[order]).ranks)
+    assert max(asked) == 20
+    assert sum(asked) == 90 + 20  # the first block is looked at before
+
+
+@pytest.mark.parametrize("setting", ["2,1", "", "3"])
+def test_threads_are_those_of_openmp(monkeypatch, setting):
+    monkeypatch.setenv("OMP_NUM_THREADS", setting)
+    probes, distractors = features("random", np.random.default_rng(1), 6, 50, 4)
+    assert identify(probes, mate_pairs(np.arange(6) % 2), distractors).sizes == [10, 50]

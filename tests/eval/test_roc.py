@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from latse.eval.roc import Thresholds
+from latse.eval.roc import Thresholds, allowed
 
 # Few different distances, so that ties abound.
 PAIRS = st.lists(
@@ -70,3 +70,13 @@ def test_points_known_by_hand():
     # A same and a different pair tie: from (0, 3/4) to (1/2, 1), so far = 1 - tar a third of the way.
     tied = Thresholds(np.array([1, 1, 1, 2, 2, 3.0]), np.array([1, 1, 1, 0, 1, 0], bool)).curve()
     assert tied.equal_error() == pytest.approx(1 / 6)
+
+
+@given(st.integers(1, 400), st.floats(0, 1))
+def test_allowed_is_the_largest_count_within_the_rate(count, rate):
+    assert allowed(count, rate) == max(k for k in range(count + 1) if k / count <= rate)
+
+
+def test_allowed_counts_a_tenth_of_ten_as_one():
+    assert [allowed(10**n, 10.0**-n) for n in range(9)] == [1] * 9
+    assert [allowed(10, rate) for rate in (0.3, 0.7, 0.1 - 1e-12, 0.0, 1.0)] == [3, 7, 0, 0, 10]

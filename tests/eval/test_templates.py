@@ -13,9 +13,9 @@ from latse.cli import main
 from latse.data.align import TEMPLATE
 from latse.errors import LatseError
 from latse.eval import template_lists
+from latse.eval.roc import FAR_TARGETS
 from latse.eval.template_lists import Faces, Subjects, TemplatePairs
 from latse.eval.templates import (
-    FAR_TARGETS,
     FPIR_TARGETS,
     Templates,
     identify_templates,

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from latse.errors import LatseError
+from latse.eval.roc import FAR_TARGETS
 from latse.eval.verification import (
-    FAR_TARGETS,
     GridFolds,
     distinct_images,
     exact_accuracy,
