@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import re
+import contextlib
 from pathlib import Path
+from typing import Dict
 
 import mxnet as mx
 import numpy as np
 
 from latse import checkpoint, inference, onnx_export
 from latse.errors import LatseError
+from latse.eval import onnx_model
+from latse.files import digest, make_folder, replacing, write_json
+from latse.provenance import provenance
 from latse.simplify import Graph, simplified
+from latse.symbols.names import insightface_name
 from latse.symbols.networks import IMAGE_SHAPE
 
-# insightface's tools know the statistics of a batch normalisation by these endings.
-STATISTICS = re.compile("_running_(mean|var)$")
 TOLERANCE = 1e-4  # of the embedding's norm
 TRIALS = 4  # random images that every export is tried on
 
@@ -36,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PREFIX",
         help="PREFIX-symbol.json and PREFIX-0000.params of ordinary MXNet operators with insightface's names",
     )
+    parser.add_argument("--json", metavar="FILE", help="write how near the copies come, and to what")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -43,35 +47,58 @@ def run(args: argparse.Namespace) -> None:
     if not (args.onnx or args.plain):
         raise LatseError("nothing to write: give --onnx FILE.onnx, --plain PREFIX, or both")
     if args.onnx:
-        onnx_export.required("onnx")
-        onnx_export.required("onnxruntime")
+        onnx_model.required("onnx")
+        onnx_model.required("onnxruntime")
     prefix, number = checkpoint.parse(args.checkpoint)
     if args.plain and Path(args.plain).resolve() == Path(prefix).resolve():
         raise LatseError(
             f"--plain {args.plain} would replace the checkpoint's own symbol: give another prefix"
         )
-    symbol, arg_params, aux_params = checkpoint.load(prefix, number)
-    symbol = checkpoint.pick_outputs(symbol, ["fc1_output"], prefix)
+    if args.json:
+        make_folder(Path(args.json).parent)  # an unwritable place is better known before the work
+    symbol, *parameters = checkpoint.load(prefix, number)
+    copies = _write_copies(args, checkpoint.pick_outputs(symbol, ["fc1_output"], prefix), *parameters)
+    if args.json:
+        source = {"source": args.checkpoint, "digest": digest(checkpoint.parameters_path(prefix, number))}
+        trial = {"checkpoint": source, "images": TRIALS, "tolerance": TOLERANCE, "copies": copies}
+        write_json(args.json, {"kind": "export", **trial, "provenance": provenance(args, [mx.cpu()])})
+    for found in copies.values():
+        print(
+            "{file}: embedding equal to {relative_error:.1e} of its norm".format(**found),
+            f"on {TRIALS} random images",
+        )
+
+
+def _write_copies(
+    args: argparse.Namespace,
+    symbol: mx.sym.Symbol,
+    arg_params: inference.Parameters,
+    aux_params: inference.Parameters,
+) -> Dict[str, Dict[str, object]]:
+    """Write all copies or none; return what `_compared` says of each, by its form."""
     images = np.random.default_rng(0).integers(0, 256, (TRIALS, *IMAGE_SHAPE)).astype(np.float32)
     expected = _embed(symbol, arg_params, aux_params, images, args.checkpoint)
-    if args.plain:
-        graph = plain(symbol, arg_params, aux_params)
-        _compare(args.plain, _embed(*graph.write(), images, args.plain), expected)
-        checkpoint.save(args.plain, 0, *graph.write())
-    if args.onnx:
-        content = onnx_export.converted(symbol, arg_params, aux_params, IMAGE_SHAPE)
-        found = onnx_export.session(content).run(None, {"data": images})[0]
-        _compare(args.onnx, found, expected)
-        onnx_export.write(args.onnx, content)
+    copies = {}
+    with contextlib.ExitStack() as files:  # the ONNX file takes its place once the plain pair has its own
+        if args.onnx:
+            content = onnx_export.converted(symbol, arg_params, aux_params, IMAGE_SHAPE)
+            found = onnx_model.session(content).run(None, {"data": images})[0]
+            copies["onnx"] = _compared(args.onnx, found, expected)
+            files.enter_context(replacing(args.onnx)).write_bytes(content)
+        if args.plain:
+            copy = plain(symbol, arg_params, aux_params).write()
+            copies["plain"] = _compared(args.plain, _embed(*copy, images, args.plain), expected)
+            checkpoint.save(args.plain, 0, *copy)
+    return copies
 
 
 def plain(symbol: mx.sym.Symbol, args: inference.Parameters, aux: inference.Parameters) -> Graph:
     """Return a network without what only training needs, its statistics under insightface's names."""
     graph = simplified(symbol, args, aux)
     for node in graph.nodes:
-        node.name = STATISTICS.sub(r"_moving_\1", node.name)
-    graph.parameters = {STATISTICS.sub(r"_moving_\1", name): v for name, v in graph.parameters.items()}
-    graph.auxiliary = {STATISTICS.sub(r"_moving_\1", name) for name in graph.auxiliary}
+        node.name = insightface_name(node.name)
+    graph.parameters = {insightface_name(name): value for name, value in graph.parameters.items()}
+    graph.auxiliary = {insightface_name(name) for name in graph.auxiliary}
     return graph
 
 
@@ -93,10 +120,15 @@ def _embed(
     return module.get_outputs()[0].asnumpy()
 
 
-def _compare(written: str, found: np.ndarray, expected: np.ndarray) -> None:
-    """Print how near a copy comes; raise LatseError where it is not near."""
+def _compared(file: str, found: np.ndarray, expected: np.ndarray) -> Dict[str, object]:
+    """Return how near a copy comes: its largest error as a fraction of the norm, and its lowest cosine.
+
+    Raises LatseError where it is not near.
+    """
+    norms = np.linalg.norm(expected, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        error = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
+        error = np.linalg.norm(found - expected, axis=1) / norms
+        cosine = (found * expected).sum(axis=1) / np.linalg.norm(found, axis=1) / norms
     if not (error <= TOLERANCE).all():
-        raise LatseError(f"{written}: its embedding is off by {error.max():.1e} of its norm")
-    print(f"{written}: embedding equal to {error.max():.1e} of its norm on {TRIALS} random images")
+        raise LatseError(f"{file}: its embedding is off by {error.max():.1e} of its norm")
+    return {"file": file, "relative_error": float(error.max()), "cosine": float(cosine.min())}

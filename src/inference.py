@@ -28,7 +28,15 @@ LARGEST_SHIFT = 64.0
 
 @dataclass
 class Value:
-    """What stands in the new graph for a tensor: scale·stored + shift by channel; None means 1 and 0."""
+    """What stands in the new graph for a tensor of the old one: scale·stored + shift, by channel.
+
+    Attributes
+    ----------
+    entry
+        The stored tensor, (N, C, …), in the new graph.
+    scale, shift
+        float64 (C,) each; None means 1 and 0. After a Flatten there is one for each channel still.
+    """
 
     entry: Entry
     scale: np.ndarray | None = None
@@ -37,7 +45,19 @@ class Value:
 
 @dataclass
 class Linear:
-    """A convolution or fully-connected layer that may still take over what follows."""
+    """A convolution or fully-connected layer, not yet in the new graph, that may take over what follows.
+
+    Attributes
+    ----------
+    node
+        As it stands in the old graph, for its name and attributes.
+    entry
+        Its input in the new graph.
+    weight
+        float64 (O, I/groups, …) of a convolution, (O, I) of a fully-connected layer.
+    bias
+        float64 (O,).
+    """
 
     node: Node
     entry: Entry
@@ -45,7 +65,7 @@ class Linear:
     bias: np.ndarray
 
     def then(self, scale: np.ndarray, shift: np.ndarray) -> None:
-        """Take over a map of the output."""
+        """Take over scale·y + shift of the output y, both float64 (O,)."""
         self.weight = self.weight * scale.reshape((-1,) + (1,) * (self.weight.ndim - 1))
         self.bias = self.bias * scale + shift
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import tempfile
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any, Iterator, Mapping, Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
 
 from latse.errors import LatseError
+from latse.eval.onnx_model import PRODUCER, required
 from latse.files import replacing
 from latse.inference import folded
-from latse.simplify import simplified
+from latse.simplify import Parameters, simplified
 
 # What MXNet's translations are written for; it labels them with the newest set that onnx knows.
 OPSET, IR_VERSION = 13, 8
@@ -29,12 +29,8 @@ def export(
     aux: Mapping[str, mx.nd.NDArray],
     image_shape: Sequence[int],
 ) -> None:
-    """Write what `converted` returns to a file; LatseError as there, or as `write`."""
-    write(path, converted(symbol, args, aux, image_shape))
-
-
-def write(path: str | os.PathLike, content: bytes) -> None:
-    """Write a file in one step, over an older one; raise LatseError if that is impossible."""
+    """Write what `converted` returns to a file in one step; LatseError as there, or if that is impossible."""
+    content = converted(symbol, args, aux, image_shape)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
@@ -65,60 +61,42 @@ def converted(
         If onnx is not installed or the network holds an operator that MXNet does not translate.
     """
     onnx = required("onnx")
-    graph = folded(simplified(symbol, args, aux))
-    for node in graph.nodes:
-        if node.op == "FullyConnected":
-            node.attrs.setdefault("flatten", "True")  # MXNet's default, which its exporter does not know
-    symbol, args, aux = graph.write()
     shape = tuple(image_shape)
-    with tempfile.TemporaryDirectory(prefix="latse-onnx-") as folder:
-        raw = str(Path(folder) / "raw.onnx")
-        with _reporting():
-            mx.onnx.export_model(
-                symbol,
-                {**args, **aux},
-                [(1, *shape)],
-                np.float32,
-                raw,
-                dynamic=True,
-                dynamic_input_shapes=[("N", *shape)],
-            )
-        model = onnx.load(raw)
-    _, outputs, _ = symbol.infer_shape(data=(1, *shape))
-    model = _mended(onnx, model, outputs[0])
-    onnx.checker.check_model(model, full_check=True)
+    with _reporting():
+        graph = folded(simplified(symbol, args, aux))
+        for node in graph.nodes:
+            if node.op == "FullyConnected":
+                node.attrs.setdefault("flatten", "True")  # MXNet's default, which its exporter does not know
+        symbol, args, aux = graph.write()
+        raw = _raw(onnx, symbol, {**args, **aux}, shape)
+        model = _mended(onnx, raw, symbol.infer_shape(data=(1, *shape))[1][0])
+        onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
 
 
-def required(name: str) -> ModuleType:
-    """Import a package of the extra `onnx`; LatseError with the way to install it if it is missing."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise LatseError(f"{name} is not installed: pip install 'latse[onnx]'") from error
-
-
-def session(source: str | os.PathLike | bytes, threads: int = 1) -> Any:
-    """Return onnxruntime's session on the processor; LatseError if the file or the content is not fit."""
-    runtime = required("onnxruntime")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
-    name = "the network" if isinstance(source, bytes) else source
-    model = source if isinstance(source, bytes) else os.fspath(source)
-    try:
-        return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has many exceptions and no common one
-        raise LatseError(f"onnxruntime cannot open {name}: {str(error).splitlines()[0]}") from error
+def _raw(onnx: ModuleType, symbol: mx.sym.Symbol, parameters: Parameters, shape: Tuple[int, ...]) -> Any:
+    """Return the model of MXNet's exporter, its faults included."""
+    with tempfile.TemporaryDirectory(prefix="latse-onnx-") as folder:
+        path = str(Path(folder) / "raw.onnx")
+        mx.onnx.export_model(
+            symbol,
+            parameters,
+            [(1, *shape)],
+            np.float32,
+            path,
+            dynamic=True,
+            dynamic_input_shapes=[("N", *shape)],
+        )
+        return onnx.load(path)
 
 
 @contextlib.contextmanager
 def _reporting() -> Iterator[None]:
-    """MXNet's exporter has an exception of its own for each fault."""
     try:
         yield
-    except (AttributeError, NotImplementedError, KeyError, ValueError, mx.base.MXNetError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise LatseError(f"MXNet does not export this network to ONNX: {first}") from error
+    except Exception as error:  # MXNet's exporter and onnx have one of their own for each fault
+        said = str(error).strip() or type(error).__name__
+        raise LatseError(f"MXNet does not export this network to ONNX: {said.splitlines()[0]}") from error
 
 
 def _mended(onnx: ModuleType, model: Any, output_shape: Sequence[int]) -> Any:
@@ -139,5 +117,5 @@ def _mended(onnx: ModuleType, model: Any, output_shape: Sequence[int]) -> Any:
     del model.opset_import[:]
     model.opset_import.extend([onnx.helper.make_opsetid("", OPSET)])
     model.ir_version = IR_VERSION
-    model.producer_name = "latse"
+    model.producer_name = PRODUCER
     return model

@@ -13,7 +13,7 @@ net_unit=3, net_act='prelu', net_se=0, net_input=1 and net_output='E'.
 from __future__ import annotations
 
 import re
-from typing import Callable, Dict, Mapping, Tuple
+from typing import Dict, Mapping, Tuple
 
 import mxnet as mx
 
@@ -35,18 +35,18 @@ def from_insightface(
 
     What else the file holds (`fc7_weight`) is kept. `check_encoder` tells whether the result fits an encoder.
     """
-    args = _with_slopes(arg_params, lambda slopes: slopes.reshape((-1, 1, 1, 1)))
+    args = {
+        name: array.reshape((-1, 1, 1, 1)) if SLOPES.search(name) else array
+        for name, array in arg_params.items()
+    }
     if "fc1_gamma" in args:
         args["fc1_gamma"] = mx.nd.ones_like(args["fc1_gamma"])
-    return args, _renamed(aux_params, "moving", "running")
+    return args, {_renamed(name, "moving", "running"): array for name, array in aux_params.items()}
 
 
-def to_insightface(
-    arg_params: Mapping[str, mx.nd.NDArray], aux_params: Mapping[str, mx.nd.NDArray]
-) -> Tuple[Parameters, Parameters]:
-    """Return the parameters under insightface's names and in its shapes: `from_insightface` undone."""
-    args = _with_slopes(arg_params, lambda slopes: slopes.reshape((-1,)))
-    return args, _renamed(aux_params, "running", "moving")
+def insightface_name(name: str) -> str:
+    """Return what insightface calls a parameter of ours: statistics `moving` instead of `running`."""
+    return _renamed(name, "running", "moving")
 
 
 def check_encoder(
@@ -82,12 +82,5 @@ def encoder_shapes(name: str) -> Tuple[Dict[str, tuple], Dict[str, tuple]]:
     return by_name, dict(zip(symbol.list_auxiliary_states(), aux))
 
 
-def _with_slopes(
-    arg_params: Mapping[str, mx.nd.NDArray], reshape: Callable[[mx.nd.NDArray], mx.nd.NDArray]
-) -> Parameters:
-    return {name: reshape(array) if SLOPES.search(name) else array for name, array in arg_params.items()}
-
-
-def _renamed(aux_params: Mapping[str, mx.nd.NDArray], before: str, after: str) -> Parameters:
-    pattern = re.compile(f"_{before}_(mean|var)$")
-    return {pattern.sub(rf"_{after}_\1", name): array for name, array in aux_params.items()}
+def _renamed(name: str, before: str, after: str) -> str:
+    return re.sub(f"_{before}_(mean|var)$", rf"_{after}_\1", name)

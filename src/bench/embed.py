@@ -3,7 +3,7 @@
 Measured on the same parameters: `Module`, a plain forward of the checkpoint's symbol; `Module, LeakyReLU`,
 the same network with each PReLU as MXNet's own operator, as insightface's checkpoints have it; `onnxruntime`
 on what `latse export` writes; and ours, `latse.eval.embedding.Network`. All get as many threads as
-OMP_NUM_THREADS says, without it one for each core. Beside them stands what the processor multiplies and adds
+`latse.runtime.threads` says. Beside them stands what the processor multiplies and adds
 in a large matrix product, taken in the same turns: about as much as any network without tricks can reach.
 """
 
@@ -23,10 +23,12 @@ import numpy as np
 from latse import checkpoint, onnx_export
 from latse.bench.timing import in_turn, ratios, summary
 from latse.errors import LatseError
+from latse.eval import onnx_model
 from latse.eval.embedding import Network
 from latse.eval.table import aligned
-from latse.files import write_json
+from latse.files import make_folder, write_json
 from latse.provenance import provenance
+from latse.runtime import threads
 from latse.simplify import simplified
 from latse.symbols import encoder
 from latse.symbols.networks import IMAGE_SHAPE, trace
@@ -52,6 +54,8 @@ def run(args: argparse.Namespace) -> None:
     """Measure all ways in turn; print and write images per second and their ratios."""
     if min(args.batch_size, args.repeats) < 1:
         raise LatseError("--batch-size and --repeats must be at least 1")
+    if args.json:
+        make_folder(Path(args.json).parent)  # an unwritable place is better known before the work
     shape = (args.batch_size, *IMAGE_SHAPE)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     with tempfile.TemporaryDirectory(prefix="latse-bench-") as folder:
@@ -73,18 +77,12 @@ def run(args: argparse.Namespace) -> None:
         }
         for name, taken in seconds.items()
     }
-    _show(args, figures, product)
     if args.json:
         setting = {"model": args.model or args.encoder, "batch_size": args.batch_size, "threads": threads()}
         report = {"kind": "bench embed", **setting, "repeats": args.repeats, "ways": figures}
         report["matrix_product_billion_multiply_adds_per_second"] = product
         write_json(args.json, {**report, "provenance": provenance(args, [mx.cpu()])})
-
-
-def threads() -> int:
-    """Return how many threads OMP_NUM_THREADS allows, without it as many as there are cores."""
-    text = os.environ.get("OMP_NUM_THREADS", "")
-    return int(text) if text.isascii() and text.isdigit() else os.cpu_count() or 1
+    _show(args, figures, product)
 
 
 def multiply_adds(symbol: mx.sym.Symbol, image_shape: tuple[int, ...]) -> int:
@@ -135,7 +133,7 @@ def _ways(prefix: str, number: int, images: np.ndarray, folder: Path) -> dict[st
     symbol = checkpoint.pick_outputs(symbol, ["fc1_output"], prefix)
     exported = folder / "exported.onnx"
     onnx_export.export(exported, symbol, args, aux, images.shape[1:])
-    session = onnx_export.session(exported, threads())
+    session = onnx_model.session(exported)
     return {
         "Module": _module(symbol, args, aux, images),
         "Module, LeakyReLU": _module(*simplified(symbol, args, aux).write(), images),

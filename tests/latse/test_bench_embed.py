@@ -69,3 +69,32 @@ def test_the_random_network_tells_images_apart(tmp_path):
 def test_what_is_refused(wrong, complaint, capsys):
     assert main(["bench", "embed", *wrong]) == 1
     assert complaint in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_the_place_of_the_json_is_tried_before_and_filled_before_anything_is_said(
+    tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "file").touch()
+    arguments = [
+        "bench",
+        "embed",
+        "--encoder",
+        "resnet_tiny",
+        "--batch-size",
+        "1",
+        "--repeats",
+        "1",
+        "--json",
+    ]
+
+    def too_early(*_):
+        raise AssertionError("measured before the place of its result was tried")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(embed, "in_turn", too_early)
+        assert main([*arguments, str(tmp_path / "file" / "b.json")]) == 1
+    assert "cannot make the folder" in capsys.readouterr().err
+    assert main([*arguments, str(tmp_path)]) == 1  # a folder, not a file
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "cannot write" in said.err

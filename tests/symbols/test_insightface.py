@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from latse.errors import LatseError
+from latse.export_command import plain
 from latse.symbols import encoder, names, networks
 
 UNITS = {34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 124: (3, 13, 40, 5)}
@@ -127,7 +128,7 @@ def test_names_and_shapes_are_insightfaces(depth):
     args = {name: mx.nd.zeros(shape) for name, shape in zip(symbol.list_arguments(), arg_shapes)}
     aux = {name: mx.nd.zeros(shape) for name, shape in zip(symbol.list_auxiliary_states(), aux_shapes)}
     assert args.pop("data").shape == (1, 3, 112, 112)
-    theirs = names.to_insightface(args, aux)
+    _, *theirs = plain(symbol, args, aux).write()
     found = tuple({name: array.shape for name, array in part.items()} for part in theirs)
     assert found == insightface_shapes(depth)
     assert [list(part) for part in found] == [list(part) for part in insightface_shapes(depth)]
@@ -145,7 +146,8 @@ def assert_same(found, expected):
 
 
 def test_the_map_there_and_back_changes_only_the_fixed_gamma(theirs):
-    args, aux = names.to_insightface(*names.from_insightface(*theirs))
+    symbol = networks.trace(encoder.create("resnet34"))
+    _, args, aux = plain(symbol, *names.from_insightface(*theirs)).write()
     assert_same(aux, theirs[1])
     assert_same(args, {**theirs[0], "fc1_gamma": mx.nd.ones((512,))})
 
