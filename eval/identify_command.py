@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path, PurePosixPath
-from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Sequence
+from typing import Any, Dict, Iterator, NamedTuple, Optional
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from latse import devices
-from latse.data.pairs import people_path, read_pairs, read_people
-from latse.data.records import Shard
+from latse.data.pairs import people_path
 from latse.errors import LatseError
-from latse.eval import megaface
+from latse.eval import canvas, megaface
 from latse.eval.identification import (
     FARS,
     Gallery,
@@ -25,42 +22,28 @@ from latse.eval.identification import (
     identify_among,
     mate_pairs,
 )
-from latse.eval.models import FeatureFile, Model, add_model_arguments, opened
+from latse.eval.image_sets import ImageSet, embed, open_images, open_listed
+from latse.eval.megaface import Refined
+from latse.eval.models import Model, add_model_arguments, opened
 from latse.eval.table import aligned
-from latse.eval.verification import distinct_images
-from latse.files import make_folder, replacing, write_json
+from latse.files import make_folder, write_json
 from latse.provenance import provenance
 
-# Images that are in memory at once: 77 MB.
-IMAGES_AT_ONCE = 2048
-FEATURE_OPTIONS = ("probe_features", "probe_list", "distractor_features", "distractor_list")
+KIT_OPTIONS = ("probe_features", "distractor_features", "ending")
 
 
-class Images(NamedTuple):
-    """A set of images, read as they are needed.
+class Judged(NamedTuple):
+    """What was found of a model.
 
-    name : its file or folder; count : n; read : maps positions in a range to uint8 (m, 3, 112, 112);
-    people : int64 (n,), None if nobody says.
-    """
-
-    name: str
-    count: int
-    read: Callable[[range], np.ndarray]
-    people: Optional[np.ndarray]
-
-
-class Subject(NamedTuple):
-    """What is judged: a model's features of probes and distractors.
-
-    title, origin : as of `latse.eval.models.Model`; probes : float32 (p, d), unit; people : int (p,);
-    distractors : unit rows, None for the probes of other people.
+    title, origin : as of `latse.eval.models.Model`; result : the ranks; probes : how many there are;
+    left_out : how many probes and distractors were noise, None where no list of noisy entries was given.
     """
 
     title: str
     origin: Dict[str, Any]
-    probes: np.ndarray
-    people: np.ndarray
-    distractors: Optional[Gallery]
+    result: Identification
+    probes: int
+    left_out: Dict[str, Optional[int]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,13 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     images.add_argument(
         "--probes",
         metavar="FOLDER|FILE",
-        help="shard, or pairs (.bin, .npz) with their X.people.npy: each image is a probe in turn, the other "
-        "images of its person are its mates",
+        help="shard, pairs (.bin, .npz) with their X.people.npy, or with --probe-list the folder of its "
+        "pictures: each image is a probe in turn, the other images of its person are its mates",
     )
     images.add_argument(
         "--distractors",
         metavar="FOLDER|FILE",
-        help="shard or pairs of further people (default: the images of the probes' other people)",
+        help="shard or pairs of further people, or with --distractor-list the folder of its pictures "
+        "(default: the images of the probes' other people)",
     )
     images.add_argument(
         "--write-features",
@@ -86,19 +70,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     features = parser.add_argument_group("or features of the MegaFace development kit")
     features.add_argument("--probe-features", metavar="FOLDER", help="of the probes (FaceScrub)")
-    features.add_argument("--probe-list", metavar="FILE.json", help="their paths, and people (else: folders)")
     features.add_argument("--distractor-features", metavar="FOLDER", help="of the distractors (MegaFace)")
-    features.add_argument("--distractor-list", metavar="FILE.json", help="their paths")
     features.add_argument(
         "--ending",
         nargs="+",
         metavar="ENDING",
         help="of the feature files behind an image's path, such as _r100.bin; one for each model",
     )
-    features.add_argument(
+    lists = parser.add_argument_group(
+        "lists of the kit, of features or of aligned pictures (JPEG or PNG, 112x112) in a folder of images"
+    )
+    lists.add_argument("--probe-list", metavar="FILE.json", help="paths, and people (else: their folders)")
+    lists.add_argument("--distractor-list", metavar="FILE.json", help="paths")
+    lists.add_argument(
         "--noisy-probes", metavar="FILE", help="leave out what insightface's facescrub_noises.txt names"
     )
-    features.add_argument(
+    lists.add_argument(
         "--noisy-distractors", metavar="FILE", help="leave out what insightface's megaface_noises.txt names"
     )
     parser.add_argument(
@@ -121,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Rank, print a table, and write what was asked for.
+    """Rank, write what was asked for, and print a table.
 
     A rank is 1 + the number of distractors whose cosine similarity to the probe is not below the mate's.
 
@@ -132,108 +119,110 @@ def run(args: argparse.Namespace) -> None:
     """
     _check(args)
     for path in filter(None, (args.json, args.figure)):
-        make_folder(Path(path).parent)
-    report, curves = {}, {}
-    for subject in _from_images(args) if args.probes else _from_kit(args):
-        result = _identify(subject, args.sizes, args.seed)
-        report[subject.title] = {"origin": subject.origin, **result.as_json()}
-        curves[subject.title] = result
-        counts = {
-            "probes": len(subject.probes),
-            "mates": result.ranks.shape[1],
-            "distractors": result.sizes[-1],
-        }
-    print("{probes} probes, {mates} pairs of probe and mate, {distractors} distractors".format(**counts))
-    print(_table(curves))
+        make_folder(Path(path).parent)  # an unwritable place is better known before the work than after it
+    if args.write_features:
+        make_folder(args.write_features)
+    judged = list(_of_images(args) if args.probes else _of_kit(args))
+    results = {each.title: each.result for each in judged}
+    first = judged[0]
+    counts = {
+        "probes": first.probes,
+        "mates": first.result.ranks.shape[1],
+        "distractors": first.result.sizes[-1],
+    }
     if args.json:
-        origin = provenance(args, devices.contexts(args) if args.model else None)
-        write_json(args.json, {"kind": "identification", "provenance": origin, **counts, "models": report})
+        report = {
+            "kind": "identification",
+            "provenance": provenance(args, devices.contexts(args) if args.model else None),
+            **counts,
+            "left_out": first.left_out,
+            "models": {each.title: {"origin": each.origin, **each.result.as_json()} for each in judged},
+        }
+        write_json(args.json, report)
     if args.figure:
-        _draw(args.figure, curves)
+        _draw(args.figure, results)
+    print("{probes} probes, {mates} pairs of probe and mate, {distractors} distractors".format(**counts))
+    print(_table(results))
 
 
 def _check(args: argparse.Namespace) -> None:
-    given = [name for name in (*FEATURE_OPTIONS, "ending") if getattr(args, name)]
-    if args.probes and given:
-        raise LatseError(f"--probes takes images, --{given[0].replace('_', '-')} features: give one of them")
-    if args.probes and not args.model:
-        raise LatseError("--probes needs a --model that embeds its images")
-    if not args.probes and len(given) < len(FEATURE_OPTIONS) + 1:
-        missing = next(name for name in (*FEATURE_OPTIONS, "ending") if name not in given)
-        raise LatseError(f"--{missing.replace('_', '-')} is missing (or give images with --probes)")
-    if not args.probes and (args.model or args.distractors or args.write_features):
-        raise LatseError("--model, --distractors and --write-features go with images, which --probes names")
-    if args.probes and (args.noisy_probes or args.noisy_distractors):
-        raise LatseError("lists of noisy entries name files of the MegaFace kit, not images of --probes")
-    if args.ending and len({_title(ending) for ending in args.ending}) < len(args.ending):
-        raise LatseError(f"--ending {' '.join(args.ending)}: two of them name the same model")
+    """Refuse options that do not go together."""
+    if args.probes:
+        _check_images(args)
+    else:
+        _check_kit(args)
     if args.sizes and min(args.sizes) < 1:
         raise LatseError("--sizes must be at least 1")
 
 
-def _from_images(args: argparse.Namespace) -> Iterator[Subject]:
-    models = opened(args)
-    probes = _read_images(args.probes)
+def _check_images(args: argparse.Namespace) -> None:
+    stray = next((name for name in KIT_OPTIONS if getattr(args, name)), None)
+    if stray:
+        raise LatseError(f"--probes takes images, --{stray.replace('_', '-')} features: give one of them")
+    if not args.model:
+        raise LatseError("--probes needs a --model that embeds its images")
+    if args.distractor_list and not args.distractors:
+        raise LatseError("--distractor-list names pictures in a folder, which --distractors must name")
+    for kind in ("probe", "distractor"):
+        if getattr(args, f"noisy_{kind}s") and not getattr(args, f"{kind}_list"):
+            raise LatseError(f"--noisy-{kind}s names entries of a --{kind}-list, which is missing")
+
+
+def _check_kit(args: argparse.Namespace) -> None:
+    needed = ("probe_features", "probe_list", "distractor_features", "distractor_list", "ending")
+    missing = next((name for name in needed if not getattr(args, name)), None)
+    if missing:
+        raise LatseError(f"--{missing.replace('_', '-')} is missing (or give images with --probes)")
+    if args.model or args.distractors or args.write_features:
+        raise LatseError("--model, --distractors and --write-features go with images, which --probes names")
+    if len({_title(ending) for ending in args.ending}) < len(args.ending):
+        raise LatseError(f"--ending {' '.join(args.ending)}: two of them name the same model")
+
+
+def _of_images(args: argparse.Namespace) -> Iterator[Judged]:
+    models, listed = opened(args), _lists(args)
+    probes = _open(args.probes, listed["probes"])
+    distractors = _open(args.distractors, listed["distractors"]) if args.distractors else None
     if probes.people is None:
         raise LatseError(f"{people_path(args.probes)} is missing: nobody says who is on these images")
-    distractors = _read_images(args.distractors) if args.distractors else None
     for model in tqdm(models, desc="models", unit="model", leave=False, disable=len(models) == 1):
-        embedded = {
-            key: _embed(model, images)
-            for key, images in (("probes", probes), ("distractors", distractors))
-            if images is not None
-        }
-        if args.write_features:
-            _write_features(args.write_features, model.title, embedded, probes.people)
-        yield Subject(
-            model.title, model.origin, embedded["probes"], probes.people, embedded.get("distractors")
-        )
+        result = _judge(model, probes, distractors, args)
+        yield Judged(model.title, model.origin, result, len(probes.picked), _left_out(listed))
 
 
-def _read_images(path: str) -> Images:
-    """Open a shard, or read the distinct images of a file of pairs."""
-    name = Path(path).stem
-    if Path(path).is_dir():
-        shard = Shard(path)
-
-        def read(positions: range) -> np.ndarray:
-            return np.stack([shard.read(position)[0].transpose(2, 0, 1) for position in positions])
-
-        return Images(name, len(shard), read, shard.labels.astype(np.int64))
-    people, pixels = read_people(path), read_pairs(path).images
-    first, _ = distinct_images(pixels)
-    return Images(
-        name,
-        len(first),
-        lambda positions: pixels[first[positions.start : positions.stop]],
-        None if people is None else people[first],
-    )
+def _lists(args: argparse.Namespace) -> Dict[str, Optional[Refined]]:
+    """Read the lists of probes and distractors that are given, and which of their entries are noise."""
+    given = {
+        "probes": (args.probe_list, args.noisy_probes, megaface.PROBE_PARTS),
+        "distractors": (args.distractor_list, args.noisy_distractors, megaface.DISTRACTOR_PARTS),
+    }
+    return {key: megaface.read_refined(*each) if each[0] else None for key, each in given.items()}
 
 
-def _embed(model: Model, images: Images) -> np.ndarray:
-    """Return a model's features of images, float32 (n, d), each of norm 1."""
-    if isinstance(model, FeatureFile):  # whose rows need no picture, but must be as many
-        rows = model.embed(np.empty((images.count, 0)), images.name)
-        return UnitRows(rows, f"{model.title} on {images.name}")[:]
-    parts = []
-    with tqdm(total=images.count, desc=f"{model.title} on {images.name}", unit="image", leave=False) as bar:
-        for start in range(0, images.count, IMAGES_AT_ONCE):
-            positions = range(start, min(start + IMAGES_AT_ONCE, images.count))
-            name = images.name + (f" from image {start} on" if start else "")
-            rows = model.embed(images.read(positions), name)
-            parts.append(UnitRows(rows, f"{model.title} on {name}")[:])
-            bar.update(len(positions))
-    return np.concatenate(parts)
+def _left_out(listed: Dict[str, Optional[Refined]]) -> Dict[str, Optional[int]]:
+    return {key: refined.left_out if refined else None for key, refined in listed.items()}
 
 
-def _from_kit(args: argparse.Namespace) -> Iterator[Subject]:
-    probes, distractors = megaface.read_list(args.probe_list), megaface.read_list(args.distractor_list)
-    if args.noisy_probes:
-        noise = megaface.read_noise(args.noisy_probes)
-        probes = megaface.without_noise(probes, noise, megaface.PROBE_PARTS)
-    if args.noisy_distractors:
-        noise = megaface.read_noise(args.noisy_distractors)
-        distractors = megaface.without_noise(distractors, noise, megaface.DISTRACTOR_PARTS)
+def _open(path: str, refined: Optional[Refined]) -> ImageSet:
+    return open_listed(path, refined) if refined else open_images(path)
+
+
+def _judge(
+    model: Model, probes: ImageSet, distractors: Optional[ImageSet], args: argparse.Namespace
+) -> Identification:
+    """Embed and rank; a gallery is gone before that of the next model is made."""
+    found = embed(model, probes)[:]
+    gallery = embed(model, distractors) if distractors else None
+    if args.write_features:
+        _write_features(args.write_features, model.title, "probes", probes, found)
+        if distractors:
+            _write_features(args.write_features, model.title, "distractors", distractors, gallery)
+    return _identify(found, probes.people, gallery, args)
+
+
+def _of_kit(args: argparse.Namespace) -> Iterator[Judged]:
+    listed = _lists(args)
+    probes, distractors = listed["probes"].images, listed["distractors"].images
     _, people = np.unique(megaface.people_of(probes), return_inverse=True)
     for ending in args.ending:
         files = [
@@ -247,7 +236,8 @@ def _from_kit(args: argparse.Namespace) -> Iterator[Subject]:
             "noisy_probes": args.noisy_probes,
             "noisy_distractors": args.noisy_distractors,
         }
-        yield Subject(_title(ending), origin, found[:], people, gallery)
+        result = _identify(found[:], people, gallery, args)
+        yield Judged(_title(ending), origin, result, len(people), _left_out(listed))
 
 
 def _title(ending: str) -> str:
@@ -255,21 +245,25 @@ def _title(ending: str) -> str:
     return PurePosixPath(ending).stem.strip("_") or ending
 
 
-def _identify(subject: Subject, sizes: Optional[Sequence[int]], seed: int) -> Identification:
-    gallery = subject.probes if subject.distractors is None else subject.distractors
-    order = np.random.default_rng(seed).permutation(len(gallery))
-    if subject.distractors is None:
-        return identify_among(subject.probes, subject.people, sizes, order)
-    return identify(subject.probes, mate_pairs(subject.people), gallery, sizes, order)
+def _identify(
+    probes: np.ndarray, people: np.ndarray, gallery: Optional[Gallery], args: argparse.Namespace
+) -> Identification:
+    """Rank among a gallery, None for the images of the probes' other people."""
+    order = np.random.default_rng(args.seed).permutation(len(probes if gallery is None else gallery))
+    if gallery is None:
+        return identify_among(probes, people, args.sizes, order)
+    return identify(probes, mate_pairs(people), gallery, args.sizes, order)
 
 
-def _write_features(folder: str, title: str, embedded: Dict[str, np.ndarray], people: np.ndarray) -> None:
-    for key, features in embedded.items():
-        names = [str(person) for person in people] if key == "probes" else None
+def _write_features(folder: str, title: str, key: str, images: ImageSet, features: Gallery) -> None:
+    """Write features for the kit, under the paths of the images' list or else under their numbers."""
+    listed = images.listed
+    if listed is None:
+        names = [str(person) for person in images.people] if key == "probes" else None
         paths = [f"{names[row] if names else key}/{row}.png" for row in range(len(features))]
-        images = megaface.ImageList(paths, names)
-        place = Path(folder)
-        megaface.write_features(place / key, images, features, f"_{title}.bin", place / f"{key}.json")
+        listed = megaface.ImageList(paths, names)
+    place = Path(folder)
+    megaface.write_features(place / key, listed, features, f"_{title}.bin", place / f"{key}.json")
 
 
 def _table(results: Dict[str, Identification]) -> str:
@@ -287,8 +281,7 @@ def _table(results: Dict[str, Identification]) -> str:
 
 
 def _draw(path: str, results: Dict[str, Identification]) -> None:
-    figure = Figure(figsize=(6, 4.5), dpi=120, constrained_layout=True)
-    FigureCanvasAgg(figure)
+    figure = canvas.blank((6, 4.5))
     cell = figure.subplots()
     for title, result in results.items():
         cell.step(*result.curve(result.sizes[-1]), where="post", label=title)
@@ -296,5 +289,4 @@ def _draw(path: str, results: Dict[str, Identification]) -> None:
     cell.set(xscale="log", xlabel="rank", ylabel="mates found", title=f"CMC among {distractors} distractors")
     cell.grid(alpha=0.3)
     cell.legend(frameon=False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+    canvas.save(figure, path)

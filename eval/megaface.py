@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path, PurePosixPath
-from typing import Any, List, NamedTuple, Optional, Sequence, Set
+from typing import Any, List, NamedTuple, Optional, Protocol, Sequence, Set
 
 import numpy as np
 from tqdm import tqdm
@@ -20,8 +20,19 @@ from latse.files import make_folder, read_json, write_json
 
 ELEMENT_BYTES, ELEMENT_TYPE = 4, 5
 HEADER = np.dtype("<i4")
+ROWS_AT_ONCE = 1024
 # How many last parts of a path the published lists of noisy entries name.
 PROBE_PARTS, DISTRACTOR_PARTS = 1, 3
+
+
+class Rows(Protocol):
+    """Features, float (n, d), of which a part can be read."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, positions: slice) -> np.ndarray:
+        """Return float (m, d)."""
 
 
 class ImageList(NamedTuple):
@@ -32,6 +43,27 @@ class ImageList(NamedTuple):
 
     paths: List[str]
     people: Optional[List[str]]
+
+
+class Refined(NamedTuple):
+    """A list of images and which of them are no noise.
+
+    listed : all images; kept : int64 (n,), ascending positions of those that stay; left_out : how many do
+    not, None if no list of noisy entries was given.
+    """
+
+    listed: ImageList
+    kept: np.ndarray
+    left_out: Optional[int]
+
+    @property
+    def images(self) -> ImageList:
+        """Return the images that stay."""
+        people, kept = self.listed.people, self.kept.tolist()
+        return ImageList(
+            [self.listed.paths[number] for number in kept],
+            None if people is None else [people[number] for number in kept],
+        )
 
 
 class FeatureFiles:
@@ -88,28 +120,34 @@ def read_feature(path: str | os.PathLike) -> np.ndarray:
 def write_features(
     folder: str | os.PathLike,
     images: ImageList,
-    features: np.ndarray,
+    features: Rows,
     ending: str,
     list_file: str | os.PathLike,
 ) -> None:
     """Write features, float (n, d), as the kit reads them, and in the end the list that names them.
 
-    The files are written as they come, and the list after them, whole: without it a folder is unfinished.
-    Raises LatseError if that is impossible.
+    Features are asked for by slices: they need not be in memory. The files are written as they come, and the
+    list after them, whole: without it a folder is unfinished. Raises LatseError if that is impossible.
     """
     if len(images.paths) != len(features):
         raise LatseError(f"{len(features)} features do not fit {len(images.paths)} images")
-    header = np.array([features.shape[1], 1, ELEMENT_BYTES, ELEMENT_TYPE], HEADER).tobytes()
     for parent in {str(PurePosixPath(path).parent) for path in images.paths}:
         make_folder(Path(folder) / parent)
-    for path, feature in zip(tqdm(images.paths, desc="writing features", leave=False, delay=1), features):
-        _write(Path(folder) / (path + ending), header + feature.astype("<f4").tobytes())
+    blocks = (features[start : start + ROWS_AT_ONCE] for start in range(0, len(features), ROWS_AT_ONCE))
+    rows = (row for block in blocks for row in block)
+    for path, row in zip(tqdm(images.paths, desc="writing features", leave=False, delay=1), rows):
+        header = np.array([len(row), 1, ELEMENT_BYTES, ELEMENT_TYPE], HEADER).tobytes()
+        _write(Path(folder) / (path + ending), header + row.astype("<f4").tobytes())
     people = {} if images.people is None else {"id": list(images.people)}
     write_json(list_file, {**people, "path": list(images.paths)})
 
 
 def read_list(path: str | os.PathLike) -> ImageList:
-    """Read a list of the kit; raise LatseError if it is missing or no such list, or names a path twice."""
+    """Read a list of the kit.
+
+    Raises LatseError if it is missing or no such list, names a path twice, or one that leads out of the
+    folder that it starts from.
+    """
     content = read_json(path)
     paths = content.get("path") if isinstance(content, dict) else None
     if not _texts(paths) or not paths:
@@ -121,7 +159,24 @@ def read_list(path: str | os.PathLike) -> ImageList:
         seen: Set[str] = set()
         twice = next(entry for entry in paths if entry in seen or seen.add(entry))
         raise LatseError(f"{path} names {twice} twice")
+    outside = next((entry for entry in paths if entry.startswith("/") or ".." in entry.split("/")), None)
+    if outside is not None:
+        raise LatseError(f"{path}: the path {outside} leads out of its folder")
     return ImageList(paths, people)
+
+
+def read_refined(
+    list_file: str | os.PathLike, noise_file: Optional[str | os.PathLike], parts: int
+) -> Refined:
+    """Read a list of the kit and, if `noise_file` is not None, which of its entries are noise.
+
+    `parts` is that of `noiseless`. Raises LatseError as `read_list`, `read_noise` and `noiseless` do.
+    """
+    listed = read_list(list_file)
+    if noise_file is None:
+        return Refined(listed, np.arange(len(listed.paths)), None)
+    kept = noiseless(listed, read_noise(noise_file), parts)
+    return Refined(listed, kept, len(listed.paths) - len(kept))
 
 
 def people_of(images: ImageList) -> List[str]:
@@ -148,11 +203,27 @@ def read_noise(path: str | os.PathLike) -> Set[str]:
     return noise
 
 
-def without_noise(images: ImageList, noise: Set[str], parts: int) -> ImageList:
-    """Leave out the images whose path ends, in its last `parts` parts, in an entry of a list of noise.
+def noiseless(images: ImageList, noise: Set[str], parts: int) -> np.ndarray:
+    """Find the images whose path does not end, in its last `parts` parts, in an entry of a list of noise.
 
-    `PROBE_PARTS` for FaceScrub (the file's name), `DISTRACTOR_PARTS` for MegaFace. Raises LatseError if there
-    is no such image: the list is another set's.
+    Parameters
+    ----------
+    images
+        List of n images.
+    noise
+        Entries of `read_noise`.
+    parts
+        `PROBE_PARTS` for FaceScrub (the file's name), `DISTRACTOR_PARTS` for MegaFace.
+
+    Returns
+    -------
+    ndarray
+        int64 (m,), their positions, ascending.
+
+    Raises
+    ------
+    LatseError
+        If no image is noise, so that the list is another set's, or all are.
     """
     kept = [
         number
@@ -161,8 +232,9 @@ def without_noise(images: ImageList, noise: Set[str], parts: int) -> ImageList:
     ]
     if len(kept) == len(images.paths):
         raise LatseError(f"none of {len(noise)} noisy entries is among {len(images.paths)} images")
-    people = None if images.people is None else [images.people[number] for number in kept]
-    return ImageList([images.paths[number] for number in kept], people)
+    if not kept:
+        raise LatseError(f"all {len(images.paths)} images are noisy entries")
+    return np.array(kept, np.int64)
 
 
 def _texts(value: Any) -> bool:

@@ -27,13 +27,14 @@ from latse.files import digest, read_json
 
 BASELINES = ("pixels", "pca", "fisherfaces", "dlib")
 FITTED = {"pca": references.whitened_pca, "fisherfaces": references.fisherfaces}
+SET = "{set}"  # stands for the name of a set of images
 RUN_KEYS = ("recipe", "seed", "settings")
 WHAT = """\
 PREFIX,NUMBER   MXNet checkpoint of this project or insightface, any symbol with fc1_output
                 (a bare PREFIX means PREFIX,0)
 FILE.onnx       network in ONNX, run by onnxruntime on the processor
-FILE.npy        features, float (n, d), a row for each image in order, used as they are;
-                FILE-{set}.npy: a file for each set of images, by its name
+FILE.npy        features, float (n, d), a row for each image in order (of n pairs, 2n rows),
+                used as they are; FILE-{set}.npy: a file for each set of images, by its name
 pixels          the aligned pixels
 pca             whitened principal components of the pixels of --train-data
 fisherfaces     linear discriminants of those, of the people of --train-data
@@ -105,6 +106,11 @@ class FeatureFile:
         See `Model`.
     pattern
         Path of a .npy; `{set}` in it stands for the name of the set of images.
+
+    Attributes
+    ----------
+    origin
+        See `Model`; its `digest` is known once the file is read, and with `{set}` that of each set, by name.
     """
 
     def __init__(self, title: str, pattern: str):
@@ -112,11 +118,34 @@ class FeatureFile:
 
     def embed(self, images: np.ndarray, name: str) -> np.ndarray:
         """Return float64 (n, d), the rows of the file; see `Model.embed`."""
-        path = self.pattern.replace("{set}", name)
+        features = self.rows(len(images), name).astype(np.float64)
+        return _finite(features, f"{self._path(name)} for {name}")
+
+    def rows(self, count: int, name: str) -> np.ndarray:
+        """Return the rows of the file for the `count` images of a set without reading them all.
+
+        Returns
+        -------
+        memmap
+            Float (count, d), as they stand, finite or not.
+
+        Raises
+        ------
+        LatseError
+            If the file is missing or damaged, or holds another number of them.
+        """
+        path = self._path(name)
         features = _read_npy(path)
-        if len(features) != len(images):
-            raise LatseError(f"{path} holds {len(features)} features, but {name} has {len(images)} images")
-        return _finite(features.astype(np.float64), f"{path} for {name}")
+        if len(features) != count:
+            raise LatseError(f"{path} holds {len(features)} features, but {name} has {count} images")
+        found = digest(path)
+        self.origin["digest"] = (
+            found if path == self.pattern else {**self.origin.get("digest", {}), name: found}
+        )
+        return features
+
+    def _path(self, name: str) -> str:
+        return self.pattern.replace(SET, name)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -220,9 +249,17 @@ def _split(text: str) -> Tuple[str, str]:
 def _default_title(what: str) -> str:
     if what in BASELINES:
         return what
-    if what.endswith((".npy", ".onnx")):
-        return Path(what.replace("-{set}", "")).stem
+    if what.endswith(".onnx"):
+        return Path(what).stem
+    if what.endswith(".npy"):
+        return _title_of_features(Path(what).resolve().with_suffix(""))
     return Path(checkpoint.parse(what)[0]).parent.resolve().name
+
+
+def _title_of_features(path: Path) -> str:
+    """Return what the name of a file says besides the set, or else that of the folder nearest to it."""
+    names = (name.replace(f"-{SET}", "").replace(SET, "") for name in reversed(path.parts))
+    return next(name for name in names if name)
 
 
 def _network(what: str, contexts: Sequence[mx.Context], batch_size: int) -> Tuple[Dict[str, Any], Feature]:

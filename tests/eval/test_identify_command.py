@@ -7,7 +7,7 @@ import pytest
 from latse.cli import main
 from latse.data.pairs import write_people
 from latse.data.shard_writer import write_shard
-from latse.eval import identify_command
+from latse.eval import image_sets
 from latse.eval.references import raw_pixels
 
 KIT = ("probe-features", "probe-list", "distractor-features", "distractor-list")
@@ -92,15 +92,15 @@ def test_images_are_embedded_in_parts_and_features_of_a_file_are_taken(
     given = ["--probes", str(shard_folder), "--distractors", str(strangers)]
     assert main(["identify", "--model", "pixels", *given]) == 0
     expected = capsys.readouterr().out
-    monkeypatch.setattr(identify_command, "IMAGES_AT_ONCE", 7)
+    monkeypatch.setattr(image_sets, "IMAGES_AT_ONCE", 7)
     assert main(["identify", "--model", "pixels", *given]) == 0
     assert capsys.readouterr().out == expected
-    images = {path: identify_command._read_images(str(path)) for path in (shard_folder, strangers)}
-    for path, each in images.items():
-        np.save(tmp_path / f"f-{path.stem}.npy", raw_pixels(each.read(range(each.count))))
+    for path in (shard_folder, strangers):
+        images = image_sets.open_images(path)
+        np.save(tmp_path / f"f-{path.name}.npy", raw_pixels(images.read(images.picked)))
     assert main(["identify", "--model", f"{tmp_path}/f-{{set}}.npy", *given]) == 0
     assert "24 probes, 72 pairs of probe and mate, 15 distractors" in capsys.readouterr().out
-    np.save(tmp_path / f"f-{strangers.stem}.npy", np.ones((3, 2)))
+    np.save(tmp_path / f"f-{strangers.name}.npy", np.ones((3, 2)))
     assert main(["identify", "--model", f"{tmp_path}/f-{{set}}.npy", *given]) == 1
     assert "holds 3 features, but" in capsys.readouterr().err
 
@@ -148,7 +148,20 @@ def test_pairs_with_people_and_their_other_people(tmp_path, capsys, pairs_file):
         ([], "--probe-features is missing"),
         (["--probes", "x"], "--probes needs a --model"),
         (["--probes", "x", "--model", "pixels", "--ending", "_a.bin"], "takes images, --ending features"),
-        (["--probes", "x", "--model", "pixels", "--noisy-probes", "y"], "lists of noisy entries"),
+        (
+            ["--probes", "x", "--model", "pixels", "--noisy-probes", "y"],
+            "--noisy-probes names entries of a --probe-list, which is missing",
+        ),
+        (
+            ["--probes", "x", "--model", "pixels", "--distractors", "z", "--noisy-distractors", "y"],
+            "--noisy-distractors names entries of a --distractor-list, which is missing",
+        ),
+        (
+            ["--probes", "x", "--model", "pixels", "--distractor-list", "y"],
+            "which --distractors must name",
+        ),
+        (["--probes", "x", "--model", "pixels", "--probe-list", "none.json"], "cannot read none.json"),
+        (["--probes", "x", "--model", "pixels", "--write-features", "/dev/null/f"], "cannot make the folder"),
         (["--probes", "x", "--model", "pixels", "--sizes", "0"], "--sizes must be at least 1"),
         (
             [*(f"--{name}=x" for name in KIT), "--ending", "_a.bin", "a.bin"],

@@ -61,6 +61,8 @@ def test_a_missing_file_and_another_length_are_refused(tmp_path):
         ({"path": [1]}, "lacks the key path"),
         ({"path": ["a", "b"], "id": ["x"]}, "as many names as path"),
         ({"path": ["a", "b", "a"]}, "names a twice"),
+        ({"path": ["a", "b/../../c"]}, r"the path b/\.\./\.\./c leads out of its folder"),
+        ({"path": ["/etc/passwd"]}, "the path /etc/passwd leads out"),
     ],
 )
 def test_wrong_lists_are_refused(tmp_path, content, sentence):
@@ -79,12 +81,22 @@ def test_noisy_entries_are_left_out(tmp_path):
     (tmp_path / "mf.txt").write_text("17\t1/2@N01/b.jpg\n3/4@N02/a.jpg\n")
     probes = ImageList(["Ann/Ann_1.png", "Ann/Ann_2.png", "Bob/Bob_1.png"], ["Ann", "Ann", "Bob"])
     noise = megaface.read_noise(tmp_path / "fs.txt")
-    kept = megaface.without_noise(probes, noise, megaface.PROBE_PARTS)
-    assert kept == ImageList(["Ann/Ann_1.png", "Bob/Bob_1.png"], ["Ann", "Bob"])
+    assert megaface.noiseless(probes, noise, megaface.PROBE_PARTS).tolist() == [0, 2]
     distractors = ImageList(["x/1/2@N01/b.jpg", "1/2@N01/c.jpg", "3/4@N02/a.jpg", "3/4@N03/a.jpg"], None)
     noise = megaface.read_noise(tmp_path / "mf.txt")
-    kept = megaface.without_noise(distractors, noise, megaface.DISTRACTOR_PARTS)
-    assert kept == ImageList(["1/2@N01/c.jpg", "3/4@N03/a.jpg"], None)
+    assert megaface.noiseless(distractors, noise, megaface.DISTRACTOR_PARTS).tolist() == [1, 3]
+
+
+def test_a_list_is_read_with_its_noise(tmp_path):
+    paths = ["Ann/Ann_1.png", "Ann/Ann_2.png", "Bob/Bob_1.png"]
+    (tmp_path / "noise.txt").write_text("Ann_2.png\n")
+    for people in ({}, {"id": ["Ann", "Ann", "Bob"]}):
+        (tmp_path / "list.json").write_text(json.dumps({"path": paths, **people}))
+        found = megaface.read_refined(tmp_path / "list.json", tmp_path / "noise.txt", megaface.PROBE_PARTS)
+        assert (found.listed.paths, found.kept.tolist(), found.left_out) == (paths, [0, 2], 1)
+        assert found.images == ImageList([paths[0], paths[2]], ["Ann", "Bob"] if people else None)
+        found = megaface.read_refined(tmp_path / "list.json", None, megaface.PROBE_PARTS)
+        assert (found.kept.tolist(), found.left_out, found.images) == ([0, 1, 2], None, found.listed)
 
 
 def test_a_list_of_noise_that_does_nothing_is_refused(tmp_path):
@@ -92,6 +104,8 @@ def test_a_list_of_noise_that_does_nothing_is_refused(tmp_path):
     with pytest.raises(LatseError, match="noise.txt names no entry"):
         megaface.read_noise(tmp_path / "noise.txt")
     with pytest.raises(LatseError, match="none of 1 noisy entries is among 2 images"):
-        megaface.without_noise(ImageList(["a", "b"], None), {"c"}, 1)
+        megaface.noiseless(ImageList(["a", "b"], None), {"c"}, 1)
+    with pytest.raises(LatseError, match="all 2 images are noisy entries"):
+        megaface.noiseless(ImageList(["a", "x/b"], None), {"a", "b"}, 1)
     with pytest.raises(LatseError, match="cannot read"):
         megaface.read_noise(tmp_path / "none.txt")
