@@ -6,11 +6,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import cv2
 import pytest
 
 from latse import recipe as recipes
 from latse import tables_command
 from latse.cli import main
+from latse.data.pairs import read_pairs
 from latse.data.records import Shard
 from latse.eval.tables import tables
 
@@ -60,28 +62,67 @@ def trained(done):
     return [Path(words[1]).stem for words in done if words[0] == "train"]
 
 
-def test_a_table_end_to_end(shard, tmp_path, capfd):
-    """Table 5's two rows and LATSE's teacher are trained, judged on the sets there are, shown as changed."""
+@pytest.fixture(scope="module")
+def refined(tmp_path_factory, pictures, pairs_file):
+    """The five people as if they were FaceScrub's, some of the eight as MegaFace's, one noisy of each."""
+    folder = tmp_path_factory.mktemp("megaface")
+    probes = {f"{person}/{number}.jpg": jpeg for number, (person, jpeg) in enumerate(pictures)}
+    images = read_pairs(pairs_file).images[:8].transpose(0, 2, 3, 1)[..., ::-1]
+    distractors = {f"1/2/{n}.png": cv2.imencode(".png", image)[1].tobytes() for n, image in enumerate(images)}
+    for name, files in (("probes", probes), ("distractors", distractors)):
+        for path, content in files.items():
+            (folder / name / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name / path).write_bytes(content)
+        (folder / f"{name}.json").write_text(json.dumps({"path": list(files)}))
+    (folder / "probes.txt").write_text("# noisy\n0.jpg\n")
+    (folder / "distractors.txt").write_text("1\t1/2/3.png\n")
+    words = []
+    for name in ("probe", "distractor"):
+        words += [f"--{name}s", folder / f"{name}s", f"--{name}-list", folder / f"{name}s.json"]
+        words += [f"--noisy-{name}s", folder / f"{name}s.txt"]
+    return words
+
+
+def line_of_ours(shown, folder):
+    """Return the cells and the remarks of the line that shows the run in a folder."""
+    (remarks,) = [line for line in shown.splitlines() if line.split("] ")[-1].startswith(f"{folder};")]
+    (ours,) = [line for line in shown.splitlines() if f"ours, changed {remarks[:3]}" in line]
+    return ours.split(remarks[:3])[1].split(), remarks
+
+
+def test_tables_end_to_end(shard, refined, tmp_path, capfd):
+    """Table 5's two rows and LATSE's teacher are trained, and judged on the sets there are.
+
+    Table 6's rows on cleaned MegaFace share one of the runs. All are shown as changed.
+    """
     out, written = tmp_path / "runs", tmp_path / "tables.json"
-    given = "--only", 5, "--data", f"MS1MV2={shard}", "--runs", out, "--json", written
-    assert run(*given, *CHANGES, "--kvstore", "local") == 0
+    given = "--only", 5, 6, "--data", f"MS1MV2={shard}", "--runs", out, "--json", written
+    assert run(*given, *CHANGES, "--kvstore", "local", *refined) == 0
     shown = capfd.readouterr().out
     assert shown.startswith("Table 5. ")
+    pairs, megaface = shown.split("\n\nTable 6. ")
     names = ("ms1mv2_arcface_r100_teacher", "ms1mv2_student")
     for name in names:
         judged = json.loads((out / name / "verification.json").read_text())["sets"]
         assert judged.keys() == {"lfw", "calfw"}  # not cfp_ff, which is in no table
-        percent = [100 * judged[pairs]["results"][name]["accuracy"] for pairs in ("lfw", "calfw")]
-        (line,) = [line for line in shown.splitlines() if line.split("] ")[-1].startswith(str(out / name))]
-        number = line[1]
-        (ours,) = [line for line in shown.splitlines() if f"ours, changed [{number}]" in line]
-        assert ours.split(f"[{number}]")[1].split() == [*(f"{one:.2f}" for one in percent), "not", "run"]
+        percent = [100 * judged[one]["results"][name]["accuracy"] for one in ("lfw", "calfw")]
+        cells, remarks = line_of_ours(pairs, out / name)
+        assert cells == [*(f"{one:.2f}" for one in percent), "not", "run"]
         for change in TINY[:3]:
-            assert change in line
-        assert "trained on 5 people instead of the 85,742 of faces_emore" in line
-        assert "LFW on 48 pairs instead of 6,000" in line
+            assert change in remarks
+        assert "trained on 5 people instead of the 85,742 of faces_emore" in remarks
+        assert "LFW on 48 pairs instead of 6,000" in remarks
     assert (out / "ms1mv2_teacher" / "run.json").exists()
-    table = json.loads(written.read_text())["tables"][0]
+    judged = json.loads((out / names[0] / "identification.json").read_text())
+    assert judged["left_out"] == {"probes": 1, "distractors": 1}
+    cells, remarks = line_of_ours(megaface, out / names[0])
+    model = judged["models"][names[0]]
+    figures = model["sizes"]["7"]["rank_1"], model["tar_at_far"]["1e-06"]
+    assert cells == [f"{100 * figure:.2f}" for figure in figures]
+    assert "Identification on 7 distractors instead of 1,000,000" in remarks
+    assert "15 probes instead of 3,530" in remarks
+    assert "not refined" not in remarks
+    table, _ = json.loads(written.read_text())["tables"]
     assert [row["recipe"] for row in table["rows"] if row["ours"]] == [f"{name}.yaml" for name in names]
 
 
@@ -260,6 +301,7 @@ def test_without_a_shard_a_dry_run_takes_what_the_paper_s_set_holds(shard):
         (("--data", "CASIA={shard}", "--pairs", "{shard}/cfp_ff.bin"), "cfp_ff.bin"),
         (("--data", "CASIA={shard}", "--probes", "nowhere"), "--probes nowhere: there is no such file"),
         (("--data", "CASIA={shard}", "--set", "train.colour=red"), "train.colour"),
+        (("--data", "CASIA={shard}", "--json", "{shard}/lfw.bin/t.json"), "cannot make the folder"),
         (("--dry-run", "--only", "5", "--cpus", "7"), "cannot be split over 7 devices"),
     ],
 )
