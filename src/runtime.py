@@ -37,15 +37,16 @@ FEATURES = ("CUDA", "CUDNN", "NCCL", "DIST_KVSTORE")
 def prepare() -> None:
     """Make the process ready for `import mxnet`; called once by `import latse`, without importing mxnet.
 
-    Sets `DEFAULTS` and OMP_NUM_THREADS where the user has set nothing. With the GPU build it loads the CUDA
-    11 libraries of the nvidia wheels: the loader then finds them by their sonames when it loads libmxnet.so,
+    Sets `DEFAULTS` where the user has set nothing, and OMP_NUM_THREADS to `threads()`. With the GPU build it
+    loads the CUDA 11 libraries of the nvidia wheels: the loader then finds them by their sonames when it loads libmxnet.so,
     so that neither a system CUDA nor LD_LIBRARY_PATH is needed. A library without its wheel is left to the
     system.
     """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     # By itself MXNet takes every second processor for a hyperthread, whether it is one or not.
-    os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
+    # It ends the process at what is no number, such as OpenMP's list for nested teams.
+    os.environ["OMP_NUM_THREADS"] = str(threads())
     if _is_gpu_build():
         for library in _wheel_libraries():
             ctypes.CDLL(str(library))

@@ -152,6 +152,11 @@ def test_threads_are_counted_as_openmp_reads_them(monkeypatch, text, expected):
     assert runtime.threads() == runtime.cores()
 
 
+def test_mxnet_lives_with_what_openmp_takes_for_a_number_of_threads():
+    code = "import latse, os, mxnet as mx; mx.nd.ones(3).asnumpy(); print(os.environ['OMP_NUM_THREADS'])"
+    assert python(code, OMP_NUM_THREADS="2,1").stdout.strip() == "2"
+
+
 @pytest.mark.parametrize(
     ("siblings", "expected"),
     [({0: "0-1", 1: "0-1", 2: "2-3", 3: "2-3"}, 2), ({0: "0", 1: "1", 2: "2", 3: "3"}, 4), ({}, 4)],
