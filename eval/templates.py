@@ -23,6 +23,8 @@ from latse.eval.template_lists import Faces, Subjects, TemplatePairs
 FPIR_TARGETS = (0.1, 0.01)
 RANKS = (1, 5, 10)
 PAIRS_AT_ONCE, PROBES_AT_ONCE = 8192, 1024
+# Of a cosine. Features that are equal but for the rounding of how they were pooled tie.
+DECIMALS = 12
 
 
 @dataclass(frozen=True)
@@ -121,12 +123,12 @@ def pool(features: np.ndarray, faces: Faces, weights: Optional[np.ndarray] = Non
 
 
 def pair_scores(templates: Templates, pairs: TemplatePairs) -> np.ndarray:
-    """Return the cosine of each pair of templates, float64 (p,)."""
+    """Return the cosine of each pair of templates, float64 (p,), to `DECIMALS`."""
     scores = np.empty(len(pairs.first))
     for start in range(0, len(scores), PAIRS_AT_ONCE):
         part = slice(start, start + PAIRS_AT_ONCE)
         first, second = templates.of(pairs.first[part]), templates.of(pairs.second[part])
-        scores[part] = np.einsum("ij,ij->i", first, second)
+        scores[part] = np.einsum("ij,ij->i", first, second).round(DECIMALS)
     return scores
 
 
@@ -195,7 +197,8 @@ def _search(templates: Templates, gallery: Subjects, probes: Subjects) -> _Searc
     top = np.empty(0)
     for start in range(0, len(place), PROBES_AT_ONCE):
         part = slice(start, start + PROBES_AT_ONCE)
-        scores = templates.of(probes.templates[part]) @ features.T
+        # Unlike a matrix product, einsum adds every cosine's terms in one order: equal features tie.
+        scores = np.einsum("ij,kj->ik", templates.of(probes.templates[part]), features).round(DECIMALS)
         mated = np.flatnonzero(place[part] >= 0)
         mate[start + mated] = scores[mated, place[part][mated]]
         scores[mated, place[part][mated]] = -np.inf

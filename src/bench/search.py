@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from latse.bench.timing import in_turn, ratios, summary
 from latse.errors import LatseError
 from latse.eval.identification import Identification, UnitRows, identify, mate_pairs
 from latse.eval.table import aligned
-from latse.files import write_json
+from latse.files import make_folder, write_json
 from latse.provenance import provenance
 
 AT_ONCE = 10_000
@@ -48,17 +49,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure both in turn, compare their ranks; print and write the figures.
+    """Measure both in turn, compare their ranks; write and print the figures.
 
     Raises
     ------
     LatseError
-        If faiss is not installed, or a number is below 1.
+        If faiss is not installed, a number is below 1, or the figures cannot be written.
     """
     faiss = _faiss()
     counts = ("probes", "distractors", "dimensions", "people", "repeats", "threads", "neighbours")
     if min(getattr(args, name) for name in counts) < 1:
         raise LatseError(f"{', '.join(f'--{name}' for name in counts)} must be at least 1")
+    if args.json:
+        make_folder(Path(args.json).parent)  # an unwritable place is better known before the work
     probes, pairs, gallery = made_up(
         args.probes, args.people, args.distractors, args.dimensions, args.likeness
     )
@@ -81,9 +84,6 @@ def run(args: argparse.Namespace) -> None:
     _, nearest = index.search(probes, min(args.neighbours, args.distractors))
     compared, different = disagreements(found["ours"], probes, pairs, gallery, nearest)
     rank_1 = found["ours"].cmc(args.distractors, 1)
-    print(_table(figures))
-    print(f"latse takes {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}) of faiss's time")
-    print(f"rank 1: {100 * rank_1:.2f} % of {len(pairs)} pairs; {different} of {compared} ranks differ")
     if args.json:
         settings = {name: getattr(args, name) for name in (*counts, "likeness")}
         write_json(
@@ -101,6 +101,9 @@ def run(args: argparse.Namespace) -> None:
                 "ranks_that_differ": different,
             },
         )
+    print(_table(figures))
+    print(f"latse takes {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}) of faiss's time")
+    print(f"rank 1: {100 * rank_1:.2f} % of {len(pairs)} pairs; {different} of {compared} ranks differ")
 
 
 def made_up(

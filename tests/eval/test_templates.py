@@ -212,6 +212,31 @@ def test_the_tables_name_sets_and_models(made, capsys):
     for text in ("ijbc 1:1, ", "ijbc 1:N, 16 probes", "1:N in G1 alone", "1:N in G2 alone", "1e-06"):
         assert text in printed
     assert "resolve no finer" in printed
+    assert "different pairs: TAR at FAR\n" in printed
+    assert "different pairs: TAR at the nearest FAR, insightface's rule\n" in printed
+
+
+def test_the_report_is_written_before_the_tables_are_printed(made, capsys, monkeypatch):
+    def refuse(*_):
+        raise LatseError("no space")
+
+    monkeypatch.setattr("latse.eval.templates_command.write_json", refuse)
+    folder = str(made[0])
+    given = ["--data", folder, "--model", f"{folder}/features-ijbc.npy", "--json", f"{folder}/never.json"]
+    assert main(["templates", *given]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == "" and "no space" in printed.err
+
+
+def test_features_stand_in_the_order_of_the_faces_however_they_are_cut(photographed, monkeypatch):
+    folder, crops = photographed
+    report = folder / "templates.json"
+    found = []
+    for at_once in (7, len(crops)):
+        monkeypatch.setattr("latse.eval.templates_command.IMAGES_AT_ONCE", at_once)
+        assert main(["templates", "--data", str(folder), "--model", "pixels", "--json", str(report)]) == 0
+        found.append(json.loads(report.read_text())["models"]["pixels"])
+    assert found[0] == found[1]
 
 
 @pytest.fixture
@@ -436,6 +461,27 @@ def test_ties_count_against_the_mate():
     assert found.tpir_at_fpir == {"0.1": 0, "0.01": 0}
     pairs = TemplatePairs(np.array([0, 1, 2]), np.array([1, 2, 3]), np.array([True, False, True]))
     assert set(verify_templates(templates, pairs).tar_at_far.values()) == {0}
+
+
+@pytest.mark.parametrize("dimensions", [308, 511, 512])
+@pytest.mark.parametrize(("subjects", "searched"), [(79, 39), (78, 17), (40, 6)])
+def test_equal_faces_pooled_in_different_numbers_tie(dimensions, subjects, searched):
+    """However many make a template and wherever it stands: a constant model finds and verifies nobody."""
+    rng = np.random.default_rng(dimensions)
+    count = subjects + searched
+    templates = np.concatenate([np.arange(count), rng.integers(0, count, 3 * count)])
+    scores = rng.uniform(0.1, 1, len(templates))
+    media = rng.integers(0, 3, len(templates))
+    faces = Faces(
+        np.array(["x"] * len(templates)), np.zeros((len(templates), 5, 2)), scores, templates, media
+    )
+    pooled = pool(np.tile(rng.standard_normal(dimensions), (len(templates), 1)), faces, scores)
+    probes = Subjects(np.arange(subjects, count), rng.integers(0, subjects, searched))
+    gallery = {"G1": Subjects(np.arange(subjects), np.arange(subjects))}
+    found = identify_templates(pooled, gallery, probes)
+    assert set(found.rank.values()) == set(found.tpir_at_fpir.values()) == {0}
+    pairs = TemplatePairs(np.arange(count), np.roll(np.arange(count), 1), np.arange(count) % 2 == 0)
+    assert set(verify_templates(pooled, pairs).tar_at_far.values()) == {0}
 
 
 def test_a_perfect_model_finds_and_verifies_everybody():
