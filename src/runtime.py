@@ -38,9 +38,9 @@ def prepare() -> None:
     """Make the process ready for `import mxnet`; called once by `import latse`, without importing mxnet.
 
     Sets `DEFAULTS` where the user has set nothing, and OMP_NUM_THREADS to `threads()`. With the GPU build it
-    loads the CUDA 11 libraries of the nvidia wheels: the loader then finds them by their sonames when it loads libmxnet.so,
-    so that neither a system CUDA nor LD_LIBRARY_PATH is needed. A library without its wheel is left to the
-    system.
+    loads the CUDA 11 libraries of the nvidia wheels: the loader then finds them by their sonames when it
+    loads libmxnet.so, so that neither a system CUDA nor LD_LIBRARY_PATH is needed. A library without its
+    wheel is left to the system.
     """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
