@@ -34,6 +34,8 @@ COMPARED_AT_ONCE = 32
 # A mate that fewer of the first distractors outscore is counted by collecting them, others by comparing all.
 SPARSE = 0.005
 PRODUCTS_AT_ONCE = 4096
+# Share of a tile from which on its exact scores are kept, once some mate needs that many.
+MANY = 1 / 64
 
 
 class Gallery(Protocol):
@@ -204,7 +206,7 @@ def identify(
 
     Notes
     -----
-    Memory: beside the probes and what the gallery holds, some 60 MB for each thread.
+    Memory: beside the probes and what the gallery holds, some 80 MB for each thread.
     """
     order = np.arange(len(gallery)) if order is None else np.asarray(order)
     sizes = gallery_sizes(len(order)) if sizes is None else sorted(set(sizes))
@@ -425,6 +427,8 @@ class _Tile:
         float64 (m,), their exact scores.
     scores
         float32 (p, n), each at most `tolerance` from the exact one.
+    exact
+        None, or float64 (p, n), the exact scores that many asked for; 0 where nobody did.
     low, high
         float32 (m,): a score below `low` is surely less than the pair's, one above `high` surely more.
     """
@@ -436,6 +440,7 @@ class _Tile:
         self.pairs = slice(self.first[0], self.first[-1])
         self.genuine = search.genuine[self.pairs]
         self.scores = self.probes @ block.T
+        self.exact: Optional[np.ndarray] = None
         self.tolerance = _tolerance(bound, block)
         self.low = _rounded(self.genuine - self.tolerance, -np.inf)
         self.high = _rounded(self.genuine + self.tolerance, np.inf)
@@ -498,8 +503,19 @@ class _Tile:
     def _count_exactly(
         self, counts: np.ndarray, row: np.ndarray, column: np.ndarray, pair: np.ndarray
     ) -> None:
-        above = _exact(self.probes, self.block, row, column) >= self.genuine[pair]
+        above = self._exactly(row, column) >= self.genuine[pair]
         counts[self.pairs] += np.bincount(pair[above], minlength=len(self.genuine))
+
+    def _exactly(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        """Return exact scores; of a model that hardly tells people apart, all mates ask for the same ones."""
+        if len(row) < MANY * self.scores.size:
+            return _exact(self.probes, self.block, row, column)
+        self.exact = np.zeros(self.scores.shape) if self.exact is None else self.exact
+        unknown = self.exact[row, column] == 0
+        self.exact[row[unknown], column[unknown]] = _exact(
+            self.probes, self.block, row[unknown], column[unknown]
+        )
+        return self.exact[row, column]
 
 
 def _look_ahead(probes: np.ndarray, sample: np.ndarray, best: _Best) -> np.ndarray:

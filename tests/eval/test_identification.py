@@ -127,6 +127,23 @@ def test_ranks_are_those_of_the_definition_in_many_dimensions(seed, kind, dimens
     assert np.array_equal(found.impostors, impostors[: len(found.impostors)])
 
 
+def test_a_score_that_many_mates_need_is_computed_exactly_once(monkeypatch):
+    """So a model that tells nobody apart is judged in a bearable time."""
+    products, exact = [], identification._exact
+
+    def counted(one, other, left, right):
+        products.append(len(left))
+        return exact(one, other, left, right)
+
+    monkeypatch.setattr(identification, "_exact", counted)
+    probes, distractors = np.full((20, 300), 0.3, np.float32), np.full((500, 300), 0.3, np.float32)
+    pairs = mate_pairs(np.zeros(20))
+    found = identify(probes, pairs, distractors, [500], threads=1)
+    assert (found.ranks == 501).all()
+    # Once to count, once as the highest impostors.
+    assert sum(products) <= len(pairs) + 2 * 20 * 500
+
+
 @pytest.mark.parametrize("dimensions", [7, 308, 512, 2048])
 @pytest.mark.parametrize("kind", ["constant", "all positive", "random"])
 def test_no_product_strays_further_than_the_tolerance(kind, dimensions):
