@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections import Counter
 from pathlib import Path
 from tokenize import TokenError
@@ -258,7 +259,7 @@ def _default_title(what: str) -> str:
 
 def _title_of_features(path: Path) -> str:
     """Return what the name of a file says besides the set, or else that of the folder nearest to it."""
-    names = (name.replace(f"-{SET}", "").replace(SET, "") for name in reversed(path.parts))
+    names = (re.sub(f"-{SET}|{SET}-?", "", name) for name in reversed(path.parts))
     return next(name for name in names if name)
 
 

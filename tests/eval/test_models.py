@@ -15,6 +15,7 @@ from latse.cli import main
 from latse.data.pairs import read_pairs
 from latse.errors import LatseError
 from latse.eval import models
+from latse.files import digest
 
 RNG = np.random.default_rng(0)
 POOLED = RNG.normal(size=(147, 8)).astype(np.float32)  # of 16×16 means of 112×112 pixels
@@ -203,6 +204,42 @@ def test_features_of_a_file_are_used_as_they_are(tmp_path, images):
         np.testing.assert_array_equal(found, features)
         one = models.open_model(f"{tmp_path}/arc-{name}.npy").embed(images, "anything")
         np.testing.assert_array_equal(one, features)
+
+
+@pytest.mark.parametrize(
+    ("what", "title"),
+    [
+        ("a/r50/{set}.npy", "r50"),
+        ("a/r50/{set}/{set}.npy", "r50"),
+        ("a/r50/{set}/far.npy", "far"),
+        ("a/{set}-far.npy", "far"),
+        ("far{set}.npy", "far"),
+        ("{set}.npy", "here"),
+    ],
+)
+def test_features_are_not_titled_by_their_set(tmp_path, monkeypatch, what, title):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert models.open_model(what).title == title
+
+
+def test_the_origin_of_features_tells_what_was_read(tmp_path, images):
+    for name in ("lfw", "orl"):
+        np.save(tmp_path / f"{name}.npy", RNG.normal(size=(5, 2)))
+    one, many = (models.open_model(f"{tmp_path}/{name}.npy") for name in ("lfw", "{set}"))
+    one.embed(images, "x")
+    assert one.origin == {"source": f"{tmp_path}/lfw.npy", "digest": digest(tmp_path / "lfw.npy")}
+    digests = {}
+    for name in ("lfw", "orl"):
+        many.embed(images, name)
+        digests[name] = digest(tmp_path / f"{name}.npy")
+        assert many.origin == {"source": f"{tmp_path}/{{set}}.npy", "digest": digests}
+
+
+def test_rows_of_features_are_not_read_before_they_are_asked_for(tmp_path):
+    np.save(tmp_path / "x.npy", np.full((5, 7), np.nan, np.float32))
+    rows = models.open_model(str(tmp_path / "x.npy")).rows(5, "five")
+    assert isinstance(rows, np.memmap) and rows.dtype == np.float32
 
 
 def with_nan():
