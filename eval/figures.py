@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-from pathlib import Path
 from typing import Any, Dict, List, Mapping
 
 import numpy as np
@@ -16,6 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from latse.errors import LatseError
 from latse.eval.canvas import blank, grid, save, show, title_row
 from latse.eval.verification import distinct_images
+from latse.files import read_lines
 
 PANELS = (
     ("discrimination loss", ("dloss",)),
@@ -130,13 +130,7 @@ def training_curves(path: str | os.PathLike, metrics: Mapping[str, str | os.Path
 
 def read_metrics(path: str | os.PathLike) -> List[Dict[str, Any]]:
     """Read a `metrics.jsonl`; LatseError if it is missing, empty or has a line that is no such record."""
-    try:
-        lines = Path(path).read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise LatseError(
-            f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is no text'}"
-        ) from error
-    records = [_record(path, number, line) for number, line in enumerate(lines, start=1)]
+    records = [_record(path, number, line) for number, line in enumerate(read_lines(path), start=1)]
     if not records:
         raise LatseError(f"{path} holds no record")
     return records

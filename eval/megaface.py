@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from latse.errors import LatseError
-from latse.files import make_folder, read_json, write_json
+from latse.files import make_folder, read_json, read_lines, write_json
 
 ELEMENT_BYTES, ELEMENT_TYPE = 4, 5
 HEADER = np.dtype("<i4")
@@ -191,12 +191,7 @@ def read_noise(path: str | os.PathLike) -> Set[str]:
 
     Lines with `#` in front are comments. Raises LatseError if the file cannot be read or names nothing.
     """
-    try:
-        lines = Path(path).read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise LatseError(
-            f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is no text'}"
-        ) from error
+    lines = read_lines(path)
     noise = {line.strip().split("\t")[-1] for line in lines if line.strip() and not line.startswith("#")}
     if not noise:
         raise LatseError(f"{path} names no entry")

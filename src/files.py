@@ -64,6 +64,16 @@ def read_json(path: str | os.PathLike) -> Any:
         raise LatseError(f"{path} is damaged: it is not JSON") from error
 
 
+def read_lines(path: str | os.PathLike) -> list[str]:
+    """Return the lines of a text file without their ends; raise LatseError if it is missing or no text."""
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError as error:
+        raise LatseError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise LatseError(f"cannot read {path}: it is no text") from error
+
+
 def make_folder(path: str | os.PathLike) -> Path:
     """Make the folder `path` with its parents and return it; raise LatseError if that is impossible."""
     path = Path(path)
