@@ -14,7 +14,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from latse.data import safe_pickle
@@ -84,7 +84,10 @@ def test_as_pickle_loads_it(value, protocol):
 def test_as_the_pickler_in_python_writes_it(value, protocol):
     """It chooses other instructions than the one in C now and then."""
     file = io.BytesIO()
-    pickle._Pickler(file, protocol).dump(value)
+    try:
+        pickle._Pickler(file, protocol).dump(value)
+    except AssertionError:  # Python's own: in protocol 5 it trips over b"" beside an array of nothing
+        reject()
     assert plain(load(file.getvalue())) == expected(value)
 
 
