@@ -1,4 +1,4 @@
-"""The training loop of Algorithm 1: Module over a KVStore, resumable to the same bits."""
+"""The training loop of Algorithm 1, resumable to the same bits."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from latse.data.records import Shard
 from latse.devices import share
 from latse.errors import LatseError
 from latse.symbols.networks import trace
-from latse.train import graph, schedule, state
+from latse.train import graph, state
 from latse.train.bank import MeanFaceBank
+from latse.train.learner import Learner
 from latse.train.metrics import Journal
-from latse.train.optimiser import SGDWithRunning
 from latse.train.verdicts import KeepAll, Stored, TopK
 from latse.warm_start import Parameters
 
@@ -64,7 +64,7 @@ class Trainer:
         start: Parameters | None = None,
     ) -> None:
         self._recipe, self._folder, self._seed, self._contexts = recipe, folder, seed, contexts
-        self._teacher, self._start = teacher, start or Parameters({}, {})
+        self._teacher, self._start = teacher, start
         self._classes = shard.classes
         self._stream = BatchStream(shard, recipe.train.batch_size, seed, recipe.train.images_per_person)
         self._network = graph.training(recipe, shard.classes)
@@ -78,9 +78,9 @@ class Trainer:
         train = self._recipe.train
         resumed = state.load(self._folder)
         start = resumed.iteration if resumed else 0
-        self._module = self._initialised(resumed)
+        self._learner = self._new_learner(resumed)
         if resumed is None:
-            self._save_model("untrained", state.capture(self._module, 0))
+            self._save_model("untrained", self._learner.capture(0))
         self._bank = self._opened_bank(start)
         journal = Journal(self._folder, start, train.iterations, train.batch_size, train.log_every)
         try:
@@ -93,7 +93,7 @@ class Trainer:
                     values,
                     due=saves,
                     epoch=self._stream.epoch(iteration),
-                    lr=self._module._optimizer.learning_rate,
+                    lr=self._learner.learning_rate,
                 )
                 if saves:
                     self._checkpoint(done)
@@ -115,13 +115,7 @@ class Trainer:
         if self._bank is not None:
             teaches = keep.astype(bool) | self._recipe.filter.refused_in_mean
             inputs["mean_face"] = self._bank.update(batch.image, batch.label, teaches)
-        mx.random.seed((self._seed * 1_000_003 + iteration) % 2**31)  # dropout, the same after a resume
-        arrays = {name: graph.as_input(inputs[name]) for name in self._shapes}
-        label = arrays.pop("softmax_label")
-        self._module.forward_backward(mx.io.DataBatch(list(arrays.values()), [label]))
-        self._module.update()
-        names = [name[: -len("_output")] for name in self._module.output_names]
-        values = {name: array.asnumpy() for name, array in zip(names, self._module.get_outputs())}
+        values = self._learner.step(inputs, (self._seed * 1_000_003 + iteration) % 2**31)
         if not np.isfinite(values["loss"]).all():
             raise LatseError(
                 f"the loss is not finite at iteration {iteration + 1}: lower schedule.learning_rate; "
@@ -131,48 +125,10 @@ class Trainer:
             values["ssim"] = 1 - 2 * values.pop("similarity")
         return {**values, "kept": keep}
 
-    def _initialised(self, resumed: state.State | None) -> mx.mod.Module:
-        """Return the module, bound, with parameters and optimiser of the state or of the start."""
-        module = mx.mod.Module(
-            self._symbol,
-            data_names=[name for name in self._shapes if name != "softmax_label"],
-            label_names=["softmax_label"],
-            context=self._contexts,
+    def _new_learner(self, resumed: state.State | None) -> Learner:
+        return Learner(
+            self._recipe, self._symbol, self._shapes, self._contexts, self._seed, resumed, self._start
         )
-        module.bind(
-            data_shapes=[(name, shape) for name, shape in self._shapes.items() if name != "softmax_label"],
-            label_shapes=[("softmax_label", self._shapes["softmax_label"])],
-        )
-        mx.random.seed(self._seed)
-        np.random.seed(self._seed)  # some of MXNet's initialisers draw from numpy
-        if resumed:
-            module.init_params(arg_params=resumed.arg_params, aux_params=resumed.aux_params)
-        else:
-            # insightface's, fit for residual units with PReLU.
-            module.init_params(
-                mx.init.Xavier(rnd_type="gaussian", factor_type="out", magnitude=2),
-                arg_params=self._start.args,
-                aux_params=self._start.aux,
-                allow_missing=True,
-            )
-        self._set_optimiser(module, resumed)
-        return module
-
-    def _set_optimiser(self, module: mx.mod.Module, resumed: state.State | None) -> None:
-        train = self._recipe.train
-        module.init_optimizer(
-            kvstore=train.kvstore,
-            optimizer=SGDWithRunning.__name__,
-            optimizer_params={
-                "lr_scheduler": schedule.create(self._recipe),
-                "momentum": train.momentum,
-                "wd": train.weight_decay,
-                "rescale_grad": 1 / train.batch_size,  # each sample's loss counts equally on any device
-                "begin_num_update": resumed.iteration if resumed else 0,
-            },
-        )
-        if resumed:
-            state.restore(module, resumed)
 
     def _opened_bank(self, start: int) -> MeanFaceBank | None:
         if "mean_face" not in self._shapes:
@@ -182,7 +138,7 @@ class Trainer:
 
     def _checkpoint(self, done: int) -> None:
         """Write the models that others read, then the state: a run whose state is its last is complete."""
-        captured = state.capture(self._module, done)
+        captured = self._learner.capture(done)
         self._save_model("model", captured, done)
         if done == self._recipe.train.iterations:
             self._save_model("model", captured)

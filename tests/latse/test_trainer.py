@@ -165,7 +165,7 @@ def test_a_run_may_go_on_with_another_number_of_devices(
             trainer(tmp_path / "moved", devices=before).run()
     saved = state.load(tmp_path / "moved")
     mover = trainer(tmp_path / "moved", devices=after)
-    captured = state.capture(mover._initialised(saved), saved.iteration)
+    captured = mover._new_learner(saved).capture(saved.iteration)
     assert saved.momentum.keys() == saved.arg_params.keys()
     for mine, theirs in zip(captured[1:], saved[1:]):
         assert {name: array.asnumpy().tobytes() for name, array in mine.items()} == {
@@ -233,7 +233,7 @@ def test_weight_decay_spares_biases_and_shifts(trainer, tmp_path):
         "schedule.learning_rate=1e-7",
     )
     one = trainer(tmp_path / "run", *recipe, "decoder.enabled=false", symbol=None, teacher=KeepAll())
-    module = one._initialised(None)
+    module = one._new_learner(None)._module
     before = {name: array.asnumpy() for name, array in module.get_params()[0].items()}
     ones = {name: np.where(array == 0, 1, array) for name, array in before.items()}
     module.set_params({name: mx.nd.array(array) for name, array in ones.items()}, module.get_params()[1])
