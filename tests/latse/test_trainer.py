@@ -233,11 +233,11 @@ def test_weight_decay_spares_biases_and_shifts(trainer, tmp_path):
         "schedule.learning_rate=1e-7",
     )
     one = trainer(tmp_path / "run", *recipe, "decoder.enabled=false", symbol=None, teacher=KeepAll())
-    module = one._new_learner(None)._module
+    one._learner, one._bank = one._new_learner(None), None
+    module = one._learner._module
     before = {name: array.asnumpy() for name, array in module.get_params()[0].items()}
     ones = {name: np.where(array == 0, 1, array) for name, array in before.items()}
     module.set_params({name: mx.nd.array(array) for name, array in ones.items()}, module.get_params()[1])
-    one._module, one._bank = module, None
     one._step(0, one._stream.batch(0))
     after = {name: array.asnumpy() for name, array in module.get_params()[0].items()}
     shrunk = {name for name in after if np.allclose(after[name], 0.9 * ones[name], rtol=1e-3, atol=1e-4)}
@@ -288,7 +288,7 @@ def test_a_state_is_on_the_cpu_whatever_the_device(people, quick_student, tiny_r
     recipe = tiny_recipe("decoder.enabled=true")
     run = Trainer(recipe, Shard(people), tmp_path, 3, [mx.cpu(1)], EveryOther(), quick_student)
     run.run()
-    captured = state.capture(run._module, 6)
+    captured = run._learner.capture(6)
     assert captured.momentum.keys() == captured.arg_params.keys()
     assert {array.context for arrays in captured[1:] for array in arrays.values()} == {mx.cpu(0)}
 
