@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 import shlex
 import subprocess
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
-from latse.runtime import versions
+from latse.runtime import cores, threads, versions
 
 
 def provenance(args: argparse.Namespace, contexts: Optional[Sequence[Any]] = None) -> dict[str, Any]:
@@ -25,7 +28,8 @@ def provenance(args: argparse.Namespace, contexts: Optional[Sequence[Any]] = Non
     -------
     dict
         `command` as it can be given to a shell; `commit` of the code, with `+` where files of it are changed,
-        None outside of a git checkout; `versions`; `device`.
+        None outside of a git checkout; `versions`; `device`; `machine`; `cores` that this process may run on
+        and `threads` it computes with; `date`, when this was asked (ISO 8601, UTC).
     """
     from latse import devices  # which imports mxnet
 
@@ -34,14 +38,41 @@ def provenance(args: argparse.Namespace, contexts: Optional[Sequence[Any]] = Non
         "commit": commit(Path(__file__).parent),
         "versions": versions(),
         "device": devices.describe(list(contexts or [])),
+        "machine": machine(),
+        "cores": cores(),
+        "threads": threads(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 
 
+def machine() -> dict[str, Any]:
+    """Return what tells this machine from others: `processor`, number of `processors`, `memory_gibibytes`."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "processor": _processor(),
+        "processors": os.cpu_count(),
+        "memory_gibibytes": round(memory / 2**30, 1),
+    }
+
+
+def _processor() -> str:
+    """The model's name as Linux says it, elsewhere what Python knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
+
+
 def commit(folder: Path) -> Optional[str]:
-    """Return the commit of a folder's checkout, a `+` behind it if files are changed; None outside of git."""
+    """Return the commit of a folder's checkout, a `+` behind it if files are changed; None outside of git.
+
+    Documents do not count: a page that holds a result does not change the code that made it.
+    """
     if not _git(folder, "ls-files", "--", "."):  # a package installed below somebody's own checkout
         return None
-    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)docs")
     return f"{_git(folder, 'rev-parse', '--short=12', 'HEAD')}{'+' if changed else ''}"
 
 

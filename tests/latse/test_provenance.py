@@ -1,11 +1,13 @@
 """Where a result comes from."""
 
 import argparse
+import os
 import subprocess
+from datetime import datetime, timezone
 
 import mxnet as mx
 
-from latse.provenance import commit, provenance
+from latse.provenance import commit, machine, provenance
 
 
 def git(folder, *arguments):
@@ -21,6 +23,17 @@ def test_it_names_command_versions_and_device():
     assert provenance(argparse.Namespace(command_line=[]))["device"].startswith("the processor of ")
 
 
+def test_it_names_the_machine_and_the_moment(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    before = datetime.now(timezone.utc).replace(microsecond=0)
+    found = provenance(argparse.Namespace(command_line=[]))
+    assert before <= datetime.fromisoformat(found["date"]) <= datetime.now(timezone.utc)
+    assert found["threads"] == 3
+    assert 1 <= found["cores"] <= found["machine"]["processors"] == os.cpu_count()
+    assert found["machine"] == machine() and found["machine"]["processor"]
+    assert found["machine"]["memory_gibibytes"] > 0
+
+
 def test_the_commit_of_a_checkout_shows_changes(tmp_path):
     assert commit(tmp_path) is None
     git(tmp_path, "init")
@@ -32,3 +45,16 @@ def test_the_commit_of_a_checkout_shows_changes(tmp_path):
     assert len(clean) == 12 and int(clean, 16) >= 0
     (tmp_path / "file").write_text("two")
     assert commit(tmp_path) == clean + "+"
+
+
+def test_a_changed_document_is_no_changed_code(tmp_path):
+    git(tmp_path, "init")
+    for name in ("docs/page.md", "src/code.py"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("one")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "one")
+    (tmp_path / "docs/page.md").write_text("two")
+    assert not commit(tmp_path / "src").endswith("+")
+    (tmp_path / "src/code.py").write_text("two")
+    assert commit(tmp_path / "src").endswith("+")
