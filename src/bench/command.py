@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from latse.bench import embed, head, loader, search
+from latse.bench import embed, head, loader, page, search, suite
 
+# Name -> (its module, one line of help). A benchmark measures and writes --json; other commands do not.
 BENCHMARKS = {
     "embed": (embed, "images per second from images to embeddings, against Module and onnxruntime"),
     "head": (head, "time and memory of a margin's head, against the one-hot formulation"),
@@ -15,17 +16,22 @@ BENCHMARKS = {
     ),
     "search": (search, "time to rank people among distractors, against faiss's exact search"),
 }
+OTHERS = {
+    "all": (suite, "run every benchmark, one after the other, but those whose result is there"),
+    "page": (page, "write a page of Markdown and a chart of all results in a folder"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the benchmarks and the options of each."""
     benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
-    for name, (module, summary) in BENCHMARKS.items():
+    for name, (module, summary) in {**BENCHMARKS, **OTHERS}.items():
         benchmark = benchmarks.add_parser(
             name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
         )
         benchmark.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        benchmark.add_argument("--json", metavar="FILE", help="write the figures, versions and device")
+        if name in BENCHMARKS:
+            benchmark.add_argument("--json", metavar="FILE", help="write the figures, versions and device")
         module.add_arguments(benchmark)
         benchmark.set_defaults(measure=module.run)
 

@@ -1,0 +1,181 @@
+"""What a benchmark found, read back from the JSON that it wrote."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Iterator, Mapping, Optional
+
+from latse.errors import LatseError
+from latse.files import read_json
+
+# Kind of a result -> heading of its section of the page, and what was measured; in the page's order.
+KINDS = {
+    "bench train": (
+        "Training step",
+        "One whole training step (forward, backward, update, outputs copied to the host), contenders in "
+        "turn, each in a process of its own.",
+    ),
+    "plan compare": (
+        "Memory plans",
+        "The training graph of a recipe as it is, planned by dmlc's rule, and planned by ours: memory as the "
+        "executor plans it, resident memory of a fresh process, and the time of a step.",
+    ),
+    "bench filter": (
+        "Filter",
+        "The student's training step without the filter, with the teacher's stored verdicts, and with the "
+        "teacher asked in every step.",
+    ),
+    "bench bank": (
+        "Mean-face bank",
+        "The bank of everybody's mean face: how long it takes to open, what it costs in a step, and the "
+        "memory that stays resident.",
+    ),
+    "bench head": (
+        "Margin head",
+        "One step, forward and backward, of ArcFace's head over all people, against the formulation with a "
+        "one-hot array. Memory is without the class centres and their gradient.",
+    ),
+    "bench loader": (
+        "Loader",
+        "Images from a shard to batches in memory, mirrored by chance, against MXNet's and insightface's "
+        "readers.",
+    ),
+    "bench embed": (
+        "Embedding",
+        "Images to embeddings on the same parameters, against a plain Module and onnxruntime.",
+    ),
+    "bench search": (
+        "Search",
+        "Ranks of all mates among distractors, against the nearest distractor alone by faiss's exact search.",
+    ),
+}
+BOUNDS = ("at_least", "at_most")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Median, least and most of what was measured in `unit` (a ratio has none)."""
+
+    unit: str
+    median: float
+    min: float
+    max: float
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> Figure:
+        """Take a figure from JSON; ValueError, KeyError or TypeError if it is none."""
+        figure = cls(_text(content["unit"]), *(_number(content[key]) for key in ("median", "min", "max")))
+        if not figure.min <= figure.median <= figure.max:
+            raise ValueError("a median lies outside of its range")
+        return figure
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a figure was to be; without a bound it is information only."""
+
+    text: str
+    figure: Figure
+    at_least: Optional[float]
+    at_most: Optional[float]
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> Goal:
+        """Take a goal from JSON; ValueError, KeyError or TypeError if it is none."""
+        bounds = [_number(content[key]) if content.get(key) is not None else None for key in BOUNDS]
+        if None not in bounds:
+            raise ValueError("a goal has two bounds")
+        return cls(_text(content["text"]), Figure.read(content["figure"]), *bounds)
+
+    @property
+    def bound(self) -> Optional[float]:
+        """The least or the most that the figure was to be, or None."""
+        return self.at_most if self.at_least is None else self.at_least
+
+    @property
+    def met(self) -> Optional[bool]:
+        """Whether the median keeps within the bound; None where there is none."""
+        if self.bound is None:
+            return None
+        return self.figure.median >= self.bound if self.at_most is None else self.figure.median <= self.bound
+
+
+@dataclass(frozen=True)
+class Result:
+    """The content of one file; `name` is the file's, without its ending."""
+
+    name: str
+    kind: str
+    provenance: Mapping[str, Any]
+    setting: Mapping[str, str]
+    contenders: Mapping[str, Mapping[str, Figure]]
+    goals: tuple[Goal, ...]
+
+
+def read_folder(folder: Path) -> list[Result]:
+    """Return all results of a folder in the order of `KINDS`, then by name.
+
+    Raises LatseError if there is none or a file is damaged or of another kind.
+    """
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise LatseError(f"{folder} holds no result of a benchmark (*.json)")
+    order = list(KINDS)
+    return sorted(map(read, files), key=lambda result: (order.index(result.kind), result.name))
+
+
+def read(path: Path) -> Result:
+    """Return what a file says; raise LatseError if it is damaged or no result of a benchmark."""
+    content = read_json(path)
+    kind = content.get("kind") if isinstance(content, dict) else None
+    if kind not in KINDS:
+        raise LatseError(f"{path} is no result of a benchmark: its kind is {kind!r}")
+    try:
+        return Result(
+            path.stem,
+            kind,
+            _origin(content["provenance"]),
+            dict(_flat(content["setting"])),
+            {
+                title: {name: Figure.read(figure) for name, figure in figures.items() if figure is not None}
+                for title, figures in content["contenders"].items()
+            },
+            tuple(Goal.read(goal) for goal in content["goals"]),
+        )
+    except KeyError as error:
+        raise LatseError(f"{path} is damaged: there is no {error.args[0]!r}") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise LatseError(f"{path} is damaged: {error}") from error
+
+
+def _origin(provenance: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a provenance that names all that the page does; KeyError or TypeError otherwise."""
+    for key in ("command", "commit", "device", "cores", "threads", "date"):
+        provenance[key]
+    for key in ("processor", "processors", "memory_gibibytes"):
+        provenance["machine"][key]
+    return provenance
+
+
+def _flat(setting: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Each setting that is set, nested ones named `outer.inner`."""
+    for key, value in setting.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            yield f"{prefix}{key}".replace("_", " "), text
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no number")
+    return float(value)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text")
+    return value
