@@ -18,6 +18,7 @@ from yacs.config import CfgNode
 import latse.recipes
 from latse.errors import LatseError
 from latse.symbols import encoder, margins
+from latse.train import precision
 
 KVSTORES = ("local", "device", "nccl")
 SHIPPED = Path(latse.recipes.__file__).parent
@@ -48,6 +49,8 @@ def default() -> CfgNode:
             "weight_decay": 5e-4,
             "statistics_momentum": 0.9,  # of the moving statistics of batch normalisation
             "kvstore": "local",
+            "precision": "float32",  # of the large arrays, one of latse.train.precision.PRECISIONS
+            "loss_scale": "dynamic",  # below float32; or a power of two
             "memory_plan": False,
             "checkpoint_every": 1000,  # iterations
             "log_every": 20,  # iterations
@@ -194,6 +197,8 @@ def _set(section: CfgNode, key: str, value: Any, where: str) -> None:
     if key not in section and not (section.is_new_allowed() and isinstance(key, str)):
         raise LatseError(f"{where}: unknown key; there are {', '.join(section)}")
     expected = type(section.get(key, 0.0))
+    if key == "loss_scale":  # a word or a number
+        expected = str if value == precision.DYNAMIC else float
     if expected is float:
         value = _as_float(value)
     if key == "k":  # None or a whole number
@@ -244,6 +249,16 @@ def _check(recipe: CfgNode, source: str) -> None:
         ("train.weight_decay", train.weight_decay >= 0, "at least 0"),
         ("train.statistics_momentum", 0 <= train.statistics_momentum < 1, "in [0, 1)"),
         ("train.kvstore", train.kvstore in KVSTORES, f"one of {', '.join(KVSTORES)}"),
+        (
+            "train.precision",
+            train.precision in precision.PRECISIONS,
+            f"one of {', '.join(precision.PRECISIONS)}",
+        ),
+        (
+            "train.loss_scale",
+            precision.is_loss_scale(train.loss_scale),
+            f"{precision.DYNAMIC} or a power of two from 1 to {precision.LARGEST_SCALE:.0f}",
+        ),
         ("train.checkpoint_every", train.checkpoint_every >= 1, "at least 1"),
         ("train.log_every", train.log_every >= 1, "at least 1"),
         ("schedule.mode", schedule.mode in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),

@@ -18,7 +18,7 @@ from latse.files import digest, locked, make_folder, read_json, replacing, write
 from latse.runtime import versions
 from latse.symbols import margins
 from latse.symbols.networks import IMAGE_SHAPE
-from latse.train import graph, state
+from latse.train import graph, precision, state
 from latse.train.trainer import Trainer
 from latse.train.verdicts import KeepAll, Stored, TopK
 
@@ -81,6 +81,7 @@ def _check_devices(recipe: CfgNode, devices: list[mx.Context], args: argparse.Na
     if recipe.train.kvstore == "nccl" and not latse.features()["NCCL"]:
         raise LatseError("train.kvstore nccl needs the GPU build: make setup GPU=1")
     share(recipe.train.batch_size, devices)
+    precision.check(recipe, devices)
     if args.teacher and args.verdicts:
         raise LatseError("--teacher and --verdicts exclude each other: the verdicts are those of a teacher")
     if args.verdicts and recipe.filter.k is None:

@@ -15,6 +15,7 @@ from latse.symbols import encoder, margins
 from latse.symbols.decoder import Decoder
 from latse.symbols.layers import set_statistics_momentum
 from latse.symbols.networks import IMAGE_SHAPE, AutoEncoder, FilteredStudent, Student, Teacher, Verdict, trace
+from latse.train import precision
 
 
 def training(recipe: CfgNode, classes: int) -> nn.HybridBlock:
@@ -72,4 +73,4 @@ def shapes(network: nn.HybridBlock, batch_size: int) -> dict[str, tuple[int, ...
 def build(recipe: CfgNode, classes: int, batch_size: int) -> tuple[mx.sym.Symbol, dict[str, tuple[int, ...]]]:
     """Return the training Symbol of the recipe and the shapes of its inputs for one device's share."""
     network = training(recipe, classes)
-    return trace(network), shapes(network, batch_size)
+    return precision.prepared(recipe, trace(network), shapes(network, batch_size))

@@ -85,12 +85,15 @@ class Learner:
         arrays = {name: graph.as_input(inputs[name]) for name in self._shapes}
         label = arrays.pop(LABEL)
         self._module.forward_backward(mx.io.DataBatch(list(arrays.values()), [label]))
-        self._module.update()
+        self._update()
         return {name: array.asnumpy() for name, array in zip(self._output_names, self._module.get_outputs())}
 
     def capture(self, iteration: int) -> state.State:
         """Return all that a run needs to go on after `iteration` steps."""
         return state.capture(self._module, iteration)
+
+    def _update(self) -> None:
+        self._module.update()
 
     def _set_parameters(self, seed: int, resumed: state.State | None, start: Parameters) -> None:
         mx.random.seed(seed)
@@ -115,6 +118,7 @@ class Learner:
                 "lr_scheduler": schedule.create(self._recipe),
                 "momentum": train.momentum,
                 "wd": train.weight_decay,
+                "multi_precision": True,  # of float16 parameters, where there are any
                 "rescale_grad": 1 / train.batch_size,  # each sample's loss counts equally on any device
                 "begin_num_update": resumed.iteration if resumed else 0,
             },

@@ -31,5 +31,13 @@ class SGDWithRunning(mx.optimizer.SGD):
         """Return the momentum of a parameter, None for a running one."""
         return None if self._is_running(index) else super().create_state(index, weight)
 
+    def skip(self) -> None:
+        """Count a step that changes nothing, as the schedule goes by iterations."""
+        self.begin_num_update += 1
+        self.num_update += 1
+        for counts in self._all_index_update_counts.values():
+            for index in counts:
+                counts[index] += 1
+
     def _is_running(self, index: int | str) -> bool:
         return str(self.idx2name.get(index, index)).endswith(RUNNING)

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Mapping, NamedTuple
 
 import mxnet as mx
+import numpy as np
 
 from latse import checkpoint
 from latse.errors import LatseError
 from latse.files import replacing
 
 FILE = "state.params"
+PARTS = ("arg", "aux", "momentum", "scaling")
 
 
 class State(NamedTuple):
-    """Iterations done; parameters and moving statistics by name; the optimiser's too, where it has any."""
+    """Iterations done; parameters and moving statistics by name; the optimiser's too, where it has any.
+
+    All are float32: where the graph has float16 parameters, those that the optimiser moves. `scaling` is what
+    `latse.train.precision.LossScale` goes on from, nothing where the loss is not scaled.
+    """
 
     iteration: int
     arg_params: dict[str, mx.nd.NDArray]
     aux_params: dict[str, mx.nd.NDArray]
     momentum: dict[str, mx.nd.NDArray]
+    scaling: Mapping[str, mx.nd.NDArray] = MappingProxyType({})
 
 
 def capture(module: mx.mod.Module, iteration: int) -> State:
@@ -38,10 +46,12 @@ def capture(module: mx.mod.Module, iteration: int) -> State:
         copies[0].copyto(arg_params[name])  # all are equal; their average, on eight devices, is rounded
     module.set_params(arg_params, aux_params)
     states, keys = _updater(module).states, _optimiser_keys(module)
-    momentum = {
-        keys[key]: array.as_in_context(mx.cpu()) for key, array in states.items() if array is not None
-    }
-    return State(iteration, arg_params, aux_params, momentum)
+    pairs = {key: array if isinstance(array, tuple) else (array, None) for key, array in states.items()}
+    momentum, masters = (
+        {keys[key]: pair[i].as_in_context(mx.cpu()) for key, pair in pairs.items() if pair[i] is not None}
+        for i in range(2)
+    )
+    return State(iteration, {**arg_params, **masters}, aux_params, momentum)
 
 
 def restore(module: mx.mod.Module, state: State) -> None:
@@ -52,11 +62,27 @@ def restore(module: mx.mod.Module, state: State) -> None:
     updater.states_synced = dict.fromkeys(keys, False)
 
 
+def set_masters(module: mx.mod.Module, masters: Mapping[str, mx.nd.NDArray]) -> None:
+    """Give the optimiser of a restored or new module the float32 arrays that float16 parameters follow."""
+    updater, parameters = (
+        _updater(module),
+        dict(zip(module._exec_group.param_names, module._exec_group.param_arrays)),
+    )
+    for key, name in _optimiser_keys(module).items():
+        if parameters[name][0].dtype == np.float16:
+            master = masters[name].copy()
+            momentum = updater.states.get(key)
+            if momentum is None:
+                momentum = module._optimizer.create_state(key, master)
+            updater.states[key], updater.states_synced[key] = (momentum, master), False
+
+
 def save(folder: Path, state: State) -> None:
     """Write the state into `folder`, atomically; raise LatseError if that is impossible."""
     arrays = {f"arg:{name}": array for name, array in state.arg_params.items()}
     arrays.update({f"aux:{name}": array for name, array in state.aux_params.items()})
     arrays.update({f"momentum:{name}": array for name, array in state.momentum.items()})
+    arrays.update({f"scaling:{name}": array for name, array in state.scaling.items()})
     arrays["iteration"] = mx.nd.array([state.iteration], dtype="int64")
     with replacing(folder / FILE) as temporary:
         try:
@@ -70,7 +96,7 @@ def load(folder: Path) -> State | None:
     path = folder / FILE
     if not path.exists():
         return None
-    parts: dict[str, dict[str, mx.nd.NDArray]] = {"arg": {}, "aux": {}, "momentum": {}}
+    parts: dict[str, dict[str, mx.nd.NDArray]] = {part: {} for part in PARTS}
     try:
         arrays = mx.nd.load(os.fspath(path))
         iteration = int(arrays.pop("iteration").asscalar())
@@ -79,7 +105,7 @@ def load(folder: Path) -> State | None:
             parts[part][name] = array
     except (mx.base.MXNetError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise LatseError(f"{path} is damaged, the run cannot go on from it") from error
-    return State(iteration, parts["arg"], parts["aux"], parts["momentum"])
+    return State(iteration, *(parts[part] for part in PARTS))
 
 
 def save_model(

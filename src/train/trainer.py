@@ -12,8 +12,7 @@ from latse.data.loader import Batch, BatchStream
 from latse.data.records import Shard
 from latse.devices import share
 from latse.errors import LatseError
-from latse.symbols.networks import trace
-from latse.train import graph, state
+from latse.train import graph, mixed_learner, state
 from latse.train.bank import MeanFaceBank
 from latse.train.learner import Learner
 from latse.train.metrics import Journal
@@ -67,10 +66,9 @@ class Trainer:
         self._teacher, self._start = teacher, start
         self._classes = shard.classes
         self._stream = BatchStream(shard, recipe.train.batch_size, seed, recipe.train.images_per_person)
-        self._network = graph.training(recipe, shard.classes)
-        self._symbol = trace(self._network) if symbol is None else symbol
+        plain, self._shapes = graph.build(recipe, shard.classes, recipe.train.batch_size)
+        self._symbol = plain if symbol is None else symbol
         self._inference = graph.inference(recipe)
-        self._shapes = graph.shapes(self._network, recipe.train.batch_size)
         share(recipe.train.batch_size, contexts)
 
     def run(self) -> None:
@@ -95,6 +93,11 @@ class Trainer:
                     epoch=self._stream.epoch(iteration),
                     lr=self._learner.learning_rate,
                 )
+                if values.get("skipped"):
+                    scale = values["loss_scale"].item()
+                    journal.note(
+                        f"iteration {done} skipped: a gradient is not finite at loss scale {scale:g}"
+                    )
                 if saves:
                     self._checkpoint(done)
                     journal.note(f"checkpoint {done}")
@@ -126,7 +129,7 @@ class Trainer:
         return {**values, "kept": keep}
 
     def _new_learner(self, resumed: state.State | None) -> Learner:
-        return Learner(
+        return mixed_learner.create(
             self._recipe, self._symbol, self._shapes, self._contexts, self._seed, resumed, self._start
         )
 
