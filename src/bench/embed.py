@@ -21,7 +21,7 @@ import mxnet as mx
 import numpy as np
 
 from latse import checkpoint, onnx_export
-from latse.bench.timing import in_turn, ratios, summary
+from latse.bench.timing import figure, goal, in_turn, ratios, verdict
 from latse.errors import LatseError
 from latse.eval import onnx_model
 from latse.eval.embedding import Network
@@ -36,6 +36,8 @@ from latse.symbols.networks import IMAGE_SHAPE, trace
 OURS = "ours"
 PRODUCT = "matrix product"
 PRODUCT_SIZE = 2048
+IMAGES, WORK, ERROR = "images", "multiply-adds", "relative error"
+WORK_UNIT = "billion/s"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,22 +69,38 @@ def run(args: argparse.Namespace) -> None:
         errors = {name: _error(way(), expected) for name, way in ways.items()}
         seconds = in_turn({**ways, PRODUCT: _product()}, args.repeats)
         work = args.batch_size * multiply_adds(checkpoint.load(prefix, number)[0], shape[1:])
-    product = summary([PRODUCT_SIZE**3 / one / 1e9 for one in seconds.pop(PRODUCT)])
+    product = [PRODUCT_SIZE**3 / one / 1e9 for one in seconds.pop(PRODUCT)]
     figures = {
         name: {
-            "images_per_second": summary([args.batch_size / one for one in taken]),
-            "ours_times_as_fast": summary(ratios(taken, seconds[OURS])),
-            "billion_multiply_adds_per_second": summary([work / one / 1e9 for one in taken]),
-            "relative_error": errors[name],
+            IMAGES: figure([args.batch_size / one for one in taken], "images/s"),
+            WORK: figure([work / one / 1e9 for one in taken], WORK_UNIT),
+            ERROR: figure([errors[name]]),
         }
         for name, taken in seconds.items()
     }
+    figures[PRODUCT] = {WORK: figure(product, WORK_UNIT)}
+    goals = _goals(seconds)
     if args.json:
-        setting = {"model": args.model or args.encoder, "batch_size": args.batch_size, "threads": threads()}
-        report = {"kind": "bench embed", **setting, "repeats": args.repeats, "ways": figures}
-        report["matrix_product_billion_multiply_adds_per_second"] = product
-        write_json(args.json, {**report, "provenance": provenance(args, [mx.cpu()])})
-    _show(args, figures, product)
+        setting = {
+            "model": args.model or args.encoder,
+            "batch_size": args.batch_size,
+            "repeats": args.repeats,
+        }
+        report = {"kind": "bench embed", "provenance": provenance(args, [mx.cpu()])}
+        report["setting"] = {**setting, "threads": threads()}
+        write_json(args.json, {**report, "contenders": figures, "goals": goals})
+    _show(args, figures)
+    for one in goals:
+        print(verdict(one))
+
+
+def _goals(seconds: dict[str, list[float]]) -> list[dict]:
+    bounds = {"Module, LeakyReLU": 1.15}
+    return [
+        goal(f"images/s of ours over {name}", ratios(taken, seconds[OURS]), at_least=bounds.get(name))
+        for name, taken in seconds.items()
+        if name != OURS
+    ]
 
 
 def multiply_adds(symbol: mx.sym.Symbol, image_shape: tuple[int, ...]) -> int:
@@ -169,19 +187,11 @@ def _error(found: np.ndarray, expected: np.ndarray) -> float:
     return float((np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)).max())
 
 
-def _show(args: argparse.Namespace, figures: dict[str, dict], product: dict[str, float]) -> None:
-    rows = [["", "images/s", "ours is times as fast", "relative error", "G multiply-adds/s"]]
+def _show(args: argparse.Namespace, figures: dict[str, dict]) -> None:
+    rows = [["", "images/s", "relative error", "G multiply-adds/s"]]
     for name, found in figures.items():
-        ratio = found["ours_times_as_fast"]
-        rows.append(
-            [
-                name,
-                f"{found['images_per_second']['median']:.2f}",
-                "{median:.2f} ({min:.2f} to {max:.2f})".format(**ratio),
-                f"{found['relative_error']:.1e}",
-                f"{found['billion_multiply_adds_per_second']['median']:.1f}",
-            ]
-        )
-    rows.append([f"({PRODUCT})", "", "", "", f"{product['median']:.1f}"])
+        speed = "{median:.2f} ({min:.2f} to {max:.2f})".format(**found[IMAGES]) if IMAGES in found else ""
+        error = f"{found[ERROR]['median']:.1e}" if ERROR in found else ""
+        rows.append([name, speed, error, f"{found[WORK]['median']:.1f}"])
     print(f"{args.model or args.encoder}, batch {args.batch_size}, {threads()} thread(s)")
     print(aligned(rows))

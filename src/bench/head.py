@@ -16,17 +16,18 @@ from pathlib import Path
 import mxnet as mx
 import numpy as np
 
-from latse.bench.timing import in_turn, ratios, summary
-from latse.devices import describe
+from latse.bench.timing import figure, goal, in_turn, ratios, verdict
 from latse.errors import LatseError
 from latse.eval.table import aligned
 from latse.files import write_json
 from latse.memonger import planned_megabytes
-from latse.runtime import versions
+from latse.provenance import provenance
+from latse.runtime import threads
 from latse.symbols import margins
 from latse.symbols.encoder import EMBEDDING_SIZE
 
 SCALE, MARGIN = 64.0, 0.5
+STEP, PLANNED, RESIDENT = "step", "planned memory", "resident memory"
 MEBIBYTE = 2**20
 
 
@@ -45,13 +46,12 @@ def run(args: argparse.Namespace) -> None:
     steps = {name: lambda executor=executor: _step(executor) for name, executor in executors.items()}
     seconds = in_turn(steps, args.repeats)
     figures = {name: _figures(name, args, times) for name, times in seconds.items()}
-    print(_table(figures, args))
-    faster = {}
-    for name in ("one-hot", "one-hot, loss"):
-        faster[name] = summary(ratios(seconds[name], seconds["ours"]))
-        print("{}: {median:.2f} times as long as ours ({min:.2f} to {max:.2f})".format(name, **faster[name]))
+    goals = _goals(args, figures, seconds)
     if args.json:
-        write_json(args.json, _report(args, figures, faster))
+        write_json(args.json, _report(args, figures, goals))
+    print(_table(figures, args))
+    for one in goals:
+        print(verdict(one))
 
 
 def _logits(classes: int, label: mx.sym.Symbol) -> mx.sym.Symbol:
@@ -113,10 +113,30 @@ def _figures(name: str, args: argparse.Namespace, seconds: list[float]) -> dict:
     """Return time, planned memory and resident memory of one graph, in seconds and MiB."""
     planned = planned_megabytes(GRAPHS[name](args.classes), _shapes(args.batch_size), mx.cpu())
     return {
-        "seconds": summary(seconds),
-        "planned_megabytes": planned,
-        "resident_megabytes": _resident(name, args),
+        STEP: figure(seconds, "s"),
+        PLANNED: figure([planned], "MiB"),
+        RESIDENT: figure([_resident(name, args)], "MiB"),
     }
+
+
+def _goals(args: argparse.Namespace, figures: dict, seconds: dict[str, list[float]]) -> list[dict]:
+    planned = {name: found[PLANNED]["median"] for name, found in figures.items()}
+    return [
+        *(
+            goal(f"time of {name} over ours", ratios(seconds[name], seconds["ours"]), at_least=1.5)
+            for name in ("one-hot", "one-hot, loss")
+        ),
+        goal("planned memory of ours over one-hot's", [planned["ours"] / planned["one-hot"]], at_most=0.5),
+        goal(
+            "planned memory of ours in arrays of logits",
+            [planned["ours"] / _logits_megabytes(args)],
+            at_most=2.2,
+        ),
+    ]
+
+
+def _logits_megabytes(args: argparse.Namespace) -> float:
+    return args.batch_size * args.classes * 4 / MEBIBYTE
 
 
 def _resident(name: str, args: argparse.Namespace) -> float:
@@ -137,27 +157,25 @@ def _status(key: str) -> float:
 
 def _table(figures: dict, args: argparse.Namespace) -> str:
     rows = [["", "step, ms", "planned, MiB", "resident, MiB"]]
-    for name, figure in figures.items():
-        milliseconds = [f"{1000 * figure['seconds'][key]:.0f}" for key in ("median", "min", "max")]
-        time = "{} ({} to {})".format(*milliseconds)
-        rows.append([name, time, f"{figure['planned_megabytes']:.0f}", f"{figure['resident_megabytes']:.0f}"])
-    logits = args.batch_size * args.classes * 4 / MEBIBYTE
+    for name, found in figures.items():
+        milliseconds = [f"{1000 * found[STEP][key]:.0f}" for key in ("median", "min", "max")]
+        memory = [f"{found[key]['median']:.0f}" for key in (PLANNED, RESIDENT)]
+        rows.append([name, "{} ({} to {})".format(*milliseconds), *memory])
     centres = args.classes * EMBEDDING_SIZE * 4 / MEBIBYTE
     return (
         f"{aligned(rows)}\nwithout the class centres and their gradient, {centres:.0f} MiB each; "
-        f"one array of {args.batch_size}x{args.classes} logits is {logits:.0f} MiB"
+        f"one array of {args.batch_size}x{args.classes} logits is {_logits_megabytes(args):.0f} MiB"
     )
 
 
-def _report(args: argparse.Namespace, figures: dict, faster: dict[str, dict[str, float]]) -> dict:
+def _report(args: argparse.Namespace, figures: dict, goals: list[dict]) -> dict:
+    setting = {"classes": args.classes, "batch_size": args.batch_size, "repeats": args.repeats}
     return {
-        "classes": args.classes,
-        "batch_size": args.batch_size,
-        "logits_megabytes": args.batch_size * args.classes * 4 / MEBIBYTE,
-        "figures": figures,
-        "over_ours": faster,
-        "versions": versions(),
-        "device": describe([mx.cpu()]),
+        "kind": "bench head",
+        "provenance": provenance(args, [mx.cpu()]),
+        "setting": {**setting, "threads": threads()},
+        "contenders": figures,
+        "goals": goals,
     }
 
 

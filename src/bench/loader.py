@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import importlib.util
 import io
-import os
 import resource
 import tempfile
 from pathlib import Path
@@ -23,22 +22,23 @@ import mxnet as mx
 import numpy as np
 from tqdm import tqdm
 
-from latse.bench.timing import in_turn, ratios, summary
+from latse.bench.timing import figure, goal, in_turn, ratios, verdict
 from latse.data.images import encode
 from latse.data.loader import BatchStream
 from latse.data.records import Shard
 from latse.data.shard_writer import ShardWriter
 from latse.data.staging import staged
-from latse.devices import describe
 from latse.errors import LatseError
 from latse.eval.table import aligned
 from latse.files import write_json
-from latse.runtime import versions
+from latse.provenance import provenance
+from latse.runtime import threads
 from latse.train import graph
 
 SIZE, QUALITY = 112, 95  # of the made-up images: 7 KB each
 PER_PERSON = 20
 FACE_IMAGE_ITER = "FaceImageIter"
+PER_CPU, PER_SECOND = "images per CPU second", "images per second"
 # (width of a random image that is enlarged to SIZE, grey levels): a face's large forms, features, texture
 SCALES = ((4, 40), (12, 22), (48, 16))
 
@@ -73,16 +73,14 @@ def run(args: argparse.Namespace) -> None:
             raise LatseError(f"{len(shard)} images do not fill a batch of {args.batch_size}")
         meters = {name: _Meter(epoch) for name, epoch in _loaders(args, shard, Path(folder)).items()}
         seconds = in_turn(meters, args.repeats)
+        setting = _setting(args, shard)
     figures = {name: _figures(meter, seconds[name]) for name, meter in meters.items()}
     reference = f"ours, {args.threads[0]} thread{'s' * (args.threads[0] > 1)}"
-    over = {
-        name: summary(ratios(meters[reference].per_cpu_second, meter.per_cpu_second))
-        for name, meter in meters.items()
-        if not name.startswith("ours")
-    }
-    _show(args, figures, over, reference)
+    goals = _goals(meters, reference)
     if args.json:
-        write_json(args.json, _report(args, shard, figures, over))
+        report = {"kind": "bench loader", "provenance": provenance(args, [mx.cpu()])}
+        write_json(args.json, {**report, "setting": setting, "contenders": figures, "goals": goals})
+    _show(args, figures, goals)
 
 
 def make_shard(folder: Path, images: int) -> Path:
@@ -141,9 +139,9 @@ def _loaders(args: argparse.Namespace, shard: Shard, folder: Path) -> dict[str, 
     """Each loader's function that makes the batches of one turn and returns the number of images."""
     batch_size, shape = args.batch_size, (3, *shard.image_size)
     loaders: dict[str, Callable[[], int]] = {}
-    for threads in args.threads:
-        name = f"ours, {threads} thread{'s' * (threads > 1)}"
-        loaders[name] = _ours(shard, batch_size, threads, as_input=False)
+    for count in args.threads:
+        name = f"ours, {count} thread{'s' * (count > 1)}"
+        loaders[name] = _ours(shard, batch_size, count, as_input=False)
     loaders["ours, 1 thread, float32 NDArray"] = _ours(shard, batch_size, 1, as_input=True)
     plain = _write_plain(shard, folder / "plain")
     for name in ("ImageRecordIter", "ImageRecordUInt8Iter"):
@@ -223,33 +221,42 @@ def _peer_class(file: Path) -> type:
         raise LatseError(f"cannot take {FACE_IMAGE_ITER} from {file}: {error}") from error
 
 
-def _figures(meter: _Meter, seconds: list[float]) -> dict[str, dict[str, float]]:
+def _figures(meter: _Meter, seconds: list[float]) -> dict[str, dict]:
     per_second = [images / time for images, time in zip(meter.images, seconds)]
-    return {"per_cpu_second": summary(meter.per_cpu_second), "per_second": summary(per_second)}
+    return {PER_CPU: figure(meter.per_cpu_second, "images/s"), PER_SECOND: figure(per_second, "images/s")}
 
 
-def _show(args: argparse.Namespace, figures: dict, over: dict, reference: str) -> None:
-    rows = [["images per", "second of CPU", "second"]]
-    for name, figure in figures.items():
-        cells = ["{median:.0f} ({min:.0f} to {max:.0f})".format(**figure[key]) for key in figure]
-        rows.append([name, *cells])
-    if not args.peer:
-        rows.append([FACE_IMAGE_ITER, "not run", "(--peer)"])
-    print(aligned(rows))
-    for name, ratio in over.items():
-        line = "{}: per second of CPU, {} makes {median:.2f} times as many images ({min:.2f} to {max:.2f})"
-        print(line.format(name, reference, **ratio))
+def _goals(meters: dict[str, _Meter], reference: str) -> list[dict]:
+    bounds = {FACE_IMAGE_ITER: 2.0}
+    return [
+        goal(
+            f"images per CPU second of {reference}, over {name}",
+            ratios(meters[reference].per_cpu_second, meter.per_cpu_second),
+            at_least=bounds.get(name),
+        )
+        for name, meter in meters.items()
+        if not name.startswith("ours")
+    ]
 
 
-def _report(args: argparse.Namespace, shard: Shard, figures: dict, over: dict) -> dict:
+def _setting(args: argparse.Namespace, shard: Shard) -> dict[str, Any]:
     return {
         "images": len(shard),
         "bytes_per_image": float(np.mean([len(shard.content(row)) for row in range(0, len(shard), 100)])),
         "batch_size": args.batch_size,
         "repeats": args.repeats,
-        "images_per": figures,
-        "ours_over": over,
-        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
-        "versions": versions(),
-        "device": describe([mx.cpu()]),
+        "threads": threads(),
+        "loader_threads": args.threads,
     }
+
+
+def _show(args: argparse.Namespace, figures: dict[str, dict], goals: list[dict]) -> None:
+    rows = [["images per", "second of CPU", "second"]]
+    for name, found in figures.items():
+        cells = ["{median:.0f} ({min:.0f} to {max:.0f})".format(**one) for one in found.values()]
+        rows.append([name, *cells])
+    if not args.peer:
+        rows.append([FACE_IMAGE_ITER, "not run", "(--peer)"])
+    print(aligned(rows))
+    for one in goals:
+        print(verdict(one))

@@ -27,14 +27,24 @@ def test_head_measures_and_writes(tmp_path, capsys):
     arguments = ["--classes", "3000", "--batch-size", "64", "--repeats", "2"]
     assert main(["bench", "head", *arguments, "--json", str(tmp_path / "head.json")]) == 0
     report = json.loads((tmp_path / "head.json").read_text())
-    assert (report["classes"], report["batch_size"]) == (3000, 64) and "mxnet" in report["versions"]
+    assert report["kind"] == "bench head" and "mxnet" in report["provenance"]["versions"]
+    setting = {"classes": 3000, "batch_size": 64, "repeats": 2}
+    assert report["setting"] == {**setting, "threads": report["provenance"]["threads"]}
     printed = capsys.readouterr().out
-    for figure in report["figures"].values():
-        assert 0 < figure["seconds"]["min"] <= figure["seconds"]["median"] <= figure["seconds"]["max"]
-        assert f"{1000 * figure['seconds']['median']:.0f} (" in printed
-    planned = {name: figure["planned_megabytes"] for name, figure in report["figures"].items()}
+    for found in report["contenders"].values():
+        step = found["step"]
+        assert 0 < step["min"] <= step["median"] <= step["max"] and len(step["values"]) == 2
+        assert f"{1000 * step['median']:.0f} (" in printed
+    planned = {name: found["planned memory"]["median"] for name, found in report["contenders"].items()}
     assert 0 < planned["ours"] <= planned["one-hot"] / 2
-    assert all(report["over_ours"][name]["min"] > 0 for name in ("one-hot", "one-hot, loss"))
+    *faster, memory, arrays = report["goals"]
+    assert [one["at_least"] for one in faster] == [1.5, 1.5]
+    for one, name in zip(faster, ("one-hot", "one-hot, loss")):
+        times = [report["contenders"][which]["step"]["values"] for which in (name, "ours")]
+        assert one["figure"]["values"] == timing.ratios(*times)
+        assert timing.verdict(one) in printed
+    assert memory["figure"]["median"] == pytest.approx(planned["ours"] / planned["one-hot"])
+    assert arrays["figure"]["median"] == pytest.approx(planned["ours"] / (64 * 3000 * 4 / 2**20))
 
 
 def test_the_heads_plan_is_one_array_of_logits():
@@ -99,18 +109,25 @@ def test_loader_measures_and_writes(tmp_path, capsys, with_peer):
     peers = {"mx.io.ImageRecordIter", "mx.io.ImageRecordUInt8Iter"} | (
         {"FaceImageIter"} if with_peer else set()
     )
-    assert (report["images"], report["batch_size"], report["repeats"]) == (70, 16, 2)
-    assert set(report["ours_over"]) == peers
-    assert set(report["images_per"]) - peers == {
+    setting = report["setting"]
+    assert (setting["images"], setting["batch_size"], setting["repeats"]) == (70, 16, 2)
+    assert {one["text"].rpartition("over ")[2] for one in report["goals"]} == peers
+    assert set(report["contenders"]) - peers == {
         "ours, 1 thread",
         "ours, 2 threads",
         "ours, 1 thread, float32 NDArray",
     }
     printed = capsys.readouterr().out
-    for name, figure in report["images_per"].items():
-        for figures in figure.values():
-            assert 0 < figures["min"] <= figures["median"] <= figures["max"]
-        assert f"{figure['per_cpu_second']['median']:.0f} (" in printed and name in printed
+    for name, found in report["contenders"].items():
+        for figure in found.values():
+            assert 0 < figure["min"] <= figure["median"] <= figure["max"]
+        assert f"{found['images per CPU second']['median']:.0f} (" in printed and name in printed
+    per_cpu = {name: found["images per CPU second"]["values"] for name, found in report["contenders"].items()}
+    for one in report["goals"]:
+        peer = one["text"].rpartition("over ")[2]
+        assert one["figure"]["values"] == timing.ratios(per_cpu["ours, 1 thread"], per_cpu[peer])
+        assert one.get("at_least") == (2 if peer == "FaceImageIter" else None)
+        assert timing.verdict(one) in printed
     assert ("not run" in printed) is not with_peer
     assert "chatter" not in printed
 

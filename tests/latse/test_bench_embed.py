@@ -17,17 +17,22 @@ def test_the_benchmark_measures_all_ways_on_one_network(tmp_path):
     arguments = ["--encoder", "resnet_tiny", "--batch-size", "2", "--repeats", "2"]
     assert main(["bench", "embed", *arguments, "--json", str(tmp_path / "b.json")]) == 0
     report = json.loads((tmp_path / "b.json").read_text())
-    assert list(report["ways"]) == ["Module", "Module, LeakyReLU", "onnxruntime", "ours"]
-    for way in report["ways"].values():
-        assert way["relative_error"] < 1e-5
-        assert way["images_per_second"]["min"] > 0
-    assert report["ways"]["ours"]["ours_times_as_fast"]["median"] == 1
-    assert report["matrix_product_billion_multiply_adds_per_second"]["min"] > 0
-    for way in report["ways"].values():  # as many for an image, however it is computed
-        per_image = way["billion_multiply_adds_per_second"]["min"] / way["images_per_second"]["min"]
-        assert per_image == pytest.approx(
+    product = report["contenders"].pop("matrix product")
+    assert product["multiply-adds"]["min"] > 0
+    assert list(report["contenders"]) == ["Module", "Module, LeakyReLU", "onnxruntime", "ours"]
+    for way in report["contenders"].values():
+        assert way["relative error"]["median"] < 1e-5
+        assert way["images"]["min"] > 0
+        # as many for an image, however it is computed
+        assert way["multiply-adds"]["min"] / way["images"]["min"] == pytest.approx(
             embed.multiply_adds(encoder_symbol("resnet_tiny"), (3, 112, 112)) / 1e9
         )
+    ours = report["contenders"]["ours"]["images"]["values"]
+    for one in report["goals"]:
+        peer = one["text"].rpartition("over ")[2]
+        theirs = report["contenders"][peer]["images"]["values"]
+        assert one["figure"]["values"] == pytest.approx([a / b for a, b in zip(ours, theirs)])
+    assert {one.get("at_least") for one in report["goals"]} == {None, 1.15}
     assert report["provenance"]["command"].startswith("latse bench embed")
 
 

@@ -16,12 +16,13 @@ def test_bench_search_writes_both_times_and_finds_equal_ranks(tmp_path, capsys):
     out = tmp_path / "search.json"
     assert main(["bench", "search", *small, "--repeats", "1", "--json", str(out)]) == 0
     report = json.loads(out.read_text())
-    assert report["pairs"] == report["ranks_compared"] == 40 * 3
-    assert report["ranks_that_differ"] == 0
-    assert 0 < report["rank_1"] <= 1
-    assert report["over_faiss"]["median"] == pytest.approx(
-        report["seconds"]["latse"]["median"] / report["seconds"]["faiss"]["median"]
-    )
+    assert report["kind"] == "bench search"
+    assert report["setting"]["pairs"] == 40 * 3
+    ours, theirs = (report["contenders"][name] for name in ("latse", "faiss"))
+    assert 0 < ours["rank 1"]["median"] <= 1
+    time, ranks = report["goals"]
+    assert (ranks["figure"]["median"], ranks["at_most"]) == (0, 0)
+    assert time["figure"]["median"] == pytest.approx(ours["search"]["median"] / theirs["search"]["median"])
     assert "0 of 120 ranks differ" in capsys.readouterr().out
 
 
