@@ -29,6 +29,9 @@ DISTRACTORS ?=
 DISTRACTOR_LIST ?=
 NOISY_DISTRACTORS ?=
 RUNS ?= out/tables
+# For bench: a folder with insightface/ (its sources) and torch/ (a virtual environment), and where results go.
+PEERS ?=
+BENCH_OUT ?= out/bench
 # GPU numbers (0,1,...) or how many CPU contexts share a batch; the KVStore between them. Empty: one CPU.
 GPUS ?=
 CPUS ?=
@@ -63,7 +66,7 @@ tables = .venv/bin/latse tables $(1) --runs $(RUNS) $(if $(SETS),--data $(SETS))
 	--seed $(SEED) $(DEVICES) $(addprefix --kvstore ,$(KVSTORE))
 
 .PHONY: help setup data synth train-teacher train-student eval figures report settings losses plan test test-gpu-stack fuzz lint clean
-.PHONY: tables table-1 table-2 table-3 table-4 table-5 table-6
+.PHONY: bench tables table-1 table-2 table-3 table-4 table-5 table-6
 
 help: ## list the targets
 	@echo 'make TARGET [RECIPE=FILE DATA=FOLDER OUT=FOLDER SEED=N GPUS=0,1,... CPUS=N KVSTORE=NAME GPU=1]'
@@ -118,6 +121,11 @@ table-1 table-2 table-3 table-4 table-5 table-6: table-%: $(READY) ## one of the
 plan: $(READY) $(SHARD) ## plan the memory of a recipe (the student's) into OUT/plan
 	.venv/bin/latse plan $(STUDENT_RECIPE) --data $(DATA) $(DEVICES) \
 		--out $(OUT)/plan/planned-symbol.json --json $(OUT)/plan/plan.json
+
+bench: $(READY) ## measure speed and memory (PEERS=FOLDER), hours; results there are kept; write docs/performance.md
+	status=0; .venv/bin/latse bench all $(BENCH_OUT) $(addprefix --peers ,$(PEERS)) || status=$$?; \
+	.venv/bin/latse bench page $(BENCH_OUT) --out docs/performance.md --chart docs/images/performance.png; \
+	exit $$status
 
 test: $(READY) ## run the tests
 	OMP_NUM_THREADS=1 .venv/bin/pytest tests --numprocesses 2 --dist loadfile

@@ -130,7 +130,7 @@ def read(path: Path) -> Result:
     """Return what a file says; raise LatseError if it is damaged or no result of a benchmark."""
     content = read_json(path)
     kind = content.get("kind") if isinstance(content, dict) else None
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise LatseError(f"{path} is no result of a benchmark: its kind is {kind!r}")
     try:
         return Result(

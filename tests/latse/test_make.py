@@ -303,6 +303,21 @@ def test_make_knows_a_student_with_a_decoder_by_its_symbol(tiny_recipe, decoder)
     assert ('"generated"' in symbol) == decoder
 
 
+@pytest.mark.parametrize("status", [0, 1])
+def test_the_page_of_the_benchmarks_is_written_though_one_fails(installed, status):
+    latse = installed.folder / ".venv/bin/latse"
+    latse.write_text(f'#!/bin/sh\necho "$*" >> log\ncase "$*" in "bench all"*) exit {status};; esac\n')
+    latse.chmod(0o755)
+    result = installed.make("bench", "PEERS=/their/code", "BENCH_OUT=there")
+    assert (result.returncode != 0) == (status != 0)
+    assert installed.log() == [
+        "bench all there --peers /their/code",
+        "bench page there --out docs/performance.md --chart docs/images/performance.png",
+    ]
+    assert installed.make("bench").returncode == result.returncode
+    assert installed.log()[0] == "bench all out/bench"
+
+
 TABLES = "--runs out/tables --seed 0"
 
 
