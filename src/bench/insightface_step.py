@@ -1,0 +1,130 @@
+"""A contender that does what a step of insightface's MXNet trainer does.
+
+With its sources (`arcface_mxnet`) the graph and the metrics are its own: its modules are imported as they
+are, with a stand-in for the module `config` that its users write. Without them `latse.bench.equivalents`
+stands in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+
+from latse.bench import equivalents, graph_step
+from latse.bench.protocol import Step, serve
+from latse.errors import LatseError
+from latse.symbols.networks import IMAGE_SHAPE
+
+SOURCES = Path("insightface", "recognition", "arcface_mxnet")
+# Our encoder -> its `num_layers`.
+LAYERS = {"resnet34": 34, "resnet50": 50, "resnet100": 100, "resnet124": 124}
+
+
+def main() -> None:
+    """Serve the trainer."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sources", help="folder arcface_mxnet; without it equivalents of this project")
+    parser.add_argument("--encoder", required=True)
+    parser.add_argument("--classes", type=int, required=True)
+    parser.add_argument("--batch-size", type=int, required=True)
+    parser.add_argument("--learning-rate", type=float, required=True)
+    args = parser.parse_args()
+    if args.sources:
+        trainer, metric = modules(Path(args.sources), args.encoder, args.classes)
+        metrics = [metric.AccMetric(), metric.LossValueMetric()]
+        serve(lambda: _build(args, _symbol(trainer, args.batch_size), metrics))
+    else:
+        symbol = equivalents.training_symbol(args.encoder, args.classes, args.batch_size)
+        serve(lambda: _build(args, symbol, equivalents.metrics()))
+
+
+def modules(sources: Path, encoder: str, classes: int) -> tuple[types.ModuleType, types.ModuleType]:
+    """Import insightface's `train` and `metric` with the setting of ArcFace on a ResNet.
+
+    To be called once in a process: its modules are global and take names such as `config` and `train`.
+
+    Parameters
+    ----------
+    sources : Path
+        Its folder `recognition/arcface_mxnet`.
+    encoder : str
+        One of `LAYERS`.
+    classes : int
+        Number of people.
+
+    Raises
+    ------
+    LatseError
+        If the sources are missing or cannot be imported.
+    """
+    sys.path[:0] = [str(sources), str(sources / "symbol"), str(sources / "common")]
+    sys.modules["config"] = _configuration(encoder, classes)
+    try:
+        return importlib.import_module("train"), importlib.import_module("metric")
+    except ImportError as error:
+        raise LatseError(f"cannot use insightface's trainer in {sources}: {error}") from error
+
+
+def _symbol(trainer: types.ModuleType, batch_size: int) -> mx.sym.Symbol:
+    return trainer.get_symbol(types.SimpleNamespace(per_batch_size=batch_size))
+
+
+def _configuration(encoder: str, classes: int) -> types.ModuleType:
+    """Return what its module `config` must hold: the values of its sample for a ResNet with ArcFace."""
+    stand_in = types.ModuleType("config")
+    stand_in.config = types.SimpleNamespace(
+        net_name="fresnet",
+        num_layers=LAYERS[encoder],
+        net_se=0,
+        net_act="prelu",
+        net_unit=3,
+        net_input=1,
+        net_output="E",
+        emb_size=512,
+        bn_mom=0.9,
+        workspace=256,
+        fp16=False,
+        memonger=False,
+        loss_name="margin_softmax",
+        loss_s=equivalents.SCALE,
+        loss_m1=1.0,
+        loss_m2=equivalents.MARGIN,
+        loss_m3=0.0,
+        ce_loss=True,
+        fc7_lr_mult=1.0,
+        fc7_wd_mult=1.0,
+        num_classes=classes,
+    )
+    stand_in.default, stand_in.generate_config = types.SimpleNamespace(), None
+    return stand_in
+
+
+def _build(
+    args: argparse.Namespace, symbol: mx.sym.Symbol, metrics: list[mx.metric.EvalMetric]
+) -> tuple[dict[str, Any], Step]:
+    shapes = {"data": (args.batch_size, *IMAGE_SHAPE), "softmax_label": (args.batch_size,)}
+    # The gradient is already the batch's mean: SoftmaxOutput divides it.
+    module = graph_step.bound(symbol, shapes, {"learning_rate": args.learning_rate, "rescale_grad": 1.0})
+    inputs = graph_step.made_up(shapes, args.classes)
+    # Its loader gives float32 arrays of MXNet.
+    data, label = (mx.nd.array(inputs[name], dtype="float32") for name in shapes)
+    batch = mx.io.DataBatch([data], [label])
+    metric = mx.metric.CompositeEvalMetric(metrics)
+
+    def step() -> None:
+        module.forward_backward(batch)
+        module.update()
+        module.update_metric(metric, batch.label)
+        mx.nd.waitall()
+
+    return graph_step.facts(module), step
+
+
+if __name__ == "__main__":
+    main()

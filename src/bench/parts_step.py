@@ -1,0 +1,113 @@
+"""A contender whose step is our learner's, done part by part: no part begins before the last one's end.
+
+What the parts add up to is more than a step, in which they overlap where they can.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any, Callable
+
+import mxnet as mx
+
+from latse import recipe as recipes
+from latse.bench import graph_step, learner_step
+from latse.bench.protocol import Step, serve
+from latse.symbols import margins
+from latse.symbols.encoder import EMBEDDING_SIZE
+from latse.symbols.margins import Loss
+from latse.train.learner import Learner
+
+BEFORE, AFTER = "copies in", "outputs to the host"
+CALLS = {"forward_backward": "forward and backward", "update": "optimiser"}
+HEAD = "of it the margin head alone"
+
+
+class Watched:
+    """A module whose calls named in `CALLS` wait for all work before and after, and note the time of both."""
+
+    def __init__(self, module: mx.mod.Module) -> None:
+        self._module = module
+        self.times: dict[str, tuple[float, float]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._module, name)
+        return self._watched(name, found) if name in CALLS else found
+
+    def _watched(self, name: str, call: Callable[..., None]) -> Callable[..., None]:
+        def timed(*args: Any) -> None:
+            began = _now()
+            call(*args)
+            self.times[name] = began, _now()
+
+        return timed
+
+
+def _now() -> float:
+    """Wait for all work and return the time."""
+    mx.nd.waitall()
+    return time.perf_counter()
+
+
+def by_parts(learner: Learner, learn: Callable[[], Any]) -> Callable[[], dict[str, float]]:
+    """Return a step of the learner that returns the seconds of its parts in their order."""
+    module = learner._module = Watched(learner._module)
+
+    def step() -> dict[str, float]:
+        began = _now()
+        learn()
+        ended = _now()
+        calls = {CALLS[name]: end - begin for name, (begin, end) in module.times.items()}
+        first, last = next(iter(module.times.values()))[0], list(module.times.values())[-1][1]
+        return {BEFORE: first - began, **calls, AFTER: ended - last}
+
+    return step
+
+
+def head_step(loss: Loss, batch_size: int) -> Callable[[], None]:
+    """Return a step, forward and backward, of a loss alone on random embeddings."""
+    shapes = {"data": (batch_size, EMBEDDING_SIZE), "softmax_label": (batch_size,)}
+    shapes.update(dict.fromkeys(loss.inputs, (batch_size,)))
+    symbol = mx.sym.MakeLoss(loss(*map(mx.sym.var, shapes)))
+    requests = {
+        name: "null" if name in shapes and name != "data" else "write" for name in symbol.list_arguments()
+    }
+    executor = symbol.simple_bind(mx.cpu(), requests, **shapes)
+    for array in executor.arg_arrays:
+        mx.nd.random.normal(0, 0.01, shape=array.shape, out=array)
+    executor.arg_dict["softmax_label"][:] = graph_step.made_up(shapes, loss.classes)["softmax_label"]
+
+    def step() -> None:
+        executor.forward(is_train=True)
+        executor.backward()
+
+    return step
+
+
+def main() -> None:
+    """Serve the learner by parts."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    learner_step.add_arguments(parser)
+    args = parser.parse_args()
+    serve(lambda: _build(args))
+
+
+def _build(args: argparse.Namespace) -> tuple[dict[str, Any], Step]:
+    learner, learn = learner_step.build(args)
+    facts = learner_step.facts(learner)
+    step_by_parts = by_parts(learner, learn)
+    recipe = recipes.load(args.recipe, args.set)
+    head = head_step(margins.create(classes=args.classes, **recipe.margin), args.batch_size)
+
+    def step() -> dict[str, Any]:
+        parts = step_by_parts()
+        began = _now()
+        head()
+        return {"parts": {**parts, HEAD: _now() - began}}
+
+    return facts, step
+
+
+if __name__ == "__main__":
+    main()
