@@ -144,7 +144,7 @@ class DefinedPReLU(PReLU):
 
 
 def encoder_step(name, prelu, dtype, monkeypatch):
-    """One step of an encoder from made-up gradients of its outputs; without dropout, as graphs differ in nodes."""
+    """One step of an encoder without dropout, from made-up gradients of its outputs."""
     shapes, random = {"data": (4, *IMAGE_SHAPE)}, np.random.RandomState(1)
     monkeypatch.setattr(encoder, "PReLU", prelu)
     network = encoder.create(name, dropout=0.0)
