@@ -22,6 +22,7 @@ from latse.bench.result import read
 from latse.errors import LatseError
 from latse.files import make_folder
 
+CLASSES = "10572"  # CASIA-WebFace's people, as `latse bench train` has by default
 FACE_IMAGE_ITER = "insightface/recognition/arcface_mxnet/image_iter.py"
 
 
@@ -55,10 +56,12 @@ def benchmarks(peers: str | None) -> list[Benchmark]:
     face_image_iter = ("--peer", str(reader)) if peers and reader.exists() else ()
 
     def train(encoder: str) -> Benchmark:
-        return Benchmark(f"train-{encoder}", ("bench", "train", "--encoder", encoder, *with_peers))
+        return Benchmark(
+            f"train-{encoder}", ("bench", "train", "--encoder", encoder, "--classes", CLASSES, *with_peers)
+        )
 
     def compare(name: str, recipe: str) -> Benchmark:
-        sizes = ("--classes", "85742", "--batch-size", "32")
+        sizes = ("--classes", CLASSES, "--batch-size", "32")
         return Benchmark(f"plan-{name}", ("plan", f"recipes/{recipe}.yaml", *sizes, "--compare", *with_peers))
 
     return [
@@ -82,8 +85,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--peers",
         metavar="FOLDER",
-        help="holds insightface/, its sources, and torch/, a virtual environment; "
-        "without it, equivalent graphs written here stand for them where there are some",
+        default=os.environ.get("PEERS"),
+        help="holds insightface/, its sources, and torch/, a virtual environment (default: PEERS of the "
+        "environment); without it, equivalent graphs written here stand for them where there are some",
     )
     parser.add_argument(
         "--only", nargs="+", metavar="NAME", help=f"of {', '.join(one.name for one in benchmarks(None))}"
