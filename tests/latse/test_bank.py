@@ -1,9 +1,15 @@
 """The mean-face bank: eq. 12, its files, and that a crash leaves no trace."""
 
+import contextlib
 import errno
+import itertools
+import multiprocessing
 import os
 import resource
 import shutil
+import signal
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latse.errors import LatseError
-from latse.train.bank import FACES, STARTED, MeanFaceBank
+from latse.train.bank import FACES, STARTED, TOUCHED, MeanFaceBank
 
 SHAPE, CLASSES, MOMENTUM = (3, 4, 5), 6, 0.9
 HALF = 2**-10  # what float16 resolves near 1, twice over
@@ -30,6 +36,31 @@ def scaled(images):
 
 def everything(count):
     return np.ones(count, bool)
+
+
+class Reference:
+    """Eq. 12 image after image in plain numpy, every mean kept as float16."""
+
+    def __init__(self, classes, shape):
+        self.faces, self.started = np.zeros((classes, *shape), np.float16), np.zeros(classes, bool)
+
+    def update(self, images, labels, teaches):
+        labels = labels.astype(np.int64)
+        targets = images.astype(np.float32) / np.float32(127.5) - np.float32(1)
+        for label in np.unique(labels):
+            mine = labels == label
+            for image in targets[mine & teaches]:
+                self.faces[label] = moved(self.faces[label], image) if self.started[label] else image
+                self.started[label] = True
+            if self.started[label]:
+                targets[mine] = self.faces[label]
+        return targets
+
+
+def moved(mean, image):
+    """Eq. 12 on a float16 mean and a float32 image, to the bits that the bank must have."""
+    momentum = np.float32(MOMENTUM)
+    return ((1 - momentum) * image + momentum * mean.astype(np.float32)).astype(np.float16)
 
 
 @pytest.fixture
@@ -64,6 +95,69 @@ def test_eq_12_image_after_image_also_within_a_batch(open_bank, tmp_path):
         np.testing.assert_allclose(targets, [mean[label] for label in labels], rtol=0, atol=4 * HALF)
         stored = np.load(tmp_path / FACES)
         np.testing.assert_array_equal(targets, stored[labels.astype(int)].astype(np.float32))
+
+
+PEOPLE_OF_A_BATCH = st.lists(st.tuples(st.integers(0, CLASSES - 1), st.booleans()), min_size=1, max_size=9)
+
+
+@given(batches=st.lists(PEOPLE_OF_A_BATCH, max_size=5), threads=st.integers(1, 3), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_targets_and_files_have_the_bits_of_the_plain_loop(tmp_path_factory, batches, threads, seed):
+    folder, shape = tmp_path_factory.mktemp("bank"), (3, 5, 7)
+    bank, reference = (
+        MeanFaceBank(folder, CLASSES, shape, MOMENTUM, 0, threads=threads),
+        Reference(CLASSES, shape),
+    )
+    rng = np.random.default_rng(seed)
+    for people in batches:
+        labels, teaches = (np.array(column) for column in zip(*people))
+        images = rng.integers(0, 256, (len(labels), *shape), np.uint8)
+        targets = bank.update(images, labels.astype(np.float32), teaches)
+        assert targets.tobytes() == reference.update(images, labels, teaches).tobytes()
+    assert np.load(folder / FACES).tobytes() == reference.faces.tobytes()
+    assert np.load(folder / STARTED).tobytes() == reference.started.tobytes()
+    shutil.rmtree(folder)
+
+
+def test_float16_is_converted_to_the_bits_of_numpy(tmp_path):
+    """Every float16 that a mean can be, moved by every image value."""
+    values = np.arange(0x3C01, dtype=np.uint16).view(np.float16)
+    values = np.concatenate([values, -values])
+    shape = (1, 1, len(values))
+    bank, reference = MeanFaceBank(tmp_path, 1, shape, MOMENTUM, 0), Reference(1, shape)
+    bank.update(np.zeros((1, *shape), np.uint8), np.zeros(1), everything(1))
+    reference.started[0] = True
+    for value in range(0, 256, 5):
+        faces = np.load(tmp_path / FACES, mmap_mode="r+")
+        faces[0, 0, 0] = reference.faces[0, 0, 0] = values
+        faces.flush()
+        images = np.full((1, *shape), value, np.uint8)
+        targets = bank.update(images, np.zeros(1), everything(1))
+        assert targets.tobytes() == reference.update(images, np.zeros(1), everything(1)).tobytes()
+
+
+def test_no_page_of_the_bank_counts_to_the_process(tmp_path):
+    """2,000 rows of 75 KB are 150 MB; a mapping would hold them all."""
+
+    def resident():
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith(("RssFile", "RssShmem"))) / 1024
+
+    shape, people = (3, 112, 112), 2000
+    bank = MeanFaceBank(tmp_path, people, shape, MOMENTUM, 0)
+    images = np.zeros((50, *shape), np.uint8)
+    before = resident()
+    for first in range(0, people, 50):
+        bank.update(images, np.arange(first, first + 50), everything(50))
+    assert resident() - before < 10
+
+
+def test_a_label_out_of_range_is_refused_before_anything_changes(open_bank, tmp_path):
+    bank = open_bank()
+    for label in (-1, CLASSES):
+        with pytest.raises(LatseError, match=f"no person {label}, only {CLASSES}"):
+            bank.update(*batch(0, [0, label]), everything(2))
+    assert not np.load(tmp_path / STARTED).any()
 
 
 def test_white_and_black_stay_what_they_are(open_bank):
@@ -154,18 +248,46 @@ def test_a_crash_between_the_state_and_the_new_journal_undoes_nothing(open_bank,
     np.testing.assert_array_equal(np.load(tmp_path / FACES), wanted)
 
 
-def test_a_crash_while_undoing_is_undone_the_next_time(open_bank, tmp_path, monkeypatch):
-    bank = open_bank()
+class Killed(BaseException):
+    """Stands for SIGKILL in the middle of a system call."""
+
+
+def killed_at(patch, number):
+    """Let the `number`-th write from now on stop halfway, as SIGKILL may."""
+    write, calls = os.pwrite, itertools.count(1)
+
+    def dying(handle, content, offset):
+        if next(calls) == number:
+            write(handle, memoryview(content)[: len(content) // 2], offset)
+            raise Killed
+        return write(handle, content, offset)
+
+    patch.setattr(os, "pwrite", dying)
+
+
+@pytest.mark.parametrize("undone", [1, 2, 3, 4])
+def test_death_at_every_write_of_an_update_and_of_the_undoing(open_bank, tmp_path, monkeypatch, undone):
+    bank = open_bank(threads=1)
     bank.update(*batch(0, [0, 1]), everything(2))
+    bank.flush()
     bank.checkpoint(7)
-    wanted = np.load(tmp_path / FACES)
-    bank.update(*batch(1, [0, 1]), everything(2))
-    with monkeypatch.context() as patch:
-        patch.setattr(MeanFaceBank, "flush", lambda self: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
+    wanted = np.load(tmp_path / FACES), np.load(tmp_path / STARTED)
+    deaths = 0
+    for number in itertools.count(1):
+        try:
+            with monkeypatch.context() as patch:
+                killed_at(patch, number)
+                bank.update(*batch(1, [1, 2, 1]), everything(3))
+            break
+        except Killed:
+            deaths += 1
+        with monkeypatch.context() as patch, contextlib.suppress(Killed):
+            killed_at(patch, undone)
             open_bank(7)
-    open_bank(7)
-    np.testing.assert_array_equal(np.load(tmp_path / FACES), wanted)
+        bank = open_bank(7, threads=1)
+        np.testing.assert_array_equal(np.load(tmp_path / FACES), wanted[0])
+        assert np.load(tmp_path / STARTED).tobytes() == wanted[1].tobytes()
+    assert deaths == 10  # of two people: journal, its mark, twice the state, the face
 
 
 def test_a_closed_bank_leaves_no_journal(open_bank, tmp_path):
@@ -256,16 +378,255 @@ def test_a_full_disk_is_found_at_the_start(open_bank, tmp_path, monkeypatch):
 
 def test_a_disk_that_fills_up_is_named_and_the_run_can_go_on(open_bank, tmp_path):
     """The journal takes only a part of its second entry: then the second row must not have changed."""
-    bank = open_bank()
-    bank.update(*batch(0, [0, 1]), everything(2))
+    classes = 20
+    bank = open_bank(classes=classes, threads=1)
+    bank.update(*batch(0, range(classes)), everything(classes))
     bank.checkpoint(7)
     wanted = np.load(tmp_path / FACES)
+    journal = classes * (9 + 2 * int(np.prod(SHAPE)))
+    assert (tmp_path / FACES).stat().st_size < journal - 1
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (journal - 1, limits[1]))
     try:
         with pytest.raises(LatseError, match="undo-00000007: File too large"):
-            bank.update(*batch(1, [0, 1]), everything(2))
+            bank.update(*batch(1, range(classes)), everything(classes))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert np.array_equal(np.load(tmp_path / FACES)[-1], wanted[-1])
+    open_bank(7, classes=classes)
+    np.testing.assert_array_equal(np.load(tmp_path / FACES), wanted)
+
+
+FACE, PERSONS = (3, 112, 112), 4  # rows of many pages, which SIGKILL can tear
+
+
+def a_process(target, *arguments):
+    process = multiprocessing.get_context("fork").Process(target=target, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
+def steady_batch(iteration):
+    """The batch of an iteration of the run below."""
+    rng = np.random.default_rng(iteration)
+    images = rng.integers(0, 256, (5, *FACE), np.uint8)
+    return images, rng.integers(0, PERSONS, 5), rng.random(5) < 0.8
+
+
+def run_until_killed(folder):
+    """A run with checkpoints, whose state is the number in the file `state`."""
+    state = folder / "state"
+    iteration = int(state.read_text()) if state.exists() else 0
+    bank = MeanFaceBank(folder, PERSONS, FACE, MOMENTUM, iteration, threads=1)
+    while True:
+        bank.update(*steady_batch(iteration))
+        iteration += 1
+        if iteration % 8 == 0:
+            bank.flush()
+            (folder / "state.part").write_text(str(iteration))
+            (folder / "state.part").rename(state)
+            bank.checkpoint(iteration)
+
+
+def test_a_process_killed_at_any_moment_leaves_the_bits_of_its_checkpoint(tmp_path):
+    reference, done, undone = Reference(PERSONS, FACE), 0, 0
+    rng = np.random.default_rng()
+    for _ in range(25):
+        process = a_process(run_until_killed, tmp_path)
+        time.sleep(rng.uniform(0, 0.15))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        if not (tmp_path / "state").exists():
+            continue
+        iteration = int((tmp_path / "state").read_text())
+        for step in range(done, iteration):
+            reference.update(*steady_batch(step))
+        done = iteration
+        ahead = np.load(tmp_path / FACES).tobytes() != reference.faces.tobytes()
+        undone += ahead
+        MeanFaceBank(tmp_path, PERSONS, FACE, MOMENTUM, iteration)
+        assert np.load(tmp_path / FACES).tobytes() == reference.faces.tobytes()
+        assert np.load(tmp_path / STARTED).tobytes() == reference.started.tobytes()
+    assert undone > 5  # otherwise nothing was put to the test
+
+
+def halved_system_calls():
+    """Let others run in the middle of every face that this process reads or writes, as on a busy machine."""
+    read, write = os.preadv, os.pwrite
+
+    def reads(handle, buffers, offset):
+        content = memoryview(buffers[0]).cast("B")
+        half = len(content) // 2
+        done = read(handle, [content[:half]], offset)
+        pause(half)
+        return done + read(handle, [content[half:]], offset + half)
+
+    def writes(handle, content, offset):
+        half = (len(content) + 1) // 2
+        pause(half)
+        return write(handle, content[:half], offset)
+
+    def pause(size):
+        if size > 8:
+            time.sleep(0.0001)
+
+    os.preadv, os.pwrite = reads, writes
+
+
+SHARED_LABELS = np.array([0, 1, 0])
+
+
+def shared_batch(worker, step):
+    return np.random.default_rng((worker, step)).integers(0, 256, (3, *FACE), np.uint8)
+
+
+def share(folder, worker, steps):
+    """Update the same two people over and over, and write down what came out."""
+    halved_system_calls()
+    bank = MeanFaceBank(folder, PERSONS, FACE, MOMENTUM, 7, worker=worker, threads=2)
+    found = [bank.update(shared_batch(worker, step), SHARED_LABELS, everything(3)) for step in range(steps)]
+    np.save(folder / f"found-{worker}.npy", np.array(found, np.float16))
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_several_processes_update_a_row_in_some_order_one_after_the_other(tmp_path, label):
+    """Each result must follow, bit by bit, from exactly one other: together they form one chain."""
+    workers, steps = 4, 25
+    bank = MeanFaceBank(tmp_path, PERSONS, FACE, MOMENTUM, 0)
+    bank.update(shared_batch(99, 0), SHARED_LABELS, everything(3))
+    bank.flush()
+    bank.checkpoint(7)
+    start = np.load(tmp_path / FACES)
+    processes = [a_process(share, tmp_path, worker, steps) for worker in range(1, workers + 1)]
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    mine = np.array([place for place, person in enumerate(SHARED_LABELS) if person == label])
+    updates = list(itertools.product(range(1, workers + 1), range(steps)))
+    found = {
+        worker: np.load(tmp_path / f"found-{worker}.npy")[:, mine[0]] for worker in range(1, workers + 1)
+    }
+    after = np.array([found[worker][step] for worker, step in updates])
+    images = np.array([shared_batch(*update)[mine] for update in updates])
+    images = images.astype(np.float32) / np.float32(127.5) - np.float32(1)
+    part = np.s_[..., 0, 0, :100]
+    row, order = start[label], []
+    while len(order) < len(updates):
+        expected = row[part]
+        for image in np.moveaxis(images, 1, 0):
+            expected = moved(np.broadcast_to(expected, image[part].shape), image[part])
+        [last] = np.flatnonzero((expected == after[part]).all(axis=-1))
+        for image in images[last]:
+            row = moved(row, image)
+        assert row.tobytes() == after[last].tobytes()
+        order.append(updates[last])
+    assert np.load(tmp_path / FACES)[label].tobytes() == row.tobytes()
+    assert sorted(order) == updates
+    for worker in range(1, workers + 1):
+        assert [step for other, step in order if other == worker] == list(range(steps))
+    assert [worker for worker, _ in order] != sorted(worker for worker, _ in order)  # they did take turns
+    MeanFaceBank(tmp_path, PERSONS, FACE, MOMENTUM, 7)
+    assert np.load(tmp_path / FACES).tobytes() == start.tobytes()
+
+
+BARRED, TORN = 3, 4
+
+
+def share_until_killed(folder, worker):
+    """Faces of one colour: a row of two was torn."""
+    halved_system_calls()
+    bank = MeanFaceBank(folder, PERSONS, FACE, MOMENTUM, 7, worker=worker, threads=1)
+    rng = np.random.default_rng(worker)
+    labels = np.arange(PERSONS)
+    while True:
+        images = np.broadcast_to(rng.integers(0, 256, (PERSONS, 1, 1, 1), np.uint8), (PERSONS, *FACE))
+        try:
+            targets = bank.update(images, labels, rng.random(PERSONS) < 0.7)
+        except LatseError as error:
+            os._exit(BARRED if "half written by a process that died" in str(error) else 1)
+        if (targets != targets[:, :1, :1, :1]).any():
+            os._exit(TORN)
+
+
+def test_no_death_of_a_worker_shows_the_others_a_torn_row(tmp_path):
+    bank = MeanFaceBank(tmp_path, PERSONS, FACE, MOMENTUM, 0)
+    bank.update(np.full((PERSONS, *FACE), 200, np.uint8), np.arange(PERSONS), everything(PERSONS))
+    bank.flush()
+    bank.checkpoint(7)
+    wanted = np.load(tmp_path / FACES).tobytes(), np.load(tmp_path / STARTED).tobytes()
+    rng = np.random.default_rng()
+    for _ in range(8):
+        bank = MeanFaceBank(tmp_path, PERSONS, FACE, MOMENTUM, 7)
+        processes = [a_process(share_until_killed, tmp_path, worker) for worker in (1, 2, 3)]
+        for process in processes:
+            time.sleep(rng.uniform(0.02, 0.1))
+            process.kill()
+        for process in processes:
+            process.join()
+            assert process.exitcode in (-signal.SIGKILL, BARRED)
+        MeanFaceBank(tmp_path, PERSONS, FACE, MOMENTUM, 7)
+        assert (np.load(tmp_path / FACES).tobytes(), np.load(tmp_path / STARTED).tobytes()) == wanted
+
+
+def test_a_row_that_a_dead_worker_left_half_written_is_barred(open_bank, tmp_path, monkeypatch):
+    bank = open_bank()
+    bank.update(*batch(0, [0, 1]), everything(2))
+    bank.flush()
+    bank.checkpoint(7)
+    wanted = np.load(tmp_path / FACES)
+    other = open_bank(7, worker=1, threads=1)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, 4)  # after the journal, its mark and the state
+        other.update(*batch(1, [1]), everything(1))
+    assert not np.array_equal(np.load(tmp_path / FACES), wanted)
+    with pytest.raises(LatseError, match="the mean of person 1 is half written by a process that died"):
+        bank.update(*batch(2, [1]), np.zeros(1, bool))
+    bank.update(*batch(2, [0, 2]), everything(2))
     open_bank(7)
     np.testing.assert_array_equal(np.load(tmp_path / FACES), wanted)
+
+
+def test_workers_note_a_row_once_between_them(open_bank, tmp_path):
+    bank = open_bank()
+    bank.update(*batch(0, [0, 1, 2]), everything(3))
+    bank.flush()
+    bank.checkpoint(7)
+    other = open_bank(7, worker=1)
+    bank.update(*batch(1, [0, 1]), everything(2))
+    other.update(*batch(2, [1, 2, 3]), everything(3))
+    entry = 9 + 2 * int(np.prod(SHAPE))
+    sizes = {path.name: path.stat().st_size // entry for path in tmp_path.glob("*undo*")}
+    assert sizes == {"mean_faces.undo-00000007": 2, "mean_faces.undo-00000007.1": 2}
+    wanted = np.load(tmp_path / FACES)
+    for one in (other, bank):
+        one.flush()
+        one.checkpoint(9)
+    other.update(*batch(3, [0, 1]), everything(2))
+    open_bank(9)
+    np.testing.assert_array_equal(np.load(tmp_path / FACES), wanted)
+
+
+def test_workers_leave_nothing_behind_and_none_comes_before_worker_0(open_bank, tmp_path):
+    bank = open_bank()
+    other = open_bank(worker=1)
+    other.update(*batch(0, [0]), everything(1))
+    other.close()
+    bank.close()
+    assert {path.name for path in tmp_path.iterdir()} == {FACES, STARTED}
+    with pytest.raises(LatseError, match=TOUCHED):
+        open_bank(worker=1)
+
+
+def test_a_bank_of_before_there_were_several_workers_is_gone_on_with(open_bank, tmp_path):
+    """Its files are the two arrays and one journal, in which a row is at most once."""
+    faces = np.random.default_rng(0).random((CLASSES, *SHAPE)).astype(np.float16)
+    started = np.arange(CLASSES) < 3
+    np.save(tmp_path / FACES, faces)
+    np.save(tmp_path / STARTED, started)
+    old = np.full(SHAPE, 0.5, np.float16)
+    (tmp_path / "mean_faces.undo-00000007").write_bytes(np.int64(2).tobytes() + b"\0" + old.tobytes())
+    open_bank(7)
+    faces[2], started[2] = old, False
+    np.testing.assert_array_equal(np.load(tmp_path / FACES), faces)
+    np.testing.assert_array_equal(np.load(tmp_path / STARTED), started)
