@@ -46,12 +46,10 @@ def capture(module: mx.mod.Module, iteration: int) -> State:
         copies[0].copyto(arg_params[name])  # all are equal; their average, on eight devices, is rounded
     module.set_params(arg_params, aux_params)
     states, keys = _updater(module).states, _optimiser_keys(module)
-    pairs = {key: array if isinstance(array, tuple) else (array, None) for key, array in states.items()}
-    momentum, masters = (
-        {keys[key]: pair[i].as_in_context(mx.cpu()) for key, pair in pairs.items() if pair[i] is not None}
-        for i in range(2)
-    )
-    return State(iteration, {**arg_params, **masters}, aux_params, momentum)
+    momentum, masters = {}, {}
+    for key, array in states.items():
+        momentum[keys[key]], masters[keys[key]] = array if isinstance(array, tuple) else (array, None)
+    return State(iteration, {**arg_params, **_on_cpu(masters)}, aux_params, _on_cpu(momentum))
 
 
 def restore(module: mx.mod.Module, state: State) -> None:
@@ -64,12 +62,10 @@ def restore(module: mx.mod.Module, state: State) -> None:
 
 def set_masters(module: mx.mod.Module, masters: Mapping[str, mx.nd.NDArray]) -> None:
     """Give the optimiser of a restored or new module the float32 arrays that float16 parameters follow."""
-    updater, parameters = (
-        _updater(module),
-        dict(zip(module._exec_group.param_names, module._exec_group.param_arrays)),
-    )
+    updater, group = _updater(module), module._exec_group
+    types = {name: copies[0].dtype for name, copies in zip(group.param_names, group.param_arrays)}
     for key, name in _optimiser_keys(module).items():
-        if parameters[name][0].dtype == np.float16:
+        if types[name] == np.float16:
             master = masters[name].copy()
             momentum = updater.states.get(key)
             if momentum is None:
@@ -129,6 +125,10 @@ def _optimiser_keys(module: mx.mod.Module) -> dict[int | str, str]:
     if module._update_on_kvstore:
         return {name: name for name in names}
     return {index * devices + device: name for index, name in enumerate(names) for device in range(devices)}
+
+
+def _on_cpu(arrays: Mapping[str, mx.nd.NDArray | None]) -> dict[str, mx.nd.NDArray]:
+    return {name: array.as_in_context(mx.cpu()) for name, array in arrays.items() if array is not None}
 
 
 def _updater(module: mx.mod.Module) -> mx.optimizer.Updater:
