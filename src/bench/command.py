@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from latse.bench import embed, head, loader, page, search, suite
+from latse.bench import bank, embed, head, loader, page, search, suite
 
 # Name -> (its module, one line of help). A benchmark measures and writes --json; other commands do not.
 BENCHMARKS = {
+    "bank": (bank, "time and memory of the mean faces of all people, alone and shared by processes"),
     "embed": (embed, "images per second from images to embeddings, against Module and onnxruntime"),
     "head": (head, "time and memory of a margin's head, against the one-hot formulation"),
     "loader": (
