@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from latse.bench import bank, embed, head, loader, page, search, suite
+from latse.bench import bank, embed, head, loader, page, search, suite, train
 
 # Name -> (its module, one line of help). A benchmark measures and writes --json; other commands do not.
 BENCHMARKS = {
@@ -16,6 +16,7 @@ BENCHMARKS = {
         "images per second from a shard to batches, against MXNet's and insightface's readers",
     ),
     "search": (search, "time to rank people among distractors, against faiss's exact search"),
+    "train": (train, "speed and memory of a training step, against insightface's trainer and PyTorch"),
 }
 OTHERS = {
     "all": (suite, "run every benchmark, one after the other, but those whose result is there"),

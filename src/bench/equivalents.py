@@ -25,7 +25,10 @@ def training_symbol(name: str, classes: int, batch_size: int, dropout: float = 0
     label = mx.sym.var(LABEL)
     logits = arcface(embedding, label, classes)
     log_share = mx.sym.log(mx.sym.SoftmaxActivation(logits))
-    loss = mx.sym.sum(log_share * mx.sym.one_hot(label, depth=classes, on_value=-1.0)) / batch_size
+    loss = (
+        mx.sym.sum(log_share * mx.sym.one_hot(label, depth=classes, on_value=-1.0, off_value=0.0))
+        / batch_size
+    )
     shares = mx.sym.SoftmaxOutput(logits, label, normalization="valid", name="softmax")
     return mx.sym.Group([mx.sym.BlockGrad(embedding), shares, mx.sym.BlockGrad(loss, name="ce_loss")])
 

@@ -21,7 +21,7 @@ from latse.train.learner import Learner
 
 BEFORE, AFTER = "copies in", "outputs to the host"
 CALLS = {"forward_backward": "forward and backward", "update": "optimiser"}
-HEAD = "of it the margin head alone"
+HEAD = "margin head alone (in forward and backward)"
 
 
 class Watched:
