@@ -196,25 +196,25 @@ def test_the_parts_of_a_step_are_a_step(tmp_path):
     assert all((mine[name].asnumpy() == other[name].asnumpy()).all() for name in other)
 
 
-def test_ours_can_train_a_set_with_a_teacher_or_its_verdicts(tmp_path, people, latse_process):
-    teacher, verdicts = tmp_path / "teacher", tmp_path / "verdicts.keep"
-    recipe = tmp_path / "teacher.yaml"
+def test_ours_can_train_a_set_with_a_teacher_or_its_verdicts(tmp_path, people):
+    recipe, data = tmp_path / "teacher.yaml", ["--data", str(people)]
     recipe.write_text("encoder: {name: resnet_tiny}\ntrain: {batch_size: 4, iterations: 1}\n")
-    assert main(["train", str(recipe), "--data", str(people), "--out", str(teacher)]) == 0
-    common = {"data": str(people), "classes": 5}
+    assert main(["train", str(recipe), *data, "--out", str(tmp_path / "teacher")]) == 0
+    teacher, verdicts = f"{tmp_path / 'teacher' / 'model'},0", str(tmp_path / "verdicts.keep")
+    assert main(["filter", *data, "--teacher", teacher, "--out", verdicts, "--k", "1"]) == 0
     kept = []
-    for filtering in ({}, {"teacher": f"{teacher / 'model'},0"}):
+    for given in ({}, {"teacher": teacher}, {"verdicts": verdicts}):
         args = options(tmp_path, STUDENT)
-        vars(args).update(common, **filtering)
+        vars(args).update(data=str(people), classes=5, **given)
         learner, learn = learner_step.build(args)
-        seen = []
-        learner.step = lambda inputs, seed, seen=seen: seen.append(inputs)
-        learn()
-        kept.append(seen[0]["keep"])
-        assert seen[0]["data"].shape == SHAPES["data"] and seen[0]["data"].dtype == np.uint8
-    assert kept[0].tolist() == [1] * BATCH_SIZE
-    assert set(kept[1]) <= {0, 1}
-    assert not verdicts.exists()
+        learner.step = lambda inputs, seed: inputs
+        inputs = learn()
+        kept.append(inputs["keep"].tolist())
+        assert inputs["data"].shape == SHAPES["data"] and inputs["data"].dtype == np.uint8
+        assert set(inputs["softmax_label"]) <= set(range(5))
+    unfiltered, online, stored = kept
+    assert unfiltered == [1] * BATCH_SIZE
+    assert online == stored and set(online) <= {0, 1}
 
 
 def test_verdicts_need_their_set(tmp_path):
