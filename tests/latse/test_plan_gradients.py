@@ -104,7 +104,7 @@ def assert_plan_changes_nothing(symbol, shapes):
 
 @pytest.mark.parametrize(("name", "has_decoder"), ALWAYS)
 def test_planned_step_is_the_plain_step(tiny_recipe, name, has_decoder):
-    assert_plan_changes_nothing(*training(tiny_recipe, name, has_decoder, batch_size=4))
+    assert_plan_changes_nothing(*training(tiny_recipe, name, has_decoder, batch_size=2))
 
 
 @pytest.mark.slow
@@ -143,29 +143,30 @@ class DefinedPReLU(PReLU):
         return F.where(x > 0, x, F.broadcast_mul(x, F.reshape(gamma, (1, -1, 1, 1))))
 
 
-def encoder_step(name, prelu, dtype, monkeypatch):
+def encoder_step(name, prelu, dtype, batch_size, monkeypatch):
     """One step of an encoder without dropout, from made-up gradients of its outputs."""
-    shapes, random = {"data": (4, *IMAGE_SHAPE)}, np.random.RandomState(1)
+    shapes, random = {"data": (batch_size, *IMAGE_SHAPE)}, np.random.RandomState(1)
     monkeypatch.setattr(encoder, "PReLU", prelu)
     network = encoder.create(name, dropout=0.0)
     network.cast(dtype)
     symbol = trace(network)
     assert ("LeakyReLU" in symbol.tojson()) == (prelu is MXNetsPReLU)
-    return one_step(symbol, shapes, dtype, [mx.nd.array(random.normal(size=(4, 512)), dtype=dtype)])
+    return one_step(symbol, shapes, dtype, [mx.nd.array(random.normal(size=(batch_size, 512)), dtype=dtype)])
 
 
 # In float64 rounding cannot hide a wrong term. MXNet's own operator is no measure there: in a whole encoder
-# its slopes get another gradient in float64 than in float32, where all three agree.
+# its slopes get another gradient in float64 than in float32, where all three agree. In float32 two batch
+# normalisations in a row leave shifts hardly any gradient, so that rounding takes a larger share of it.
 @pytest.mark.parametrize(
-    ("name", "theirs", "dtype", "tolerance"),
+    ("name", "theirs", "dtype", "batch_size", "tolerance"),
     [
-        ("resnet_tiny", DefinedPReLU, "float64", 1e-9),
-        ("resnet34", DefinedPReLU, "float64", 1e-9),
-        ("resnet34", MXNetsPReLU, "float32", 1e-2),
+        ("resnet_tiny", DefinedPReLU, "float64", 4, 1e-9),
+        ("resnet34", DefinedPReLU, "float64", 2, 1e-9),
+        ("resnet34", MXNetsPReLU, "float32", 4, 1e-2),
     ],
 )
-def test_gradients_of_our_prelu_are_the_functions(name, theirs, dtype, tolerance, monkeypatch):
-    found, expected = (encoder_step(name, prelu, dtype, monkeypatch) for prelu in (PReLU, theirs))
+def test_gradients_of_our_prelu_are_the_functions(name, theirs, dtype, batch_size, tolerance, monkeypatch):
+    found, expected = (encoder_step(name, prelu, dtype, batch_size, monkeypatch) for prelu in (PReLU, theirs))
     assert_same_arrays(found[0], expected[0], tolerance)
     assert_same_gradients(found[1], expected[1], tolerance, tolerance / 100)
     assert_same_arrays(found[2], expected[2], tolerance)
