@@ -16,7 +16,7 @@ from latse.data.loader import Batch, BatchStream
 from latse.data.records import Shard
 from latse.errors import LatseError
 from latse.symbols.networks import IMAGE_SHAPE
-from latse.train import graph
+from latse.train import graph, mixed_learner
 from latse.train.learner import Learner
 from latse.train.verdicts import KeepAll, Stored, TopK
 
@@ -52,7 +52,7 @@ def build(args: argparse.Namespace) -> tuple[Learner, Callable[[], Mapping[str, 
     inputs = graph_step.made_up(shapes, args.classes)
     batch, teacher = _batch(args, inputs), _teacher(args, recipe)
     inputs.update(data=batch.image, softmax_label=batch.label)
-    learner = Learner(recipe, symbol, shapes, [mx.cpu()], SEED)
+    learner = mixed_learner.create(recipe, symbol, shapes, [mx.cpu()], SEED)
     return learner, lambda: learner.step({**inputs, "keep": teacher.keep(batch)}, SEED)
 
 

@@ -27,7 +27,8 @@ def serve(build: Callable[[], Tuple[Mapping[str, Any], Step]]) -> None:
 
     Notes
     -----
-    One JSON object a line. First `{"ready": true, …}`. `step` gives `{"seconds": …}`; `memory` gives
+    One JSON object a line. First `{"ready": true, …}`. `step` gives `{"seconds": …, "processor_seconds": …}`,
+    the latter of all threads together, which other processes on the machine do not prolong; `memory` gives
     `{"peak_megabytes": …, "rise_megabytes": …}`, the most memory that was ever resident and that less what
     was resident before `build`, both in MiB. All else that is printed goes to stderr.
     """
@@ -63,9 +64,14 @@ def _say(answers: TextIO, content: Mapping[str, Any]) -> None:
 
 
 def _timed(step: Step) -> Dict[str, Any]:
-    began = time.perf_counter()
+    began, processor_began = time.perf_counter(), time.process_time()
     more = step()
-    return {"seconds": time.perf_counter() - began, **(more or {})}
+    processor_seconds = time.process_time() - processor_began
+    return {
+        "seconds": time.perf_counter() - began,
+        "processor_seconds": processor_seconds,
+        **(more or {}),
+    }
 
 
 def _memory(before: float) -> Dict[str, float]:

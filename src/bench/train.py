@@ -39,9 +39,9 @@ THEIRS, EQUIVALENT = "insightface's trainer", "equivalent of insightface's train
 TORCH, CONVOLUTIONS = "PyTorch, channels_last", "convolutions and dense layers alone"
 LEARNING_RATE = 0.01  # of all: it must not drive anybody's loss to infinity
 IRESNET = Path("insightface", "recognition", "arcface_torch", "backbones", "iresnet.py")
-SPEED, STEP = "speed", "step"
+SPEED, STEP, PROCESSOR = "speed", "step", "processor time"
 PEAK, RISE, PLAN = "peak memory", "memory risen", "planned memory"
-UNITS = {SPEED: "images/s", STEP: "s", PEAK: "MiB", RISE: "MiB", PLAN: "MiB"}
+UNITS = {SPEED: "images/s", STEP: "s", PROCESSOR: "s", PEAK: "MiB", RISE: "MiB", PLAN: "MiB"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +78,8 @@ def run(args: argparse.Namespace) -> None:
             parts = _parts(contender)
     for title, found in memory.items():
         _add_memory(figures[title], found)
-    del figures[CONVOLUTIONS][SPEED]  # they alone learn nothing
+    for name in (SPEED, PROCESSOR):  # alone they learn nothing, and more is run than counts
+        del figures[CONVOLUTIONS][name]
     report = {
         "kind": "bench train",
         "provenance": provenance(args, [mx.cpu()]),
@@ -165,8 +166,10 @@ def _planned(args: argparse.Namespace, folder: Path) -> Path:
 
 
 def _figures(contender: Contender, seconds: Sequence[float], batch_size: int) -> dict[str, dict[str, Any]]:
-    speed = [batch_size / one for one in seconds]
-    return {SPEED: figure(speed, UNITS[SPEED]), STEP: figure(seconds, UNITS[STEP]), **_plan(contender)}
+    processor = [answer["processor_seconds"] for answer in contender.answers[1:]]
+    measured = {SPEED: [batch_size / one for one in seconds], STEP: seconds, PROCESSOR: processor}
+    figures = {name: figure(values, UNITS[name]) for name, values in measured.items()}
+    return {**figures, **_plan(contender)}
 
 
 def _plan(contender: Contender) -> dict[str, dict[str, Any]]:

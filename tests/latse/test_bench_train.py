@@ -236,6 +236,7 @@ def test_the_benchmark_measures_writes_and_prints(tmp_path, capsys):
     for title in learners:
         figures = result.contenders[title]
         assert figures["speed"].median == pytest.approx(2 / figures["step"].median, rel=0.5)
+        assert figures["processor time"].min > 0
         assert figures["peak memory"].median > figures["memory risen"].median >= 0
     planned = {title: result.contenders[title]["planned memory"].median for title in learners}
     assert planned["ours, memory plan"] < planned["ours"]

@@ -42,6 +42,7 @@ def test_a_contender_steps_and_weighs_itself():
     with counter(OWN="mine") as contender:
         assert contender.facts["parameters"] == 7
         assert contender.step() > 0
+        assert contender.answers[0]["processor_seconds"] > 0
         memory = contender.memory()
         assert memory["peak_megabytes"] > memory["rise_megabytes"] >= 0
         answer = contender.answers[0]
