@@ -120,7 +120,7 @@ table-1 table-2 table-3 table-4 table-5 table-6: table-%: $(READY) ## one of the
 
 plan: $(READY) $(SHARD) ## plan the memory of a recipe (the student's) into OUT/plan
 	.venv/bin/latse plan $(STUDENT_RECIPE) --data $(DATA) $(DEVICES) \
-		--out $(OUT)/plan/planned-symbol.json --json $(OUT)/plan/plan.json
+		--out $(OUT)/plan/memory-plan.json --json $(OUT)/plan/plan.json
 
 bench: $(READY) ## measure speed and memory (PEERS=FOLDER), hours; results there are kept; write docs/performance.md
 	status=0; .venv/bin/latse bench all $(BENCH_OUT) $(addprefix --peers ,$(PEERS)) || status=$$?; \

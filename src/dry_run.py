@@ -73,7 +73,8 @@ class DryRun:
             "before_megabytes": self.plan.before_megabytes,
             "after_megabytes": self.plan.after_megabytes,
             "stages": self.plan.stages,
-            "stage_bytes": self.plan.stage_bytes,
+            "predicted_time": self.plan.predicted_time,
+            "bound_megabytes": self.plan.bound_megabytes,
             "parameters_megabytes": self.parameters,
             "teacher_megabytes": self.teacher,
             "device_megabytes": self.device_memory,
@@ -83,7 +84,12 @@ class DryRun:
 
 
 def dry_run(
-    recipe: CfgNode, classes: int, images: int | None, devices: list[mx.Context], progress: bool = False
+    recipe: CfgNode,
+    classes: int,
+    images: int | None,
+    devices: list[mx.Context],
+    budget: memonger.Budget = None,
+    progress: bool = False,
 ) -> DryRun:
     """Build the graphs of a recipe for `classes` people and plan the first device's memory.
 
@@ -95,13 +101,15 @@ def dry_run(
         People and images of the set, the latter None where it is not known.
     devices
         All are taken for alike.
+    budget
+        Of the memory plan, as `latse.memonger.plan` takes it.
     progress
         Show a progress bar on stderr.
 
     Raises
     ------
     LatseError
-        If no plan fits into the device.
+        If no plan fits into the device or the budget.
     """
     share = recipe.train.batch_size // len(devices)
     symbol, shapes = graph.build(recipe, classes, share)
@@ -113,7 +121,7 @@ def dry_run(
         devices=len(devices),
         images=seen,
         epochs=seen / images if images else None,
-        plan=memonger.plan(symbol, shapes, devices[0], progress=progress),
+        plan=memonger.plan(symbol, shapes, devices[0], budget=budget, progress=progress),
         parameters=3 * weights + statistics,
         teacher=_teacher(recipe, classes, share, devices[0]) if recipe.filter.k is not None else 0.0,
         mean_faces=_mean_faces(classes) if recipe.decoder.enabled else 0.0,

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from latse import memonger
 from latse import recipe as recipes
+from latse.bench import compare
 from latse.data.records import Shard
 from latse.devices import add_device_arguments, contexts, share
 from latse.dry_run import DryRun, dry_run
 from latse.errors import LatseError
-from latse.files import replacing, write_json
+from latse.files import write_json
 from latse.provenance import provenance
 
 
@@ -29,12 +30,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=int, metavar="N", help="images over all devices (default: train.batch_size)"
     )
     parser.add_argument(
-        "--out", metavar="FILE", help="the planned graph (default: out/plan/RECIPE-symbol.json)"
+        "--out",
+        metavar="FILE",
+        help="the plan, for `latse train --plan` (default: out/plan/RECIPE-plan.json)",
+    )
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument(
+        "--memory",
+        type=float,
+        metavar="MB",
+        help="the least extra time in so many MiB of activations a device",
+    )
+    budget.add_argument(
+        "--time",
+        type=float,
+        metavar="RATIO",
+        help="the least memory in at most so many times the predicted time of the plain step (default: the "
+        "least memory there is)",
     )
     parser.add_argument("--json", metavar="FILE", help="write the figures, settings, versions and device")
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one key of the recipe"
     )
+    compare.add_arguments(parser)
     add_device_arguments(parser)
 
 
@@ -45,16 +63,25 @@ def run(args: argparse.Namespace) -> None:
     devices = contexts(args)
     batch_size = share(recipe.train.batch_size, devices)
     classes, images = _size(args)
-    planned = dry_run(recipe, classes, images, devices, progress=True)
-    out = Path(args.out or Path("out", "plan", f"{Path(args.recipe).stem}-symbol.json"))
-    with replacing(out) as temporary:
-        temporary.write_text(planned.plan.symbol.tojson())
+    if args.compare:
+        compare.run(args, recipe, classes, devices)
+        return
+    planned = dry_run(recipe, classes, images, devices, _budget(args), progress=True)
+    out = Path(args.out or Path("out", "plan", f"{Path(args.recipe).stem}-plan.json"))
+    memonger.write_plan(out, planned.plan, provenance(args, devices))
     if args.json:
         write_json(args.json, _record(args, recipe, classes, planned, devices))
     print(work(planned))
     print(_summary(planned.plan, batch_size, devices[0]))
+    print(f"no plan can be below {planned.plan.bound_megabytes:.0f} MiB: one operator needs them at once")
     print(memory(planned))
-    print(f"planned graph: {out}")
+    print(f"memory plan: {out}")
+
+
+def _budget(args: argparse.Namespace) -> memonger.Budget:
+    if args.memory is not None:
+        return memonger.Memory(args.memory)
+    return None if args.time is None else memonger.Time(args.time)
 
 
 def work(planned: DryRun) -> str:
@@ -108,8 +135,10 @@ def _summary(plan: memonger.Plan, batch_size: int, device: object) -> str:
     """Return the line that `latse plan` prints."""
     where = f"planned memory on {device}, batch {batch_size}"
     if plan.stages == 1:
-        return f"{where}: {plan.before_megabytes:.0f} MiB; no plan needs less, the graph stays as it is"
+        return (
+            f"{where}: {plan.before_megabytes:.0f} MiB; nothing is computed again, the graph stays as it is"
+        )
     return (
         f"{where}: {plan.before_megabytes:.0f} MiB before, {plan.after_megabytes:.0f} MiB after, "
-        f"{plan.stages} stages"
+        f"{plan.stages} stages, {plan.predicted_time:.2f} times the plain step's predicted time"
     )

@@ -14,7 +14,8 @@ from latse import recipe as recipes
 from latse.data.records import Shard
 from latse.devices import add_device_arguments, contexts, describe, share
 from latse.errors import LatseError
-from latse.files import digest, locked, make_folder, read_json, replacing, write_json
+from latse.files import digest, locked, make_folder, read_json, write_json
+from latse.provenance import provenance
 from latse.runtime import versions
 from latse.symbols import margins
 from latse.symbols.networks import IMAGE_SHAPE
@@ -23,6 +24,7 @@ from latse.train.trainer import Trainer
 from latse.train.verdicts import KeepAll, Stored, TopK
 
 RECORD = "run.json"
+PLAN = "memory-plan.json"
 # A run goes on only where these are as they were.
 DECISIVE = ("seed", "settings", "margin", "data", "teacher", "start")
 
@@ -44,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PREFIX,N",
         help="begin with the parameters of this checkpoint, of the same encoder, insightface's or of this "
         "project; class centres and decoder too, where they fit (default: random parameters)",
+    )
+    parser.add_argument(
+        "--plan",
+        metavar="FILE",
+        help="memory plan of this graph, written by `latse plan` (default: with train.memory_plan, the one "
+        "of the least memory; else none)",
     )
     parser.add_argument("--kvstore", metavar="NAME", help=f"one of {', '.join(recipes.KVSTORES)}")
     parser.add_argument("--resume", action="store_true", help="go on with the run in OUT, or start it")
@@ -71,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
         begins = args.start and not (folder / state.FILE).exists()
         start = _start(args.start, recipe, shard) if begins else None
         write_json(folder / RECORD, record)
-        symbol = _planned(recipe, shard, devices, folder) if recipe.train.memory_plan else None
+        symbol = _planned(args, recipe, shard, devices, folder)
         Trainer(recipe, shard, folder, args.seed, devices, teacher, symbol, start).run()
 
 
@@ -170,14 +178,24 @@ def _start(text: str, recipe: CfgNode, shard: Shard) -> warm_start.Parameters:
     return start.parameters
 
 
-def _planned(recipe: CfgNode, shard: Shard, devices: list[mx.Context], folder: Path) -> mx.sym.Symbol:
-    """Return the training graph with a memory plan, which a resumed run takes from the run's folder."""
-    path = folder / "planned-symbol.json"
-    if path.exists():
-        return checkpoint.load_symbol(path)
+def _planned(
+    args: argparse.Namespace, recipe: CfgNode, shard: Shard, devices: list[mx.Context], folder: Path
+) -> mx.sym.Symbol | None:
+    """Return the training graph with its memory plan, which a resumed run takes from the run's folder.
+
+    None where there is neither a plan nor the wish for one.
+    """
+    own = folder / PLAN
+    if not (own.exists() or args.plan or recipe.train.memory_plan):
+        return None
     symbol, shapes = graph.build(recipe, shard.classes, share(recipe.train.batch_size, devices))
+    if own.exists():
+        return memonger.read_plan(own, symbol)
+    if args.plan:
+        planned = memonger.read_plan(args.plan, symbol)
+        write_json(own, read_json(args.plan))
+        return planned
     plan = memonger.plan_in_subprocess(symbol.tojson(), shapes, devices[0], progress=True)
     print(f"memory plan: {plan.before_megabytes:.0f} MiB before, {plan.after_megabytes:.0f} MiB after")
-    with replacing(path) as temporary:
-        temporary.write_text(plan.symbol.tojson())
+    memonger.write_plan(own, plan, provenance(args, devices))
     return plan.symbol

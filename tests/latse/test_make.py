@@ -220,7 +220,7 @@ def test_plan_is_of_the_student_unless_said(installed):
     (planned,) = commands(installed, "plan", "CPUS=2")
     assert " ".join(planned) == (
         "plan recipes/orl_student.yaml --data data/orl --cpus 2"
-        " --out out/orl/plan/planned-symbol.json --json out/orl/plan/plan.json"
+        " --out out/orl/plan/memory-plan.json --json out/orl/plan/plan.json"
     )
     assert commands(installed, "plan", "RECIPE=mine.yaml")[0][1] == "mine.yaml"
 

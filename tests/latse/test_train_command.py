@@ -137,9 +137,18 @@ def test_a_memory_plan_changes_no_loss(train, tmp_path, run_metrics, capsys):
         assert train(*settings, out=tmp_path / plan) == 0
         losses[plan] = [line["loss"] for line in run_metrics(tmp_path / plan)]
     assert "memory plan" in capsys.readouterr().out
-    assert "force_mirroring" in (tmp_path / "true" / "planned-symbol.json").read_text()
+    assert json.loads((tmp_path / "true" / "memory-plan.json").read_text())["recomputed"]
     assert losses["true"] == pytest.approx(losses["false"], rel=1e-4)
-    assert not (tmp_path / "false" / "planned-symbol.json").exists()
+    assert not (tmp_path / "false" / "memory-plan.json").exists()
+
+
+def test_a_plan_file_is_loaded_and_kept_for_the_resumed_run(train, tiny, people, tmp_path, capsys):
+    path, out = tmp_path / "plan.json", tmp_path / "run"
+    assert main(["plan", str(tiny), "--data", str(people), "--time", "1.1", "--out", str(path)]) == 0
+    assert train("--plan", path, out=out) == 0
+    assert json.loads((out / "memory-plan.json").read_text()) == json.loads(path.read_text())
+    assert train("--plan", path, "--set", "decoder.enabled=true", out=tmp_path / "other") == 1
+    assert "memory plan of another graph" in capsys.readouterr().err
 
 
 def test_a_finished_run_is_left_alone(train, teacher, capsys, monkeypatch):
