@@ -45,7 +45,9 @@ TIME_RATIO = 1.25
 PLAIN, RULE, LEAST = "plain", "dmlc's rule", "ours, least memory"
 TIMED = f"ours, least within {TIME_RATIO:g} times the time"
 THEIRS, THEIR_PLAN = "insightface", "insightface, its memonger"
-PLANNED, RESIDENT, STEP, RATIO = "planned memory", "resident memory", "step", "time over plain"
+PLANNED, RESIDENT = "planned memory", "resident memory"
+STEP, RATIO = "step", "time over plain"
+PROCESSOR, PROCESSOR_RATIO = "processor time", "processor time over plain"  # whatever else the machine does
 PLANNED_FALL, RESIDENT_FALL = "planned fall", "resident fall"
 
 # What our plan within `TIME_RATIO` is to save of the plain graph, in per cent: figure, encoders, at least.
@@ -206,6 +208,7 @@ def measured(
         Whether all contenders live together and take turns; else one after the other.
     """
     seconds: dict[str, list[float]] = {}
+    processor: dict[str, list[float]] = {}
     resident: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="latse-compare-") as folder:
         contenders = [_contender(row, shapes, classes, Path(folder, str(n))) for n, row in enumerate(rows)]
@@ -213,7 +216,9 @@ def measured(
             with contextlib.ExitStack() as stack:
                 ready = [stack.enter_context(one) for one in group]
                 seconds.update(take_turns(ready, repeats, "compare"))
-                resident.update({one.title: one.memory()["rise_megabytes"] for one in ready})
+                for one in ready:
+                    processor[one.title] = [answer["processor_seconds"] for answer in one.answers[1:]]
+                    resident[one.title] = one.memory()["rise_megabytes"]
     figures: dict[str, dict[str, Any]] = {}
     for row in rows:
         figures[row.title] = {
@@ -221,6 +226,8 @@ def measured(
             RESIDENT: figure([resident[row.title]], "MiB"),
             STEP: figure(seconds[row.title], "s"),
             RATIO: figure(ratios(seconds[row.title], seconds[row.baseline])),
+            PROCESSOR: figure(processor[row.title], "s"),
+            PROCESSOR_RATIO: figure(ratios(processor[row.title], processor[row.baseline])),
         }
         plain = figures[row.baseline]
         for fall, memory in ((PLANNED_FALL, PLANNED), (RESIDENT_FALL, RESIDENT)):
@@ -242,6 +249,7 @@ def goals(rows: Sequence[Row], figures: dict[str, dict[str, Any]], recipe: CfgNo
             found.append(goal(f"{name}, {row.title}", values, unit="%", **bound))
         limit = {"at_most": TIME_RATIO} if row.title == TIMED else {}
         found.append(goal(f"{RATIO}, {row.title}", figures[row.title][RATIO]["values"], **limit))
+        found.append(goal(f"{PROCESSOR_RATIO}, {row.title}", figures[row.title][PROCESSOR_RATIO]["values"]))
         found.append(goal(f"predicted {RATIO}, {row.title}", [row.predicted_ratio]))
     bound = next(row.bound for row in rows if row.bound is not None)
     return [*found, goal("planned memory that no plan can do without", [bound], unit="MiB")]
@@ -249,7 +257,8 @@ def goals(rows: Sequence[Row], figures: dict[str, dict[str, Any]], recipe: CfgNo
 
 def table(figures: dict[str, dict[str, Any]]) -> str:
     """Lay out the figures, a row for each contender."""
-    rows = [["", "planned MiB", "fall", "resident MiB", "fall", "step s, median", "(min to max)", RATIO]]
+    columns = ["planned MiB", "fall", "resident MiB", "fall", "step s, median", "(min to max)", "over plain"]
+    rows = [["", *columns, "processor s", "over plain"]]
     for title, found in figures.items():
         step = found[STEP]
         rows.append(
@@ -262,6 +271,8 @@ def table(figures: dict[str, dict[str, Any]]) -> str:
                 f"{step['median']:.3f}",
                 f"({step['min']:.3f} to {step['max']:.3f})",
                 f"{found[RATIO]['median']:.2f}",
+                f"{found[PROCESSOR]['median']:.3f}",
+                f"{found[PROCESSOR_RATIO]['median']:.2f}",
             ]
         )
     return aligned(rows)
@@ -272,6 +283,9 @@ def _check(args: argparse.Namespace, devices: list[mx.Context]) -> None:
         raise LatseError(
             f"--compare measures on the CPU, not on {devices[0]}: resident memory is the process's"
         )
+    unfit = [name for name in ("out", "memory", "time") if getattr(args, name) is not None]
+    if unfit:
+        raise LatseError(f"--compare has its own plans and writes none: leave out --{unfit[0]}")
     if args.repeats < 2:
         raise LatseError(f"--repeats {args.repeats}: must be at least 2: memory is that after three steps")
     if args.peers and not Path(args.peers).is_dir():
