@@ -98,7 +98,7 @@ class MixedLearner(Learner):
         del self._masters
 
 
-def create(recipe: CfgNode, *args: Any) -> Learner:
+def create(recipe: CfgNode, *args: Any, **named: Any) -> Learner:
     """Return what learns in the recipe's precision; the arguments are those of `Learner`."""
     kind = Learner if recipe.train.precision == precision.SINGLE else MixedLearner
-    return kind(recipe, *args)
+    return kind(recipe, *args, **named)
