@@ -54,7 +54,11 @@ setup(
     python_requires=">=3.8,<3.12",
     package_dir=PACKAGE_DIR,
     packages=list(PACKAGE_DIR),
-    package_data={"latse.bench": ["*.j2"], "latse.eval": ["*.j2"], "latse.recipes": ["*.yaml", "studies/*.yaml"]},
+    package_data={
+        "latse.bench": ["*.j2"],
+        "latse.eval": ["*.j2"],
+        "latse.recipes": ["*.yaml", "studies/*.yaml"],
+    },
     install_requires=CORE,
     extras_require={
         "cpu": ["mxnet==1.9.1"],
