@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Dict, Sequence, Tuple
+from typing import Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -90,34 +90,9 @@ class Network:
         if self._bound == image_shape:
             return
         data_shape = (self.batch_size, *image_shape)
-        symbol, args, aux = inference.fast(
-            self._symbol, *self._fitting_parameters(data_shape), contexts=self.contexts
-        )
+        fitting = checkpoint.fitting(self._symbol, self._args, self._aux, data_shape, self._path)
+        symbol, args, aux = inference.fast(self._symbol, *fitting, contexts=self.contexts)
         self._module = mx.mod.Module(symbol, ("data",), label_names=None, context=self.contexts)
         self._module.bind([("data", data_shape)], for_training=False)
         self._module.set_params(args, aux)
         self._bound = image_shape
-
-    def _fitting_parameters(self, data_shape: Tuple[int, ...]) -> Tuple[Dict, Dict]:
-        """Return the parameters that the output needs; LatseError if one is missing or misshapen."""
-        try:
-            arg_shapes, _, aux_shapes = self._symbol.infer_shape(data=data_shape)
-        except mx.base.MXNetError as error:
-            raise LatseError(f"{self._path}: its network does not take images of {data_shape[1:]}") from error
-        arg_shapes = dict(zip(self._symbol.list_arguments(), arg_shapes))
-        if arg_shapes.pop("data", None) is None:
-            raise LatseError(f"{self._path}: its network has no input named 'data'")
-        aux_shapes = dict(zip(self._symbol.list_auxiliary_states(), aux_shapes))
-        return self._fitting(self._args, arg_shapes), self._fitting(self._aux, aux_shapes)
-
-    def _fitting(
-        self, arrays: checkpoint.Parameters, shapes: Dict[str, Tuple[int, ...]]
-    ) -> checkpoint.Parameters:
-        for name, shape in shapes.items():
-            if name not in arrays:
-                raise LatseError(f"{self._path} lacks the parameter {name!r}")
-            if arrays[name].shape != shape:
-                raise LatseError(
-                    f"{self._path}: {name!r} has shape {arrays[name].shape}, the symbol needs {shape}"
-                )
-        return {name: arrays[name] for name in shapes}

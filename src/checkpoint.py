@@ -129,6 +129,41 @@ def pick_outputs(symbol: mx.sym.Symbol, names: Sequence[str], prefix: str | os.P
     return mx.sym.Group([internals[name] for name in names])
 
 
+def fitting(
+    symbol: mx.sym.Symbol, arg_params: Parameters, aux_params: Parameters, data: Tuple[int, ...], path: Path
+) -> Tuple[Parameters, Parameters]:
+    """Return the parameters that `symbol` needs for `data` of this shape, the only input it may have.
+
+    Those in `arg_params` and `aux_params` that it does not need are left out.
+
+    Raises
+    ------
+    LatseError
+        If it does not take such data, or a parameter is missing or misshapen; the sentence names `path`.
+    """
+    if "data" not in symbol.list_arguments():
+        raise LatseError(f"{path}: its network has no input named 'data'")
+    try:
+        arg_shapes, _, aux_shapes = symbol.infer_shape(data=data)
+    except mx.base.MXNetError as error:
+        raise LatseError(f"{path}: its network does not take images of {data[1:]}") from error
+    if arg_shapes is None:
+        raise LatseError(f"{path}: its network has other inputs than 'data'")
+    shapes = dict(zip(symbol.list_arguments(), arg_shapes))
+    del shapes["data"]
+    aux_shapes = dict(zip(symbol.list_auxiliary_states(), aux_shapes))
+    return _fitting(arg_params, shapes, path), _fitting(aux_params, aux_shapes, path)
+
+
+def _fitting(arrays: Parameters, shapes: Mapping[str, Tuple[int, ...]], path: Path) -> Parameters:
+    for name, shape in shapes.items():
+        if name not in arrays:
+            raise LatseError(f"{path} lacks the parameter {name!r}")
+        if arrays[name].shape != shape:
+            raise LatseError(f"{path}: {name!r} has shape {arrays[name].shape}, the symbol needs {shape}")
+    return {name: arrays[name] for name in shapes}
+
+
 def _load_parameters(path: Path) -> Tuple[Parameters, Parameters]:
     path = _existing(path)
     try:

@@ -45,7 +45,9 @@ def test_images_of_any_type_and_layout_give_the_same_and_stay_writeable(tmp_path
     expected = network(images)
     for same in (images.astype(np.float32), images.astype(np.float64), np.asfortranarray(images)):
         np.testing.assert_array_equal(network(same), expected)
-    np.testing.assert_array_equal(network(images[::-1, :, :, ::-1])[::-1], network(images[..., ::-1]))
+    backwards = network(images[::-1, :, :, ::-1])[::-1]  # rounding depends on the place in the batch
+    np.testing.assert_allclose(backwards, network(images[..., ::-1]), atol=1e-4)
+    assert np.abs(backwards - expected).max() > 1
     assert images.flags.writeable
     frozen = images.copy()
     frozen.flags.writeable = False
