@@ -11,8 +11,9 @@ from yacs.config import CfgNode
 
 from latse import memonger
 from latse.symbols import encoder
-from latse.symbols.networks import IMAGE_SHAPE, trace
+from latse.symbols.networks import IMAGE_SHAPE, Verdict, trace
 from latse.train import graph
+from latse.train.verdicts import DOUBT
 
 MEBIBYTE = 2**20
 
@@ -34,7 +35,8 @@ class DryRun:
     parameters
         All parameters and statistics of the training graph, with their gradients and momenta.
     teacher
-        Parameters and activations of a teacher with the same encoder; 0 without a filter.
+        Parameters and activations of a teacher with the same encoder, which folded takes a little less; 0
+        without a filter.
     mean_faces
         Of all people, in the memory-mapped file on the host; 0 without a decoder.
     uses_plan
@@ -141,11 +143,16 @@ def _megabytes(shapes: list[tuple[int, ...]], size: int = 4) -> float:
 
 
 def _teacher(recipe: CfgNode, classes: int, share: int, device: mx.Context) -> float:
-    embedding = trace(encoder.create(recipe.encoder.name, recipe.encoder.dropout))
-    verdict = graph.verdict(embedding, classes)
-    shapes = {"data": (share, *IMAGE_SHAPE), "softmax_label": (share,)}
-    activations = memonger.planned_megabytes(verdict, shapes, device, fixed=verdict.list_arguments())
-    return activations + sum(_sizes(verdict, shapes))
+    parts = (
+        (encoder.create(recipe.encoder.name, recipe.encoder.dropout), {"data": IMAGE_SHAPE}),
+        (Verdict(classes, DOUBT), {"embedding": (encoder.EMBEDDING_SIZE,), "softmax_label": ()}),
+    )
+    memory = 0.0
+    for network, inputs in parts:
+        symbol, shapes = trace(network), {name: (share, *shape) for name, shape in inputs.items()}
+        memory += memonger.planned_megabytes(symbol, shapes, device, fixed=symbol.list_arguments())
+        memory += sum(_sizes(symbol, shapes))
+    return memory
 
 
 def _mean_faces(classes: int) -> float:

@@ -131,20 +131,27 @@ class Verdict(nn.HybridBlock):
     """The fixed teacher as a judge of labels (§3.3): how many classes it finds likelier than the label.
 
     Its probabilities are softmax over scaled cosines without margin, so the order of the cosines is theirs.
-    Inputs: `data`, `softmax_label`. Output: the rank (N,) in 0..classes-1; rank < k: in the top k.
+    Inputs: `embedding` (N, 512), `softmax_label` (N,). Outputs: `rank` (N,) in 0..classes-1; rank < k: in the
+    top k; then `least` and `most`, between which it lies if each cosine is wrong by `doubt`/2 at most.
+
+    Parameters
+    ----------
+    classes : int
+    doubt : float
+        Cosines closer than this are not told apart by `least` and `most`; above 1e-6.
     """
 
-    inputs = ("data", "softmax_label")
+    inputs = ("embedding", "softmax_label")
 
-    def __init__(self, encoder: nn.HybridBlock, classes: int) -> None:
+    def __init__(self, classes: int, doubt: float) -> None:
         super().__init__(prefix="")
-        self.encoder = encoder
         self.scores = ClassCentres(classes)
-        self.rank = Rank()
+        self.rank, self.least, self.most = Rank(), Rank(doubt), Rank(-doubt)
 
-    def hybrid_forward(self, F, data, label):
-        """Return the rank of each label."""
-        return self.rank(self.scores(self.encoder(data)), label)
+    def hybrid_forward(self, F, embedding, label):
+        """Return the outputs."""
+        scores = self.scores(embedding)
+        return self.rank(scores, label), self.least(scores, label), self.most(scores, label) - 1
 
 
 def trace(network: nn.HybridBlock) -> mx.sym.Symbol:

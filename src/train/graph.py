@@ -6,7 +6,7 @@ import os
 
 import mxnet as mx
 import numpy as np
-from mxnet.gluon import SymbolBlock, nn
+from mxnet.gluon import nn
 from yacs.config import CfgNode
 
 from latse.data.records import Shard
@@ -14,7 +14,7 @@ from latse.errors import LatseError
 from latse.symbols import encoder, margins
 from latse.symbols.decoder import Decoder
 from latse.symbols.layers import set_statistics_momentum
-from latse.symbols.networks import IMAGE_SHAPE, AutoEncoder, FilteredStudent, Student, Teacher, Verdict, trace
+from latse.symbols.networks import IMAGE_SHAPE, AutoEncoder, FilteredStudent, Student, Teacher, trace
 from latse.train import precision
 
 
@@ -43,11 +43,6 @@ def inference(recipe: CfgNode) -> mx.sym.Symbol:
     """Return the Symbol that a checkpoint keeps: `fc1_output` and, with a decoder, `generated_output`."""
     part = encoder.create(recipe.encoder.name, recipe.encoder.dropout)
     return trace(AutoEncoder(part, Decoder()) if recipe.decoder.enabled else part)
-
-
-def verdict(embedding: mx.sym.Symbol, classes: int) -> mx.sym.Symbol:
-    """Return the Symbol that ranks labels by a teacher, given its `fc1_output` as a Symbol of `data`."""
-    return trace(Verdict(SymbolBlock(embedding, mx.sym.var("data", dtype="float32")), classes))
 
 
 def open_shard(folder: str | os.PathLike) -> Shard:

@@ -2,7 +2,7 @@
 
 A fixed teacher's verdict on an image does not change, so it may be made once and read by every later run.
 
-Layout: the 8 bytes `LATSEKP1`; the length of a header, uint32 little-endian; the header, JSON in UTF-8; a
+Layout: the 8 bytes `LATSEKP2`; the length of a header, uint32 little-endian; the header, JSON in UTF-8; a
 byte for each image in the order of `Shard.records`; the blake2b digest (32 bytes) of all before it. An
 image's byte holds in its low four bits how many of the header's `ks` refuse it, in its high four bits how
 many refuse its mirror image. While the file is made it ends in `.part`, has no digest, and 0xFF stands for an
@@ -22,37 +22,50 @@ import numpy as np
 from latse.errors import LatseError
 from latse.files import replacing
 
-MAGIC = b"LATSEKP1"
+MAGIC, OLDER = b"LATSEKP2", b"LATSEKP1"
 DIGEST = 32  # bytes
 UNKNOWN = 0xFF
-BINDING = ("teacher", "graph", "data")
+BINDING = ("teacher", "graph", "data", "preprocessing")
 MOST_KS = 14  # so that no verdict looks like UNKNOWN
+OTHERS = "holds verdicts of another teacher, set, preprocessing or k: remove it, or choose another name"
 
 
 class Verdicts(NamedTuple):
     """Verdicts and what they belong to.
 
     binding : dict
-        What makes them another teacher's or another set's: digests of the teacher's parameters and graph, and
-        of the data.
+        What makes them another teacher's or another set's: digests of the teacher's parameters and graph, of
+        the data and of their preprocessing.
     ks : tuple of int
         Ascending.
-    refusals : uint8 array (n, 2)
-        How many of `ks` refuse each image and its mirror image.
+    packed : uint8 array (n,)
+        How many of `ks` refuse each image in the low four bits, its mirror image in the high ones.
     """
 
     binding: dict
     ks: tuple[int, ...]
-    refusals: np.ndarray
+    packed: np.ndarray
 
-    def keep(self, k: int) -> np.ndarray:
-        """Return which images, and which mirror images, have their label among the top k: bool (n, 2).
-
-        Raises LatseError if the file has no verdicts for this k.
-        """
+    def check(self, k: int) -> None:
+        """Raise LatseError if there are no verdicts for this k."""
         if k not in self.ks:
             raise LatseError(f"there are verdicts for k = {', '.join(map(str, self.ks))}, none for k = {k}")
-        return self.refusals <= self.ks.index(k)
+
+    def keeps(self, k: int, positions: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+        """Return where the label is among the top k: bool (m,).
+
+        Parameters
+        ----------
+        k : int
+            LatseError if there are no verdicts for it.
+        positions : int array (m,)
+            Of the images, in the order of `Shard.records`.
+        mirrored : bool array (m,)
+            Whether the mirror image is asked for.
+        """
+        self.check(k)
+        refusals = self.packed[positions] >> np.where(mirrored, 4, 0).astype(np.uint8) & 15
+        return refusals <= self.ks.index(k)
 
 
 def check_ks(ks: Sequence[int]) -> tuple[int, ...]:
@@ -80,16 +93,21 @@ class VerdictWriter:
     images : int
         How many there are, at least 1.
 
+    Attributes
+    ----------
+    ks : tuple of int
+        Different ones, ascending.
+
     Raises
     ------
     LatseError
-        If `PATH.part` belongs to something else or cannot be written.
+        If `PATH.part` belongs to something else, is of an older version or cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike, binding: dict, ks: Sequence[int], images: int):
         self.path, self._part = Path(path), Path(f"{path}.part")
-        self._ks = check_ks(ks)
-        header = json.dumps({"ks": self._ks, "images": images, **binding}, sort_keys=True).encode()
+        self.ks = check_ks(ks)
+        header = json.dumps({"ks": self.ks, "images": images, **binding}, sort_keys=True).encode()
         self._start = MAGIC + len(header).to_bytes(4, "little") + header
         try:
             self._part.parent.mkdir(parents=True, exist_ok=True)
@@ -100,10 +118,9 @@ class VerdictWriter:
             content = self._file.read()
         except OSError as error:
             raise LatseError(f"cannot write {self._part}: {error.strerror}") from error
+        _refuse_older(self._part, content)
         if content[: len(self._start)] != self._start or len(content) != len(self._start) + images:
-            raise LatseError(
-                f"{self._part} holds verdicts of another teacher, set or k: remove it, or choose another name"
-            )
+            raise LatseError(f"{self._part} {OTHERS}")
         self._bytes = np.frombuffer(content[len(self._start) :], np.uint8).copy()
 
     def open_images(self) -> np.ndarray:
@@ -112,7 +129,7 @@ class VerdictWriter:
 
     def put(self, positions: np.ndarray, ranks: np.ndarray) -> None:
         """Write verdicts on ascending `positions` (m,), given the ranks (m, 2) of image and mirror image."""
-        plain, mirrored = refusals(ranks, self._ks).T
+        plain, mirrored = refusals(ranks, self.ks).T
         self._bytes[positions] = plain | mirrored << 4
         first, last = int(positions[0]), int(positions[-1])
         try:
@@ -138,6 +155,7 @@ def read(path: str | os.PathLike) -> Verdicts:
         content = path.read_bytes()
     except OSError as error:
         raise LatseError(f"cannot read {path}: {error.strerror}") from error
+    _refuse_older(path, content)
     if content[: len(MAGIC)] != MAGIC:
         raise LatseError(f"{path} is not a file of verdicts")
     if len(content) < len(MAGIC) + 4 + DIGEST or content[-DIGEST:] != _digest(content[:-DIGEST]):
@@ -152,7 +170,12 @@ def read(path: str | os.PathLike) -> Verdicts:
         raise LatseError(f"{path} has a header that no file of verdicts has") from error
     if images != len(packed):
         raise LatseError(f"{path} is damaged: its header promises another number of images")
-    return Verdicts(binding, ks, np.stack([packed & 15, packed >> 4], axis=1))
+    return Verdicts(binding, ks, packed)
+
+
+def _refuse_older(path: Path, content: bytes) -> None:
+    if content.startswith(OLDER):
+        raise LatseError(f"{path} is of an older version: remove it and make it again with `latse filter`")
 
 
 def _digest(content: bytes) -> bytes:

@@ -7,6 +7,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+from latse import checkpoint
 from latse.cli import main
 from latse.data.loader import BatchStream
 from latse.data.records import Shard
@@ -70,13 +71,62 @@ def test_a_student_learns_the_same_from_both(tiny, teacher, stored, people, tmp_
 def test_what_it_prints_and_writes(teacher, people, tmp_path, capsys):
     out = tmp_path / "a.keep"
     assert judge(people, teacher, out, "--k", 2, 5, "--json", tmp_path / "a.json") == 0
-    report, verdicts = json.loads((tmp_path / "a.json").read_text()), verdict_file.read(out)
-    assert report["images"] == len(Shard(people)) and "mxnet" in report["versions"]
+    report, packed = json.loads((tmp_path / "a.json").read_text()), out.read_bytes()[-32 - 15 : -32]
+    assert report["kind"] == "filter" and "mxnet" in report["provenance"]["versions"]
+    assert (report["images"], report["judged_alone"], report["checked"]) == (15, 0, None)
     printed = capsys.readouterr().out
-    for k in (2, 5):
-        plain, mirrored = verdicts.keep(k).mean(axis=0)
+    for refused, k in enumerate((2, 5)):
+        plain = np.mean([byte % 16 <= refused for byte in packed])
+        mirrored = np.mean([byte // 16 <= refused for byte in packed])
         assert report["kept"][str(k)] == {"plain": plain, "mirrored": mirrored}
-        assert f"k = {k}: {100 * plain:.2f} % of" in printed
+        assert f"k = {k}: {100 * plain:.2f} % of 15 images are kept, {100 * mirrored:.2f} % mirr" in printed
+
+
+@pytest.mark.parametrize("arguments, faces", [((), 30), ((10,), 10), ((1000,), 30)])
+def test_a_check_agrees(teacher, stored, people, tmp_path, capsys, arguments, faces):
+    """With verdicts for three k, in batches of another size than they were made in."""
+    report = tmp_path / "a.json"
+    size = ("--batch-size", 6, "--json", report)
+    assert judge(people, teacher, stored, "--check", *arguments, *size) == 0
+    checked = {"faces": faces, "verdicts": 3 * faces, "different": 0}
+    assert json.loads(report.read_text())["checked"] == checked
+    assert f"the teacher contradicts 0 of {3 * faces} verdicts" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("position, mirrored", [(0, 0), (9, 1), (14, 0)])
+def test_a_check_finds_a_flipped_verdict(teacher, stored, people, tmp_path, capsys, position, mirrored):
+    refusals = np.stack([verdict_file.read(stored).packed % 16, verdict_file.read(stored).packed // 16], 1)
+    before = refusals[position, mirrored]
+    refusals[position, mirrored] = before - 1 if before else 1
+    out, report = tmp_path / "flipped.keep", tmp_path / "a.json"
+    writer = verdict_file.VerdictWriter(out, *binding(teacher, people))
+    writer.put(np.arange(15), np.array([0, 1, 3, 5])[refusals])
+    writer.finish()
+    assert judge(people, teacher, out, "--check", "--json", report) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.endswith(f"{out}: the teacher contradicts 1 of 90 verdicts")
+    assert json.loads(report.read_text())["checked"] == {"faces": 30, "verdicts": 90, "different": 1}
+
+
+def test_near_ties_are_judged_alike_in_any_batch_and_on_any_devices(teacher, people, tmp_path):
+    """By class centres of one direction, so that rounding alone ranks them."""
+    symbol, args, aux = checkpoint.load(teacher.split(",")[0], 0)
+    lengths = np.array([[1], [1 / 3], [7], [0.1], [1.7]])
+    args["fc7_weight"] = mx.nd.array(args["fc7_weight"].asnumpy()[:1] * lengths)
+    checkpoint.save(tmp_path / "tied", 0, symbol, args, aux)
+    report, files = tmp_path / "a.json", set()
+    for size, devices in ((2, 1), (8, 1), (30, 1), (6, 2)):
+        out = tmp_path / f"{size}-{devices}.keep"
+        more = ("--batch-size", size, "--cpus", devices, "--check", "--json", report)
+        assert judge(people, f"{tmp_path / 'tied'},0", out, *more) == 0
+        assert json.loads(report.read_text())["judged_alone"] == 30
+        files.add(out.read_bytes())
+    assert len(files) == 1
+
+
+def test_two_devices_say_the_same(teacher, stored, people, tmp_path):
+    assert judge(people, teacher, tmp_path / "a.keep", "--cpus", 2) == 0
+    assert (tmp_path / "a.keep").read_bytes() == stored.read_bytes()
 
 
 def test_a_killed_run_goes_on(teacher, stored, people, tmp_path, monkeypatch):
@@ -111,6 +161,8 @@ def binding(teacher, people):
     [
         (["--batch-size", "7"], "--batch-size 7"),
         (["--k", "0"], "k = 0"),
+        (["--check", "0"], "--check 0: must be at least 1"),
+        (["--cpus", "3"], "cannot be split over 3 devices"),
         (["--teacher", "nowhere/model,0"], "nowhere/model"),
         (["--data", "nowhere"], "nowhere"),
         (["--out", "."], "--out . is a folder"),
@@ -125,11 +177,18 @@ def test_bad_arguments_are_one_sentence(teacher, people, tmp_path, arguments, se
 def test_verdicts_are_not_made_twice_nor_replaced(teacher, stored, people, tmp_path, capsys, monkeypatch):
     before = stored.read_bytes()
     assert judge(people, teacher, stored, "--k", 1) == 1
-    assert "holds verdicts of another teacher, set or k" in capsys.readouterr().err
-    monkeypatch.setattr(filter_command, "judge", None)
+    assert "holds verdicts of another teacher, set, preprocessing or k" in capsys.readouterr().err
+    monkeypatch.setattr(filter_command, "judge_all", None)
     assert judge(people, teacher, stored) == 0
     assert "is there already" in capsys.readouterr().out
     assert stored.read_bytes() == before
+
+
+def test_an_older_file_is_not_replaced(teacher, people, tmp_path, capsys):
+    (tmp_path / "a.keep").write_bytes(b"LATSEKP1 and so on")
+    assert judge(people, teacher, tmp_path / "a.keep") == 1
+    assert "a.keep is of an older version: remove it and make it again" in capsys.readouterr().err
+    assert (tmp_path / "a.keep").read_bytes() == b"LATSEKP1 and so on"
 
 
 def test_images_of_another_size_are_refused(teacher, tmp_path, capsys):

@@ -13,7 +13,7 @@ from latse.errors import LatseError
 from latse.train import verdict_file
 from latse.train.verdict_file import VerdictWriter, read
 
-BINDING = {"teacher": "a", "graph": "b", "data": "c"}
+BINDING = {"teacher": "a", "graph": "b", "data": "c", "preprocessing": "d"}
 
 
 def written(path, ranks, ks=(1, 3, 5)):
@@ -33,12 +33,25 @@ def test_keep_is_rank_below_k(tmp_path_factory, ranks, ks):
     found = read(path)
     assert (found.binding, found.ks) == (BINDING, tuple(sorted(ks)))
     for k in ks:
-        assert found.keep(k).tolist() == [[first < k, second < k] for first, second in ranks]
+        assert both(found, k).tolist() == [[first < k, second < k] for first, second in ranks]
+
+
+def both(verdicts, k):
+    """Whether each image and its mirror image is kept: bool (n, 2)."""
+    asked = np.arange(len(verdicts.packed))
+    return np.stack([verdicts.keeps(k, asked, np.full(len(asked), mirror)) for mirror in (False, True)], 1)
+
+
+def test_images_are_asked_for_in_any_order_and_mirrored_by_turns(tmp_path):
+    found = read(written(tmp_path / "a.keep", [[0, 4], [2, 0], [9, 1]]))
+    kept = found.keeps(3, np.array([2, 0, 2, 0, 1]), np.array([True, True, False, False, True]))
+    assert (kept.dtype, kept.tolist()) == (bool, [True, False, False, True, True])
+    assert found.keeps(3, np.array([], int), np.array([], bool)).tolist() == []
 
 
 def test_the_bytes_are_as_documented(tmp_path):
     content = written(tmp_path / "a.keep", [[0, 4], [2, 9]]).read_bytes()
-    assert content[:8] == b"LATSEKP1"
+    assert content[:8] == b"LATSEKP2"
     length = int.from_bytes(content[8:12], "little")
     assert json.loads(content[12 : 12 + length]) == {"ks": [1, 3, 5], "images": 2, **BINDING}
     assert list(content[12 + length : -32]) == [0x20, 0x31]
@@ -61,7 +74,12 @@ def test_a_killed_writer_goes_on(tmp_path):
 
 @pytest.mark.parametrize(
     "binding, ks, images",
-    [({**BINDING, "data": "other"}, (1, 3, 5), 4), (BINDING, (1,), 4), (BINDING, (1, 3, 5), 5)],
+    [
+        ({**BINDING, "data": "other"}, (1, 3, 5), 4),
+        ({**BINDING, "preprocessing": "other"}, (1, 3, 5), 4),
+        (BINDING, (1,), 4),
+        (BINDING, (1, 3, 5), 5),
+    ],
 )
 def test_a_part_of_another_run_is_not_mixed(tmp_path, binding, ks, images):
     VerdictWriter(tmp_path / "a.keep", BINDING, (1, 3, 5), 4)
@@ -92,10 +110,21 @@ def test_a_cut_file_is_noticed(tmp_path, size):
 )
 def test_a_wrong_header_is_one_sentence(tmp_path, header):
     text = json.dumps(header).encode()
-    content = b"LATSEKP1" + len(text).to_bytes(4, "little") + text + b"\0"
+    content = b"LATSEKP2" + len(text).to_bytes(4, "little") + text + b"\0"
     (tmp_path / "a.keep").write_bytes(content + hashlib.blake2b(content, digest_size=32).digest())
-    with pytest.raises(LatseError, match="a.keep"):
+    with pytest.raises(LatseError, match="a.keep has a header"):
         read(tmp_path / "a.keep")
+
+
+@pytest.mark.parametrize("content", [b"LATSEKP1", b"LATSEKP1" + bytes(100)])
+def test_an_older_file_is_to_be_made_again(tmp_path, content):
+    (tmp_path / "a.keep").write_bytes(content)
+    (tmp_path / "b.keep.part").write_bytes(content)
+    advice = "is of an older version: remove it and make it again with `latse filter`"
+    with pytest.raises(LatseError, match=f"a.keep {advice}"):
+        read(tmp_path / "a.keep")
+    with pytest.raises(LatseError, match=f"b.keep.part {advice}"):
+        VerdictWriter(tmp_path / "b.keep", BINDING, (1,), 9)
 
 
 def test_a_kill_while_the_part_is_made_leaves_none(tmp_path, monkeypatch):
@@ -110,7 +139,7 @@ def test_what_is_not_there_is_one_sentence(tmp_path):
     with pytest.raises(LatseError, match="cannot read .*none.keep"):
         read(tmp_path / "none.keep")
     with pytest.raises(LatseError, match="none for k = 2"):
-        read(written(tmp_path / "a.keep", [[0, 1]])).keep(2)
+        both(read(written(tmp_path / "a.keep", [[0, 1]])), 2)
     for ks in ([], [0], range(1, 17)):
         with pytest.raises(LatseError, match="one to 14 numbers"):
             verdict_file.check_ks(ks)

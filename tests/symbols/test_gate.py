@@ -1,5 +1,6 @@
 import mxnet as mx
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -64,3 +65,9 @@ def test_the_rank_is_exact_over_many_classes():
     label = np.array([0, 50000, 85741])
     rank = Rank()(mx.nd.array(np.repeat(scores, 3, axis=0)), mx.nd.array(label)).asnumpy()
     np.testing.assert_array_equal(rank, 85741 - scores[0, label])
+
+
+@pytest.mark.parametrize("slack, expected", [(0.0, 2), (0.25, 1), (0.6, 0), (-0.25, 4)])
+def test_slack_counts_only_what_is_so_much_higher(slack, expected):
+    scores, label = mx.nd.array([[0.0, 0.2, 0.5, 0.1, -0.4]]), mx.nd.array([3])
+    assert Rank(slack)(scores, label).asscalar() == expected

@@ -93,10 +93,11 @@ def test_every_network_has_the_same_names_for_the_same_parameters():
     for network in (
         networks.Teacher(tiny(), linear_face()),
         networks.AutoEncoder(tiny(), Decoder()),
-        networks.Verdict(tiny(), CLASSES),
         filtered(False),
     ):
         assert set(networks.trace(network).list_inputs()) <= set(full.list_inputs())
+    verdict = networks.trace(networks.Verdict(CLASSES, 1e-5))
+    assert set(verdict.list_inputs()) - {"embedding"} == {"softmax_label", "fc7_weight"}
     assert set(full.list_arguments()) - ENCODER - {"data", "softmax_label", "keep", "mean_face"} == {
         name for name in full.list_arguments() if name == "fc7_weight" or name.startswith("decoder_")
     }
@@ -218,20 +219,17 @@ def test_the_parts_of_the_loss_pass_no_gradient():
 
 
 def test_the_verdict_is_the_rank_of_the_label():
-    given = inputs()
-    given["data"] = np.random.default_rng(3).uniform(0, 255, (6, 3, 112, 112))
-    given["softmax_label"] = np.arange(6) % CLASSES
-    symbol = networks.trace(networks.Verdict(tiny(), CLASSES))
-    executor = bind(symbol, given)
-    rank = executor.forward(is_train=False)[0].asnumpy()
-    assert len(symbol.list_outputs()) == 1
-    embedding = outputs(tiny(), given)["fc1_output"].astype(np.float64)
+    rng = np.random.default_rng(3)
+    given = {"embedding": rng.normal(size=(6, 512)), "softmax_label": np.arange(6) % CLASSES}
+    executor = bind(networks.trace(networks.Verdict(CLASSES, 0.05)), given, ("embedding", "softmax_label"))
     centres = executor.arg_dict["fc7_weight"].asnumpy().astype(np.float64)
-    scores = embedding @ (centres / np.linalg.norm(centres, axis=1, keepdims=True)).T
-    order = np.argsort(-scores, axis=1)
-    expected = [list(order[i]).index(label) for i, label in enumerate(given["softmax_label"])]
-    np.testing.assert_array_equal(rank, expected)
-    assert len(set(expected)) > 1
+    cosines = given["embedding"] / np.linalg.norm(given["embedding"], axis=1, keepdims=True)
+    cosines = cosines @ (centres / np.linalg.norm(centres, axis=1, keepdims=True)).T
+    rank, least, most = (output.asnumpy() for output in executor.forward(is_train=False))
+    for row, label in enumerate(given["softmax_label"]):
+        ahead = np.delete(cosines[row], label) - cosines[row, label]
+        assert [rank[row], least[row], most[row]] == [(ahead > by).sum() for by in (0, 0.05, -0.05)]
+    assert (least < most).any() and len(set(rank)) > 1
 
 
 def test_biases_and_shifts_are_exempt_from_weight_decay():
