@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from latse.bench import bank, embed, head, loader, page, search, suite, train
+from latse.bench import bank, embed, filter, head, loader, page, search, suite, train
 
 # Name -> (its module, one line of help). A benchmark measures and writes --json; other commands do not.
 BENCHMARKS = {
     "bank": (bank, "time and memory of the mean faces of all people, alone and shared by processes"),
     "embed": (embed, "images per second from images to embeddings, against Module and onnxruntime"),
+    "filter": (filter, "what filter and decoder cost in a training step, with verdicts stored and asked"),
     "head": (head, "time and memory of a margin's head, against the one-hot formulation"),
     "loader": (
         loader,

@@ -17,6 +17,7 @@ from latse.data.records import Shard
 from latse.errors import LatseError
 from latse.symbols.networks import IMAGE_SHAPE
 from latse.train import graph, mixed_learner
+from latse.train.bank import MeanFaceBank
 from latse.train.learner import Learner
 from latse.train.verdicts import KeepAll, Stored, TopK
 
@@ -36,13 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     filters = parser.add_mutually_exclusive_group()
     filters.add_argument("--teacher", help="PREFIX,NUMBER of a teacher, asked in every step")
     filters.add_argument("--verdicts", help="its stored verdicts on the set")
+    parser.add_argument("--bank", help="folder for mean faces that each step moves; default: random ones")
 
 
 def build(args: argparse.Namespace) -> tuple[Learner, Callable[[], Mapping[str, np.ndarray]]]:
-    """Return the learner of a recipe and a step of it, the filter's verdict included.
-
-    The mean faces are random ones: keeping the bank is no part of this step.
-    """
+    """Return the learner of a recipe and a step of it, the filter's verdict and the bank included."""
     recipe = recipes.load(args.recipe, [*args.set, f"train.batch_size={args.batch_size}"])
     symbol, shapes = graph.build(recipe, args.classes, args.batch_size)
     if args.plan:
@@ -53,7 +52,16 @@ def build(args: argparse.Namespace) -> tuple[Learner, Callable[[], Mapping[str, 
     batch, teacher = _batch(args, inputs), _teacher(args, recipe)
     inputs.update(data=batch.image, softmax_label=batch.label)
     learner = mixed_learner.create(recipe, symbol, shapes, [mx.cpu()], SEED)
-    return learner, lambda: learner.step({**inputs, "keep": teacher.keep(batch)}, SEED)
+    momentum = recipe.decoder.momentum
+    bank = MeanFaceBank(args.bank, args.classes, IMAGE_SHAPE, momentum, 0) if args.bank else None
+
+    def learn() -> Mapping[str, np.ndarray]:
+        inputs["keep"] = teacher.keep(batch)
+        if bank:
+            inputs["mean_face"] = bank.update(batch.image, batch.label, inputs["keep"].astype(bool))
+        return learner.step(inputs, SEED)
+
+    return learner, learn
 
 
 def _batch(args: argparse.Namespace, inputs: Mapping[str, np.ndarray]) -> Batch:

@@ -175,7 +175,7 @@ def options(folder, recipe, **others):
         classes=CLASSES,
         batch_size=BATCH_SIZE,
         set=[],
-        **{**dict.fromkeys(("plan", "symbol", "data", "teacher", "verdicts")), **others},
+        **{**dict.fromkeys(("plan", "symbol", "data", "teacher", "verdicts", "bank")), **others},
     )
 
 
@@ -215,6 +215,19 @@ def test_ours_can_train_a_set_with_a_teacher_or_its_verdicts(tmp_path, people):
     unfiltered, online, stored = kept
     assert unfiltered == [1] * BATCH_SIZE
     assert online == stored and set(online) <= {0, 1}
+
+
+def test_the_bank_gives_the_targets_and_learns_what_is_kept(tmp_path):
+    learner, learn = learner_step.build(options(tmp_path, STUDENT, bank=str(tmp_path / "bank")))
+    learner.step = lambda inputs, seed: inputs
+    inputs = learn()
+    scaled = inputs["data"] / np.float32(127.5) - 1
+    labels = inputs["softmax_label"].tolist()
+    alone = [row for row, label in enumerate(labels) if labels.count(label) == 1]
+    assert alone and np.allclose(inputs["mean_face"][alone], scaled[alone], atol=1e-3)
+    means = np.load(tmp_path / "bank" / "mean_faces.npy")
+    assert np.array_equal(means[int(labels[alone[0]])], inputs["mean_face"][alone[0]])
+    assert set(np.flatnonzero(means.any(axis=(1, 2, 3)))) == set(map(int, labels))
 
 
 def test_verdicts_need_their_set(tmp_path):
