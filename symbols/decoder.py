@@ -10,6 +10,8 @@ from latse.symbols.layers import batch_norm, convolution
 # ResNet-18's stages from the last to the first: channels before and after each doubling of height and width.
 STAGES = ((512, 256), (256, 128), (128, 64), (64, 64))
 FIRST_SIDE = 7
+COLOURS = 3
+BLOCK = 16  # filters that AVX-512 computes at once; AVX2 has blocks of 8
 
 
 def doubling(channels: int, prefix: str, kernel: int = 3) -> nn.Conv2DTranspose:
@@ -70,6 +72,40 @@ class DoublingUnit(nn.HybridBlock):
         return F.Activation(self.shortcut(x) + self.body(x), act_type="relu")
 
 
+class ToColours(nn.HybridBlock):
+    """The last 3x3 convolution: (N, channels, H, W) becomes (N, 3, H, W).
+
+    It is computed with `BLOCK` filters, those from the fourth on of zeros, and cut off again: with three
+    oneDNN falls back on code that takes over twice as long, forward and backward.
+
+    Parameters
+    ----------
+    channels : int
+        Number of input channels.
+    prefix : str
+        The parameters are `<prefix>weight` (3, channels, 3, 3) and `<prefix>bias` (3,).
+    """
+
+    def __init__(self, channels: int, prefix: str) -> None:
+        super().__init__(prefix=prefix)
+        self._channels = channels
+        with self.name_scope():
+            # Small at first: an initialiser that goes by the three outputs would start many pixels in the
+            # flat ends of tanh, where nothing brings them back.
+            self.weight = self.params.get(
+                "weight", shape=(COLOURS, channels, 3, 3), init=mx.init.Normal(0.01)
+            )
+            self.bias = self.params.get("bias", shape=(COLOURS,), init="zeros")
+
+    def hybrid_forward(self, F, x, weight, bias):
+        """Return an array of three channels."""
+        more = BLOCK - COLOURS
+        weight = F.concat(weight, F.zeros((more, self._channels, 3, 3)), dim=0)
+        bias = F.concat(bias, F.zeros((more,)), dim=0)
+        x = F.Convolution(x, weight, bias, kernel=(3, 3), pad=(1, 1), num_filter=BLOCK)
+        return F.slice_axis(x, axis=1, begin=0, end=COLOURS)
+
+
 class Decoder(nn.HybridBlock):
     """Embeddings to frontal faces.
 
@@ -92,10 +128,7 @@ class Decoder(nn.HybridBlock):
                     PlainUnit(before, prefix=f"stage{stage}_unit1_"),
                     DoublingUnit(before, after, prefix=f"stage{stage}_unit2_"),
                 )
-            # Small at first: an initialiser that goes by the three outputs would start many pixels in the
-            # flat ends of tanh, where nothing brings them back.
-            small = mx.init.Normal(0.01)
-            self.body.add(nn.Conv2D(3, 3, padding=1, weight_initializer=small, prefix="conv0_"))
+            self.body.add(ToColours(STAGES[-1][1], prefix="conv0_"))
 
     def hybrid_forward(self, F, embedding):
         """Return the generated faces (N, 3, 112, 112)."""

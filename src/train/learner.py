@@ -115,6 +115,7 @@ class Learner:
             kvstore=train.kvstore,
             optimizer=SGDWithRunning.__name__,
             optimizer_params={
+                "one_by_one": self._module._context[0].device_type == "cpu",
                 "lr_scheduler": schedule.create(self._recipe),
                 "momentum": train.momentum,
                 "wd": train.weight_decay,

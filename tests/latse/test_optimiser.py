@@ -7,7 +7,7 @@ import pytest
 from latse.train.optimiser import SGDWithRunning
 
 
-def trained(contexts, kvstore, steps=5, batch=4):
+def trained(contexts, kvstore, steps=5, batch=4, **options):
     """Train with gradients that are known: 1 a sample for `learned_weight`, old - 3 for `scale_running`."""
     data = mx.sym.var("data")
     names = "learned_weight", "scale_running"
@@ -20,7 +20,13 @@ def trained(contexts, kvstore, steps=5, batch=4):
     module.init_optimizer(
         kvstore=kvstore,
         optimizer=SGDWithRunning.__name__,
-        optimizer_params={"learning_rate": 0.1, "momentum": 0.9, "wd": 0.01, "rescale_grad": 1 / batch},
+        optimizer_params={
+            "learning_rate": 0.1,
+            "momentum": 0.9,
+            "wd": 0.01,
+            "rescale_grad": 1 / batch,
+            **options,
+        },
     )
     history = []
     for _ in range(steps):
@@ -52,3 +58,14 @@ def test_several_parameters_at_once_are_those_one_by_one():
     assert states[1] is None
     optimiser.update_multi_precision([0, 1, 2], weights, grads, states)
     np.testing.assert_allclose([weight.asscalar() for weight in weights], [0.5, 0.0, 1.0])
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_one_by_one_is_the_same_descent(devices):
+    contexts = [mx.cpu(number) for number in range(devices)]
+    assert trained(contexts, "local", one_by_one=True) == trained(contexts, "local")
+
+
+def test_one_by_one_gives_the_updater_one_parameter_at_a_time():
+    assert mx.optimizer.get_updater(SGDWithRunning(learning_rate=0.1)).aggregate_updates
+    assert not mx.optimizer.get_updater(SGDWithRunning(one_by_one=True, learning_rate=0.1)).aggregate_updates

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from latse.symbols import networks
-from latse.symbols.decoder import Decoder
+from latse.symbols.decoder import Decoder, ToColours
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +50,8 @@ def test_eight_residual_units_of_two_layers_mirror_resnet_18(symbol):
     convolutions = [node["attrs"] for node in nodes(symbol, "Convolution")]
     # 8 units of 2 layers, four of those layers deconvolutions, and the layer that makes the image.
     assert len(convolutions) == 8 * 2 - 4 + 1
-    assert [attributes["num_filter"] for attributes in convolutions].count("3") == 1
-    assert {(attributes["kernel"], attributes["stride"]) for attributes in convolutions} == {
-        ("(3, 3)", "(1, 1)")
-    }
+    assert {attributes["kernel"] for attributes in convolutions} == {"(3, 3)"}
+    assert {attributes.get("stride", "(1, 1)") for attributes in convolutions} == {"(1, 1)"}
     assert len(nodes(symbol, "FullyConnected")) == 1
     internals = symbol.get_internals()
     expanded = nodes(symbol, "FullyConnected")[0]["name"]
@@ -73,3 +71,25 @@ def test_no_pixel_starts_in_the_flat_ends_of_tanh(symbol):
     module.init_params(mx.init.Xavier(rnd_type="gaussian", factor_type="out", magnitude=2))  # the trainer's
     module.forward(mx.io.DataBatch([mx.nd.random.normal(0, 1, (4, 512))]), is_train=True)
     assert np.abs(module.get_outputs()[0].asnumpy()).max() < 0.9
+
+
+def test_the_image_is_a_convolution_to_three_channels():
+    """As a plain convolution of the same parameters is, values and gradients."""
+    random = np.random.default_rng(0)
+    shapes = {"x": (2, 5, 6, 7), "weight": (3, 5, 3, 3), "bias": (3,)}
+    given = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    above = random.normal(size=(2, 3, 6, 7)).astype(np.float32)
+    plain = mx.sym.Convolution(*map(mx.sym.var, shapes), kernel=(3, 3), pad=(1, 1), num_filter=3)
+    ours = ToColours(5, prefix="")(mx.sym.var("x"))
+    assert set(ours.list_arguments()) == set(shapes)
+    found = []
+    for symbol in (plain, ours):
+        executor = symbol.simple_bind(mx.cpu(), "write", **shapes)
+        for name, array in given.items():
+            executor.arg_dict[name][:] = array
+        output = executor.forward(is_train=True)[0].asnumpy()
+        executor.backward(mx.nd.array(above))
+        found.append([output, *(executor.grad_dict[name].asnumpy() for name in shapes)])
+    for one, other in zip(*found):
+        assert one.shape == other.shape
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
