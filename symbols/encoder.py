@@ -5,7 +5,16 @@ from __future__ import annotations
 from mxnet.gluon import nn
 
 from latse.errors import LatseError
-from latse.symbols.layers import Dropout, PReLU, batch_norm, convolution
+from latse.symbols.layers import (
+    BATCH_NORM,
+    Dropout,
+    MirroredPReLU,
+    NegatedBatchNorm,
+    NegatedConvolution,
+    PReLU,
+    batch_norm,
+    convolution,
+)
 
 EMBEDDING_SIZE = 512
 STAGE_WIDTHS = (64, 64, 128, 256, 512)
@@ -40,21 +49,43 @@ class ImprovedUnit(nn.HybridBlock):
         super().__init__(prefix=prefix)
         with self.name_scope():
             self.body = nn.HybridSequential(prefix="")
-            self.body.add(
-                batch_norm("bn1_"),
-                convolution(channels, 3, prefix="conv1_"),
-                batch_norm("bn2_"),
-                PReLU(channels, "relu1_"),
-                convolution(channels, 3, stride, prefix="conv2_"),
-                batch_norm("bn3_"),
-            )
+            self.body.add(*self._layers(channels, stride))
             self.shortcut = nn.HybridSequential(prefix="")
             if stride > 1:
                 self.shortcut.add(convolution(channels, 1, stride, prefix="conv1sc_"), batch_norm("sc_"))
 
+    def _layers(self, channels: int, stride: int) -> list[nn.HybridBlock]:
+        return [
+            batch_norm("bn1_"),
+            convolution(channels, 3, prefix="conv1_"),
+            batch_norm("bn2_"),
+            PReLU(channels, "relu1_"),
+            convolution(channels, 3, stride, prefix="conv2_"),
+            batch_norm("bn3_"),
+        ]
+
     def hybrid_forward(self, F, x):
         """Return the sum of the body and the shortcut."""
-        return self.body(x) + self.shortcut(x)
+        # In this order, the gradient goes back through the body first: it need not wait in the size of `x`.
+        return self.shortcut(x) + self.body(x)
+
+
+class LeanUnit(ImprovedUnit):
+    """The same function of the same parameters, for training: it keeps less for the gradient.
+
+    Between the second batch normalisation and the second convolution everything has the other sign, because
+    the PReLU is cheaper there.
+    """
+
+    def _layers(self, channels: int, stride: int) -> list[nn.HybridBlock]:
+        return [
+            batch_norm("bn1_"),
+            convolution(channels, 3, prefix="conv1_"),
+            NegatedBatchNorm(prefix="bn2_", **BATCH_NORM),
+            MirroredPReLU(channels, "relu1_"),
+            NegatedConvolution(channels, 3, stride, 1, use_bias=False, prefix="conv2_"),
+            batch_norm("bn3_"),
+        ]
 
 
 class Encoder(nn.HybridBlock):
@@ -71,18 +102,26 @@ class Encoder(nn.HybridBlock):
         Channels of the 3x3 stem (stride 1) and of each stage.
     dropout : float, default 0.4
         Share of the values before the last fully-connected layer that is dropped in training, in [0, 1).
+    unit : type, default ImprovedUnit
+        What the stages consist of.
     """
 
-    def __init__(self, units: tuple[int, ...], widths: tuple[int, ...], dropout: float = 0.4) -> None:
+    def __init__(
+        self,
+        units: tuple[int, ...],
+        widths: tuple[int, ...],
+        dropout: float = 0.4,
+        unit: type[ImprovedUnit] = ImprovedUnit,
+    ) -> None:
         super().__init__(prefix="")
         self.body = nn.HybridSequential(prefix="")
         self.body.add(
             convolution(widths[0], 3, prefix="conv0_"), batch_norm("bn0_"), PReLU(widths[0], "relu0_")
         )
         for stage, (count, channels) in enumerate(zip(units, widths[1:]), 1):
-            for unit in range(1, count + 1):
-                stride = 2 if unit == 1 else 1
-                self.body.add(ImprovedUnit(channels, stride, prefix=f"stage{stage}_unit{unit}_"))
+            for number in range(1, count + 1):
+                stride = 2 if number == 1 else 1
+                self.body.add(unit(channels, stride, prefix=f"stage{stage}_unit{number}_"))
         self.head = nn.HybridSequential(prefix="")
         self.head.add(
             batch_norm("bn1_"),
@@ -96,9 +135,9 @@ class Encoder(nn.HybridBlock):
         return F.identity(self.head(self.body((data - 127.5) * 0.0078125)), name="fc1")
 
 
-def create(name: str, dropout: float = 0.4) -> Encoder:
-    """Return the encoder `name`, one of `ENCODERS`; raise LatseError for any other name."""
+def create(name: str, dropout: float = 0.4, unit: type[ImprovedUnit] = ImprovedUnit) -> Encoder:
+    """Return the encoder `name`, one of `ENCODERS`, of such units; raise LatseError for any other name."""
     if name not in ENCODERS:
         raise LatseError(f"unknown encoder '{name}'; there are {', '.join(ENCODERS)}")
     units, widths = ENCODERS[name]
-    return Encoder(units, widths, dropout)
+    return Encoder(units, widths, dropout, unit)

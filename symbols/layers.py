@@ -94,3 +94,31 @@ class PReLU(nn.HybridBlock):
         return F.Convolution(
             x, factor, kernel=(1, 1), num_filter=self._channels, num_group=self._channels, no_bias=True
         )
+
+
+class NegatedBatchNorm(nn.BatchNorm):
+    """The negative of what a batch normalisation of the same parameters and statistics returns."""
+
+    def hybrid_forward(self, F, x, gamma, beta, running_mean, running_var):
+        """Return an array of the shape of `x`."""
+        negated = F.negative(gamma), F.negative(beta)
+        return super().hybrid_forward(F, x, *negated, running_mean, running_var)
+
+
+class NegatedConvolution(nn.Conv2D):
+    """The convolution of -x by the same weights, without bias."""
+
+    def hybrid_forward(self, F, x, weight):
+        """Return what the convolution returns."""
+        return super().hybrid_forward(F, x, F.negative(weight))
+
+
+class MirroredPReLU(PReLU):
+    """-PReLU(-x), which is min(x, 0) + gamma·max(x, 0), by the slopes of `PReLU`.
+
+    Written as x + (gamma - 1)·relu(x): a factor less than PReLU itself takes, and no gradient reads x.
+    """
+
+    def hybrid_forward(self, F, x, gamma):
+        """Return an array of the shape of `x`."""
+        return x + self._scaled(F, F.Activation(x, act_type="relu"), gamma - 1)

@@ -55,6 +55,8 @@ GOALS = (
     (RESIDENT_FALL, ("resnet50",), 45),
     (PLANNED_FALL, ("resnet100", "resnet124"), 60),
 )
+# What it is to plan at most for a ResNet-50 without a decoder at a batch of 32, in MiB.
+LARGEST_PLAN = 850
 
 # For a guess at what a contender needs: resident memory per planned, and MiB of a process with MXNet in it.
 RESIDENT_OVER_PLANNED, PROCESS = 1.5, 400
@@ -162,6 +164,7 @@ def their_rows(sources: Path, encoder: str, classes: int, batch_size: int) -> li
     config = sys.modules["config"].config
     config.per_batch_size, config.image_shape = batch_size, (*IMAGE_SHAPE[1:], IMAGE_SHAPE[0])
     mx.gpu = mx.cpu
+    os.environ.update(insightface_step.ENVIRONMENT)
     shapes = {"data": (batch_size, *IMAGE_SHAPE), "softmax_label": (batch_size,)}
     rows = []
     for title, config.memonger in ((THEIRS, False), (THEIR_PLAN, True)):
@@ -247,6 +250,9 @@ def goals(rows: Sequence[Row], figures: dict[str, dict[str, Any]], recipe: CfgNo
             bound = {"at_least": wanted[0]} if wanted and row.title == TIMED else {}
             values = figures[row.title][name]["values"]
             found.append(goal(f"{name}, {row.title}", values, unit="%", **bound))
+        setting = recipe.encoder.name, recipe.train.batch_size, recipe.decoder.enabled
+        limit = {"at_most": LARGEST_PLAN} if row.title == TIMED and setting == ("resnet50", 32, False) else {}
+        found.append(goal(f"{PLANNED}, {row.title}", [row.megabytes], unit="MiB", **limit))
         limit = {"at_most": TIME_RATIO} if row.title == TIMED else {}
         found.append(goal(f"{RATIO}, {row.title}", figures[row.title][RATIO]["values"], **limit))
         found.append(goal(f"{PROCESSOR_RATIO}, {row.title}", figures[row.title][PROCESSOR_RATIO]["values"]))
@@ -300,7 +306,8 @@ def _contender(row: Row, shapes: dict[str, tuple[int, ...]], classes: int, folde
     symbol.write_text(row.symbol)
     inputs = mx.sym.load_json(row.symbol).list_arguments()
     sizes.write_text(json.dumps({name: shape for name, shape in shapes.items() if name in inputs}))
-    return Contender(row.title, graph_command(symbol, sizes, classes))
+    environment = insightface_step.ENVIRONMENT if row.baseline == THEIRS else {}
+    return Contender(row.title, graph_command(symbol, sizes, classes), environment)
 
 
 def _parameter_megabytes(symbol: mx.sym.Symbol, shapes: dict[str, tuple[int, ...]]) -> float:

@@ -69,7 +69,7 @@ def benchmarks(peers: str | None) -> list[Benchmark]:
         train("resnet50"),
         compare("resnet50", "ms1mv2_arcface_r50_teacher"),
         compare("resnet100", "ms1mv2_arcface_r100_teacher"),
-        compare("resnet100-student", "ms1mv2_arcface_r100_student_k3"),
+        compare("resnet100-student", "ms1mv2_student"),
         Benchmark("filter", ("bench", "filter")),
         Benchmark("bank", ("bench", "bank")),
         Benchmark("head", ("bench", "head")),

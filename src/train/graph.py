@@ -20,7 +20,8 @@ from latse.train import precision
 
 def training(recipe: CfgNode, classes: int) -> nn.HybridBlock:
     """Return the network that the recipe trains, over `classes` people."""
-    parts = encoder.create(recipe.encoder.name, recipe.encoder.dropout), _loss(recipe, classes)
+    lean = encoder.create(recipe.encoder.name, recipe.encoder.dropout, encoder.LeanUnit)
+    parts = lean, _loss(recipe, classes)
     if recipe.decoder.enabled:
         weights = recipe.decoder.l1_weight, recipe.decoder.similarity_weight
         network = Student(*parts, Decoder(), recipe.filter.gate_losses, *weights)

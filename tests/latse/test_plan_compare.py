@@ -121,12 +121,17 @@ def test_goals_of_resnet50_and_resnet100(tiny_recipe):
     }
     rows = [compare.Row(title, "", 1.0, compare.PLAIN, 1.0, 1.0) for title in figures]
     wanted = {}
-    for encoder in ("resnet50", "resnet100"):
-        found = compare.goals(rows, figures, tiny_recipe(f"encoder.name={encoder}"))
-        wanted[encoder] = {goal["text"]: goal["at_least"] for goal in found if "at_least" in goal}
+    for encoder, batch_size in (("resnet50", 32), ("resnet50", 8), ("resnet100", 32)):
+        recipe = tiny_recipe(f"encoder.name={encoder}", f"train.batch_size={batch_size}")
+        found = compare.goals(rows, figures, recipe)
+        bounds = {goal["text"]: goal.get("at_least", goal.get("at_most")) for goal in found}
+        assert bounds.pop(f"{compare.RATIO}, {compare.TIMED}") == compare.TIME_RATIO
+        wanted[encoder, batch_size] = {text: bound for text, bound in bounds.items() if bound is not None}
+    resident, planned = f"resident fall, {compare.TIMED}", f"planned memory, {compare.TIMED}"
     assert wanted == {
-        "resnet50": {f"resident fall, {compare.TIMED}": 45},
-        "resnet100": {f"planned fall, {compare.TIMED}": 60},
+        ("resnet50", 32): {resident: 45, planned: 850},
+        ("resnet50", 8): {resident: 45},
+        ("resnet100", 32): {f"planned fall, {compare.TIMED}": 60},
     }
 
 

@@ -1,11 +1,11 @@
-"""A step with a memory plan is the step without it; a step with our PReLU is one with MXNet's own."""
+"""A step with a memory plan is the plain step; one with our PReLU, in either unit, is that by definition."""
 
 import mxnet as mx
 import numpy as np
 import pytest
 
 from latse import memonger
-from latse.symbols import encoder
+from latse.symbols import encoder, margins, networks
 from latse.symbols.layers import PReLU
 from latse.symbols.networks import IMAGE_SHAPE, trace
 from latse.train import graph
@@ -143,11 +143,11 @@ class DefinedPReLU(PReLU):
         return F.where(x > 0, x, F.broadcast_mul(x, F.reshape(gamma, (1, -1, 1, 1))))
 
 
-def encoder_step(name, prelu, dtype, batch_size, monkeypatch):
+def encoder_step(name, prelu, dtype, batch_size, monkeypatch, unit=encoder.ImprovedUnit):
     """One step of an encoder without dropout, from made-up gradients of its outputs."""
     shapes, random = {"data": (batch_size, *IMAGE_SHAPE)}, np.random.RandomState(1)
     monkeypatch.setattr(encoder, "PReLU", prelu)
-    network = encoder.create(name, dropout=0.0)
+    network = encoder.create(name, dropout=0.0, unit=unit)
     network.cast(dtype)
     symbol = trace(network)
     assert ("LeakyReLU" in symbol.tojson()) == (prelu is MXNetsPReLU)
@@ -157,6 +157,7 @@ def encoder_step(name, prelu, dtype, batch_size, monkeypatch):
 # In float64 rounding cannot hide a wrong term. MXNet's own operator is no measure there: in a whole encoder
 # its slopes get another gradient in float64 than in float32, where all three agree. In float32 two batch
 # normalisations in a row leave shifts hardly any gradient, so that rounding takes a larger share of it.
+@pytest.mark.parametrize("unit", [encoder.ImprovedUnit, encoder.LeanUnit])
 @pytest.mark.parametrize(
     ("name", "theirs", "dtype", "batch_size", "tolerance"),
     [
@@ -165,10 +166,24 @@ def encoder_step(name, prelu, dtype, batch_size, monkeypatch):
         ("resnet34", MXNetsPReLU, "float32", 4, 1e-2),
     ],
 )
-def test_gradients_of_our_prelu_are_the_functions(name, theirs, dtype, batch_size, tolerance, monkeypatch):
-    found, expected = (encoder_step(name, prelu, dtype, batch_size, monkeypatch) for prelu in (PReLU, theirs))
+def test_gradients_of_our_prelu_are_the_functions(
+    name, theirs, dtype, batch_size, tolerance, unit, monkeypatch
+):
+    found = encoder_step(name, PReLU, dtype, batch_size, monkeypatch, unit)
+    expected = encoder_step(name, theirs, dtype, batch_size, monkeypatch)
     assert_same_arrays(found[0], expected[0], tolerance)
     assert_same_gradients(found[1], expected[1], tolerance, tolerance / 100)
     assert_same_arrays(found[2], expected[2], tolerance)
     slopes = [gradient for key, gradient in found[1].items() if "relu" in key]
     assert slopes and all(gradient.all() for gradient in slopes)
+
+
+def test_lean_units_have_the_parameters_of_improved_ones_and_keep_less(tiny_recipe):
+    lean, shapes = training(tiny_recipe, "resnet34", False, batch_size=16)
+    improved = trace(networks.Teacher(encoder.create("resnet34"), margins.create("arcface", CLASSES)))
+    for kind in ("list_arguments", "list_auxiliary_states"):
+        assert sorted(getattr(lean, kind)()) == sorted(getattr(improved, kind)())
+    sizes = [dict(zip(one.list_arguments(), one.infer_shape(**shapes)[0])) for one in (lean, improved)]
+    assert sizes[0] == sizes[1]
+    kept, more = (memonger.planned_megabytes(one, shapes, CPU) for one in (lean, improved))
+    assert kept < 0.95 * more
