@@ -9,12 +9,17 @@ from pathlib import Path
 from latse import memonger
 from latse import recipe as recipes
 from latse.bench import compare
+from latse.bench.timing import figure, goal
 from latse.data.records import Shard
 from latse.devices import add_device_arguments, contexts, share
 from latse.dry_run import DryRun, dry_run
 from latse.errors import LatseError
 from latse.files import write_json
 from latse.provenance import provenance
+
+# ResNet-124, the people of MS1MV2, and the 96 images that the paper gives a device of 16 GB; and what of it
+# they may take, in MiB.
+PAPERS_SETTING, PAPERS_LIMIT = ("resnet124", 85742, 96), 14e9 / 2**20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -128,6 +133,35 @@ def _record(
         "classes": classes,
         "recipe": Path(args.recipe).stem,
         "settings": recipes.as_dict(recipe),
+        **figures(recipe, classes, planned),
+    }
+
+
+def figures(recipe: recipes.CfgNode, classes: int, planned: DryRun) -> dict:
+    """Return setting, figures in MiB and the goal as results of benchmarks have them."""
+    parts = {
+        "activations without a plan": planned.plan.before_megabytes,
+        "activations with the plan": planned.plan.after_megabytes,
+        "activations": planned.activations,
+        "parameters": planned.parameters,
+        "teacher": planned.teacher,
+        "together": planned.device_memory,
+        "mean faces, on the host": planned.mean_faces,
+    }
+    images = recipe.train.batch_size // planned.devices
+    setting = recipe.encoder.name, classes, images
+    limit = {"at_most": PAPERS_LIMIT} if setting == PAPERS_SETTING else {}
+    finite = {name: figure([value], "MiB") for name, value in parts.items() if math.isfinite(value)}
+    return {
+        "setting": {
+            "encoder": recipe.encoder.name,
+            "decoder": recipe.decoder.enabled,
+            "filter": recipe.filter.k is not None,
+            "classes": classes,
+            "images of a device": images,
+        },
+        "contenders": {"a device": finite},
+        "goals": [goal("memory of a device", [planned.device_memory], unit="MiB", **limit)],
     }
 
 

@@ -22,6 +22,11 @@ KINDS = {
         "The training graph of a recipe as it is, planned by dmlc's rule, and planned by ours: memory as the "
         "executor plans it, resident memory of a fresh process, and the time of a step.",
     ),
+    "plan": (
+        "Memory of a device",
+        "What one device needs for a recipe: activations as the executor plans them, parameters with "
+        "gradients and momenta, and the teacher, which stored verdicts save.",
+    ),
     "bench filter": (
         "Filter",
         "The student's training step without the filter, with the teacher's stored verdicts, and with the "

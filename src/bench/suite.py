@@ -23,6 +23,7 @@ from latse.errors import LatseError
 from latse.files import make_folder
 
 CLASSES = "10572"  # CASIA-WebFace's people, as `latse bench train` has by default
+PAPERS_SETTING = ("--set", "encoder.name=resnet124", "--classes", "85742", "--batch-size", "96")
 FACE_IMAGE_ITER = "insightface/recognition/arcface_mxnet/image_iter.py"
 
 
@@ -70,6 +71,7 @@ def benchmarks(peers: str | None) -> list[Benchmark]:
         compare("resnet50", "ms1mv2_arcface_r50_teacher"),
         compare("resnet100", "ms1mv2_arcface_r100_teacher"),
         compare("resnet100-student", "ms1mv2_student"),
+        Benchmark("device", ("plan", "recipes/ms1mv2_student.yaml", *PAPERS_SETTING)),
         Benchmark("filter", ("bench", "filter")),
         Benchmark("bank", ("bench", "bank")),
         Benchmark("head", ("bench", "head")),

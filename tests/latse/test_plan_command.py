@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from latse import memonger
+from latse import plan as plan_command
 from latse import recipe as recipes
+from latse.bench import result
 from latse.cli import main
+from latse.dry_run import dry_run
 from latse.errors import LatseError
 from latse.train import graph
 
@@ -202,3 +205,28 @@ def test_plan_file_is_of_one_graph(recipe, tmp_path):
 def make(path, content):
     path.write_text(json.dumps(content))
     return path
+
+
+@pytest.mark.parametrize("batch_size, classes, bound", [(96, 85742, 14e9 / 2**20), (8, 85742, None)])
+def test_the_papers_setting_has_a_goal(recipe, batch_size, classes, bound):
+    """Less than 14 GB a device; what is planned here is narrow, only the figures are looked at."""
+    planned = dry_run(recipes.load(recipe), classes, None, [CPU])
+    wide = recipes.load(recipe, ["encoder.name=resnet124", f"train.batch_size={batch_size}"])
+    found = plan_command.figures(wide, classes, planned)
+    (goal,) = found["goals"]
+    assert goal.get("at_most") == bound
+    assert goal["figure"]["median"] == planned.device_memory
+    parts = found["contenders"]["a device"]
+    assert sum(parts[name]["median"] for name in ("activations", "parameters", "teacher")) == pytest.approx(
+        parts["together"]["median"]
+    )
+
+
+def test_the_report_is_a_result_for_the_page(recipe, tmp_path):
+    report = tmp_path / "plan.json"
+    assert plan(recipe, "--classes", 7, "--out", tmp_path / "p.json", "--json", report) == 0
+    found, content = result.read(report), json.loads(report.read_text())
+    assert found.kind == "plan" and found.setting["classes"] == "7"
+    figures = found.contenders["a device"]
+    assert figures["activations without a plan"].median == content["before_megabytes"]
+    assert figures["activations with the plan"].median == content["after_megabytes"]
