@@ -52,7 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `latse bench filter`."""
     parser.add_argument("--encoder", default="resnet50", metavar="NAME", help="default: resnet50")
     parser.add_argument("--classes", type=int, default=10572, metavar="K", help="people (default: 10572)")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images, even (default: 32)")
+    # At 32 the four of them need 20 GiB.
+    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="images, even (default: 16)")
     parser.add_argument("--repeats", type=int, default=5, metavar="R", help="steps of each (default: 5)")
 
 

@@ -61,16 +61,17 @@ def benchmarks(peers: str | None) -> list[Benchmark]:
             f"train-{encoder}", ("bench", "train", "--encoder", encoder, "--classes", CLASSES, *with_peers)
         )
 
-    def compare(name: str, recipe: str, repeats: int) -> Benchmark:
-        sizes = ("--classes", CLASSES, "--batch-size", "32", "--compare", "--repeats", str(repeats))
-        return Benchmark(f"plan-{name}", ("plan", f"recipes/{recipe}.yaml", *sizes, *with_peers))
+    def compare(name: str, recipe: str) -> Benchmark:
+        sizes = ("--classes", CLASSES, "--batch-size", "32", "--compare", "--repeats", "3")
+        arguments = ("plan", f"recipes/{recipe}.yaml", *sizes, *with_peers)
+        return Benchmark(f"plan-{name}", arguments, all_cores=True)
 
     return [
         train("resnet34"),
         train("resnet50"),
-        compare("resnet50", "ms1mv2_arcface_r50_teacher", 5),
-        compare("resnet100", "ms1mv2_arcface_r100_teacher", 3),
-        compare("resnet100-student", "ms1mv2_student", 3),
+        compare("resnet50", "ms1mv2_arcface_r50_teacher"),
+        compare("resnet100", "ms1mv2_arcface_r100_teacher"),
+        compare("resnet100-student", "ms1mv2_student"),
         Benchmark("device", ("plan", "recipes/ms1mv2_student.yaml", *PAPERS_SETTING)),
         Benchmark("filter", ("bench", "filter")),
         Benchmark("bank", ("bench", "bank")),

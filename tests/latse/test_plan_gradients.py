@@ -178,6 +178,16 @@ def test_gradients_of_our_prelu_are_the_functions(
     assert slopes and all(gradient.all() for gradient in slopes)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet50", "resnet100", "resnet124"])
+def test_a_deep_encoder_of_lean_units_has_the_gradients_of_improved_ones(name, monkeypatch):
+    units = encoder.LeanUnit, encoder.ImprovedUnit
+    found, expected = (encoder_step(name, PReLU, "float32", 4, monkeypatch, unit) for unit in units)
+    assert_same_arrays(found[0], expected[0], 1e-3)
+    assert_same_gradients(found[1], expected[1], 2e-2, 2e-4)
+    assert_same_arrays(found[2], expected[2], 1e-4)
+
+
 def test_lean_units_have_the_parameters_of_improved_ones_and_keep_less(tiny_recipe):
     lean, shapes = training(tiny_recipe, "resnet34", False, batch_size=16)
     improved = trace(networks.Teacher(encoder.create("resnet34"), margins.create("arcface", CLASSES)))
