@@ -413,13 +413,14 @@ def steady_batch(iteration):
     return images, rng.integers(0, PERSONS, 5), rng.random(5) < 0.8
 
 
-def run_until_killed(folder):
-    """A run with checkpoints, whose state is the number in the file `state`."""
+def run_until_killed(folder, updates):
+    """A run with checkpoints, whose state is the number in the file `state`; it counts its updates."""
     state = folder / "state"
     iteration = int(state.read_text()) if state.exists() else 0
     bank = MeanFaceBank(folder, PERSONS, FACE, MOMENTUM, iteration, threads=1)
     while True:
         bank.update(*steady_batch(iteration))
+        updates.value += 1
         iteration += 1
         if iteration % 8 == 0:
             bank.flush()
@@ -432,8 +433,12 @@ def test_a_process_killed_at_any_moment_leaves_the_bits_of_its_checkpoint(tmp_pa
     reference, done, undone = Reference(PERSONS, FACE), 0, 0
     rng = np.random.default_rng()
     for _ in range(25):
-        process = a_process(run_until_killed, tmp_path)
-        time.sleep(rng.uniform(0, 0.15))
+        updates = multiprocessing.RawValue("i", 0)  # has no lock, which the dead would keep
+        process = a_process(run_until_killed, tmp_path, updates)
+        last = rng.integers(0, 20)
+        while updates.value < last and process.is_alive():  # however slow the machine is
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.02))
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
