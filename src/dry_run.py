@@ -38,7 +38,7 @@ class DryRun:
         Parameters and activations of a teacher with the same encoder, which folded takes a little less; 0
         without a filter.
     mean_faces
-        Of all people, in the memory-mapped file on the host; 0 without a decoder.
+        Of all people, in the file on the host; 0 without a decoder.
     uses_plan
         Whether the recipe trains the planned graph (`train.memory_plan`).
     """

@@ -76,6 +76,12 @@ def commit(folder: Path) -> Optional[str]:
     return f"{_git(folder, 'rev-parse', '--short=12', 'HEAD')}{'+' if changed else ''}"
 
 
+def is_same_code(folder: Path, commit: str) -> bool:
+    """Tell whether the code in a folder's checkout is that of a commit, documents and tests aside."""
+    code = (":/", ":(top,exclude)docs", ":(top,exclude)*.md", ":(top,exclude)tests")
+    return _git(folder, "diff", "--quiet", commit, "--", *code) is not None
+
+
 def _git(folder: Path, *arguments: str) -> Optional[str]:
     try:
         done = subprocess.run(

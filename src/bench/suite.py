@@ -131,12 +131,13 @@ def stands(one: Benchmark, folder: Path) -> bool:
         origin: Mapping[str, Any] = read(folder / f"{one.name}.json").provenance
     except LatseError:  # missing, damaged or something else: it is written anew
         return False
-    commit = provenance.commit(Path(__file__).parent)
+    commit = origin["commit"]
     return (
         commit is not None
         and not commit.endswith("+")
-        and (origin["commit"], origin["command"], origin["machine"])
-        == (commit, shlex.join(["latse", *one.command(folder)]), provenance.machine())
+        and provenance.is_same_code(Path(__file__).parent, commit)
+        and origin["command"] == shlex.join(["latse", *one.command(folder)])
+        and origin["machine"] == provenance.machine()
     )
 
 

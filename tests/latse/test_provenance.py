@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 import mxnet as mx
 
-from latse.provenance import commit, machine, provenance
+from latse.provenance import commit, is_same_code, machine, provenance
 
 
 def git(folder, *arguments):
@@ -55,6 +55,10 @@ def test_a_changed_document_is_no_changed_code(tmp_path):
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-m", "one")
     (tmp_path / "docs/page.md").write_text("two")
-    assert not commit(tmp_path / "src").endswith("+")
+    first = commit(tmp_path / "src")
+    assert not first.endswith("+") and is_same_code(tmp_path / "src", first)
+    git(tmp_path, "commit", "-a", "-m", "two")
+    assert commit(tmp_path / "src") != first and is_same_code(tmp_path / "src", first)
+    assert not is_same_code(tmp_path / "src", "0123456789ab")
     (tmp_path / "src/code.py").write_text("two")
-    assert commit(tmp_path / "src").endswith("+")
+    assert commit(tmp_path / "src").endswith("+") and not is_same_code(tmp_path / "src", first)
