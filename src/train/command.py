@@ -78,8 +78,8 @@ def run(args: argparse.Namespace) -> None:
         teacher = stored or _teacher(args, recipe, shard, devices)
         begins = args.start and not (folder / state.FILE).exists()
         start = _start(args.start, recipe, shard) if begins else None
-        write_json(folder / RECORD, record)
         symbol = _planned(args, recipe, shard, devices, folder)
+        write_json(folder / RECORD, record)
         Trainer(recipe, shard, folder, args.seed, devices, teacher, symbol, start).run()
 
 
@@ -186,10 +186,14 @@ def _planned(
     None where there is neither a plan nor the wish for one.
     """
     own = folder / PLAN
+    if not (folder / RECORD).exists():
+        own.unlink(missing_ok=True)  # that of a run which was killed before it began
     if not (own.exists() or args.plan or recipe.train.memory_plan):
         return None
     symbol, shapes = graph.build(recipe, shard.classes, share(recipe.train.batch_size, devices))
     if own.exists():
+        if args.plan and read_json(args.plan) != read_json(own):
+            raise LatseError(f"{folder}: the run goes on with its own memory plan {own}: leave out --plan")
         return memonger.read_plan(own, symbol)
     if args.plan:
         planned = memonger.read_plan(args.plan, symbol)

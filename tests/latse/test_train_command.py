@@ -147,8 +147,33 @@ def test_a_plan_file_is_loaded_and_kept_for_the_resumed_run(train, tiny, people,
     assert main(["plan", str(tiny), "--data", str(people), "--time", "1.1", "--out", str(path)]) == 0
     assert train("--plan", path, out=out) == 0
     assert json.loads((out / "memory-plan.json").read_text()) == json.loads(path.read_text())
-    assert train("--plan", path, "--set", "decoder.enabled=true", out=tmp_path / "other") == 1
+    other = tmp_path / "other"
+    assert train("--plan", path, "--set", "decoder.enabled=true", out=other) == 1
     assert "memory plan of another graph" in capsys.readouterr().err
+    assert not (other / "run.json").exists()  # nothing has begun
+    assert train("--set", "decoder.enabled=true", out=other) == 0
+
+
+def test_a_run_keeps_its_plan(train, tiny, people, tmp_path, capsys):
+    path, out, again = tmp_path / "plan.json", tmp_path / "run", tmp_path / "again.json"
+    for name, ratio in ((path, "1.1"), (again, "1.3")):
+        assert main(["plan", str(tiny), "--data", str(people), "--time", ratio, "--out", str(name)]) == 0
+    assert train("--plan", path, "--set", "train.iterations=1", out=out) == 0
+    own = (out / "memory-plan.json").read_bytes()
+    (out / "state.params").unlink()  # as if killed before the first checkpoint
+    assert train("--plan", again, "--set", "train.iterations=1", "--resume", out=out) == 1
+    assert "goes on with its own memory plan" in capsys.readouterr().err
+    assert train("--plan", path, "--set", "train.iterations=1", "--resume", out=out) == 0
+    assert (out / "memory-plan.json").read_bytes() == own
+
+
+def test_a_plan_that_no_run_has_is_replaced(train, tiny, people, tmp_path):
+    """One that a run left which was killed before it began."""
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "memory-plan.json").write_text("{}")
+    assert train(out=out) == 0
+    assert not (out / "memory-plan.json").exists()
 
 
 def test_a_finished_run_is_left_alone(train, teacher, capsys, monkeypatch):
