@@ -12,13 +12,7 @@ from pathlib import Path
 from latse.errors import LatseError
 
 # Set unless the user has set them. VERBOSE=0 silences "Subgraph backend MKLDNN is activated" at every bind.
-# The others let the executor lay out its arrays in several ways and take the one that needs least: an array
-# gets a place of its own size only, of up to twice, four times … its size; else it is sixteen times always.
-DEFAULTS = {
-    "MXNET_SUBGRAPH_VERBOSE": "0",
-    "NNVM_AUTO_SEARCH_MATCH_RANGE": "1",
-    "NNVM_EXEC_MATCH_RANGE": "1024",
-}
+DEFAULTS = {"MXNET_SUBGRAPH_VERBOSE": "0"}
 
 # The build of mxnet that setup.py's extra `gpu` installs.
 GPU_BUILD = "mxnet-cu112"

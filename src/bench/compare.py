@@ -164,7 +164,6 @@ def their_rows(sources: Path, encoder: str, classes: int, batch_size: int) -> li
     config = sys.modules["config"].config
     config.per_batch_size, config.image_shape = batch_size, (*IMAGE_SHAPE[1:], IMAGE_SHAPE[0])
     mx.gpu = mx.cpu
-    os.environ.update(insightface_step.ENVIRONMENT)
     shapes = {"data": (batch_size, *IMAGE_SHAPE), "softmax_label": (batch_size,)}
     rows = []
     for title, config.memonger in ((THEIRS, False), (THEIR_PLAN, True)):
@@ -306,8 +305,7 @@ def _contender(row: Row, shapes: dict[str, tuple[int, ...]], classes: int, folde
     symbol.write_text(row.symbol)
     inputs = mx.sym.load_json(row.symbol).list_arguments()
     sizes.write_text(json.dumps({name: shape for name, shape in shapes.items() if name in inputs}))
-    environment = insightface_step.ENVIRONMENT if row.baseline == THEIRS else {}
-    return Contender(row.title, graph_command(symbol, sizes, classes), environment)
+    return Contender(row.title, graph_command(symbol, sizes, classes))
 
 
 def _parameter_megabytes(symbol: mx.sym.Symbol, shapes: dict[str, tuple[int, ...]]) -> float:

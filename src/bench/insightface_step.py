@@ -22,8 +22,6 @@ from latse.errors import LatseError
 from latse.symbols.networks import IMAGE_SHAPE
 
 SOURCES = Path("insightface", "recognition", "arcface_mxnet")
-# Its executor lays out its arrays as MXNet does by itself, not as `import latse` sets it.
-ENVIRONMENT = {"NNVM_AUTO_SEARCH_MATCH_RANGE": "0", "NNVM_EXEC_MATCH_RANGE": "16"}
 # Our encoder -> its `num_layers`.
 LAYERS = {"resnet34": 34, "resnet50": 50, "resnet100": 100, "resnet124": 124}
 

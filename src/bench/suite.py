@@ -58,7 +58,8 @@ def benchmarks(peers: str | None) -> list[Benchmark]:
 
     def train(encoder: str) -> Benchmark:
         return Benchmark(
-            f"train-{encoder}", ("bench", "train", "--encoder", encoder, "--classes", CLASSES, *with_peers)
+            f"train-{encoder}",
+            ("bench", "train", "--encoder", encoder, "--classes", CLASSES, "--repeats", "3", *with_peers),
         )
 
     def compare(name: str, recipe: str) -> Benchmark:

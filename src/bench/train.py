@@ -22,7 +22,6 @@ import yaml
 
 from latse import memonger
 from latse import recipe as recipes
-from latse.bench import insightface_step
 from latse.bench.contender import Contender, take_turns
 from latse.bench.insightface_step import LAYERS, SOURCES
 from latse.bench.timing import figure, goal, ratios, verdict
@@ -70,10 +69,7 @@ def run(args: argparse.Namespace) -> None:
         ours = _learner_options(args, Path(folder))
         commands = _commands(args, ours, _planned(args, Path(folder)))
         with contextlib.ExitStack() as stack:
-            contenders = [
-                stack.enter_context(Contender(title, command, _environment(title)))
-                for title, command in commands.items()
-            ]
+            contenders = [stack.enter_context(Contender(*named)) for named in commands.items()]
             seconds = take_turns(contenders, args.repeats, "training steps")
             figures = {one.title: _figures(one, seconds[one.title], args.batch_size) for one in contenders}
             memory = {one.title: one.memory() for one in contenders}
@@ -127,10 +123,6 @@ def _commands(args: argparse.Namespace, ours: list[str], planned: Path) -> dict[
         script = Path(__file__).with_name("torch_step.py")
         commands[TORCH] = [str(python), str(script), *layout, *own, *sizes, *rate]
     return {**commands, CONVOLUTIONS: _module("roofline", *named, *sizes)}
-
-
-def _environment(title: str) -> dict[str, str]:
-    return insightface_step.ENVIRONMENT if title in (THEIRS, EQUIVALENT) else {}
 
 
 def _module(name: str, *options: str) -> list[str]:

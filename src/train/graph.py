@@ -20,8 +20,10 @@ from latse.train import precision
 
 def training(recipe: CfgNode, classes: int) -> nn.HybridBlock:
     """Return the network that the recipe trains, over `classes` people."""
-    lean = encoder.create(recipe.encoder.name, recipe.encoder.dropout, encoder.LeanUnit)
-    parts = lean, _loss(recipe, classes)
+    # In a lean unit gamma·x is x less (1 - gamma)·x, a difference that float16 rounds too much.
+    is_single = recipe.train.precision == precision.SINGLE
+    unit = encoder.LeanUnit if is_single else encoder.ImprovedUnit
+    parts = encoder.create(recipe.encoder.name, recipe.encoder.dropout, unit), _loss(recipe, classes)
     if recipe.decoder.enabled:
         weights = recipe.decoder.l1_weight, recipe.decoder.similarity_weight
         network = Student(*parts, Decoder(), recipe.filter.gate_losses, *weights)

@@ -27,9 +27,7 @@ LOSS_SCALE = "loss_scale"  # the further input (N,) of a float16 graph
 PRODUCTS = frozenset({"Convolution", "Deconvolution", "FullyConnected"})
 # What is computed in float16 where it is given it; of BatchNorm the data alone, its parameters and statistics
 # are float32. All other operators are given float32.
-FOLLOWING = frozenset(
-    {"Activation", "BatchNorm", "Dropout", "Flatten", "Reshape", "_copy", "elemwise_add", "negative"}
-)
+FOLLOWING = frozenset({"Activation", "BatchNorm", "Dropout", "Flatten", "Reshape", "_copy", "elemwise_add"})
 # Parameters that begin so are a loss's, which is float32 throughout.
 LOSS_PREFIX = "fc7_"
 
@@ -270,14 +268,11 @@ class _Rewriter:
         return set().union(*(self._variables(entry[0]) for entry in node["inputs"]))
 
     def _half_variables(self) -> set[int]:
-        """Return the parameters that nothing but products reads, with either sign."""
+        """Return the parameters that nothing but products reads."""
         readers: dict[int, set[int]] = {}
         for i, node in enumerate(self._old):
             for entry in node["inputs"]:
                 readers.setdefault(entry[0], set()).add(i)
-        for i, by in readers.items():
-            signs = {j for j in by if self._old[j]["op"] == "negative"}
-            readers[i] = (by - signs).union(*(readers[j] for j in signs))
         return {
             i
             for i, by in readers.items()

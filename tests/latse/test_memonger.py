@@ -9,9 +9,8 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from latse import memonger, plan_graph, plan_model, plan_search, runtime
+from latse import memonger, plan_graph, plan_model, plan_search
 from latse.errors import LatseError
-from latse.train import graph
 
 CPU = mx.cpu()
 
@@ -459,20 +458,6 @@ def test_bound_is_the_largest_operator():
     symbol = mx.sym.MakeLoss(mx.sym.sum(x, axis=(1, 2, 3)))
     plan = memonger.plan(symbol, {"data": (16, 3, 64, 64)}, CPU)
     assert plan.bound_megabytes == 3 * 16 * 8 * 64 * 64 * 4 / 2**20
-
-
-def test_the_executor_lays_out_its_arrays_in_the_best_of_several_ways(tiny_recipe, monkeypatch):
-    """`latse.runtime.DEFAULTS` has it so; MXNet's own way needs more."""
-    symbol, shapes = graph.build(tiny_recipe("encoder.name=resnet34"), 6, 4)
-    for name, value in runtime.DEFAULTS.items():
-        monkeypatch.setenv(name, value)
-    best = memonger.planned_megabytes(symbol, shapes, CPU)
-    found = []
-    monkeypatch.setenv("NNVM_AUTO_SEARCH_MATCH_RANGE", "0")
-    for largest in (1, 2, 4, 16, 1024):
-        monkeypatch.setenv("NNVM_EXEC_MATCH_RANGE", str(largest))
-        found.append(memonger.planned_megabytes(symbol, shapes, CPU))
-    assert best <= min(found) and best < found[3]
 
 
 def test_subprocess_finds_the_same_plan():
