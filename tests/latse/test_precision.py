@@ -170,8 +170,9 @@ def test_without_the_rounding_it_is_the_float32_graph(steps):
     assert off(same_gradients.values(), gradients.values()) < 1e-4
 
 
-# The norm of the difference of a part's gradient over the norm of that gradient, at most.
-BOUNDS = {"fc7_": 0.01, "pre_fc1_": 0.02, "stage": 0.05, "conv0_": 0.06, "decoder_": 0.12}
+# The norm of the difference of a part's gradient over the norm of that gradient, at most. It depends on the
+# parameters: over six draws of the teacher's, that of pre_fc1_ lay between 0.006 and 0.022.
+BOUNDS = {"fc7_": 0.01, "pre_fc1_": 0.03, "stage": 0.05, "conv0_": 0.06, "decoder_": 0.12}
 
 
 def test_loss_and_gradients_agree_with_float32(steps):
