@@ -81,7 +81,10 @@ def run(args: argparse.Namespace) -> None:
         "kind": "bench filter",
         "provenance": provenance(args, [mx.cpu()]),
         "setting": _setting(args, stored),
-        "contenders": {**figures, "latse filter, an image and its mirror image": {STEP: each}},
+        "contenders": {
+            **figures,
+            "latse filter from its start to its end, an image and its mirror image": {STEP: each},
+        },
         "goals": _goals(args.encoder, steps, stored),
     }
     if args.json:
@@ -131,7 +134,7 @@ def _stored(folder: Path, args: argparse.Namespace) -> tuple[float, dict[str, An
     for more in ([], ["--check", "--json", report]):
         began = time.perf_counter()
         done = subprocess.run([*map(str, [*command, *more])], stdout=subprocess.PIPE, text=True, check=False)
-        if done.returncode:
+        if done.returncode and not report.exists():  # a contradicted verdict is reported, and a goal missed
             raise LatseError(f"latse filter ended with status {done.returncode}")
         if not more:
             seconds = time.perf_counter() - began
