@@ -65,7 +65,7 @@ tables = .venv/bin/latse tables $(1) --runs $(RUNS) $(if $(SETS),--data $(SETS))
 	$(addprefix --distractor-list ,$(DISTRACTOR_LIST)) $(addprefix --noisy-distractors ,$(NOISY_DISTRACTORS)) \
 	--seed $(SEED) $(DEVICES) $(addprefix --kvstore ,$(KVSTORE))
 
-.PHONY: help setup data synth train-teacher train-student eval figures report settings losses plan test test-gpu-stack fuzz lint clean
+.PHONY: help setup data synth train-teacher train-student eval figures report settings losses plan test test-deep test-gpu-stack fuzz lint clean
 .PHONY: bench tables table-1 table-2 table-3 table-4 table-5 table-6
 
 help: ## list the targets
@@ -128,7 +128,10 @@ bench: $(READY) ## measure speed and memory (PEERS=FOLDER), hours; results there
 	exit $$status
 
 test: $(READY) ## run the tests
-	OMP_NUM_THREADS=1 .venv/bin/pytest tests --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 .venv/bin/pytest tests -m 'not deep' --numprocesses 2 --dist loadfile
+
+test-deep: $(READY) ## compare the gradients of the deepest networks, with a plan and without (some ten minutes)
+	OMP_NUM_THREADS=1 .venv/bin/pytest tests -m deep --numprocesses 2
 
 test-gpu-stack: $(READY) ## prove the CUDA 11 stack without a GPU (downloads 2 GB into a temporary folder)
 	.venv/bin/pytest tests/gpu_stack --capture=no

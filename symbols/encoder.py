@@ -66,16 +66,20 @@ class ImprovedUnit(nn.HybridBlock):
 
     def hybrid_forward(self, F, x):
         """Return the sum of the body and the shortcut."""
-        # In this order, the gradient goes back through the body first: it need not wait in the size of `x`.
-        return self.shortcut(x) + self.body(x)
+        return self.body(x) + self.shortcut(x)
 
 
 class LeanUnit(ImprovedUnit):
     """The same function of the same parameters, for training: it keeps less for the gradient.
 
     Between the second batch normalisation and the second convolution everything has the other sign, because
-    the PReLU is cheaper there.
+    the PReLU is cheaper there. The shortcut comes first, so that the gradient returns through the body first:
+    that of the shortcut then need not wait in the size of the unit's input.
     """
+
+    def hybrid_forward(self, F, x):
+        """Return the sum of the shortcut and the body."""
+        return self.shortcut(x) + self.body(x)
 
     def _layers(self, channels: int, stride: int) -> list[nn.HybridBlock]:
         return [

@@ -107,7 +107,7 @@ def test_planned_step_is_the_plain_step(tiny_recipe, name, has_decoder):
     assert_plan_changes_nothing(*training(tiny_recipe, name, has_decoder, batch_size=2))
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 @pytest.mark.parametrize(("name", "has_decoder"), DEEP)
 def test_planned_step_of_a_deep_network_is_the_plain_step(tiny_recipe, name, has_decoder):
     assert_plan_changes_nothing(*training(tiny_recipe, name, has_decoder, batch_size=2))
@@ -178,7 +178,7 @@ def test_gradients_of_our_prelu_are_the_functions(
     assert slopes and all(gradient.all() for gradient in slopes)
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 @pytest.mark.parametrize("name", ["resnet50", "resnet100", "resnet124"])
 def test_a_deep_encoder_of_lean_units_has_the_gradients_of_improved_ones(name, monkeypatch):
     units = encoder.LeanUnit, encoder.ImprovedUnit
