@@ -132,9 +132,18 @@ def pick_outputs(symbol: mx.sym.Symbol, names: Sequence[str], prefix: str | os.P
 def fitting(
     symbol: mx.sym.Symbol, arg_params: Parameters, aux_params: Parameters, data: Tuple[int, ...], path: Path
 ) -> Tuple[Parameters, Parameters]:
-    """Return the parameters that `symbol` needs for `data` of this shape, the only input it may have.
+    """Return the parameters that a symbol needs, those that it does not need left out.
 
-    Those in `arg_params` and `aux_params` that it does not need are left out.
+    Parameters
+    ----------
+    symbol : mx.sym.Symbol
+        With `data` as its only input.
+    arg_params, aux_params : Parameters
+        As `load` returns them.
+    data : tuple of int
+        The shape of `data`, (N, 3, H, W).
+    path : Path
+        Where the parameters come from.
 
     Raises
     ------

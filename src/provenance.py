@@ -76,10 +76,13 @@ def commit(folder: Path) -> Optional[str]:
     return f"{_git(folder, 'rev-parse', '--short=12', 'HEAD')}{'+' if changed else ''}"
 
 
-def is_same_code(folder: Path, commit: str) -> bool:
-    """Tell whether the code in a folder's checkout is that of a commit, documents and tests aside."""
+def is_same_code(folder: Path, older: str) -> bool:
+    """Tell whether the code in a folder's checkout is that of the commit `older`, documents and tests aside.
+
+    Files that were changed since then count, committed or not; False where git does not know the commit.
+    """
     code = (":/", ":(top,exclude)docs", ":(top,exclude)*.md", ":(top,exclude)tests")
-    return _git(folder, "diff", "--quiet", commit, "--", *code) is not None
+    return _git(folder, "diff", "--quiet", older, "--", *code) is not None
 
 
 def _git(folder: Path, *arguments: str) -> Optional[str]:

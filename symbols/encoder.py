@@ -49,19 +49,22 @@ class ImprovedUnit(nn.HybridBlock):
         super().__init__(prefix=prefix)
         with self.name_scope():
             self.body = nn.HybridSequential(prefix="")
-            self.body.add(*self._layers(channels, stride))
+            self.body.add(
+                batch_norm("bn1_"),
+                convolution(channels, 3, prefix="conv1_"),
+                *self._middle(channels, stride),
+                batch_norm("bn3_"),
+            )
             self.shortcut = nn.HybridSequential(prefix="")
             if stride > 1:
                 self.shortcut.add(convolution(channels, 1, stride, prefix="conv1sc_"), batch_norm("sc_"))
 
-    def _layers(self, channels: int, stride: int) -> list[nn.HybridBlock]:
+    def _middle(self, channels: int, stride: int) -> list[nn.HybridBlock]:
+        """Return the layers between the first convolution and the last batch normalisation."""
         return [
-            batch_norm("bn1_"),
-            convolution(channels, 3, prefix="conv1_"),
             batch_norm("bn2_"),
             PReLU(channels, "relu1_"),
             convolution(channels, 3, stride, prefix="conv2_"),
-            batch_norm("bn3_"),
         ]
 
     def hybrid_forward(self, F, x):
@@ -81,14 +84,11 @@ class LeanUnit(ImprovedUnit):
         """Return the sum of the shortcut and the body."""
         return self.shortcut(x) + self.body(x)
 
-    def _layers(self, channels: int, stride: int) -> list[nn.HybridBlock]:
+    def _middle(self, channels: int, stride: int) -> list[nn.HybridBlock]:
         return [
-            batch_norm("bn1_"),
-            convolution(channels, 3, prefix="conv1_"),
             NegatedBatchNorm(prefix="bn2_", **BATCH_NORM),
             MirroredPReLU(channels, "relu1_"),
             NegatedConvolution(channels, 3, stride, 1, use_bias=False, prefix="conv2_"),
-            batch_norm("bn3_"),
         ]
 
 

@@ -21,9 +21,9 @@ from latse import provenance
 from latse.bench.result import read
 from latse.errors import LatseError
 from latse.files import make_folder
+from latse.plan import PAPERS_SETTING
 
 CLASSES = "10572"  # CASIA-WebFace's people, as `latse bench train` has by default
-PAPERS_SETTING = ("--set", "encoder.name=resnet124", "--classes", "85742", "--batch-size", "96")
 FACE_IMAGE_ITER = "insightface/recognition/arcface_mxnet/image_iter.py"
 
 
@@ -67,13 +67,15 @@ def benchmarks(peers: str | None) -> list[Benchmark]:
         arguments = ("plan", f"recipes/{recipe}.yaml", *sizes, *with_peers)
         return Benchmark(f"plan-{name}", arguments, all_cores=True)
 
+    encoder, classes, batch_size = map(str, PAPERS_SETTING)
+    papers_setting = ("--set", f"encoder.name={encoder}", "--classes", classes, "--batch-size", batch_size)
     return [
         train("resnet34"),
         train("resnet50"),
         compare("resnet50", "ms1mv2_arcface_r50_teacher"),
         compare("resnet100", "ms1mv2_arcface_r100_teacher"),
         compare("resnet100-student", "ms1mv2_student"),
-        Benchmark("device", ("plan", "recipes/ms1mv2_student.yaml", *PAPERS_SETTING)),
+        Benchmark("device", ("plan", "recipes/ms1mv2_student.yaml", *papers_setting)),
         Benchmark("filter", ("bench", "filter")),
         Benchmark("bank", ("bench", "bank")),
         Benchmark("head", ("bench", "head")),

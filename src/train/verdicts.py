@@ -92,6 +92,7 @@ class Judge:
             )
         encoder, args, aux = inference.fast(symbol, *fitting, contexts=contexts)
         self.alone = 0
+        self._path = path
         self._shape, self._contexts = tuple(image_shape), contexts
         self._symbols = encoder, trace(Verdict(classes, DOUBT))
         self._together = _Forward(self._symbols, (batch_size, *image_shape), contexts)
@@ -106,9 +107,11 @@ class Judge:
         """Return how many classes the teacher finds likelier than each label, float32 (n,).
 
         What does not depend on the batch, of `batch_size` images or fewer, is on which side of each of `ks` a
-        rank lies.
+        rank lies. LatseError if the teacher's cosines are not finite: it would keep every label.
         """
         ranks, least, most = self._together(batch.image, batch.label)
+        for record in batch.record[most < 0]:  # NaN: not even the label's own cosine was counted
+            raise LatseError(f"the teacher {self._path} returns no number for the image of record {record}")
         for row in np.flatnonzero(_between(least, most, ks)):
             ranks[row] = self._again(batch.image[row : row + 1], batch.label[row : row + 1])[0][0]
             self.alone += 1

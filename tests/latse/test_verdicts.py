@@ -241,3 +241,11 @@ def test_stored_verdicts_belong_to_a_set_and_its_preprocessing(people, tmp_path)
             continue
         with pytest.raises(LatseError, match=f"{number}.keep .*{sentence}"):
             Stored(path, 1, shard)
+
+
+def test_a_teacher_that_returns_no_number_is_named_with_the_record(judge, batches, arrays):
+    """NaN is below nothing, so that every label would pass for the likeliest."""
+    broken = arrays["fc1_weight"].copy()
+    broken[0, 0] = np.nan
+    with pytest.raises(LatseError, match=rf"model-0003\.params .* record {batches[0].record[0]}\b"):
+        judge(fc1_weight=broken).ranks(batches[0], [1])
