@@ -16,6 +16,7 @@ from pathlib import Path
 import mxnet as mx
 import numpy as np
 
+from latse.bench.protocol import resident
 from latse.bench.timing import figure, goal, in_turn, ratios, verdict
 from latse.errors import LatseError
 from latse.eval.table import aligned
@@ -146,12 +147,6 @@ def _resident(name: str, args: argparse.Namespace) -> float:
     return float(done.stdout)
 
 
-def _status(key: str) -> float:
-    """Return a figure of this process in MiB: VmRSS, its memory now, or VmHWM, the most it has been."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(key))
-
-
 def _table(figures: dict, args: argparse.Namespace) -> str:
     rows = [["", "step, ms", "planned, MiB", "resident, MiB"]]
     for name, found in figures.items():
@@ -182,8 +177,8 @@ if __name__ == "__main__":
         if array is not None:
             array[:] = 0  # the gradients' own memory is not counted
     mx.nd.waitall()
-    before = _status("VmRSS")
+    before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (proc(5))
     for _ in range(3):
         _step(executor)
-    print(_status("VmHWM") - before)
+    print(resident("VmHWM") - before)

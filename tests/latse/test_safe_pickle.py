@@ -263,17 +263,25 @@ def test_a_pickle_that_holds_itself_is_only_data():
 MEASURE = """
 import resource, sys, time
 from pathlib import Path
+from latse.bench.protocol import resident
 from latse.data.safe_pickle import PickleError, load
+
+def seconds_of_load(content):
+    start = time.process_time()
+    try:
+        load(content)
+        outcome = "read"
+    except PickleError as error:
+        outcome = str(error)
+    return time.process_time() - start, outcome
+
 content = Path(sys.argv[1]).read_bytes()
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
-before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-try:
-    value = load(content)
-    outcome = "read"
-except PickleError as error:
-    outcome = str(error)
-seconds, after = time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(seconds, (after - before) / 1024, outcome)
+flags = b"](" + b"\\x88" * 500_000 + b"e."
+a_byte_of_flags = seconds_of_load(flags)[0] / len(flags)
+before = resident("VmHWM")  # ru_maxrss begins at what the parent process held
+seconds, outcome = seconds_of_load(content)
+print(seconds / a_byte_of_flags, resident("VmHWM") - before, outcome)
 """
 
 
@@ -288,7 +296,7 @@ def lists_within_lists():
 
 def one_array_filled_again_and_again():
     state = b"(K\1J" + int4(5_000_000) + b"\x85h\2\x89h\1t"
-    return blob(5_000_000) + b"q\1" + U1 + b"q\2" + NUMPY_ARRAY + (state + b"b") * 20_000 + b"."
+    return blob(5_000_000) + b"q\1" + U1 + b"q\2" + NUMPY_ARRAY + (state + b"b") * 100_000 + b"."
 
 
 MANY = "more objects than a set of images needs"
@@ -323,14 +331,16 @@ BOMBS = {
 
 @pytest.mark.parametrize("kind", BOMBS)
 def test_bombs_take_little_memory_and_time(tmp_path, kind):
+    """Time is counted in what this machine takes for a byte of the plainest file, one of flags."""
     make, expected_outcome = BOMBS[kind]
     (tmp_path / "bomb").write_bytes(make())
+    size = (tmp_path / "bomb").stat().st_size
     command = [sys.executable, "-c", MEASURE, str(tmp_path / "bomb")]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    seconds, megabytes, outcome = result.stdout.split(maxsplit=2)
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    time_of_flags, megabytes, outcome = result.stdout.split(maxsplit=2)
     assert expected_outcome in outcome
-    assert float(seconds) < 5
-    assert float(megabytes) < 20 + 20 * (tmp_path / "bomb").stat().st_size / 2**20
+    assert float(time_of_flags) < 8 * size + 100_000
+    assert float(megabytes) < 20 + 20 * size / 2**20
 
 
 def test_time_grows_as_the_file_does():
