@@ -122,9 +122,9 @@ plan: $(READY) $(SHARD) ## plan the memory of a recipe (the student's) into OUT/
 	.venv/bin/latse plan $(STUDENT_RECIPE) --data $(DATA) $(DEVICES) \
 		--out $(OUT)/plan/memory-plan.json --json $(OUT)/plan/plan.json
 
-bench: $(READY) ## measure speed and memory (PEERS=FOLDER), hours; results there are kept; write docs/performance.md
+bench: $(READY) ## measure speed and memory (PEERS=FOLDER) for hours into BENCH_OUT, with a page of all; results there are kept
 	status=0; .venv/bin/latse bench all $(BENCH_OUT) $(addprefix --peers ,$(PEERS)) || status=$$?; \
-	.venv/bin/latse bench page $(BENCH_OUT) --out docs/performance.md --chart docs/images/performance.png; \
+	.venv/bin/latse bench page $(BENCH_OUT) --out $(BENCH_OUT)/performance.md --chart $(BENCH_OUT)/performance.png; \
 	exit $$status
 
 test: $(READY) ## run the tests

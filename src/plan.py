@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     budget.add_argument(
         "--memory",
         type=float,
-        metavar="MB",
+        metavar="MIB",
         help="the least extra time in so many MiB of activations a device",
     )
     budget.add_argument(

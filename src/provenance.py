@@ -13,6 +13,9 @@ from typing import Any, Optional, Sequence
 
 from latse.runtime import cores, threads, versions
 
+# What git is asked about: the code, neither documents nor tests.
+_CODE = (":/", ":(top,exclude)docs", ":(top,exclude)*.md", ":(top,exclude)tests")
+
 
 def provenance(args: argparse.Namespace, contexts: Optional[Sequence[Any]] = None) -> dict[str, Any]:
     """Return what every JSON of a measurement says of itself.
@@ -66,23 +69,22 @@ def _processor() -> str:
 
 
 def commit(folder: Path) -> Optional[str]:
-    """Return the commit of a folder's checkout, a `+` behind it if files are changed; None outside of git.
+    """Return the commit of a folder's checkout, a `+` behind it if code is changed; None outside of git.
 
-    Documents do not count: a page that holds a result does not change the code that made it.
+    Documents and tests do not count: neither changes what a result is made with.
     """
     if not _git(folder, "ls-files", "--", "."):  # a package installed below somebody's own checkout
         return None
-    changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)docs")
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", *_CODE)
     return f"{_git(folder, 'rev-parse', '--short=12', 'HEAD')}{'+' if changed else ''}"
 
 
 def is_same_code(folder: Path, older: str) -> bool:
-    """Tell whether the code in a folder's checkout is that of the commit `older`, documents and tests aside.
+    """Tell whether the code in a folder's checkout is that of the commit `older`.
 
     Files that were changed since then count, committed or not; False where git does not know the commit.
     """
-    code = (":/", ":(top,exclude)docs", ":(top,exclude)*.md", ":(top,exclude)tests")
-    return _git(folder, "diff", "--quiet", older, "--", *code) is not None
+    return _git(folder, "diff", "--quiet", older, "--", *_CODE) is not None
 
 
 def _git(folder: Path, *arguments: str) -> Optional[str]:

@@ -50,7 +50,8 @@ STEP, RATIO = "step", "time over plain"
 PROCESSOR, PROCESSOR_RATIO = "processor time", "processor time over plain"  # whatever else the machine does
 PLANNED_FALL, RESIDENT_FALL = "planned fall", "resident fall"
 
-# What our plan within `TIME_RATIO` is to save of the plain graph, in per cent: figure, encoders, at least.
+# What our plan is to save of the plain graph in `TIME_RATIO` of its time (see `judged`), in per cent: figure,
+# encoders, at least.
 GOALS = (
     (RESIDENT_FALL, ("resnet50",), 45),
     (PLANNED_FALL, ("resnet100", "resnet124"), 60),
@@ -238,21 +239,29 @@ def measured(
     return figures
 
 
+def judged(figures: dict[str, dict[str, Any]]) -> str:
+    """Return which of our plans the goals are for: that of the least memory if its measured time allows it.
+
+    A plan within a time keeps the predicted time, which another machine need not.
+    """
+    return LEAST if figures[LEAST][RATIO]["median"] <= TIME_RATIO else TIMED
+
+
 def goals(rows: Sequence[Row], figures: dict[str, dict[str, Any]], recipe: CfgNode) -> list[dict[str, Any]]:
-    """Return what our plans save and cost, with the bounds that they are to keep."""
-    found = []
+    """Return what our plans save and cost, and the bounds that the judged one is to keep."""
+    found, ours = [], judged(figures)
     setting = recipe.encoder.name, recipe.train.batch_size, recipe.decoder.enabled
     for row in (row for row in rows if row.bound is not None):
         for name in (PLANNED_FALL, RESIDENT_FALL):
             wanted = [
                 least for of, encoders, least in GOALS if of == name and recipe.encoder.name in encoders
             ]
-            bound = {"at_least": wanted[0]} if wanted and row.title == TIMED else {}
+            bound = {"at_least": wanted[0]} if wanted and row.title == ours else {}
             values = figures[row.title][name]["values"]
             found.append(goal(f"{name}, {row.title}", values, unit="%", **bound))
-        limit = {"at_most": LARGEST_PLAN} if row.title == TIMED and setting == LARGEST_PLAN_OF else {}
+        limit = {"at_most": LARGEST_PLAN} if row.title == ours and setting == LARGEST_PLAN_OF else {}
         found.append(goal(f"{PLANNED}, {row.title}", [row.megabytes], unit="MiB", **limit))
-        limit = {"at_most": TIME_RATIO} if row.title == TIMED else {}
+        limit = {"at_most": TIME_RATIO} if row.title == ours else {}
         found.append(goal(f"{RATIO}, {row.title}", figures[row.title][RATIO]["values"], **limit))
         found.append(goal(f"{PROCESSOR_RATIO}, {row.title}", figures[row.title][PROCESSOR_RATIO]["values"]))
         found.append(goal(f"predicted {RATIO}, {row.title}", [row.predicted_ratio]))

@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
         "setting": _setting(args, stored),
         "contenders": {
             **figures,
-            "latse filter from its start to its end, an image and its mirror image": {STEP: each},
+            "latse filter, an image and its mirror image, its start shared out": {STEP: each},
         },
         "goals": _goals(args.encoder, steps, stored),
     }

@@ -14,13 +14,18 @@ from latse.files import read_json
 KINDS = {
     "bench train": (
         "Training step",
-        "One whole training step (forward, backward, update, outputs copied to the host), contenders in "
-        "turn, each in a process of its own.",
+        "One whole training step (forward, backward, update, outputs copied to the host; of PyTorch the "
+        "loss alone), contenders in turn, each in a process of its own. Convolutions and dense layers alone "
+        "are no step: the sum over single layers, each timed by MXNet's profiler; the larger their share of "
+        "our step, the less is left to save. Memory risen is the process's peak less what it had before it "
+        "built its network.",
     ),
     "plan compare": (
         "Memory plans",
-        "The training graph of a recipe as it is, planned by dmlc's rule, and planned by ours: memory as the "
-        "executor plans it, resident memory of a fresh process, and the time of a step.",
+        "The training graph of a recipe as it is (plain), planned by dmlc's rule, a threshold over the ends "
+        "of residual units, and planned by ours. Planned memory is what the executor says that it allocates "
+        "for activations; resident memory is by how much the peak of a fresh process rises over what it had "
+        "before it bound the graph. insightface's rows are held against its own plain graph.",
     ),
     "plan": (
         "Memory of a device",
@@ -170,7 +175,7 @@ def _flat(setting: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
         elif value is not None:
-            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            text = " / ".join(map(str, value)) if isinstance(value, list) else str(value)
             yield f"{prefix}{key}".replace("_", " "), text
 
 

@@ -185,9 +185,11 @@ def _planned(
 
     None where there is neither a plan nor the wish for one.
     """
-    own = folder / PLAN
-    if not (folder / RECORD).exists():
+    own, begun = folder / PLAN, (folder / RECORD).exists()
+    if not begun:
         own.unlink(missing_ok=True)  # that of a run which was killed before it began
+    elif args.plan and not own.exists():
+        raise LatseError(f"{folder}: the run goes on without a memory plan, as it began: leave out --plan")
     if not (own.exists() or args.plan or recipe.train.memory_plan):
         return None
     symbol, shapes = graph.build(recipe, shard.classes, share(recipe.train.batch_size, devices))

@@ -65,7 +65,7 @@ def test_it_says_what_was_measured_how_and_where(page, folder):
     origin = json.loads((folder / "train-resnet34.json").read_text())["provenance"]
     text, printed = page()
     assert "    latse bench train --encoder 'res net'\n" in text
-    assert "batch size 32; sizes.threads 1, 2." in text
+    assert "batch size 32; sizes.threads 1 / 2." in text
     assert f"{origin['machine']['processor']}, {origin['machine']['processors']} processors" in text
     assert f"{origin['commit'].rstrip('+')}" in text and origin["date"] in text
     assert "|  | step, s | peak, MiB |" in text

@@ -312,7 +312,7 @@ def test_the_page_of_the_benchmarks_is_written_though_one_fails(installed, statu
     assert (result.returncode != 0) == (status != 0)
     assert installed.log() == [
         "bench all there --peers /their/code",
-        "bench page there --out docs/performance.md --chart docs/images/performance.png",
+        "bench page there --out there/performance.md --chart there/performance.png",
     ]
     assert installed.make("bench").returncode == result.returncode
     assert installed.log()[0] == "bench all out/bench"

@@ -167,6 +167,16 @@ def test_a_run_keeps_its_plan(train, tiny, people, tmp_path, capsys):
     assert (out / "memory-plan.json").read_bytes() == own
 
 
+def test_a_run_that_began_without_a_plan_takes_none(train, tiny, people, tmp_path, capsys):
+    path, out = tmp_path / "plan.json", tmp_path / "run"
+    assert main(["plan", str(tiny), "--data", str(people), "--out", str(path)]) == 0
+    assert train("--set", "train.iterations=1", out=out) == 0
+    (out / "state.params").unlink()  # as if killed before the first checkpoint
+    assert train("--plan", path, "--set", "train.iterations=1", "--resume", out=out) == 1
+    assert "goes on without a memory plan" in capsys.readouterr().err
+    assert not (out / "memory-plan.json").exists()
+
+
 def test_a_plan_that_no_run_has_is_replaced(train, tiny, people, tmp_path):
     """One that a run left which was killed before it began."""
     out = tmp_path / "run"
