@@ -30,7 +30,7 @@ __all__ = ["Budget", "Memory", "Plan", "Time", "plan", "plan_in_subprocess", "pl
 __all__ += ["write_plan"]
 
 MEBIBYTE = 2**20
-_SHORT_LIST = 8  # plans at most that are bound to compare them, besides those of a binary search
+_SHORT_LIST = 8  # plans at most that are bound to compare them, where the least memory is looked for
 
 
 @dataclass(frozen=True)
@@ -251,20 +251,14 @@ class _Search:
 
     def within_memory(self, megabytes: float) -> Candidate:
         """Return what computes again for the least seconds, in at most so many MiB."""
-        low, high = 0, len(self._front)
-        while low < high:
-            middle = (low + high) // 2
-            if self._megabytes(self._front[middle]) <= megabytes:
-                high = middle
-            else:
-                low = middle + 1
-        if low < len(self._front):
-            return self._front[low]
+        for candidate in tqdm(self._front, "planning memory", leave=False, disable=not self._progress):
+            if self._megabytes(candidate) <= megabytes:  # the executor's figures do not fall steadily
+                return candidate
         least = self.least_memory(math.inf)
         if self._megabytes(least) > megabytes:
             raise LatseError(
                 f"no plan fits into {megabytes:g} MiB on {self._context}: the least found is "
-                f"{self._megabytes(least):.0f} MiB, and one operator alone needs {self._bound:.0f} MiB"
+                f"{self._megabytes(least):.0f} MiB, and one operator alone needs {int(self._bound)} MiB"
             )
         return least
 

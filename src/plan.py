@@ -44,7 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--memory",
         type=float,
         metavar="MIB",
-        help="the least extra time in so many MiB of activations a device",
+        help="the least extra time in so many MiB of activations a device, as the executor counts them: whole "
+        "ones, rounded down",
     )
     budget.add_argument(
         "--time",
@@ -78,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
         write_json(args.json, _record(args, recipe, classes, planned, devices))
     print(work(planned))
     print(_summary(planned.plan, batch_size, devices[0]))
-    print(f"no plan can be below {planned.plan.bound_megabytes:.0f} MiB: one operator needs them at once")
+    print(f"no plan can be below {int(planned.plan.bound_megabytes)} MiB: one operator needs them at once")
     print(memory(planned))
     print(f"memory plan: {out}")
 

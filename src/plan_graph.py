@@ -209,9 +209,10 @@ def _outputs(
         raise LatseError(f"the shapes of the graph cannot be inferred: only that of {given} was given")
     found: list[list[tuple[int, ...]]] = [[] for _ in nodes]
     sizes: list[list[int]] = [[] for _ in nodes]
+    names = [node["name"] if node["op"] == "null" else f"operator_{i}" for i, node in enumerate(nodes)]
     at = 0
-    for entry, shape, kind in zip(internals, outputs, kinds):
-        while nodes[at]["name"] != entry.name:  # a node with several outputs has several entries in a row
+    for entry, shape, kind in zip(renamed(symbol, "operator_").get_internals(), outputs, kinds):
+        while names[at] != entry.name:  # a node with several outputs has several entries in a row
             at += 1
         found[at].append(tuple(shape))
         sizes[at].append(int(np.prod(shape, dtype=np.int64)) * np.dtype(kind).itemsize)

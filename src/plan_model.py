@@ -21,9 +21,13 @@ PREFIX = "planned_node_"  # names of the operators in the executor's report that
 # Operators whose output, or whose gradient, may take the place of an input of the same size.
 _IN_PLACE = frozenset(
     """
-    Activation BlockGrad Cast Dropout MakeLoss _copy abs add_n clip cos elemwise_add elemwise_sub elemwise_mul
-    elemwise_div exp log negative reciprocal relu rsqrt sigmoid sin sqrt square tanh arctan _plus_scalar
-    _minus_scalar _rminus_scalar _mul_scalar _div_scalar _rdiv_scalar
+    Activation BlockGrad Cast Dropout Flatten LeakyReLU MakeLoss Reshape _copy abs add_n arccos arctan clip cos
+    exp expand_dims log log_softmax negative reciprocal relu rsqrt sigmoid sin softmax sqrt square squeeze tanh
+    elemwise_add elemwise_sub elemwise_mul elemwise_div
+    broadcast_add broadcast_sub broadcast_mul broadcast_div broadcast_maximum broadcast_minimum
+    broadcast_greater broadcast_lesser
+    _plus_scalar _minus_scalar _rminus_scalar _mul_scalar _div_scalar _rdiv_scalar _power_scalar
+    _rpower_scalar _maximum_scalar _minimum_scalar _greater_scalar _lesser_scalar
     """.split()  # noqa: SIM905 - as a list it would take one line each
 )
 # Operators whose gradient is the gradient of their output itself.
@@ -303,8 +307,9 @@ class _Run:
             return
         entries = [e for e in graph.inputs[i] if graph.trained[e[0]] and not graph.is_variable(e[0])]
         if graph.nodes[i]["op"] in _PASSES_ON:
+            passed = self._array(0) if from_above[0] is None else from_above[0]  # an output's: the caller's
             for entry in entries:
-                self._gradients.setdefault(entry, []).append(from_above[0])
+                self._gradients.setdefault(entry, []).append(passed)
             return
         self._recompute({j for j, _ in model.reads[i]} | ({i} if model.follows[i] else set()))
         reads = [self._source(entry, by=i) for entry in model.reads[i]]

@@ -242,9 +242,11 @@ class _Stages:
             for entries in (graph.inputs[i], model.reads[i])
         )
         readers = tuple(sorted(self._place[j] - self._place[i] for j in model.readers[i]))
+        sources = tuple((model.size(entry), graph.trained[entry[0]]) for entry in graph.inputs[i])
         own = (
             graph.nodes[i]["op"],
             tuple(graph.sizes[i]),
+            sources,
             model.seconds[i],
             graph.trained[i],
             model.follows[i],

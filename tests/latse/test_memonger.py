@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from latse import memonger, plan_graph, plan_model, plan_search
+from latse.bench import equivalents
 from latse.errors import LatseError
 
 CPU = mx.cpu()
@@ -345,6 +346,49 @@ def test_every_repeatable_operator_gives_the_same_gradients_again(name):
         np.testing.assert_allclose(found[key], values, rtol=1e-5, atol=1e-6, err_msg=key)
 
 
+@pytest.mark.parametrize("name", sorted(plan_graph.REPEATABLE - {"broadcast_to"}))  # which names a shape
+def test_no_executor_does_with_less_than_the_bound(name):
+    shape = (8, 4, 128, 128)  # 2 MiB; the executor's figure is rounded down
+    w, x = mx.sym.var("w", shape=shape), mx.sym.tanh(mx.sym.var("x", shape=shape))
+    y = applied(name, x, w, positive=mx.sym.square(x) + 0.5, row=mx.sym.sum(x, axis=1, keepdims=True))
+    for result in (y, mx.sym.square(y)):
+        symbol = mx.sym.MakeLoss(mx.sym.sum(result))
+        planned = memonger.planned_megabytes(symbol, {"x": shape}, CPU)
+        assert model_of(symbol, {"x": shape}).bound() / memonger.MEBIBYTE < planned + 1
+
+
+def test_outputs_that_are_sums_are_planned():
+    """Their gradient is the caller's, as no loss is."""
+    a = b = mx.sym.var("data")
+    for number in range(4):
+        a, b = (mx.sym.tanh(convolution(x, 4, f"{name}{number}")) for x, name in ((a, "a"), (b, "b")))
+    losses = mx.sym.Group([a + b, mx.sym.MakeLoss(mx.sym.sum(a * b))])
+    for symbol in (losses, a + b, mx.sym.reshape(a + b, (2, -1))):
+        shapes = {"data": (2, 4, 128, 128)}
+        plan = memonger.plan(symbol, shapes, CPU)
+        assert plan.after_megabytes <= plan.before_megabytes
+        assert plan.after_megabytes == memonger.planned_megabytes(plan.symbol, shapes, CPU)
+
+
+def test_nodes_of_one_name_are_told_apart():
+    x = mx.sym.tanh(mx.sym.relu(mx.sym.var("data"), name="a"), name="a")
+    assert plan_graph.Graph(mx.sym.MakeLoss(x), {"data": (2, 8)}).sizes[1:3] == [[64], [64]]
+
+
+def test_stages_that_are_taken_for_alike_are():
+    symbol, shapes = equivalents.training_symbol("resnet34", 10, 2), {"data": (2, 3, 112, 112)}
+    model = model_of(symbol, {**shapes, "softmax_label": (2,)})
+    stages, played = plan_search._Stages(model), 0
+    for start in range(0, len(model.order) - 12, 3):
+        for length in (4, 9):
+            nodes = model.order[start : start + length]
+            keep = frozenset(nodes[-1:])
+            found, expected = stages.of(keep, nodes), model.stage(keep, nodes)
+            played += found.kept == expected.kept and found.seconds == expected.seconds
+            np.testing.assert_array_equal(found.places, expected.places)
+    assert played == 2 * len(range(0, len(model.order) - 12, 3))
+
+
 @pytest.mark.parametrize("network", ["deep", "two losses"])
 def test_everything_computed_again_is_read(network, deep):
     """MXNet's own kernels refuse to run for an output that nobody reads."""
@@ -428,6 +472,16 @@ def test_memory_budget_is_kept_in_less_time_than_the_least_memory_takes(deep):
     assert plan.after_megabytes <= megabytes
     assert 1 < plan.predicted_time < least.predicted_time
     assert plan.after_megabytes == memonger.planned_megabytes(plan.symbol, shapes, CPU)
+
+
+def test_no_plan_in_the_same_memory_takes_less_time_than_that_of_a_memory_budget(deep):
+    """The executor's figures do not fall steadily along the search's."""
+    symbol, shapes, least = deep
+    search = memonger._Search(symbol, shapes, CPU, None, (), False)
+    measured = [search._megabytes(candidate) for candidate in search._front]
+    for megabytes in sorted(set(measured)):
+        fitting = [one for one, found in zip(search._front, measured) if found <= megabytes]
+        assert search.within_memory(megabytes).seconds == min(one.seconds for one in fitting)
 
 
 def test_memory_budget_that_the_plain_graph_keeps_leaves_it_alone():
