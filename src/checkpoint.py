@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Dict, Mapping, Sequence, Tuple
 
 import mxnet as mx
+import numpy as np
 
 from latse.errors import LatseError
 from latse.files import replacing
@@ -70,14 +71,23 @@ def save(
     """
     named = {f"arg:{name}": array for name, array in arg_params.items()}
     named.update({f"aux:{name}": array for name, array in aux_params.items()})
-    path = parameters_path(prefix, number)
-    with replacing(path) as temporary:
-        try:
-            mx.nd.save(str(temporary), named)
-        except mx.base.MXNetError as error:
-            raise LatseError(f"cannot write {path}: {_first_line(error)}") from error
+    write_arrays(parameters_path(prefix, number), named)
     with replacing(symbol_path(prefix)) as temporary:
         temporary.write_text(symbol.tojson())
+
+
+def write_arrays(path: str | os.PathLike, arrays: Mapping[str, mx.nd.NDArray]) -> None:
+    """Write dense arrays with their names in MXNet's format, atomically; raise LatseError if it cannot be.
+
+    MXNet passes over it if the last kilobytes do not fit on the disk, so the file's length is looked at too.
+    """
+    with replacing(path) as temporary:
+        try:
+            mx.nd.save(os.fspath(temporary), dict(arrays))
+        except mx.base.MXNetError as error:
+            raise LatseError(f"cannot write {path}: {_first_line(error)}") from error
+        if temporary.stat().st_size != _bytes_of_file(arrays):
+            raise LatseError(f"cannot write all of {path}: is the disk full?")
 
 
 def load(prefix: str | os.PathLike, number: int) -> Tuple[mx.sym.Symbol, Parameters, Parameters]:
@@ -195,6 +205,12 @@ def _existing(path: str | os.PathLike) -> Path:
     if not path.is_file():
         raise LatseError(f"the checkpoint file {path} is missing")
     return path
+
+
+def _bytes_of_file(arrays: Mapping[str, mx.nd.NDArray]) -> int:
+    """Return the length of a file of these arrays (docs/formats.md)."""
+    contents = sum(24 + 8 * a.ndim + a.size * np.dtype(a.dtype).itemsize for a in arrays.values())
+    return 24 + contents + 8 + sum(8 + len(name.encode()) for name in arrays)
 
 
 def _first_line(error: Exception) -> str:

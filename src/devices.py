@@ -41,13 +41,13 @@ def contexts(args: argparse.Namespace) -> list[mx.Context]:
     return [mx.gpu(int(number)) for number in numbers]
 
 
-def share(batch_size: int, devices: list[mx.Context]) -> int:
+def share(batch_size: int, devices: list[mx.Context], name: str = "train.batch_size") -> int:
     """Return how many images of a batch each device gets.
 
-    Raises LatseError if they cannot get equally many.
+    Raises LatseError, which calls the size by its `name`, if they cannot get equally many.
     """
     if batch_size % len(devices):
-        raise LatseError(f"train.batch_size {batch_size} cannot be split over {len(devices)} devices")
+        raise LatseError(f"{name} {batch_size} cannot be split over {len(devices)} devices")
     return batch_size // len(devices)
 
 

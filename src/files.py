@@ -13,6 +13,8 @@ from typing import Any, Iterator
 
 from latse.errors import LatseError
 
+PART = ".part"  # ends the name of what is being written
+
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
@@ -32,7 +34,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         temporary.chmod(0o666 & ~_umask())
@@ -45,6 +47,15 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         if temporary is not None and temporary.exists():
             temporary.unlink()
+
+
+def remove_parts(folder: str | os.PathLike, name: str) -> None:
+    """Remove what writers that were killed have left in `folder` of files called `name`, which may have `*`.
+
+    To be called where no other process writes such files there.
+    """
+    for part in Path(folder).glob(f".{name}.*{PART}"):
+        part.unlink()
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
@@ -60,7 +71,7 @@ def read_json(path: str | os.PathLike) -> Any:
         return json.loads(path.read_text())
     except OSError as error:
         raise LatseError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LatseError(f"{path} is damaged: it is not JSON") from error
 
 

@@ -25,6 +25,7 @@ from latse.plan_file import digest, read_plan, write_plan
 from latse.plan_graph import Graph, Shapes, Types, all_types, as_tuples, renamed, rewritten, sentence
 from latse.plan_model import PREFIX, Marks, Model
 from latse.plan_search import Candidate, front, refined
+from latse.runtime import end_with_parent
 
 __all__ = ["Budget", "Memory", "Plan", "Time", "plan", "plan_in_subprocess", "planned_megabytes", "read_plan"]
 __all__ += ["write_plan"]
@@ -372,4 +373,5 @@ def _answer(job: dict) -> dict:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     print(json.dumps(_answer(json.load(sys.stdin))))

@@ -44,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--memory",
         type=float,
         metavar="MIB",
-        help="the least extra time in so many MiB of activations a device, as the executor counts them: whole "
-        "ones, rounded down",
+        help="the least extra time in so many MiB of activations a device; the executor counts whole ones, "
+        "rounded down",
     )
     budget.add_argument(
         "--time",
@@ -162,7 +162,9 @@ def figures(recipe: recipes.CfgNode, classes: int, planned: DryRun) -> dict:
             "images of a device": images,
         },
         "contenders": {"a device": finite},
-        "goals": [goal("memory of a device", [planned.device_memory], unit="MiB", **limit)],
+        "goals": [goal("memory of a device", finite["together"]["values"], unit="MiB", **limit)]
+        if "together" in finite
+        else [],
     }
 
 

@@ -21,8 +21,9 @@ PREFIX = "planned_node_"  # names of the operators in the executor's report that
 # Operators whose output, or whose gradient, may take the place of an input of the same size.
 _IN_PLACE = frozenset(
     """
-    Activation BlockGrad Cast Dropout Flatten LeakyReLU MakeLoss Reshape _copy abs add_n arccos arctan clip cos
-    exp expand_dims log log_softmax negative reciprocal relu rsqrt sigmoid sin softmax sqrt square squeeze tanh
+    Activation BlockGrad Cast Dropout Flatten LeakyReLU MakeLoss Reshape _copy abs add_n arccos arctan clip
+    cos exp expand_dims log log_softmax negative reciprocal relu rsqrt sigmoid sin softmax sqrt square squeeze
+    tanh
     elemwise_add elemwise_sub elemwise_mul elemwise_div
     broadcast_add broadcast_sub broadcast_mul broadcast_div broadcast_maximum broadcast_minimum
     broadcast_greater broadcast_lesser

@@ -58,7 +58,8 @@ def build(args: argparse.Namespace) -> tuple[Learner, Callable[[], Mapping[str, 
     def learn() -> Mapping[str, np.ndarray]:
         inputs["keep"] = teacher.keep(batch)
         if bank:
-            inputs["mean_face"] = bank.update(batch.image, batch.label, inputs["keep"].astype(bool))
+            teaches = inputs["keep"].astype(bool) | recipe.filter.refused_in_mean
+            inputs["mean_face"] = bank.update(batch.image, batch.label, teaches)
         return learner.step(inputs, SEED)
 
     return learner, learn

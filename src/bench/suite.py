@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Mapping
 
-from latse import provenance
+from latse import provenance, recipe
 from latse.bench.result import read
 from latse.errors import LatseError
 from latse.files import make_folder
@@ -34,10 +35,12 @@ class Benchmark:
     name: str
     arguments: tuple[str, ...]
     all_cores: bool = False
+    plans: bool = False
 
     def command(self, folder: Path) -> list[str]:
-        """Return the arguments of `latse` that write FOLDER/NAME.json."""
-        return [*self.arguments, "--json", str(folder / f"{self.name}.json")]
+        """Return the arguments of `latse` that write FOLDER/NAME.json; a plan goes into FOLDER/plans."""
+        plan = ("--out", str(folder / "plans" / f"{self.name}.json")) if self.plans else ()
+        return [*self.arguments, *plan, "--json", str(folder / f"{self.name}.json")]
 
     def environment(self) -> Mapping[str, str]:
         """Return the variables that are set for it."""
@@ -62,9 +65,9 @@ def benchmarks(peers: str | None) -> list[Benchmark]:
             ("bench", "train", "--encoder", encoder, "--classes", CLASSES, "--repeats", "3", *with_peers),
         )
 
-    def compare(name: str, recipe: str) -> Benchmark:
+    def compare(name: str, recipe_name: str) -> Benchmark:
         sizes = ("--classes", CLASSES, "--batch-size", "32", "--compare", "--repeats", "3")
-        arguments = ("plan", f"recipes/{recipe}.yaml", *sizes, *with_peers)
+        arguments = ("plan", _shipped(recipe_name), *sizes, *with_peers)
         return Benchmark(f"plan-{name}", arguments, all_cores=True)
 
     encoder, classes, batch_size = map(str, PAPERS_SETTING)
@@ -75,7 +78,7 @@ def benchmarks(peers: str | None) -> list[Benchmark]:
         compare("resnet50", "ms1mv2_arcface_r50_teacher"),
         compare("resnet100", "ms1mv2_arcface_r100_teacher"),
         compare("resnet100-student", "ms1mv2_student"),
-        Benchmark("device", ("plan", "recipes/ms1mv2_student.yaml", *papers_setting)),
+        Benchmark("device", ("plan", _shipped("ms1mv2_student"), *papers_setting), plans=True),
         Benchmark("filter", ("bench", "filter")),
         Benchmark("bank", ("bench", "bank")),
         Benchmark("head", ("bench", "head")),
@@ -136,12 +139,18 @@ def stands(one: Benchmark, folder: Path) -> bool:
         return False
     commit = origin["commit"]
     return (
-        commit is not None
-        and not commit.endswith("+")
+        isinstance(commit, str)
+        and re.fullmatch("[0-9a-f]{7,40}", commit) is not None
         and provenance.is_same_code(Path(__file__).parent, commit)
         and origin["command"] == shlex.join(["latse", *one.command(folder)])
         and origin["machine"] == provenance.machine()
     )
+
+
+def _shipped(name: str) -> str:
+    """Return the path of a recipe, short where this is the repository."""
+    path = recipe.SHIPPED / f"{name}.yaml"
+    return os.path.relpath(path) if Path.cwd() in path.parents else str(path)
 
 
 def _chosen(known: list[Benchmark], names: list[str] | None) -> list[Benchmark]:

@@ -238,6 +238,12 @@ class _Mixer:
         out -= np.float32(1)
 
 
+def remove_traces(folder: Path) -> None:
+    """Remove what a bank leaves that was not closed, after the last checkpoint of a run."""
+    undo.remove_all(folder)
+    (folder / TOUCHED).unlink(missing_ok=True)
+
+
 def _shares(labels: np.ndarray, count: int) -> list[_People]:
     """Split a batch's people into up to `count` shares: each label with the places where it is, in order."""
     order = np.argsort(labels, kind="stable")

@@ -14,12 +14,12 @@ from latse import recipe as recipes
 from latse.data.records import Shard
 from latse.devices import add_device_arguments, contexts, describe, share
 from latse.errors import LatseError
-from latse.files import digest, locked, make_folder, read_json, write_json
+from latse.files import digest, locked, make_folder, read_json, remove_parts, write_json
 from latse.provenance import provenance
 from latse.runtime import versions
 from latse.symbols import margins
 from latse.symbols.networks import IMAGE_SHAPE
-from latse.train import graph, precision, state
+from latse.train import bank, graph, precision, state
 from latse.train.trainer import Trainer
 from latse.train.verdicts import KeepAll, Stored, TopK
 
@@ -70,9 +70,12 @@ def run(args: argparse.Namespace) -> None:
     shard = graph.open_shard(args.data)
     folder = make_folder(args.out)
     with locked(folder):
+        for name in ("model-*", "untrained-*", state.FILE):
+            remove_parts(folder, name)
         stored = Stored(args.verdicts, recipe.filter.k, shard) if args.verdicts else None
         record = _record(args, recipe, shard, stored)
         if _is_finished(folder, record, args.resume, recipe):
+            bank.remove_traces(folder)
             print(f"{folder}: the run is finished, {recipe.train.iterations} iterations")
             return
         teacher = stored or _teacher(args, recipe, shard, devices)
@@ -138,6 +141,8 @@ def _is_finished(folder: Path, record: dict, resume: bool, recipe: CfgNode) -> b
             f"{folder} already holds a run: add --resume to go on with it, or choose another --out"
         )
     old = read_json(folder / RECORD)
+    if not isinstance(old, dict):
+        raise LatseError(f"{folder / RECORD} is damaged: it says nothing of a run")
     for key in DECISIVE:
         if old.get(key) != record[key]:
             raise LatseError(
@@ -186,21 +191,20 @@ def _planned(
     None where there is neither a plan nor the wish for one.
     """
     own, begun = folder / PLAN, (folder / RECORD).exists()
-    if not begun:
-        own.unlink(missing_ok=True)  # that of a run which was killed before it began
-    elif args.plan and not own.exists():
+    if begun and args.plan and not own.exists():
         raise LatseError(f"{folder}: the run goes on without a memory plan, as it began: leave out --plan")
-    if not (own.exists() or args.plan or recipe.train.memory_plan):
-        return None
+    if begun and args.plan and read_json(args.plan) != read_json(own):
+        raise LatseError(f"{folder}: the run goes on with its own memory plan {own}: leave out --plan")
     symbol, shapes = graph.build(recipe, shard.classes, share(recipe.train.batch_size, devices))
-    if own.exists():
-        if args.plan and read_json(args.plan) != read_json(own):
-            raise LatseError(f"{folder}: the run goes on with its own memory plan {own}: leave out --plan")
+    if begun and own.exists():
         return memonger.read_plan(own, symbol)
     if args.plan:
         planned = memonger.read_plan(args.plan, symbol)
         write_json(own, read_json(args.plan))
         return planned
+    own.unlink(missing_ok=True)  # that of a run which was killed before it began
+    if not recipe.train.memory_plan:
+        return None
     plan = memonger.plan_in_subprocess(symbol.tojson(), shapes, devices[0], progress=True)
     print(f"memory plan: {plan.before_megabytes:.0f} MiB before, {plan.after_megabytes:.0f} MiB after")
     memonger.write_plan(own, plan, provenance(args, devices))

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     if args.check is not None and args.check < 1:
         raise LatseError(f"--check {args.check}: must be at least 1")
     devices = contexts(args)
-    share(args.batch_size, devices)
+    share(args.batch_size, devices, "--batch-size")
     shard = graph.open_shard(args.data)
     prefix, number = checkpoint.parse(args.teacher)
     ks = verdict_file.check_ks(args.k)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -90,10 +91,17 @@ class Journal:
             raise LatseError(f"cannot write {self._path}: {error.strerror}") from error
 
     def _forget(self, start: int) -> None:
-        lines = self._path.read_text().splitlines() if self._path.is_file() else []
+        lines = self._path.read_text(errors="replace").splitlines() if self._path.is_file() else []
         with replacing(self._path) as temporary:
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["iteration"] <= start]
-            temporary.write_text("".join(line + "\n" for line in kept))
+            temporary.write_text("".join(line + "\n" for line in lines if _iteration(line) <= start))
+
+
+def _iteration(line: str) -> float:
+    """Return the iteration of a line, infinity where a crash has left no whole one."""
+    try:
+        return float(json.loads(line)["iteration"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return math.inf
 
 
 def _logger(path: Path) -> logging.Logger:

@@ -12,7 +12,6 @@ import numpy as np
 
 from latse import checkpoint
 from latse.errors import LatseError
-from latse.files import replacing
 
 FILE = "state.params"
 PARTS = ("arg", "aux", "momentum", "scaling")
@@ -80,11 +79,7 @@ def save(folder: Path, state: State) -> None:
     arrays.update({f"momentum:{name}": array for name, array in state.momentum.items()})
     arrays.update({f"scaling:{name}": array for name, array in state.scaling.items()})
     arrays["iteration"] = mx.nd.array([state.iteration], dtype="int64")
-    with replacing(folder / FILE) as temporary:
-        try:
-            mx.nd.save(os.fspath(temporary), arrays)
-        except mx.base.MXNetError as error:
-            raise LatseError(f"cannot write all of {folder / FILE}: is the disk full?") from error
+    checkpoint.write_arrays(folder / FILE, arrays)
 
 
 def load(folder: Path) -> State | None:

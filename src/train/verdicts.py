@@ -62,8 +62,8 @@ class Judge:
     Raises
     ------
     LatseError
-        If the checkpoint is missing, damaged, or has no class centres for `classes` people, or if embeddings
-        or class centres are not of 512 numbers.
+        If the checkpoint is missing, damaged, or has no class centres for `classes` people, if embeddings or
+        class centres are not of 512 numbers, or the latter not finite.
     """
 
     def __init__(
@@ -82,6 +82,8 @@ class Judge:
             raise LatseError(f"the teacher {path} has no class centres 'fc7_weight'")
         if centres.shape[0] != classes:
             raise LatseError(f"the teacher {path} knows {centres.shape[0]} people, the data have {classes}")
+        if not np.isfinite(centres.asnumpy()).all():
+            raise LatseError(f"the teacher {path} has class centres that are not finite")
         symbol = checkpoint.pick_outputs(symbol, ["fc1_output"], prefix)
         fitting = checkpoint.fitting(symbol, args, aux, (1, *image_shape), path)
         embedding = symbol.infer_shape(data=(1, *image_shape))[1][0]
@@ -107,7 +109,7 @@ class Judge:
         """Return how many classes the teacher finds likelier than each label, float32 (n,).
 
         What does not depend on the batch, of `batch_size` images or fewer, is on which side of each of `ks` a
-        rank lies. LatseError if the teacher's cosines are not finite: it would keep every label.
+        rank lies. LatseError if an image's embedding is not finite: the teacher would keep every label.
         """
         ranks, least, most = self._together(batch.image, batch.label)
         for record in batch.record[most < 0]:  # NaN: not even the label's own cosine was counted

@@ -3,6 +3,7 @@
 import argparse
 import json
 import shutil
+from pathlib import Path
 
 import cv2
 import pytest
@@ -286,7 +287,7 @@ def test_all_runs_once_and_what_is_missing_again(tmp_path, calls, capsys):
 
 
 @pytest.mark.parametrize(
-    "change", ["commit", "unknown commit", "changed files", "command", "machine", "damage"]
+    "change", ["commit", "unknown commit", "no commit", "changed files", "command", "machine", "damage"]
 )
 def test_a_result_of_something_else_is_measured_again(tmp_path, calls, monkeypatch, change):
     options = ["--only", "head"]
@@ -297,6 +298,10 @@ def test_a_result_of_something_else_is_measured_again(tmp_path, calls, monkeypat
         calls.commit[0] = "ba9876543210"
     elif change == "unknown commit":
         calls.commit[0] = None
+    elif change == "no commit":
+        content = json.loads((tmp_path / "head.json").read_text())
+        content["provenance"]["commit"] = f"--output={tmp_path / 'head.json'}"
+        write_json(tmp_path / "head.json", content)
     elif change == "machine":
         monkeypatch.setattr(provenances, "machine", lambda: {"processor": "another"})
     elif change == "damage":
@@ -326,6 +331,16 @@ def test_peers_reach_those_that_use_them(tmp_path, calls):
     assert f" --peer {reader} " in commands["loader"]
     assert f" --peers {tmp_path / 'peers'} " in commands["train-resnet34"]
     assert "--peer" not in commands["head"]
+
+
+def test_it_works_from_any_folder_and_leaves_the_plans_of_others_alone(tmp_path, calls, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert bench_all(tmp_path / "out") == 0
+    planning = [words for _, words, _ in calls.made if words[words.index("latse") + 1] == "plan"]
+    assert len(planning) == 4
+    for words in planning:
+        assert Path(words[words.index("plan") + 1]).is_file()
+        assert "--compare" in words or words[words.index("--out") + 1].startswith(f"{tmp_path}/out/plans/")
 
 
 def test_an_unknown_name_is_refused(tmp_path, capsys):

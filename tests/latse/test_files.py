@@ -94,7 +94,7 @@ def test_what_json_cannot_say_is_not_written(tmp_path, number):
     assert read_json(tmp_path / "file.json") == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
 def test_damaged_or_missing_json_is_named(tmp_path, content):
     with pytest.raises(LatseError, match=r"file\.json: No such file"):
         read_json(tmp_path / "file.json")

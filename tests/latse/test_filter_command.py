@@ -162,7 +162,7 @@ def binding(teacher, people):
         (["--batch-size", "7"], "--batch-size 7"),
         (["--k", "0"], "k = 0"),
         (["--check", "0"], "--check 0: must be at least 1"),
-        (["--cpus", "3"], "cannot be split over 3 devices"),
+        (["--cpus", "3"], "--batch-size 8 cannot be split over 3 devices"),
         (["--teacher", "nowhere/model,0"], "nowhere/model"),
         (["--data", "nowhere"], "nowhere"),
         (["--out", "."], "--out . is a folder"),

@@ -553,6 +553,23 @@ def test_a_graph_too_large_for_the_device_is_infinite_and_refused(monkeypatch):
         memonger.plan(symbol, classifier_shapes(2, 8), CPU)
 
 
+CHILD = """
+import time
+from latse.runtime import end_with_parent
+end_with_parent()
+print("there", flush=True)
+time.sleep(600)
+"""
+PARENT = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+
+
+def test_a_child_ends_with_its_parent_however_that_ends():
+    with subprocess.Popen([sys.executable, "-c", PARENT, CHILD], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout.readline() == b"there\n"
+        parent.kill()
+        assert parent.stdout.read() == b""  # the child held the pipe open
+
+
 def test_a_killed_child_is_an_error(monkeypatch):
     monkeypatch.setattr(memonger.sys, "executable", "/bin/false")
     with pytest.raises(LatseError, match="ended with status 1"):

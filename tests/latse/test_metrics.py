@@ -28,6 +28,14 @@ def read(folder):
     return [json.loads(line) for line in (folder / FILE).read_text().splitlines()]
 
 
+def test_lines_that_are_damaged_are_removed(journal, tmp_path):
+    good = b'{"iteration": 1, "loss": 2.0}\n'
+    bad = [b'{"a": 1}', b"xx}", b"[1]", b"\xff}", b'{"iteration": null}', b"[" * 100_000]
+    (tmp_path / FILE).write_bytes(good + b"".join(line + b"\n" for line in bad))
+    journal(start=1)
+    assert (tmp_path / FILE).read_bytes() == good
+
+
 def test_a_line_is_the_mean_since_the_last_one(journal, tmp_path):
     one = journal()
     for iteration in range(1, 5):

@@ -1,6 +1,7 @@
 """state.params: everything of a run between two iterations."""
 
 import resource
+import shutil
 
 import mxnet as mx
 import numpy as np
@@ -55,10 +56,16 @@ def test_a_damaged_state_is_named(tmp_path, damage):
         state.load(tmp_path)
 
 
-def test_a_full_disk_is_named_and_the_older_state_stays(tmp_path):
+@pytest.mark.parametrize("missing", [100_000, 3000, 200, 1])  # MXNet does not look at the last 4096 bytes
+def test_a_full_disk_is_named_and_the_older_state_stays(tmp_path, missing):
+    other = tmp_path / "other"
+    other.mkdir()
+    state.save(other, made_up(8, size=10_000))
+    space = (other / state.FILE).stat().st_size - missing
+    shutil.rmtree(other)
     state.save(tmp_path, made_up())
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (space, limits[1]))
     try:
         with pytest.raises(LatseError, match=state.FILE):
             state.save(tmp_path, made_up(8, size=10_000))

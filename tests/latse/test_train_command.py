@@ -177,6 +177,36 @@ def test_a_run_that_began_without_a_plan_takes_none(train, tiny, people, tmp_pat
     assert not (out / "memory-plan.json").exists()
 
 
+def test_a_plan_in_the_folder_of_the_run_is_taken(train, tiny, people, tmp_path):
+    out = tmp_path / "run"
+    own = out / "memory-plan.json"
+    assert main(["plan", str(tiny), "--data", str(people), "--out", str(own)]) == 0
+    content = own.read_bytes()
+    assert train("--plan", own, "--set", "train.iterations=1", out=out) == 0
+    assert own.read_bytes() == content
+
+
+def test_what_killed_writers_left_is_removed(train, tmp_path):
+    out = tmp_path / "run"
+    assert train("--set", "train.iterations=1", out=out) == 0
+    theirs = out / ".verification.json.abc.part"  # of a command that may be at work
+    names = "state.params", "model-0001.params", "untrained-0000.params"
+    left = [out / f".{name}.abc.part" for name in names]
+    left += [out / "mean_faces.touched", out / "mean_faces.undo-00000001"]
+    for path in (theirs, *left):
+        path.touch()
+    assert train("--set", "train.iterations=1", "--resume", out=out) == 0
+    assert theirs.exists() and not any(path.exists() for path in left)
+
+
+def test_a_record_that_is_none_is_refused(train, tmp_path, capsys):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "run.json").write_text("[]")
+    assert train("--resume", out=out) == 1
+    assert "run.json is damaged" in capsys.readouterr().err
+
+
 def test_a_plan_that_no_run_has_is_replaced(train, tiny, people, tmp_path):
     """One that a run left which was killed before it began."""
     out = tmp_path / "run"

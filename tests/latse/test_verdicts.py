@@ -243,6 +243,13 @@ def test_stored_verdicts_belong_to_a_set_and_its_preprocessing(people, tmp_path)
             Stored(path, 1, shard)
 
 
+def test_a_teacher_with_a_class_centre_that_is_no_number_is_refused(judge, arrays):
+    broken = arrays["fc7_weight"].copy()
+    broken[-1, 0] = np.nan
+    with pytest.raises(LatseError, match=r"model-0003\.params has class centres that are not finite"):
+        judge(fc7_weight=broken)
+
+
 def test_a_teacher_that_returns_no_number_is_named_with_the_record(judge, batches, arrays):
     """NaN is below nothing, so that every label would pass for the likeliest."""
     broken = arrays["fc1_weight"].copy()
