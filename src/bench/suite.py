@@ -30,7 +30,10 @@ FACE_IMAGE_ITER = "insightface/recognition/arcface_mxnet/image_iter.py"
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A command line of `latse` without --json; on one core and one thread unless it needs `all_cores`."""
+    """A command line of `latse` without --json; on one core and one thread unless it needs `all_cores`.
+
+    One that `plans` writes a memory plan besides.
+    """
 
     name: str
     arguments: tuple[str, ...]

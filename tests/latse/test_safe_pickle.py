@@ -339,7 +339,7 @@ def test_bombs_take_little_memory_and_time(tmp_path, kind):
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     time_of_flags, megabytes, outcome = result.stdout.split(maxsplit=2)
     assert expected_outcome in outcome
-    assert float(time_of_flags) < 8 * size + 100_000
+    assert float(time_of_flags) < 5 * size + 100_000
     assert float(megabytes) < 20 + 20 * size / 2**20
 
 
