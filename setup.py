@@ -1,18 +1,6 @@
-"""Installs the folders src, symbols, eval and recipes as the one package `latse`."""
+"""Installs the package `latse` from src/latse, where symbols, eval and recipes are links to the top level."""
 
-from setuptools import setup
-
-PACKAGE_DIR = {
-    "latse": "src",
-    "latse.bench": "src/bench",
-    "latse.data": "src/data",
-    "latse.data.synth": "src/data/synth",
-    "latse.train": "src/train",
-    "latse.symbols": "symbols",
-    "latse.symbols.margins": "symbols/margins",
-    "latse.eval": "eval",
-    "latse.recipes": "recipes",
-}
+from setuptools import find_packages, setup
 
 # MXNet 1.9.1, the last release, still uses np.bool, which numpy 1.24 removed.
 CORE = [
@@ -52,11 +40,11 @@ setup(
     description="LATSE face embeddings (LinearFace, mean-face decoder, teacher's filter) in MXNet/Gluon",
     license="Apache-2.0",
     python_requires=">=3.8,<3.12",
-    package_dir=PACKAGE_DIR,
-    packages=list(PACKAGE_DIR),
+    package_dir={"": "src"},
+    packages=find_packages("src"),
     package_data={
         "latse.bench": ["*.j2"],
-        "latse.eval": ["*.j2"],
+        "latse.paper": ["*.j2"],
         "latse.recipes": ["*.yaml", "studies/*.yaml"],
     },
     install_requires=CORE,

@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from skimage.transform import SimilarityTransform
 
-from latse.data.align import TEMPLATE
+from latse.data.photographs.align import TEMPLATE
 from latse.errors import LatseError
-from latse.eval.batches import in_batches
+from latse.models.batches import in_batches
 
 WEIGHTS = "models/dlib_face_recognition_resnet_model_v1.dat"
 SIZE = 150

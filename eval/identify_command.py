@@ -10,9 +10,10 @@ import numpy as np
 from tqdm import tqdm
 
 from latse import devices
-from latse.data.pairs import people_path
+from latse.data.pairs.pairs import people_path
 from latse.errors import LatseError
 from latse.eval import canvas, megaface
+from latse.eval.candidates import Model, add_model_arguments, opened
 from latse.eval.identification import (
     FARS,
     Gallery,
@@ -24,10 +25,9 @@ from latse.eval.identification import (
 )
 from latse.eval.image_sets import ImageSet, embed, open_images, open_listed
 from latse.eval.megaface import Refined
-from latse.eval.models import Model, add_model_arguments, opened
-from latse.eval.table import aligned
 from latse.files import make_folder, write_json
 from latse.provenance import provenance
+from latse.text_table import aligned
 
 KIT_OPTIONS = ("probe_features", "distractor_features", "ending")
 
@@ -35,7 +35,7 @@ KIT_OPTIONS = ("probe_features", "distractor_features", "ending")
 class Judged(NamedTuple):
     """What was found of a model.
 
-    title, origin : as of `latse.eval.models.Model`; result : the ranks; probes : how many there are;
+    title, origin : as of `latse.eval.candidates.Model`; result : the ranks; probes : how many there are;
     left_out : how many probes and distractors were noise, None where no list of noisy entries was given.
     """
 

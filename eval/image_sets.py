@@ -10,12 +10,12 @@ import numpy as np
 from tqdm import tqdm
 
 from latse.data.images import decode
-from latse.data.pairs import SIZE, check_people, read_pairs, read_people
-from latse.data.records import Shard
+from latse.data.pairs.pairs import SIZE, check_people, read_pairs, read_people
+from latse.data.shards.records import Shard
 from latse.errors import LatseError
+from latse.eval.candidates import FeatureFile, Model
 from latse.eval.identification import Gallery, UnitRows
 from latse.eval.megaface import ImageList, Refined, people_of
-from latse.eval.models import FeatureFile, Model
 from latse.eval.verification import distinct_images
 
 # Images that are in memory at once: 77 MB.

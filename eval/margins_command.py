@@ -9,11 +9,11 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 from latse.errors import LatseError
 from latse.eval import principles
 from latse.eval.margin_curves import draw
-from latse.eval.table import aligned
 from latse.files import write_json
 from latse.runtime import versions
 from latse.symbols import margins
 from latse.symbols.margins import Margin
+from latse.text_table import aligned
 
 # The people of CASIA in insightface's format, faces_webface_112x112.
 CLASSES = 10572

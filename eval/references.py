@@ -16,10 +16,10 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.pipeline import make_pipeline
 from tqdm import tqdm
 
-from latse.data.records import Shard
+from latse.data.shards.records import Shard
 from latse.errors import LatseError
-from latse.eval.batches import in_batches
 from latse.eval.verification import Feature
+from latse.models.batches import in_batches
 
 COMPONENTS = 100
 TRAINING_IMAGES = 2000

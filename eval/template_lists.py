@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from skimage.transform import SimilarityTransform
 
-from latse.data.align import SIZE, TEMPLATE, NoFaceError, read_photograph
+from latse.data.photographs.align import SIZE, TEMPLATE, NoFaceError, read_photograph
 from latse.errors import LatseError
 
 SCORES = "_name_5pts_score.txt"

@@ -10,13 +10,13 @@ import numpy as np
 from tqdm import tqdm
 
 from latse import devices
-from latse.eval import models
-from latse.eval.models import Model
-from latse.eval.table import aligned
+from latse.eval import candidates as models
+from latse.eval.candidates import Model
 from latse.eval.template_lists import TemplateSet, read_aligned, read_set
 from latse.eval.templates import as_json, identify_templates, pool, verify_templates
 from latse.files import make_folder, write_json
 from latse.provenance import provenance
+from latse.text_table import aligned
 
 IMAGES_AT_ONCE = 2048
 

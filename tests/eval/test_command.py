@@ -9,8 +9,8 @@ import sklearn.preprocessing
 from sklearn.model_selection import KFold
 
 from latse.cli import main
-from latse.data.pairs import read_pairs, write_people
-from latse.eval.embedding import Network
+from latse.data.pairs.pairs import read_pairs, write_people
+from latse.models.embedding import Network
 
 SETTINGS = {"margin": {"name": "arcface", "m2": 0.5}, "schedule": {"steps": [3, 4]}}
 

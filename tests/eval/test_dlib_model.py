@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from latse.data.align import TEMPLATE
-from latse.eval import models
+from latse.data.photographs.align import TEMPLATE
+from latse.eval import candidates as models
 from latse.eval.dlib_model import EYES, DlibNetwork, chip
 
 dlib = pytest.importorskip("dlib")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from latse.cli import main
-from latse.data.pairs import read_pairs, write_people
-from latse.data.shard_writer import write_shard
+from latse.data.pairs.pairs import read_pairs, write_people
+from latse.data.shards.shard_writer import write_shard
 from latse.errors import LatseError
 from latse.eval import identify_command, image_sets
 from latse.eval.references import raw_pixels

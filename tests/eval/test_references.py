@@ -5,8 +5,8 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from latse.data.pairs import read_pairs
-from latse.data.shard_writer import write_shard
+from latse.data.pairs.pairs import read_pairs
+from latse.data.shards.shard_writer import write_shard
 from latse.errors import LatseError
 from latse.eval import references
 from latse.eval.verification import flip_sum, judge, pair_distance

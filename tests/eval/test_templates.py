@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latse.cli import main
-from latse.data.align import TEMPLATE
+from latse.data.photographs.align import TEMPLATE
 from latse.errors import LatseError
 from latse.eval import template_lists
 from latse.eval.roc import FAR_TARGETS

@@ -10,11 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from latse.data.check import check
-from latse.data.pairs import read_encoded, read_pairs, write_pairs
-from latse.data.recordio import MAGIC
-from latse.data.records import Shard
-from latse.data.shard_writer import write_shard
+from latse.data.pairs.pairs import read_encoded, read_pairs, write_pairs
+from latse.data.shards.check import check
+from latse.data.shards.recordio import MAGIC
+from latse.data.shards.records import Shard
+from latse.data.shards.shard_writer import write_shard
 
 SIZE = (8, 8)
 NUMBERS = [

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from latse.errors import LatseError
-from latse.export_command import plain
+from latse.models.export_command import plain
 from latse.symbols import encoder, names, networks
 
 UNITS = {34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 124: (3, 13, 40, 5)}

@@ -1,0 +1,310 @@
+"""What can be judged: checkpoints, feature files and baselines, all under one interface.
+
+A model is written `[TITLE=]WHAT` on the command line. Its title names it in tables, figures and JSON; without
+one it is that of the checkpoint's folder, the file's name without its ending, or the baseline's word.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections import Counter
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any, Dict, List, Optional, Protocol, Sequence, Tuple
+
+import mxnet as mx
+import numpy as np
+
+from latse import devices
+from latse.errors import LatseError
+from latse.eval import references
+from latse.eval.dlib_model import DlibNetwork
+from latse.eval.verification import Feature, flip_sum
+from latse.files import digest, read_json
+from latse.models import checkpoint
+from latse.models.embedding import Network
+from latse.models.onnx_model import OnnxNetwork
+
+BASELINES = ("pixels", "pca", "fisherfaces", "dlib")
+FITTED = {"pca": references.whitened_pca, "fisherfaces": references.fisherfaces}
+SET = "{set}"  # stands for the name of a set of images
+RUN_KEYS = ("recipe", "seed", "settings")
+WHAT = """\
+PREFIX,NUMBER   MXNet checkpoint of this project or insightface, any symbol with fc1_output
+                (a bare PREFIX means PREFIX,0)
+FILE.onnx       network in ONNX, run by onnxruntime on the processor
+FILE.npy        features, float (n, d), a row for each image in order (of n pairs, 2n rows),
+                used as they are; FILE-{set}.npy: a file for each set of images, by its name
+pixels          the aligned pixels
+pca             whitened principal components of the pixels of --train-data
+fisherfaces     linear discriminants of those, of the people of --train-data
+dlib            dlib's network of three million photographs, on the processor
+"""
+
+
+class Model(Protocol):
+    """What is judged.
+
+    Attributes
+    ----------
+    title
+        Its name in tables and JSON.
+    origin
+        What JSON says of it: `source`, `digest` of its file, and `recipe`, `seed`, `settings` of its run.
+    """
+
+    title: str
+    origin: Dict[str, Any]
+
+    def embed(self, images: np.ndarray, name: str) -> np.ndarray:
+        """Return one feature for each image, not normalised.
+
+        Parameters
+        ----------
+        images
+            uint8 (n, 3, 112, 112), RGB.
+        name
+            Of the set of images, for features read from a file and for the sentence of an error.
+
+        Returns
+        -------
+        ndarray
+            float64 (n, d), finite. Of a model that sees the images: the sum over an image and its mirror.
+
+        Raises
+        ------
+        LatseError
+            If the model does not take such images, or a value is not finite.
+        """
+
+
+class FlipSummed:
+    """A model that maps images to features: judged by the sum over an image and its mirror image.
+
+    Parameters
+    ----------
+    title, origin
+        See `Model`.
+    feature
+        Maps uint8 (m, 3, 112, 112) to float (m, d).
+    """
+
+    def __init__(self, title: str, origin: Dict[str, Any], feature: Feature):
+        self.title, self.origin, self.feature = title, origin, feature
+
+    def embed(self, images: np.ndarray, name: str) -> np.ndarray:
+        """Return float64 (n, d), see `Model.embed`; byte-identical images are looked at once."""
+        return _finite(flip_sum(self.feature, images), f"{self.title} on {name}")
+
+
+class FeatureFile:
+    """Features that another program computed, in files of numpy.
+
+    Parameters
+    ----------
+    title
+        See `Model`.
+    pattern
+        Path of a .npy; `{set}` in it stands for the name of the set of images.
+
+    Attributes
+    ----------
+    origin
+        See `Model`; its `digest` is known once the file is read, and with `{set}` that of each set, by name.
+    """
+
+    def __init__(self, title: str, pattern: str):
+        self.title, self.origin, self.pattern = title, {"source": pattern}, pattern
+
+    def embed(self, images: np.ndarray, name: str) -> np.ndarray:
+        """Return float64 (n, d), the rows of the file; see `Model.embed`."""
+        features = self.rows(len(images), name).astype(np.float64)
+        return _finite(features, f"{self._path(name)} for {name}")
+
+    def rows(self, count: int, name: str) -> np.ndarray:
+        """Return the rows of the file for the `count` images of a set without reading them all.
+
+        Returns
+        -------
+        memmap
+            Float (count, d), as they stand, finite or not.
+
+        Raises
+        ------
+        LatseError
+            If the file is missing or damaged, or holds another number of them.
+        """
+        path = self._path(name)
+        features = _read_npy(path)
+        if len(features) != count:
+            raise LatseError(f"{path} holds {len(features)} features, but {name} has {count} images")
+        found = digest(path)
+        self.origin["digest"] = (
+            found if path == self.pattern else {**self.origin.get("digest", {}), name: found}
+        )
+        return features
+
+    def _path(self, name: str) -> str:
+        return self.pattern.replace(SET, name)
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Add `--model`, `--train-data`, `--batch-size`, `--gpus` and `--cpus`.
+
+    `required` says whether the command can do without a model.
+    """
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = f"WHAT is one of:\n{WHAT}"
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        action="extend",
+        required=required,
+        metavar="[TITLE=]WHAT",
+        help="what to judge, any number (WHAT: see below); TITLE names it in the results",
+    )
+    parser.add_argument(
+        "--train-data", metavar="FOLDER", help="shard to fit pca and fisherfaces to (train.rec, train.idx)"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=32, metavar="N", help="images per batch (default: 32)"
+    )
+    devices.add_device_arguments(parser)
+
+
+def opened(args: argparse.Namespace) -> List[Model]:
+    """Open the models that the arguments of `add_model_arguments` name, in order; [] without `--model`.
+
+    Raises
+    ------
+    LatseError
+        If two have the same title, or as `open_model`.
+    """
+    texts = args.model or []
+    title, count = next(iter(Counter(_split(text)[0] for text in texts).most_common(1)), ("", 0))
+    if count > 1:
+        raise LatseError(f"{count} models have the title {title!r}: give each its own, as TITLE=WHAT")
+    contexts = devices.contexts(args)
+    return [open_model(text, contexts, args.batch_size, args.train_data) for text in texts]
+
+
+def open_model(
+    text: str,
+    contexts: Sequence[mx.Context] = (),
+    batch_size: int = 32,
+    train_data: Optional[str | os.PathLike] = None,
+) -> Model:
+    """Open one model.
+
+    Parameters
+    ----------
+    text
+        `[TITLE=]WHAT` as on the command line. A `=` after a `/` is part of a path: `./a=b/model,0`.
+    contexts
+        Devices of a network; default: the CPU.
+    batch_size
+        Images per forward pass of a network.
+    train_data
+        Folder of the shard that `pca` and `fisherfaces` are fitted to.
+
+    Raises
+    ------
+    LatseError
+        If a file is missing or damaged, or the training data are.
+    """
+    title, what = _split(text)
+    if what.endswith(".npy"):
+        return FeatureFile(title, what)
+    origin, feature = _feature(what, contexts, batch_size, train_data)
+    return FlipSummed(title, {"source": what, **origin}, feature)
+
+
+def _feature(
+    what: str,
+    contexts: Sequence[mx.Context],
+    batch_size: int,
+    train_data: Optional[str | os.PathLike],
+) -> Tuple[Dict[str, Any], Feature]:
+    """Return what JSON says of a model besides its source, and the model as a function of images."""
+    if what == "pixels":
+        return {}, references.raw_pixels
+    if what in FITTED:
+        return _fitted(what, train_data)
+    if what == "dlib" or what.endswith(".onnx"):
+        network = DlibNetwork(batch_size) if what == "dlib" else OnnxNetwork(what, batch_size)
+        return {"digest": digest(network.path)}, network
+    return _network(what, contexts, batch_size)
+
+
+def _split(text: str) -> Tuple[str, str]:
+    """Return title and WHAT of `[TITLE=]WHAT`."""
+    title, equals, what = text.partition("=")
+    if equals and "/" not in title:
+        if not title or not what:
+            raise LatseError(f"{text!r} is no model: write TITLE=WHAT, as in student=out/orl/student/model,0")
+        return title, what
+    return _default_title(text), text
+
+
+def _default_title(what: str) -> str:
+    if what in BASELINES:
+        return what
+    if what.endswith(".onnx"):
+        return Path(what).stem
+    if what.endswith(".npy"):
+        return _title_of_features(Path(what).resolve().with_suffix(""))
+    return Path(checkpoint.parse(what)[0]).parent.resolve().name
+
+
+def _title_of_features(path: Path) -> str:
+    """Return what the name of a file says besides the set, or else that of the folder nearest to it."""
+    names = (re.sub(f"-{SET}|{SET}-?", "", name) for name in reversed(path.parts))
+    return next(name for name in names if name)
+
+
+def _network(what: str, contexts: Sequence[mx.Context], batch_size: int) -> Tuple[Dict[str, Any], Feature]:
+    prefix, number = checkpoint.parse(what)
+    network = Network(prefix, number, contexts=contexts, batch_size=batch_size)
+    parameters = digest(checkpoint.parameters_path(prefix, number))
+    return {"digest": parameters, **_run_record(Path(prefix).parent)}, network
+
+
+def _run_record(folder: Path) -> Dict[str, Any]:
+    """What `run.json` beside a checkpoint says of its making; {} for one from elsewhere."""
+    path = folder / "run.json"
+    if not path.exists():
+        return {}
+    record = read_json(path)
+    if not isinstance(record, dict):
+        raise LatseError(f"{path} holds no JSON object")
+    return {key: record.get(key) for key in RUN_KEYS}
+
+
+def _fitted(what: str, train_data: Optional[str | os.PathLike]) -> Tuple[Dict[str, Any], Feature]:
+    if train_data is None:
+        raise LatseError(f"{what} is fitted to training people: name their shard with --train-data")
+    images, label = references.training_images(train_data)
+    return {"train_data": str(train_data), "images": len(images)}, FITTED[what](images, label)
+
+
+def _read_npy(path: str) -> np.ndarray:
+    try:
+        features = np.lib.format.open_memmap(path, mode="r")  # believes no size that the file has not
+    except OSError as error:
+        raise LatseError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, OverflowError, SyntaxError, TokenError) as error:
+        raise LatseError(f"{path} is damaged: it holds no array of numpy") from error
+    if features.dtype.kind != "f" or features.ndim != 2:
+        raise LatseError(
+            f"{path} holds {features.dtype} of shape {features.shape} instead of floats of shape (n, d)"
+        )
+    return features
+
+
+def _finite(features: np.ndarray, name: str) -> np.ndarray:
+    broken = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(broken):
+        raise LatseError(f"{name}: the embedding of image {broken[0]} is not finite")
+    return features

@@ -1,0 +1,178 @@
+"""`latse eval`: judge models on pairs of people that they have never seen."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+
+import mxnet as mx
+import numpy as np
+
+from latse import devices
+from latse.data.pairs.pairs import check_people, read_encoded, read_pairs, read_people
+from latse.errors import LatseError
+from latse.eval import confidence, figures
+from latse.eval.candidates import Model, add_model_arguments, opened
+from latse.eval.verification import Verification, check_number, judge, pair_distance
+from latse.files import make_folder, write_json
+from latse.models import checkpoint
+from latse.models.embedding import Network
+from latse.provenance import provenance
+from latse.text_table import verification_table
+
+
+class PairSet(NamedTuple):
+    """A file of pairs before its images are decoded.
+
+    issame : bool (n,); people : int64 (2n,), the person on each image, None if nobody says.
+    """
+
+    path: str
+    issame: np.ndarray
+    people: Optional[np.ndarray]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `latse eval`."""
+    add_model_arguments(parser)
+    parser.add_argument(
+        "--pairs",
+        nargs="+",
+        default=["data/orl/orl.bin"],
+        metavar="FILE.bin",
+        help="pairs in insightface's format, any number of files; the name of a set is the file's, and "
+        "FILE.people.npy beside it says who is who (default: data/orl/orl.bin)",
+    )
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=confidence.SAMPLES,
+        metavar="N",
+        help="how often people are drawn again for the intervals, 0 for none (default: %(default)s)",
+    )
+    output = parser.add_argument_group("output, beside the printed table")
+    output.add_argument("--json", metavar="FILE", help="write all results, and where they come from")
+    output.add_argument(
+        "--figure",
+        metavar="FILE.png",
+        help="draw people of the first set, faces that the first checkpoint generates, and the difference",
+    )
+    output.add_argument("--generated", metavar="FILE.png", help="draw the generated faces alone")
+    output.add_argument("--curves", metavar="FILE.png", help="plot the metrics.jsonl beside each checkpoint")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Judge, print the table, and write what was asked for.
+
+    Raises
+    ------
+    LatseError
+        If an input is missing or damaged, or an output cannot be written.
+    """
+    for path in filter(None, (args.json, args.figure, args.generated, args.curves)):
+        make_folder(Path(path).parent)  # an unwritable place is better known before the work than after it
+    if args.samples < 0:
+        raise LatseError(f"--samples {args.samples}: must be at least 0")
+    sets, models, contexts = read_sets(args.pairs), opened(args), devices.contexts(args)
+    _draw(args, models, contexts, sets)
+    results = {name: judge_set(name, one, models, args.samples) for name, one in sets.items()}
+    report = {
+        "kind": "verification",
+        "provenance": provenance(args, contexts),
+        "models": {model.title: model.origin for model in models},
+        "sets": results,
+    }
+    if args.json:
+        write_json(args.json, report)
+    print(verification_table(results))
+
+
+def read_sets(paths: Sequence[str]) -> Dict[str, PairSet]:
+    """Read what files of pairs say of their pairs, by the file's name without its ending.
+
+    The images are decoded later, a set at a time: five sets of 6,000 pairs are 2 GB.
+
+    Raises
+    ------
+    LatseError
+        If two have one name, a file is damaged, has too few pairs, or its people contradict its pairs.
+    """
+    sets: Dict[str, PairSet] = {}
+    for path in paths:
+        name = Path(path).stem
+        if name in sets:
+            raise LatseError(f"{path}: the name {name!r} is already taken; rename the file")
+        issame, people = read_encoded(path).issame, read_people(path)
+        try:
+            check_number(len(issame))
+        except LatseError as error:
+            raise LatseError(f"{path}: {error}") from error
+        check_people(path, people, issame)
+        sets[name] = PairSet(path, issame, people)
+    return sets
+
+
+def judge_set(name: str, one: PairSet, models: Sequence[Model], samples: int) -> Dict[str, Any]:
+    """Judge all models on one set and return what the JSON says of it."""
+    images = read_pairs(one.path).images
+    return {
+        "pairs": len(one.issame),
+        "different_pairs": int((~one.issame).sum()),
+        "people": None if one.people is None else len(np.unique(one.people)),
+        "results": {model.title: judge_model(model, name, images, one, samples) for model in models},
+    }
+
+
+def judge_model(model: Model, name: str, images: np.ndarray, one: PairSet, samples: int) -> Dict[str, Any]:
+    """Judge one model on one set: all figures, with intervals where people are known."""
+    distance = pair_distance(model.embed(images, name))
+    found = judge(distance, one.issame)
+    if one.people is None or not samples or found.auc is None:
+        return as_json(found, None)
+    return as_json(found, confidence.intervals(distance, one.issame, one.people, found.roc["far"], samples))
+
+
+def as_json(found: Verification, intervals: Optional[confidence.Intervals]) -> Dict[str, Any]:
+    """Return what the JSON says of one model on one set."""
+    result = asdict(found)
+    result["exact"] = found.exact._asdict()
+    result["val_at_far_1e-3"] = found.val._asdict() if found.val else None
+    del result["val"]
+    spread = asdict(intervals) if intervals else {"low": None, "high": None}
+    result["roc"].update(low=spread.pop("low"), high=spread.pop("high"))
+    result["intervals"] = {"unit": "people", **spread} if intervals else None
+    return result
+
+
+def _draw(
+    args: argparse.Namespace, models: Sequence[Model], contexts: List[mx.Context], sets: Dict[str, PairSet]
+) -> None:
+    """Draw what was asked for of the checkpoints among the models."""
+    if not (args.figure or args.generated or args.curves):
+        return
+    networks = [model for model in models if isinstance(getattr(model, "feature", None), Network)]
+    if not networks:
+        raise LatseError("there is no checkpoint among the models to draw pictures of")
+    if args.curves:
+        runs: Dict[Path, str] = {}  # the models of one folder are of one run
+        for model in networks:
+            runs.setdefault(Path(model.origin["source"]).parent, model.title)
+        metrics = {title: folder / "metrics.jsonl" for folder, title in runs.items()}
+        figures.training_curves(args.curves, metrics)
+    if args.figure or args.generated:
+        _draw_faces(args, networks[0], contexts, next(iter(sets.values())))
+
+
+def _draw_faces(args: argparse.Namespace, model: Model, contexts: List[mx.Context], one: PairSet) -> None:
+    decoder = Network(
+        *checkpoint.parse(model.origin["source"]), "generated_output", contexts, args.batch_size
+    )
+    images = read_pairs(one.path).images
+    images = images[figures.one_image_per_person(images, one.issame)]
+    generated = decoder(images)
+    if args.figure:
+        figures.faces(args.figure, images, generated)
+    if args.generated:
+        figures.generated_faces(args.generated, generated)

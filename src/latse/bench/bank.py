@@ -1,0 +1,229 @@
+"""`latse bench bank`: the bank of everybody's mean face at full size.
+
+What it costs to make, to open, to open after a kill (the rows of a journal are put back), to update by a
+batch, and what stays in memory. Rows are `new` (the person's first image), `warm` (changed since the last
+checkpoint), or `cold` (read from the disk, changed for the first time since a checkpoint). The updates of
+several processes that share the bank run at the same time, in children of their own, as does a training step
+that the updates are compared with, image by image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Dict, List, Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from latse.bench.bank_step import MOMENTUM, SHAPE, made_up, random_people
+from latse.bench.contender import Contender, take_turns
+from latse.bench.timing import figure, goal, verdict
+from latse.errors import LatseError
+from latse.files import make_folder, write_json
+from latse.provenance import provenance
+from latse.runtime import threads
+from latse.text_table import aligned
+from latse.train.bank import FACES, MeanFaceBank
+
+ROW = 2 * int(np.prod(SHAPE))  # bytes
+COUNTS = ("people", "batch_size", "batches", "workers", "repeats", "step_batch_size")
+Times = Dict[str, List[float]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `latse bench bank`."""
+    for name, default, text in (
+        ("people", 85_742, "people"),
+        ("batch-size", 96, "images of an update"),
+        ("batches", 40, "updates of each kind in a round"),
+        ("workers", 2, "processes that share the bank"),
+        ("repeats", 3, "rounds, each with a new bank"),
+        ("step-batch-size", 32, "images of the training step that is measured"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=int, default=default, metavar="N", help=f"{text} (default: {default})"
+        )
+    parser.add_argument(
+        "--folder", default=".", help="where a temporary folder for the bank is made (default: this one)"
+    )
+    parser.add_argument(
+        "--recipe",
+        default="recipes/ms1mv2_arcface_r50_student_k3.yaml",
+        help="whose training step is measured, without the teacher (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--step",
+        type=float,
+        metavar="SECONDS",
+        help="what a training step of --batch-size images takes; without it, one is measured",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure, write and print the figures.
+
+    Raises
+    ------
+    LatseError
+        If a number is below 1, a batch has more images than there are people, the disk is too small, or a
+        file cannot be written.
+    """
+    if min(getattr(args, name) for name in COUNTS) < 1:
+        raise LatseError(f"{', '.join('--' + name.replace('_', '-') for name in COUNTS)} must be at least 1")
+    if args.step is not None and not args.step > 0:
+        raise LatseError("--step must be above 0")
+    if args.batch_size > args.people:
+        raise LatseError(
+            f"{args.batch_size} images of different people need more than --people {args.people}"
+        )
+    if args.json:
+        make_folder(Path(args.json).parent)  # an unwritable place is better known before the work
+    _check_space(make_folder(args.folder), args)
+    rounds = [_round(args, number) for number in tqdm(range(args.repeats), unit=" rounds", desc="bench bank")]
+    found = {name: [value for one in rounds for value in one[name]] for name in rounds[0]}
+    step = _step_of_an_image(args)
+    figures = {
+        name: figure(values, "MiB" if name.startswith("memory") else "s") for name, values in found.items()
+    }
+    goals = _goals(args, found, step)
+    if args.json:
+        setting = {name: getattr(args, name) for name in COUNTS}
+        setting.update(
+            row_bytes=ROW, threads=threads(), step=args.step, recipe=None if args.step else args.recipe
+        )
+        report = {"kind": "bench bank", "provenance": provenance(args), "setting": setting}
+        step_figure = {"step of an image": figure(step, "s")}
+        contenders = {"mean-face bank": figures, "training step": step_figure}
+        write_json(args.json, {**report, "contenders": contenders, "goals": goals})
+    print(_table(figures))
+    for one in goals:
+        print(verdict(one))
+
+
+def _check_space(folder: Path, args: argparse.Namespace) -> None:
+    """Refuse a disk that the bank with its journals would fill."""
+    needed = (args.people + 2 * args.batches * args.batch_size * (1 + args.workers)) * ROW
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise LatseError(f"{folder} has {free / 1e9:.3g} GB free, the bank takes {needed / 1e9:.3g} GB")
+
+
+def _round(args: argparse.Namespace, number: int) -> Times:
+    """Make a bank, use it, and return what everything took."""
+    with tempfile.TemporaryDirectory(prefix=".bench-bank-", dir=args.folder) as folder:
+        found: Times = {}
+
+        def opened(name: str, iteration: int) -> MeanFaceBank:
+            began = time.perf_counter()
+            bank = MeanFaceBank(folder, args.people, SHAPE, MOMENTUM, iteration)
+            found[name] = [time.perf_counter() - began]
+            return bank
+
+        bank = opened("create", 0)
+        updates = _Updates(args, number)
+        found["update, new rows"] = updates.of(bank)
+        found["update, warm rows"] = updates.of(bank)
+        bank.flush()
+        bank.checkpoint(1)
+        _forget(Path(folder) / FACES)
+        found["update, cold rows"] = updates.of(bank)
+        del bank  # as if killed: all that it knew is lost, its journal stays
+        opened("open after a kill", 1).close()
+        first = opened("open", 1)
+        found.update(_shared(args, folder))
+        first.close()
+    return found
+
+
+class _Updates:
+    """The same batches over and over."""
+
+    def __init__(self, args: argparse.Namespace, seed: int) -> None:
+        self._images, self._teaches = made_up(args.batch_size, seed), np.ones(args.batch_size, bool)
+        self._labels = list(islice(random_people(args.people, args.batch_size, seed), args.batches))
+
+    def of(self, bank: MeanFaceBank) -> List[float]:
+        """Return the seconds of each update of a bank."""
+        found = []
+        for labels in self._labels:
+            began = time.perf_counter()
+            bank.update(self._images, labels, self._teaches)
+            found.append(time.perf_counter() - began)
+        return found
+
+
+def _forget(path: Path) -> None:
+    """Drop the pages of a file, which are on disk, from memory."""
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _shared(args: argparse.Namespace, folder: str) -> Times:
+    """Let several processes update the bank of this one at once; return seconds and memory of each."""
+    options = ["--people", args.people, "--batch-size", args.batch_size, "--iteration", 1]
+    module = [sys.executable, "-m", "latse.bench.bank_step", folder]
+    with contextlib.ExitStack() as stack:
+        workers = [
+            stack.enter_context(
+                Contender(f"worker {number}", [*module, *map(str, [*options, "--worker", number])])
+            )
+            for number in range(1, args.workers + 1)
+        ]
+        for worker in workers:
+            worker.step()
+        early = [worker.memory()["rise_megabytes"] for worker in workers]
+        with ThreadPoolExecutor(args.workers) as pool:
+            updates = list(pool.map(lambda worker: [worker.step() for _ in range(args.batches)], workers))
+        late = [worker.memory()["rise_megabytes"] for worker in workers]
+    return {
+        f"update, {args.workers} processes": [seconds for worker in updates for seconds in worker],
+        "memory, after an update": early,
+        f"memory, after {1 + args.batches} updates": late,
+    }
+
+
+def _step_of_an_image(args: argparse.Namespace) -> List[float]:
+    """Return the seconds of a training step by image: those given, or of a few measured steps."""
+    if args.step:
+        return [args.step / args.batch_size]
+    sizes = ["--classes", str(args.people), "--batch-size", str(args.step_batch_size)]
+    command = [sys.executable, "-m", "latse.bench.learner_step", args.recipe, *sizes]
+    with Contender("training step", command) as learner:
+        [steps] = take_turns([learner], args.repeats, "bench bank: training step").values()
+    return [seconds / args.step_batch_size for seconds in steps]
+
+
+def _goals(args: argparse.Namespace, found: Times, step: Sequence[float]) -> list:
+    rows = min(args.people, args.batches * args.batch_size)
+    size = f"{args.people} people"
+    dear = [seconds / args.batch_size / np.median(step) for seconds in found["update, cold rows"]]
+    early, late = (values for name, values in found.items() if name.startswith("memory"))
+    growth = [(after - before) / (rows * ROW / 2**20) for before, after in zip(early, late)]
+    return [
+        goal(f"seconds to create the bank of {size}", found["create"], at_most=1, unit="s"),
+        goal(f"seconds to open the bank of {size}", found["open"], at_most=1, unit="s"),
+        goal(
+            f"seconds to open it after a kill, {rows} rows in the journal",
+            found["open after a kill"],
+            at_most=1,
+            unit="s",
+        ),
+        goal("update over the training step, cold rows, by image", dear, at_most=0.03),
+        goal(f"growth of resident memory over the {rows} rows touched", growth, at_most=1),
+    ]
+
+
+def _table(figures: Dict[str, dict]) -> str:
+    rows = [["", "unit", "median", "min", "max"]]
+    for name, one in figures.items():
+        rows.append([name, one["unit"], *(f"{one[key]:.4g}" for key in ("median", "min", "max"))])
+    return aligned(rows)

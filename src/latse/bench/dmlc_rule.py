@@ -1,0 +1,113 @@
+"""dmlc's rule for a memory plan, to compare with: a threshold, searched over stages that are marked by hand.
+
+Everything is computed again but the ends of stages, and a stage may end only at a node that the network's
+author has marked. It ends at the first such node at which more than a threshold of bytes have been passed.
+A short search finds the threshold whose plan takes the least (Chen et al. 2016, *Training Deep Nets with
+Sublinear Memory Cost*, §4.3; dmlc/memonger and insightface's copy of it, whose ResNets mark the shortcut of
+each residual unit). What must not be computed again is left alone here, and an executor on the device at hand
+judges each plan.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import mxnet as mx
+from tqdm import tqdm
+
+from latse.plan import memonger
+from latse.plan.graph import Graph, Shapes, rewritten
+
+GUESSES, STEPS = 3, 6
+
+# How a traced residual unit names its addition, and the end of its shortcut where that has layers.
+_SUM, _SHORTCUT = re.compile(r"unit\d+__plus\d+$"), re.compile(r"unit\d+_sc_fwd$")
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best plan of the rule: the marked graph, its planned MiB, and the threshold in bytes."""
+
+    symbol: mx.sym.Symbol
+    megabytes: float
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What a threshold makes of a graph: the nodes kept, their bytes, and the bytes of the longest stage."""
+
+    kept: frozenset
+    kept_bytes: int
+    longest: int
+
+
+def search(symbol: mx.sym.Symbol, shapes: Shapes, context: mx.Context, progress: bool = False) -> Found:
+    """Search the threshold whose plan of a training graph takes the least memory.
+
+    Parameters
+    ----------
+    symbol, shapes, context
+        As in `latse.plan.memonger.plan`.
+    progress
+        Show a progress bar on stderr.
+
+    Notes
+    -----
+    The first threshold is 0, so that each stage is as short as may be; each of the next two is the root of
+    half the product of the bytes kept and the bytes of the longest stage. Six more go in even steps up to
+    √2 times the guess that would come next, from the shortest longest stage.
+    """
+    graph = Graph(symbol, shapes)
+    ends, found, longest = stage_ends(graph), [], []
+    with tqdm(total=GUESSES + STEPS, desc="dmlc's rule", leave=False, disable=not progress) as bar:
+
+        def tried(threshold: float) -> Stages:
+            cut = stages(graph, ends, threshold)
+            planned = marked(graph, cut.kept)
+            found.append(Found(planned, memonger.planned_megabytes(planned, shapes, context), threshold))
+            bar.update()
+            return cut
+
+        guess = 0.0
+        for _ in range(GUESSES):
+            cut = tried(guess)
+            longest.append(cut.longest)
+            guess = math.sqrt(cut.kept_bytes * cut.longest / 2)
+        step = (guess * math.sqrt(2) - min(longest)) / STEPS
+        for number in range(1, STEPS + 1 if step > 0 else 1):
+            tried(min(longest) + number * step)
+    return min(found, key=lambda plan: plan.megabytes)
+
+
+def stage_ends(graph: Graph) -> frozenset:
+    """Return the nodes that insightface marks: what a residual unit adds to its body.
+
+    That is its input, or where the shape changes the batch normalisation of its shortcut.
+    """
+    ends = set()
+    for node, inputs in zip(graph.nodes, graph.inputs):
+        if _SUM.search(node["name"]):
+            operands = [i for i, _ in inputs]
+            layered = [i for i in operands if _SHORTCUT.search(graph.nodes[i]["name"])]
+            ends.update(layered or [min(operands)])
+    return frozenset(ends)
+
+
+def stages(graph: Graph, ends: frozenset, threshold: float) -> Stages:
+    """Cut the graph at those of `ends` at which more than `threshold` bytes have been passed."""
+    kept, passed, longest = set(), 0, 0
+    for i, sizes in enumerate(graph.sizes):
+        passed += 0 if graph.is_variable(i) else sum(sizes)
+        if i in ends and passed > threshold:
+            kept.add(i)
+            passed, longest = 0, max(longest, passed)
+    return Stages(frozenset(kept), sum(sum(graph.sizes[i]) for i in kept), longest)
+
+
+def marked(graph: Graph, kept: frozenset) -> mx.sym.Symbol:
+    """Return the graph in which all is computed again that may be, but what is kept."""
+    able = (i for i in range(len(graph.nodes)) if graph.trained[i] and graph.repeatable[i])
+    return rewritten(graph.symbol, (i for i in able if i not in kept and i not in graph.heads))

@@ -1,0 +1,99 @@
+"""A contender that trains any Symbol on made-up inputs: forward, backward, update, outputs on the host."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+from typing import Any, Mapping, Sequence
+
+import mxnet as mx
+import numpy as np
+
+from latse.bench.protocol import Step, serve
+from latse.files import read_json
+from latse.models import checkpoint
+
+LABEL = "softmax_label"
+MOMENTUM, DECAY = 0.9, 5e-4
+
+
+def made_up(shapes: Mapping[str, Sequence[int]], classes: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return random inputs of a training graph by name, as the loader and the trainer give them.
+
+    `data` uint8 0..255, `softmax_label` float32 whole numbers below `classes`, `mean_face` float32 in
+    [-1, 1], `iteration` zeros, `keep` and all others float32, 0 or 1.
+    """
+    random = np.random.default_rng(seed)
+    draw = {
+        "data": lambda shape: random.integers(0, 256, shape, np.uint8),
+        LABEL: lambda shape: random.integers(0, classes, shape).astype(np.float32),
+        "mean_face": lambda shape: random.uniform(-1, 1, shape).astype(np.float32),
+        "iteration": lambda shape: np.zeros(shape, np.int64),
+    }
+    return {
+        name: draw.get(name, lambda shape: random.integers(0, 2, shape).astype(np.float32))(tuple(shape))
+        for name, shape in shapes.items()
+    }
+
+
+def bound(
+    symbol: mx.sym.Symbol, shapes: Mapping[str, Sequence[int]], optimizer: Mapping[str, float]
+) -> mx.mod.Module:
+    """Return a module that trains `symbol` by SGD on one CPU; `softmax_label` is the only label."""
+    names = [name for name in shapes if name != LABEL]
+    labels = [LABEL] if LABEL in shapes else []
+    module = mx.mod.Module(symbol, names, labels or None)
+    module.bind([(name, shapes[name]) for name in names], [(name, shapes[name]) for name in labels] or None)
+    module.init_params(mx.init.Xavier(rnd_type="gaussian", factor_type="out", magnitude=2))
+    module.init_optimizer(optimizer="sgd", optimizer_params={"momentum": MOMENTUM, "wd": DECAY, **optimizer})
+    return module
+
+
+def facts(module: mx.mod.Module) -> dict[str, Any]:
+    """Return what a contender says of its module: planned MiB of activations and number of parameters."""
+    executors = module._exec_group.execs  # the executor's own figure is to be had nowhere else
+    planned = (re.search(r"^Total (\d+) MB", one.debug_str(), re.MULTILINE).group(1) for one in executors)
+    shapes = dict(module.data_shapes + (module.label_shapes or []))
+    arguments = module.symbol.infer_shape(**shapes)[0]
+    sizes = (
+        int(np.prod(shape))
+        for name, shape in zip(module.symbol.list_arguments(), arguments)
+        if name not in shapes
+    )
+    return {"planned_megabytes": float(sum(map(int, planned))), "parameters": sum(sizes)}
+
+
+def main() -> None:
+    """Serve a Symbol."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("symbol")
+    parser.add_argument("shapes")
+    parser.add_argument("--classes", type=int, default=2)
+    parser.add_argument("--learning-rate", type=float, default=0.01)
+    args = parser.parse_args()
+    importlib.import_module("latse.symbols.margins")  # registers the operator that training graphs hold
+    serve(lambda: _build(args))
+
+
+def _build(args: argparse.Namespace) -> tuple[dict[str, Any], Step]:
+    shapes = {name: tuple(shape) for name, shape in read_json(args.shapes).items()}
+    batch_size = next(iter(shapes.values()))[0]
+    optimizer = {"learning_rate": args.learning_rate, "rescale_grad": 1 / batch_size}
+    module = bound(checkpoint.load_symbol(args.symbol), shapes, optimizer)
+    inputs = made_up(shapes, args.classes)
+
+    def step() -> None:
+        arrays = {name: mx.nd.array(array, dtype=np.float32) for name, array in inputs.items()}
+        label = [arrays.pop(LABEL)] if LABEL in arrays else None
+        module.forward_backward(mx.io.DataBatch(list(arrays.values()), label))
+        module.update()
+        for output in module.get_outputs():
+            output.asnumpy()
+        mx.nd.waitall()
+
+    return facts(module), step
+
+
+if __name__ == "__main__":
+    main()

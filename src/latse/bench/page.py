@@ -1,0 +1,171 @@
+"""`latse bench page`: one page of Markdown and one chart of all results in a folder.
+
+Every number on the page stands in the JSON files. Why a goal is missed they do not know: what is written by
+hand in NOTES/NAME.md stands in the section of NAME.json, and NOTES/introduction.md at the top, however often
+the page is written anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any, Mapping, Optional, Sequence
+
+import jinja2
+
+from latse.bench.page_chart import draw
+from latse.bench.result import KINDS, Figure, Goal, Result, read_folder
+from latse.bench.wording import bound, measured, number
+from latse.errors import LatseError
+from latse.eval.canvas import save
+from latse.files import replacing
+from latse.text_table import NOTHING, markdown
+
+INTRODUCTION = "introduction"
+VERDICTS = {True: "met", False: "**missed**", None: "information"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `latse bench page`."""
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="results, the --json of benchmarks: FOLDER/NAME.json"
+    )
+    parser.add_argument("--out", required=True, metavar="FILE.md", help="the page to write")
+    parser.add_argument("--chart", metavar="FILE.png", help="the chart to write and to show on the page")
+    parser.add_argument(
+        "--notes",
+        metavar="FOLDER",
+        help="what is written by hand: NAME.md for the section of NAME.json, introduction.md for the top; "
+        "default: beside FILE.md, docs/performance_notes for docs/performance.md",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write page and chart; print what is missed and where a note is without its result.
+
+    Raises
+    ------
+    LatseError
+        If the folder holds no results, one is damaged or of another kind, a note cannot be read, or the
+        page or its chart cannot be written.
+    """
+    results = read_folder(Path(args.folder))
+    out = Path(args.out)
+    notes = read_notes(Path(args.notes) if args.notes else out.with_name(f"{out.stem}_notes"))
+    chart = None
+    if args.chart:
+        save(draw(results), args.chart)
+        chart = Path(os.path.relpath(args.chart, out.parent)).as_posix()
+    with replacing(out) as temporary:
+        temporary.write_text(page(results, notes, chart), encoding="utf-8")
+    for result, goal in missed(results):
+        unexplained = "" if result.name in notes else "; no note says why"
+        print(f"missed: {result.name}: {goal.text}: {measured(goal)}, {bound(goal)}{unexplained}")
+    for name in sorted(notes.keys() - {result.name for result in results} - {INTRODUCTION}):
+        print(f"the note {name}.md has no result and is left out")
+    print(out)
+
+
+def read_notes(folder: Path) -> dict[str, str]:
+    """Return name -> text of each Markdown file of a folder (which may be missing); may raise LatseError."""
+    try:
+        return {path.stem: path.read_text(encoding="utf-8").strip() for path in sorted(folder.glob("*.md"))}
+    except (OSError, UnicodeDecodeError) as error:
+        raise LatseError(f"cannot read the notes in {folder}: {error}") from error
+
+
+def page(results: Sequence[Result], notes: Mapping[str, str], chart: Optional[str] = None) -> str:
+    """Return the page; the same results and notes give the same text.
+
+    Parameters
+    ----------
+    results
+        In the order of their sections.
+    notes
+        Name of a result, or `introduction` -> Markdown written by hand.
+    chart
+        Address of the picture as seen from the page.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("latse.bench", "."),
+        autoescape=False,  # it is Markdown
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(
+        bound=bound, cell=cell, commit=commit, contenders=contenders, goals=goals, measured=measured
+    )
+    commits: dict[str, list[str]] = {}
+    for result in results:
+        commits.setdefault(commit(result.provenance), []).append(result.name)
+    counts = Counter(result.kind for result in results)
+    return environment.get_template("page.md.j2").render(
+        results=results,
+        titles={kind: title for kind, (title, _) in KINDS.items()},
+        measures={kind: text for kind, (_, text) in KINDS.items()},
+        repeated={kind: count > 1 for kind, count in counts.items()},
+        commits=commits,
+        bounded=sum(goal.met is not None for result in results for goal in result.goals),
+        missed=missed(results),
+        introduction=notes.get(INTRODUCTION),
+        notes={result.name: notes.get(result.name) for result in results},
+        chart=chart,
+    )
+
+
+def missed(results: Sequence[Result]) -> list[tuple[Result, Goal]]:
+    """Return each goal that is missed, with its result."""
+    return [(result, goal) for result in results for goal in result.goals if goal.met is False]
+
+
+def contenders(result: Result) -> str:
+    """Return the table of contenders: a row for each, a column for each figure that some of them have."""
+    columns: dict[str, list[Figure]] = {}
+    for figures in result.contenders.values():
+        for name, figure in figures.items():
+            columns.setdefault(name, []).append(figure)
+    shown = {name: unit_and_factor(figures) for name, figures in columns.items()}
+    head = ["", *(f"{cell(name)}, {unit}" if unit else cell(name) for name, (unit, _) in shown.items())]
+    rows = [
+        [cell(title), *(_range(figures.get(name), factor) for name, (_, factor) in shown.items())]
+        for title, figures in result.contenders.items()
+    ]
+    return markdown([head, *rows])
+
+
+def goals(result: Result) -> str:
+    """Return the table of goals: what was measured, the bound, whether it is kept."""
+    rows = [[cell(goal.text), measured(goal), bound(goal), VERDICTS[goal.met]] for goal in result.goals]
+    return markdown([["", "measured", "goal", ""], *rows])
+
+
+def unit_and_factor(figures: Sequence[Figure]) -> tuple[str, float]:
+    """Return in which unit a column reads best, and what its figures are multiplied by."""
+    (unit, *others) = dict.fromkeys(figure.unit for figure in figures)
+    if others:
+        raise LatseError(f"one figure is given in {unit!r} and in {others[0]!r}")
+    return ("ms", 1000.0) if unit == "s" and all(figure.median < 1 for figure in figures) else (unit, 1.0)
+
+
+def commit(provenance: Mapping[str, Any]) -> str:
+    """Say which code made a result."""
+    if provenance["commit"] is None:
+        return f"latse {provenance['versions']['latse']}, not from a checkout"
+    changed = " with changed files" if provenance["commit"].endswith("+") else ""
+    return f"commit {provenance['commit'].rstrip('+')}{changed}"
+
+
+def cell(text: str) -> str:
+    """Make a text fit into a cell of a table of Markdown."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _range(figure: Optional[Figure], factor: float) -> str:
+    if figure is None:
+        return NOTHING
+    median, least, most = (number(factor * value) for value in (figure.median, figure.min, figure.max))
+    return median if figure.min == figure.max else f"{median} ({least} to {most})"

@@ -1,0 +1,159 @@
+"""`latse bench search`: ranks among distractors, against faiss's exact search by inner product.
+
+Both get the same arrays, and faiss the easier task, the nearest distractor of each probe, where ours finds
+the rank of every mate and the highest scores for TAR at FAR. Made-up features: people are random centres with
+random deviations, so that the mates of most probes are nearer than any distractor, as in MegaFace. Where most
+are farther than many (`--likeness 0` with few people), ours takes longer: each is compared with all scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latse.bench.timing import figure, goal, in_turn, ratios, verdict
+from latse.errors import LatseError
+from latse.eval.identification import Identification, UnitRows, identify, mate_pairs
+from latse.files import make_folder, write_json
+from latse.provenance import provenance
+from latse.text_table import aligned
+
+AT_ONCE = 10_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `latse bench search`."""
+    for name, default, text in (
+        ("probes", 3530, "probes"),
+        ("distractors", 100_000, "distractors"),
+        ("dimensions", 512, "values of a feature"),
+        ("people", 80, "people among the probes"),
+        ("repeats", 3, "rounds, in each of which both run"),
+        ("threads", 2, "of the CPU for each"),
+        ("neighbours", 100, "that faiss finds when the ranks are compared"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=int, default=default, metavar="N", help=f"{text} (default: {default})"
+        )
+    parser.add_argument(
+        "--likeness",
+        type=float,
+        default=0.7,
+        metavar="X",
+        help="weight of a person's centre beside a deviation of weight 1; 0: mates are strangers "
+        "(default: %(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure both in turn, compare their ranks; write and print the figures.
+
+    Raises
+    ------
+    LatseError
+        If faiss is not installed, a number is below 1, or the figures cannot be written.
+    """
+    faiss = _faiss()
+    counts = ("probes", "distractors", "dimensions", "people", "repeats", "threads", "neighbours")
+    if min(getattr(args, name) for name in counts) < 1:
+        raise LatseError(f"{', '.join(f'--{name}' for name in counts)} must be at least 1")
+    if args.json:
+        make_folder(Path(args.json).parent)  # an unwritable place is better known before the work
+    probes, pairs, gallery = made_up(
+        args.probes, args.people, args.distractors, args.dimensions, args.likeness
+    )
+    index = faiss.IndexFlatIP(args.dimensions)
+    index.add(gallery)
+    faiss.omp_set_num_threads(1)
+    found = {}
+
+    def ours() -> None:
+        found["ours"] = identify(probes, pairs, gallery, threads=args.threads)
+
+    def theirs() -> None:
+        # Its wheel multiplies on one core whatever it is told, so each thread gets a share of the probes.
+        with ThreadPoolExecutor(args.threads) as pool:
+            list(pool.map(lambda part: index.search(part, 1), np.array_split(probes, args.threads)))
+
+    seconds = in_turn({"latse": ours, "faiss": theirs}, args.repeats)
+    figures = {name: {"search": figure(each, "s")} for name, each in seconds.items()}
+    _, nearest = index.search(probes, min(args.neighbours, args.distractors))
+    compared, different = disagreements(found["ours"], probes, pairs, gallery, nearest)
+    rank_1 = found["ours"].cmc(args.distractors, 1)
+    figures["latse"]["rank 1"] = figure([rank_1])
+    goals = [
+        goal("time of latse over faiss", ratios(seconds["latse"], seconds["faiss"]), at_most=0.6),
+        goal("share of the ranks that differ from faiss's", [different / compared], at_most=0),
+    ]
+    if args.json:
+        setting = {name: getattr(args, name) for name in (*counts, "likeness")}
+        setting.update(pairs=len(pairs), faiss=faiss.__version__)
+        report = {"kind": "bench search", "provenance": provenance(args), "setting": setting}
+        write_json(args.json, {**report, "contenders": figures, "goals": goals})
+    print(_table(figures))
+    for one in goals:
+        print(verdict(one))
+    print(f"rank 1: {100 * rank_1:.2f} % of {len(pairs)} pairs; {different} of {compared} ranks differ")
+
+
+def made_up(
+    probes: int, people: int, distractors: int, dimensions: int, likeness: float, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Make unit features: probes float32 (p, d), pairs int64 (n, 2), distractors float32 (m, d)."""
+    rng = np.random.default_rng(seed)
+    person = np.arange(probes) % people
+    centres = rng.standard_normal((people, dimensions), np.float32)
+    features = np.float32(likeness) * centres[person]
+    features += rng.standard_normal(features.shape, np.float32)
+    gallery = np.empty((distractors, dimensions), np.float32)
+    for start in range(0, distractors, AT_ONCE):
+        rows = rng.standard_normal((min(AT_ONCE, distractors - start), dimensions), np.float32)
+        gallery[start : start + AT_ONCE] = UnitRows(rows, "distractors")[:]
+    return UnitRows(features, "probes")[:], mate_pairs(person), gallery
+
+
+def disagreements(
+    result: Identification, probes: np.ndarray, pairs: np.ndarray, gallery: np.ndarray, nearest: np.ndarray
+) -> tuple[int, int]:
+    """Compare ranks in the largest gallery with those that follow from the nearest distractors of each probe.
+
+    Parameters
+    ----------
+    result, probes, pairs, gallery
+        What `identify` found, and for what.
+    nearest
+        int64 (p, k), positions of the k distractors that another search found nearest.
+
+    Returns
+    -------
+    compared, different
+        Number of pairs, and of those whose ranks differ. A rank above k is the same as another above k.
+    """
+    limit, wrong = nearest.shape[1] + 1, 0
+    ranks = np.minimum(result.ranks[-1], limit)
+    for probe in np.unique(pairs[:, 0]):
+        rows = np.flatnonzero(pairs[:, 0] == probe)
+        one = probes[probe].astype(np.float64)
+        mates = (one * probes[pairs[rows, 1]]).sum(axis=1)
+        scores = (one * gallery[nearest[probe]]).sum(axis=1)
+        wrong += int((1 + (scores >= mates[:, None]).sum(axis=1) != ranks[rows]).sum())
+    return len(pairs), wrong
+
+
+def _faiss():  # noqa: ANN202 - a module
+    try:
+        import faiss
+    except ImportError as error:
+        raise LatseError("faiss is not installed: pip install 'latse[test]' brings it") from error
+    return faiss
+
+
+def _table(figures: dict[str, dict[str, Any]]) -> str:
+    rows = [["seconds", "median", "min", "max"]]
+    for name, found in figures.items():
+        rows.append([name, *(f"{found['search'][key]:.2f}" for key in ("median", "min", "max"))])
+    return aligned(rows)

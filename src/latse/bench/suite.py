@@ -1,0 +1,173 @@
+"""`latse bench all`: the benchmarks of docs/performance.md, one by one, each in a process of its own.
+
+A result that is there already is kept if the same command on the same machine wrote it with the same code, so
+that what was stopped goes on. Results of changed files (`+` behind the commit) are always measured again. A
+benchmark that fails does not keep the others from running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Mapping
+
+from latse import provenance, recipe
+from latse.bench.result import read
+from latse.errors import LatseError
+from latse.files import make_folder
+from latse.paper.plan_command import PAPERS_SETTING
+
+CLASSES = "10572"  # CASIA-WebFace's people, as `latse bench train` has by default
+FACE_IMAGE_ITER = "insightface/recognition/arcface_mxnet/image_iter.py"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A command line of `latse` without --json; on one core and one thread unless it needs `all_cores`.
+
+    One that `plans` writes a memory plan besides.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    all_cores: bool = False
+    plans: bool = False
+
+    def command(self, folder: Path) -> list[str]:
+        """Return the arguments of `latse` that write FOLDER/NAME.json; a plan goes into FOLDER/plans."""
+        plan = ("--out", str(folder / "plans" / f"{self.name}.json")) if self.plans else ()
+        return [*self.arguments, *plan, "--json", str(folder / f"{self.name}.json")]
+
+    def environment(self) -> Mapping[str, str]:
+        """Return the variables that are set for it."""
+        return {} if self.all_cores else {"OMP_NUM_THREADS": "1"}
+
+    def pinning(self) -> list[str]:
+        """Return the command that keeps it on one processor, the last that this process may use."""
+        if self.all_cores or shutil.which("taskset") is None:
+            return []
+        return ["taskset", "-c", str(max(os.sched_getaffinity(0)))]
+
+
+def benchmarks(peers: str | None) -> list[Benchmark]:
+    """Return all benchmarks, with the peers from the folder `peers` where they use some."""
+    with_peers = ("--peers", peers) if peers else ()
+    reader = Path(peers or ".", FACE_IMAGE_ITER)
+    face_image_iter = ("--peer", str(reader)) if peers and reader.exists() else ()
+
+    def train(encoder: str) -> Benchmark:
+        return Benchmark(
+            f"train-{encoder}",
+            ("bench", "train", "--encoder", encoder, "--classes", CLASSES, "--repeats", "3", *with_peers),
+        )
+
+    def compare(name: str, recipe_name: str) -> Benchmark:
+        sizes = ("--classes", CLASSES, "--batch-size", "32", "--compare", "--repeats", "3")
+        arguments = ("plan", _shipped(recipe_name), *sizes, *with_peers)
+        return Benchmark(f"plan-{name}", arguments, all_cores=True)
+
+    encoder, classes, batch_size = map(str, PAPERS_SETTING)
+    papers_setting = ("--set", f"encoder.name={encoder}", "--classes", classes, "--batch-size", batch_size)
+    return [
+        train("resnet34"),
+        train("resnet50"),
+        compare("resnet50", "ms1mv2_arcface_r50_teacher"),
+        compare("resnet100", "ms1mv2_arcface_r100_teacher"),
+        compare("resnet100-student", "ms1mv2_student"),
+        Benchmark("device", ("plan", _shipped("ms1mv2_student"), *papers_setting), plans=True),
+        Benchmark("filter", ("bench", "filter")),
+        Benchmark("bank", ("bench", "bank")),
+        Benchmark("head", ("bench", "head")),
+        Benchmark("loader", ("bench", "loader", *face_image_iter), all_cores=True),
+        Benchmark("embed", ("bench", "embed")),
+        Benchmark("search", ("bench", "search", "--distractors", "300000"), all_cores=True),
+    ]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `latse bench all`."""
+    parser.add_argument("folder", metavar="FOLDER", help="where the results go: FOLDER/NAME.json")
+    parser.add_argument(
+        "--peers",
+        metavar="FOLDER",
+        default=os.environ.get("PEERS"),
+        help="holds insightface/, its sources, and torch/, a virtual environment (default: PEERS of the "
+        "environment); without it, equivalent graphs written here stand for them where there are some",
+    )
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help=f"of {', '.join(one.name for one in benchmarks(None))}"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run what has no result yet.
+
+    Raises
+    ------
+    LatseError
+        If a name is unknown, the folder cannot be made, or, at the end, if a benchmark failed.
+    """
+    chosen = _chosen(benchmarks(args.peers), args.only)
+    folder = make_folder(args.folder)
+    failed = []
+    for number, one in enumerate(chosen, 1):
+        said = f"[{number}/{len(chosen)}] {one.name}"
+        if stands(one, folder):
+            print(f"{said}: its result is there", flush=True)
+            continue
+        print(f"{said}: {_shown(one, folder)}", flush=True)
+        done = subprocess.run(
+            [*one.pinning(), sys.executable, "-m", "latse", *one.command(folder)],
+            env={**os.environ, **one.environment()},
+            check=False,
+        )
+        if done.returncode:
+            failed.append(one.name)
+    if failed:
+        raise LatseError(f"{len(failed)} of {len(chosen)} benchmarks failed: {', '.join(failed)}")
+
+
+def stands(one: Benchmark, folder: Path) -> bool:
+    """Tell whether FOLDER/NAME.json is of this command, this code and this machine."""
+    try:
+        origin: Mapping[str, Any] = read(folder / f"{one.name}.json").provenance
+    except LatseError:  # missing, damaged or something else: it is written anew
+        return False
+    commit = origin["commit"]
+    return (
+        isinstance(commit, str)
+        and re.fullmatch("[0-9a-f]{7,40}", commit) is not None
+        and provenance.is_same_code(Path(__file__).parent, commit)
+        and origin["command"] == shlex.join(["latse", *one.command(folder)])
+        and origin["machine"] == provenance.machine()
+    )
+
+
+def _shipped(name: str) -> str:
+    """Return the path of a recipe, short where this is the repository."""
+    path = recipe.SHIPPED / f"{name}.yaml"
+    return os.path.relpath(path) if Path.cwd() in path.parents else str(path)
+
+
+def _chosen(known: list[Benchmark], names: list[str] | None) -> list[Benchmark]:
+    unknown = set(names or ()) - {one.name for one in known}
+    if unknown:
+        raise LatseError(f"there is no benchmark {min(unknown)!r}: --only takes {_names(known)}")
+    return [one for one in known if names is None or one.name in names]
+
+
+def _names(known: list[Benchmark]) -> str:
+    return ", ".join(one.name for one in known)
+
+
+def _shown(one: Benchmark, folder: Path) -> str:
+    """Return the command as it can be given to a shell."""
+    variables = [f"{name}={value}" for name, value in one.environment().items()]
+    return " ".join([*variables, *one.pinning(), shlex.join(["latse", *one.command(folder)])])

@@ -1,0 +1,84 @@
+"""The command `latse`: one module per sub-command, imported only when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import traceback
+
+from latse import __version__
+from latse.errors import LatseError
+from latse.runtime import mxnet_build, require_mxnet
+
+# Sub-command -> (its module, one line of help). A module has `add_arguments(parser)` and `run(args)`,
+# which returns None, or the exit status.
+COMMANDS = {
+    "data": ("latse.data.data_command", "make insightface shards and verification pairs"),
+    "train": ("latse.train.train_command", "train a teacher or a student from a recipe"),
+    "filter": ("latse.train.filter_command", "store a teacher's verdict on every image of a set"),
+    "plan": ("latse.paper.plan_command", "plan the memory of a recipe's graph by mirroring"),
+    "eval": ("latse.eval.eval_command", "verify pairs of unseen people and draw their generated faces"),
+    "identify": ("latse.eval.identify_command", "find people among distractors, a million and more"),
+    "templates": ("latse.eval.templates_command", "judge templates of several images (IJB-B, IJB-C)"),
+    "figures": ("latse.paper.figures_command", "draw the paper's Figures 1, 3, 4 and 5 of a run"),
+    "tables": ("latse.paper.tables_command", "print the paper's tables with ours, training what is missing"),
+    "import": (
+        "latse.models.import_command",
+        "turn an insightface checkpoint into a start for training here",
+    ),
+    "margins": ("latse.eval.margins_command", "list, check and plot the losses and their margins"),
+    "report": ("latse.paper.report_command", "write one HTML page of all results of a run"),
+    "export": (
+        "latse.models.export_command",
+        "write a checkpoint's embedding as ONNX or as a plain MXNet pair",
+    ),
+    "bench": ("latse.bench.bench_command", "measure time and memory against other formulations"),
+    "study": (
+        "latse.paper.study_command",
+        "train and judge variants of a recipe with several seeds, side by side",
+    ),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line `arguments` (default: sys.argv) and return the exit status.
+
+    0 only when the work was done; 1 for bad input (one sentence on stderr), or when a margin that was checked
+    fails; 130 for Ctrl-C.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        args = _parser(arguments).parse_args(arguments)
+        return args.run(args) or 0
+    except LatseError as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        print(f"latse: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("latse: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser(arguments: list[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="latse", description="LATSE face embeddings in MXNet/Gluon.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show versions and features, and exit")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, summary) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        if name in arguments:
+            require_mxnet()
+            implementation = importlib.import_module(module)
+            implementation.add_arguments(command)
+            command.set_defaults(run=implementation.run, command_line=arguments)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Shows versions and features; an action of its own so that only `--version` waits for mxnet."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"latse {__version__}, {mxnet_build()}")
+        parser.exit()

@@ -1,0 +1,41 @@
+"""The command `latse data`: one module per sub-command."""
+
+from __future__ import annotations
+
+import argparse
+
+from latse.data import orl_command
+from latse.data.pairs import bin_to_npz_command, pairs_command
+from latse.data.photographs import align_command, pack_command
+from latse.data.shards import check_command, noise_command
+from latse.data.synth import synth_command
+
+# A module has SUMMARY (one line), DESCRIPTION, `add_arguments(parser)` and `run(args)`, which returns None or
+# the exit status. It imports what is slow to import only when it runs.
+COMMANDS = {
+    "align": align_command,
+    "bin-to-npz": bin_to_npz_command,
+    "check": check_command,
+    "fetch-orl": orl_command,
+    "noise": noise_command,
+    "pack": pack_command,
+    "pairs": pairs_command,
+    "synth": synth_command,
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the sub-commands of `latse data`."""
+    commands = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
+    for name, module in COMMANDS.items():
+        command = commands.add_parser(name, help=module.SUMMARY, description=module.DESCRIPTION)
+        command.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+        )
+        module.add_arguments(command)
+        command.set_defaults(action=module.run)
+
+
+def run(args: argparse.Namespace) -> int | None:
+    """Run the sub-command that was asked for; raise LatseError for bad input."""
+    return args.action(args)

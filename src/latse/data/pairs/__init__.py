@@ -1,0 +1,1 @@
+"""Verification pairs: drawn, written, and read without trust."""

@@ -1,0 +1,212 @@
+"""Which photographs make the pairs of a verification set: drawn from people's folders, or a list as LFW's."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from latse.data.images import is_image_file
+from latse.data.photographs import photographs
+from latse.errors import LatseError
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+
+
+class PairList(NamedTuple):
+    """Pairs of photographs.
+
+    files : list of m paths; person : int64 array (m,), whom each shows, the same number for the same person;
+    pairs : int64 array (n, 2), numbers of files; issame : bool array (n,).
+    """
+
+    files: list[Path]
+    person: np.ndarray
+    pairs: np.ndarray
+    issame: np.ndarray
+
+
+def draw(folder: str | os.PathLike, number: int, folds: int = 10, seed: int = 0) -> PairList:
+    """Draw pairs of the photographs in a folder that has a folder for each person.
+
+    Parameters
+    ----------
+    folder : path
+        Read as `latse data pack` reads it; what is no image, by its first bytes, is passed over.
+    number : int
+        How many pairs; half of them show one person.
+    folds, seed : int
+        As of `draw_pairs`.
+
+    Raises
+    ------
+    LatseError
+        If the folder cannot be read or has not enough pairs.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise LatseError(f"{folder} is not a folder")
+    found = [one for one in photographs.listed(folder) if one.person and is_image_file(folder / one.path)]
+    names = sorted({one.person for one in found})
+    numbers = {name: number for number, name in enumerate(names)}
+    person = np.array([numbers[one.person] for one in found], np.int64)
+    try:
+        pairs, issame = draw_pairs(person, number, folds, seed)
+    except LatseError as error:
+        raise LatseError(f"{folder}: {error}") from error
+    return PairList([folder / one.path for one in found], person, pairs, issame)
+
+
+def draw_pairs(person: np.ndarray, number: int, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw `number` pairs, half of one person and half of two; each pair is as likely as any of its kind.
+
+    Parameters
+    ----------
+    person : int array (n,)
+        Whom each photograph shows, ascending.
+    number : int
+        Even, at least twice `folds`.
+    folds : int
+        How many equal parts the pairs lie in, as `in_folds` lays them.
+    seed : int
+        At least 0; the same gives the same pairs.
+
+    Returns
+    -------
+    pairs : int64 array (number, 2)
+        No pair stands twice.
+    issame : bool array (number,)
+
+    Raises
+    ------
+    LatseError
+        If there are not so many pairs, or a number is out of range.
+    """
+    if folds < 1 or number % 2 or number < 2 * folds:
+        raise LatseError(
+            f"{number} pairs do not make {folds} folds with pairs of both kinds: an even number does"
+        )
+    if seed < 0:
+        raise LatseError(f"the seed {seed} is below 0")
+    photograph = np.arange(len(person))
+    end = np.searchsorted(person, person, side="right")  # of the photographs of the same person
+    chance = random.Random(seed)
+    same = _draw(photograph + 1, end, number // 2, chance, "one person")
+    different = _draw(end, np.full(len(person), len(person)), number // 2, chance, "two people")
+    return in_folds(same, different, folds)
+
+
+def in_folds(same: np.ndarray, different: np.ndarray, folds: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lay n pairs of either kind, int arrays (n, 2), into folds that hold as many of both, same pairs first.
+
+    Where that is not even, a fold has one more of either. Returns pairs (2n, 2) and issame, bool (2n,).
+    """
+    ends = np.arange(1, folds) * len(same) / folds
+    parts = zip(np.split(same, np.ceil(ends).astype(int)), np.split(different, np.floor(ends).astype(int)))
+    laid = [part for fold in parts for part in fold]
+    issame = [np.full(len(part), number % 2 == 0) for number, part in enumerate(laid)]
+    return np.concatenate(laid), np.concatenate(issame)
+
+
+def read_list(file: str | os.PathLike, folder: str | os.PathLike) -> PairList:
+    """Read a list of pairs in LFW's format, in its order; photographs are `folder`/NAME/NAME_0001.jpg.
+
+    The first line says how many pairs follow: `10 300`, ten folds of 300 of one person and 300 of two, or
+    `1100`, 1100 of either kind. Then `NAME N M` is a pair of one person, `NAME N OTHER M` one of two. Fields
+    are parted by tabs, or by spaces where a line has no tab. Photographs may have another ending (ENDINGS).
+
+    Raises
+    ------
+    LatseError
+        If the list cannot be read, a line is none of these, or a photograph is missing.
+    """
+    file, folder = Path(file), _Folder(Path(folder))
+    lines = _lines(file)
+    promised = _promised(file, lines[0] if lines else "")
+    if len(lines) - 1 != promised:
+        raise LatseError(f"{file} promises {promised} pairs in its first line, but {len(lines) - 1} follow")
+    numbers: dict[Path, int] = {}
+    names: dict[str, int] = {}
+    person, pairs, issame = [], [], []
+    for number, line in enumerate(lines[1:], start=2):
+        at = f"{file}, line {number}"
+        first, second = _photographs(at, line)
+        for name, photograph in (first, second):
+            path = folder.photograph(at, name, photograph)
+            if numbers.setdefault(path, len(numbers)) == len(person):
+                person.append(names.setdefault(name, len(names)))
+            pairs.append(numbers[path])
+        issame.append(first[0] == second[0])
+    pairs = np.array(pairs, np.int64).reshape(-1, 2)
+    return PairList(list(numbers), np.array(person, np.int64), pairs, np.array(issame, bool))
+
+
+class _Folder:
+    """Finds photographs by person and number; each person's folder is listed once."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._listed: dict[str, dict[str, Path]] = {}
+
+    def photograph(self, at: str, name: str, number: int) -> Path:
+        if name not in self._listed:
+            self._listed[name] = self._list(name)
+        stem = f"{name}_{number:04d}"
+        if stem not in self._listed[name]:
+            raise LatseError(f"{at}: there is no photograph {self._path / name / stem}.jpg")
+        return self._listed[name][stem]
+
+    def _list(self, name: str) -> dict[str, Path]:
+        try:
+            files = [file for file in (self._path / name).iterdir() if file.suffix.lower() in ENDINGS]
+        except (OSError, ValueError):
+            return {}
+        # Of several endings the first of ENDINGS counts.
+        files.sort(key=lambda file: (ENDINGS.index(file.suffix.lower()), file.name), reverse=True)
+        return {file.stem: file for file in files}
+
+
+def _draw(low: np.ndarray, high: np.ndarray, number: int, chance: random.Random, whose: str) -> np.ndarray:
+    """Draw `number` of the pairs (i, j) with low[i] <= j < high[i], without making them all."""
+    ends = np.cumsum(high - low)
+    total = int(ends[-1]) if len(ends) else 0
+    if number > total:
+        raise LatseError(f"{number} pairs of {whose} are asked for, there are {total}")
+    rank = np.array(chance.sample(range(total), number), np.int64)
+    first = np.searchsorted(ends, rank, side="right")
+    return np.stack([first, high[first] - (ends[first] - rank)], axis=1)
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text("utf-8").rstrip().splitlines()
+    except OSError as error:
+        raise LatseError(f"cannot read {file}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise LatseError(f"{file} is not a text file") from error
+
+
+def _promised(file: Path, line: str) -> int:
+    numbers = [int(field) for field in line.split() if field.isdecimal() and len(field) < 10]
+    if len(numbers) != len(line.split()) or len(numbers) not in (1, 2) or min(numbers) < 1:
+        raise LatseError(
+            f"{file}, line 1: {line!r} is neither folds and pairs, as '10 300', nor a number of pairs"
+        )
+    return 2 * int(np.prod(numbers))
+
+
+def _photographs(at: str, line: str) -> tuple[tuple[str, int], tuple[str, int]]:
+    fields = [field.strip() for field in (line.split("\t") if "\t" in line else line.split())]
+    if len(fields) == 3:
+        fields = [fields[0], fields[1], fields[0], fields[2]]
+    elif len(fields) == 4 and fields[0] == fields[2]:
+        raise LatseError(f"{at} names {fields[0]} as two people")
+    if len(fields) != 4 or not all(field.isdecimal() and len(field) < 10 for field in fields[1::2]):
+        raise LatseError(f"{at}: {line!r} is neither 'NAME N M' nor 'NAME N OTHER M'")
+    first, second = (fields[0], int(fields[1])), (fields[2], int(fields[3]))
+    if first == second:
+        raise LatseError(f"{at} pairs a photograph with itself")
+    return first, second

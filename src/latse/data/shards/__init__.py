@@ -1,0 +1,1 @@
+"""Insightface sets: read, written, checked, spoiled on purpose, dealt out in batches."""

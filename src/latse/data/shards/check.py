@@ -1,0 +1,544 @@
+"""Everything that is wrong with an insightface set, and what is worth a remark: `check(folder)`.
+
+`scan` reads the record files without trust; here the tables that it returns are judged, against each other,
+the index and `property`. Nothing stops at the first fault.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Any, Iterable
+
+import numpy as np
+from tqdm import tqdm
+
+from latse.data import workers
+from latse.data.shards import scan
+from latse.data.shards.recordio import SET_FILE, read_property
+from latse.data.shards.scan import Format, State
+from latse.errors import LatseError
+
+RECORDS_AT_ONCE = 256  # one task of a process
+SIDES = 1 << 16  # more than the pixels of a side
+LARGEST_LABEL = 2**24  # labels are float32
+
+# Kind -> meaning. A fault makes the set unsound.
+FAULTS = {
+    "no-images": "the set holds no image",
+    "property": "`property` does not fit what the set holds",
+    "files": "record files and index files that do not belong together",
+    "index-line": "lines of an index that are not a record number and an offset",
+    "index-order": "lines of an index that are not in ascending order of number and offset",
+    "index-twice": "record numbers that an index names twice",
+    "offset-twice": "records that an index names under two numbers",
+    "past-end": "offsets outside the record file",
+    "misaligned": "offsets that are no multiple of 4",
+    "no-magic": "records that do not start with RecordIO's magic number",
+    "inside": "offsets inside another record",
+    "cut-off": "records that are cut off by the end of the file or by the next record",
+    "too-long": "records longer than 64 MiB",
+    "short": "records shorter than their header and labels",
+    "unnamed": "records that no line of an index names",
+    "stray": "stretches of bytes that belong to no record",
+    "header": "header records that do not hold the range of the identity records",
+    "identity": "identity records that do not hold a range of images",
+    "identity-mixed": "identity records whose images have several labels",
+    "identity-split": "people whose images several identity records name",
+    "outside": "images that no identity record names",
+    "named-twice": "images that several identity records name",
+    "label": "labels that are no number from 0 to classes - 1",
+    "empty": "records without an image",
+    "no-image": "contents that are neither JPEG nor PNG",
+    "cut-image": "images that are cut off",
+    "undecodable": "images that cannot be decoded",
+    "damaged": "images whose decoder finds corrupt data",
+    "size": "images of another size than `property` says",
+    "duplicate-across": "pictures that stand under several people, pixel by pixel the same",
+}
+REMARKS = {
+    "gap": "classes without an image",
+    "single": "people with one image",
+    "duplicate-within": "pictures that one person has more than once, pixel by pixel the same",
+    "grey": "grey images, which decode to three equal channels",
+    "cmyk": "CMYK images, whose colours decoders render differently",
+    "palette": "PNG images with a palette",
+    "alpha": "PNG images with transparency, which decoding drops",
+    "16-bit": "PNG images of 16 bits, of which decoding keeps 8",
+    "vector": "images with several labels, of which only the first is used",
+    "no-header": "record files without header and identity records: each record is an image",
+}
+# What costs an image its place in a repaired set.
+DROPPED = (
+    *("offset-twice", "past-end", "misaligned", "no-magic", "inside", "cut-off", "too-long", "short"),
+    *("label", "empty", "no-image", "cut-image", "undecodable", "damaged", "size", "duplicate-across"),
+)
+STATES = {
+    State.PAST_END: "past-end",
+    State.MISALIGNED: "misaligned",
+    State.NO_MAGIC: "no-magic",
+    State.INSIDE: "inside",
+    State.CUT_OFF: "cut-off",
+    State.TOO_LONG: "too-long",
+    State.SHORT: "short",
+    State.EMPTY: "empty",
+    State.NO_IMAGE: "no-image",
+    State.CUT_IMAGE: "cut-image",
+    State.UNDECODABLE: "undecodable",
+    State.DAMAGED: "damaged",
+    State.HUGE: "size",
+}
+FORMATS = {
+    "grey": (Format.GREY_JPEG, Format.GREY_PNG),
+    "cmyk": (Format.CMYK_JPEG,),
+    "palette": (Format.PALETTE_PNG,),
+    "alpha": (Format.ALPHA_PNG,),
+    "16-bit": (Format.DEEP_PNG,),
+}
+# A row of scan's table, its file's place in the list of files, its number there (-1: the index names none),
+# whether it is an image, and the place in DROPPED, counted from 1, of what costs it its place.
+ROW = np.dtype([*scan.ROW.descr, ("file", "u2"), ("key", "i8"), ("image", "?"), ("dropped", "u1")])
+
+
+class Report:
+    """What `check` found.
+
+    Attributes
+    ----------
+    folder : Path
+    files : list of Path
+        The record files, in order.
+    classes : int
+        Of `property`, or of the content if `property` is of no use.
+    image_size : (int, int)
+        Height and width, likewise.
+    rows : ROW array
+        All records, those that the index does not name after the others of their file.
+    faults, remarks : dict
+        Kind -> list of places, each a dictionary: "file", "record" (its number in that file), "offset"
+        (bytes), "line", "person" or "people" (a text such as "3-9"), as far as they apply, and "detail".
+    """
+
+    def __init__(self, folder: Path):
+        self.folder, self.files = folder, []
+        self.classes, self.image_size = 0, (0, 0)
+        self.rows = np.zeros(0, ROW)
+        self.faults: dict[str, list[dict]] = {}
+        self.remarks: dict[str, list[dict]] = {}
+
+    @property
+    def sound(self) -> bool:
+        """Whether there is no fault."""
+        return not self.faults
+
+    @property
+    def kept(self) -> np.ndarray:
+        """Places in `rows` of the images that nothing is wrong with, int64 (n,)."""
+        return np.flatnonzero(self.rows["image"] & (self.rows["dropped"] == 0))
+
+    def images_per_person(self) -> np.ndarray:
+        """Number of images of each person that has one, int64 (people,)."""
+        return np.unique(self.rows["label"][self.kept], return_counts=True)[1]
+
+    def add(self, kind: str, **place: Any) -> None:
+        """Note one place where there is a fault or something to remark."""
+        found = self.faults if kind in FAULTS else self.remarks
+        found.setdefault(kind, []).append(place)
+
+    def mark(self, kind: str, rows: np.ndarray, details: Iterable[str] | None = None) -> None:
+        """Note what is at these rows, with a detail for each; what is in DROPPED costs them their place."""
+        for row, detail in zip(rows, details or itertools.repeat(None)):
+            place = self.place(row)
+            self.add(kind, **(place if detail is None else {**place, "detail": detail}))
+        if kind in DROPPED:
+            free = rows[self.rows["dropped"][rows] == 0]
+            self.rows["dropped"][free] = 1 + DROPPED.index(kind)
+
+    def place(self, row: int) -> dict[str, Any]:
+        """File, and record number (or the offset, where there is none), of a row."""
+        found = self.rows[row]
+        named = {"record": int(found["key"])} if found["key"] >= 0 else {"offset": int(found["offset"])}
+        return {"file": self.files[found["file"]].name, **named}
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, for a JSON file."""
+        counts = self.images_per_person()
+        sizes, people = np.unique(counts, return_counts=True)
+        return {
+            "folder": str(self.folder),
+            "sound": self.sound,
+            "files": [path.name for path in self.files],
+            "classes": self.classes,
+            "image_size": list(self.image_size),
+            "records": len(self.rows),
+            "images": int(self.rows["image"].sum()),
+            "sound_images": len(self.kept),
+            "people": len(counts),
+            "people_by_images": {str(size): int(number) for size, number in zip(sizes, people)},
+            "faults": _listed(self.faults, FAULTS),
+            "remarks": _listed(self.remarks, REMARKS),
+        }
+
+
+def check(folder: str | os.PathLike, processes: int = 1) -> Report:
+    """Read a whole set and return all that is wrong with it.
+
+    Parameters
+    ----------
+    folder : path
+        Holds `property`, `train.rec` and `train.idx`, or `train-00000.rec`, ….
+    processes : int
+        That decode the images; with 1, this one does.
+
+    Raises
+    ------
+    LatseError
+        If there is no record file in the folder, or one cannot be read.
+    """
+    report = Report(Path(folder))
+    report.files = _record_files(report)
+    parts = [_read_file(report, number, processes) for number in range(len(report.files))]
+    report.rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    numbers = range(len(report.files))
+    people = [_judge_ranges(report, np.flatnonzero(report.rows["file"] == number)) for number in numbers]
+    if not report.rows["image"].any():
+        report.add("no-images")
+    _mark_states(report)
+    _judge_split(report, people)
+    _judge_property(report)
+    _judge_images(report)
+    _judge_duplicates(report)
+    _judge_people(report)
+    return report
+
+
+def _record_files(report: Report) -> list[Path]:
+    """The record files of the folder in order; notes those that lack something."""
+    try:
+        names = sorted(path.name for path in report.folder.iterdir() if SET_FILE.fullmatch(path.name))
+    except OSError as error:
+        raise LatseError(f"cannot read {report.folder}: {error.strerror or error}") from error
+    for path in (report.folder / name for name in (*names, "property")):
+        if path.exists() and not path.is_file():
+            raise LatseError(f"{path} is not a regular file")  # to open a pipe would wait for ever
+    files = [report.folder / name for name in names if name.endswith(".rec")]
+    if not files:
+        raise LatseError(f"{report.folder} holds no train.rec")
+    for name in names:
+        if name.endswith(".idx") and name[:-4] + ".rec" not in names:
+            report.add("files", file=name, detail="there is no record file for it")
+    if files[-1].name == "train.rec":
+        if len(files) > 1:
+            raise LatseError(
+                f"{report.folder} holds both train.rec and {files[0].name}: two sets in one folder"
+            )
+        return files
+    for number in range(int(files[-1].stem[6:])):
+        if report.folder / f"train-{number:05d}.rec" not in files:
+            report.add("files", file=f"train-{number:05d}.rec", detail="is missing")
+    return files
+
+
+def _read_file(report: Report, number: int, processes: int) -> np.ndarray:
+    """All records of a file, ROW (n,): those that the index names in order of their numbers, then others."""
+    path = report.files[number]
+    keys, offsets = _read_index(report, path.with_suffix(".idx"))
+    order = np.argsort(offsets, kind="stable")
+    first = np.append(True, np.diff(offsets[order]) != 0)[: len(order)]
+    found = _scan(path, offsets[order][first], processes)
+    other = _unnamed(report, path, found, processes)
+    place = np.empty(len(keys), np.int64)  # in `found`, of each line of the index
+    place[order] = np.cumsum(first) - 1
+    place = place[np.argsort(keys, kind="stable")]
+    rows = np.zeros(len(keys) + len(other), ROW)
+    for name in scan.ROW.names:
+        rows[name][: len(keys)], rows[name][len(keys) :] = found[name][place], other[name]
+    rows["key"][: len(keys)], rows["key"][len(keys) :], rows["file"] = np.sort(keys), -1, number
+    return rows
+
+
+def _scan(path: Path, offsets: np.ndarray, processes: int) -> np.ndarray:
+    """What stands at the ascending offsets int64 (n,) of a file: scan.ROW (n,)."""
+    starts = range(0, len(offsets), RECORDS_AT_ONCE)
+    spans = (offsets[start : start + RECORDS_AT_ONCE + 1].tolist() for start in starts)
+    tasks = ((path, span[:RECORDS_AT_ONCE], *span[RECORDS_AT_ONCE:]) for span in spans)
+    found = np.zeros(len(offsets), scan.ROW)
+    with tqdm(total=len(offsets), desc=path.name, unit="record", leave=False) as bar:
+        for start, part in zip(starts, workers.in_order(scan.scan, tasks, processes, path)):
+            found[start : start + len(part)] = part
+            bar.update(len(part))
+    return found
+
+
+def _unnamed(report: Report, path: Path, found: np.ndarray, processes: int) -> np.ndarray:
+    """The records between those that were found, which the index does not name: scan.ROW (n,)."""
+    whole = (found["state"] == State.GOOD) | (found["state"] >= State.SHORT)
+    ends = np.maximum.accumulate(np.append(0, found["end"][whole]))
+    starts = np.append(found["offset"][whole], _size(path))
+    between = ends < starts
+    gaps = [(path, int(end), int(start)) for end, start in zip(ends[between], starts[between])]
+    bar = tqdm(gaps, desc=f"{path.name}: unnamed records", unit="gap", leave=False, delay=1)
+    parts = [np.zeros(0, scan.ROW)]
+    for (_, start, stop), (rows, stray) in zip(bar, workers.in_order(scan.walk, gaps, processes, path)):
+        parts.append(rows)
+        if stray:
+            report.add("stray", file=path.name, offset=start, detail=f"{stray} bytes before {stop}")
+    return np.concatenate(parts)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise LatseError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _read_index(report: Report, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Record numbers and offsets of an index file, int64 (n,) each; notes what is wrong with its lines."""
+    try:
+        text = path.read_text("latin1")
+    except FileNotFoundError:
+        report.add("files", file=path.name, detail="is missing")
+        text = ""
+    except OSError as error:
+        raise LatseError(f"cannot read {path}: {error.strerror or error}") from error
+    keys, offsets, lines = _numbers(report, path, text)
+    wrong = np.flatnonzero((keys[1:] < keys[:-1]) | (offsets[1:] < offsets[:-1])) + 1
+    if len(wrong):
+        detail = f"{len(wrong)} lines come too late, this is the first"
+        report.add("index-order", file=path.name, line=int(lines[wrong[0]]), detail=detail)
+    ascending = np.sort(keys)
+    for key in np.unique(ascending[1:][ascending[1:] == ascending[:-1]]):
+        report.add("index-twice", file=path.name, record=int(key))
+    return keys, offsets
+
+
+def _numbers(report: Report, path: Path, text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Record numbers, offsets and line numbers (from 1) of an index, int64 (n,) each."""
+    count = text.count("\n") + (not text.endswith("\n"))
+    with warnings.catch_warnings(), contextlib.suppress(ValueError, Warning):
+        warnings.simplefilter("error")  # a word that is no number is only a warning to numpy
+        fields = np.fromstring(text, np.int64, sep=" ")
+        if len(fields) == 2 * count and fields[::2].min() >= 0:
+            return fields[::2], fields[1::2], np.arange(1, count + 1)
+    found = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        match = re.fullmatch(r"\s*(\d{1,18})\s+(-?\d{1,18})\s*", line, re.ASCII)
+        if match:
+            found.append((int(match[1]), int(match[2]), number))
+        elif line.strip():
+            report.add("index-line", file=path.name, line=number, detail=repr(line[:40]))
+    return tuple(np.array(found, np.int64).reshape(-1, 3).T)
+
+
+def _judge_ranges(report: Report, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tell the images of a file from its header and identity records, and judge these.
+
+    Returns labels and rows of the identity records that name one person's images, (n,) each.
+    """
+    table = report.rows
+    bare = _whole(table[rows]) & (table["flag"][rows] > 0) & (table["size"][rows] == 0)
+    identity = bare & (table["flag"][rows] > 1)
+    table["image"][rows] = ~identity
+    named = rows[table["key"][rows] >= 0]
+    keys, identity, bare = table["key"][named], identity[: len(named)], bare[: len(named)]
+    if len(named) and keys[0] == 0 and bare[0]:
+        table["image"][named[0]] = identity[0] = False
+        _judge_header(report, named, identity)
+    elif identity.any():
+        report.mark("header", named[identity][:1], ["is an identity record, but there is no header record"])
+    elif len(named):
+        report.add("no-header", file=report.files[table["file"][named[0]]].name)
+    if not identity.any():
+        return np.zeros(0), np.zeros(0, np.int64)
+    return _judge_identities(report, named, named[identity])
+
+
+def _judge_header(report: Report, named: np.ndarray, identity: np.ndarray) -> None:
+    """Judge the header record, the first of the rows `named`, of which `identity` (bool) says what is one."""
+    table, keys = report.rows, report.rows["key"][named]
+    first, last, valid = (column[0] for column in _ranges(table[named[:1]]))
+    if not valid:
+        report.mark("header", named[:1], ["holds no range"])
+        return
+    low, high = np.searchsorted(keys, [first, last])
+    if high - low != last - first:
+        missing = last - first - (high - low)
+        report.mark("header", named[:1], [f"names {first} to {last - 1}; the index lacks {missing} of them"])
+    promised = np.zeros(len(named), bool)
+    promised[low:high] = True
+    report.mark("header", named[identity & ~promised], itertools.repeat("is not in the header's range"))
+    other = named[promised & ~identity]
+    table["image"][other[~_whole(table[other])]] = False
+    report.mark("identity", other[_whole(table[other])], itertools.repeat("holds no range"))
+
+
+def _judge_identities(report: Report, named: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Judge the identity records `rows` of a file against its rows `named`; returns as `_judge_ranges`."""
+    table = report.rows
+    keys, image, labels = table["key"][named], table["image"][named], table["label"][named]
+    first, last, valid = _ranges(table[rows])
+    report.mark("identity", rows[~valid], itertools.repeat("holds no range"))
+    rows, first, last = rows[valid], first[valid], last[valid]
+    low, high = np.searchsorted(keys, first), np.searchsorted(keys, last)
+    lacking = last - first - (high - low)
+    details = [
+        f"names {a} to {b - 1}; the index lacks {n} of them" for a, b, n in zip(first, last, lacking) if n
+    ]
+    report.mark("identity", rows[lacking != 0], details)
+    others = np.append(0, np.cumsum(~image))
+    wrong = others[high] - others[low] > 0
+    report.mark("identity", rows[wrong], itertools.repeat("names records that are no images"))
+    cover = np.bincount(low, minlength=len(named) + 1) - np.bincount(high, minlength=len(named) + 1)
+    times = np.cumsum(cover)[:-1]
+    report.mark("outside", named[image & (times == 0)])
+    report.mark("named-twice", named[image & (times > 1)])
+    known = np.flatnonzero(image & _whole(table[named]))
+    low, high = np.searchsorted(known, low), np.searchsorted(known, high)
+    some, labels = high > low, labels[known]
+    rows, low, high = rows[some], low[some], high[some]
+    changes = np.append(0, np.cumsum(labels[1:] != labels[:-1]))
+    mixed = changes[high - 1] - changes[low] > 0
+    report.mark("identity-mixed", rows[mixed])
+    return labels[low[~mixed]], rows[~mixed]
+
+
+def _judge_split(report: Report, people: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Note the people whom several identity records name, from what `_judge_ranges` returned of each file."""
+    labels, rows = (np.concatenate(part) for part in zip(*people))
+    _, person, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    several = counts[person] > 1
+    report.mark("identity-split", rows[several], (f"person {label:g}" for label in labels[several]))
+
+
+def _mark_states(report: Report) -> None:
+    """Note what `scan` found of each record."""
+    table = report.rows
+    for state, kind in STATES.items():
+        found = table["state"] == state
+        report.mark(kind, np.flatnonzero(found & table["image"] if state >= State.EMPTY else found))
+    report.mark("unnamed", np.flatnonzero(table["key"] < 0))
+    named = np.flatnonzero((table["key"] >= 0) & _whole(table))
+    order = named[np.lexsort((table["key"][named], table["offset"][named], table["file"][named]))]
+    again = (np.diff(table["offset"][order]) == 0) & (np.diff(table["file"][order]) == 0)
+    details = (f"is record {key}" for key in table["key"][order[:-1][again]])
+    report.mark("offset-twice", order[1:][again], details)
+
+
+def _judge_property(report: Report) -> None:
+    """Take classes and size from `property`, or from the images where most of them contradict it."""
+    table = report.rows
+    images = table["image"] & _whole(table)
+    labels, heights = table["label"][images], table["height"][images].astype(np.int64)
+    labels = labels[_is_number(labels)]
+    sizes = (heights * SIDES + table["width"][images])[heights > 0]
+    classes = int(labels.max()) + 1 if len(labels) else 0
+    shapes, counts = np.unique(sizes, return_counts=True)
+    size = divmod(int(shapes[counts.argmax()]), SIDES) if len(shapes) else (0, 0)
+    report.classes, report.image_size = classes, size
+    try:
+        stated, shape = read_property(report.folder / "property")
+    except LatseError as error:
+        report.add("property", file="property", detail=str(error))
+        return
+    beyond, other = int((labels >= stated).sum()), int((sizes != shape[0] * SIDES + shape[1]).sum())
+    if 2 * beyond > len(labels):
+        detail = (
+            f"says {stated} classes, but {beyond} of {len(labels)} labels are beyond, up to {classes - 1}"
+        )
+        report.add("property", file="property", detail=detail)
+    else:
+        report.classes = stated
+    if 2 * other > len(sizes):
+        detail = "says {}x{} pixels, but {} of {} images are not, most are {}x{}"
+        detail = detail.format(*shape, other, len(sizes), *size)
+        report.add("property", file="property", detail=detail)
+    else:
+        report.image_size = shape
+
+
+def _judge_images(report: Report) -> None:
+    """Note labels out of range, sizes other than that of `property`, and what is remarkable of a format."""
+    table = report.rows
+    images = np.flatnonzero(table["image"] & _whole(table))
+    label = table["label"][images]
+    wrong = ~(_is_number(label) & (label < report.classes))
+    report.mark("label", images[wrong], (f"label {value:g}" for value in label[wrong]))
+    seen = images[np.isin(table["state"][images], (State.GOOD, State.DAMAGED))]
+    height, width = report.image_size
+    other = seen[(table["height"][seen] != height) | (table["width"][seen] != width)]
+    report.mark("size", other, (f"{h}x{w}" for h, w in zip(table["height"][other], table["width"][other])))
+    for kind, formats in FORMATS.items():
+        report.mark(kind, images[np.isin(table["format"][images], formats)])
+    report.mark("vector", images[table["flag"][images] > 1])
+
+
+def _judge_duplicates(report: Report) -> None:
+    """Note the pictures that stand in the set more than once."""
+    table, kept = report.rows, report.kept
+    order = kept[np.argsort(table["pixels"][kept], kind="stable")]
+    pixels, labels = table["pixels"][order], table["label"][order]
+    starts = np.flatnonzero(np.append(True, pixels[1:] != pixels[:-1])[: len(order)])
+    sizes = np.diff(starts, append=len(order))
+    for start, size in zip(starts[sizes > 1], sizes[sizes > 1]):
+        group = order[start : start + size]
+        across = np.ptp(labels[start : start + size]) > 0
+        place = report.place(group[0])
+        same = f"same as {place['file']} {list(place)[1]} {list(place.values())[1]}"
+        if across:
+            details = [f"person {label:g}, {same}" for label in labels[start : start + size]]
+            details[0] = f"person {labels[start]:g}"
+            report.mark("duplicate-across", group, details)
+        else:
+            report.mark("duplicate-within", group[1:], itertools.repeat(f"person {labels[start]:g}, {same}"))
+
+
+def _judge_people(report: Report) -> None:
+    """Note the people with one image, and the classes without any."""
+    people, counts = np.unique(report.rows["label"][report.kept].astype(np.int64), return_counts=True)
+    for person in people[counts == 1]:
+        report.add("single", person=int(person))
+    edges = np.concatenate([[-1], people, [report.classes]])
+    for before, after in zip(edges[:-1], edges[1:]):
+        if after - before > 1:
+            text = str(before + 1) if after - before == 2 else f"{before + 1}-{after - 1}"
+            report.add("gap", people=text, count=int(after - before - 1))
+
+
+def _whole(rows: np.ndarray) -> np.ndarray:
+    """Whether each row is a record with its labels, whatever its content: bool (n,)."""
+    return (rows["state"] == State.GOOD) | (rows["state"] >= State.EMPTY)
+
+
+def _is_number(labels: np.ndarray) -> np.ndarray:
+    """Whether each label is a whole number that a person may have: bool (n,)."""
+    return (labels >= 0) & (labels < LARGEST_LABEL) & (labels == np.floor(labels))
+
+
+def _ranges(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """First and one past the last record that identity records name, int64 (n,), and whether they do, bool.
+
+    As in `records`: exact in the two ids, where these round to the labels.
+    """
+    stated = rows["range"].astype(np.float64)
+    valid = (rows["flag"] > 1) & (stated[:, 0] >= 0) & (stated[:, 1] < 2.0**62)
+    exact = (rows["ids"].astype(np.float32) == rows["range"]).all(axis=1) & valid
+    first, last = np.where(valid, np.where(exact, rows["ids"].T, stated.T), 0).astype(np.int64)
+    return first, last, valid & (first <= last)
+
+
+def _listed(found: dict[str, list[dict]], meanings: dict[str, str]) -> list[dict[str, Any]]:
+    return [
+        {"kind": kind, "meaning": meanings[kind], "count": count(found[kind]), "places": found[kind]}
+        for kind in meanings
+        if kind in found
+    ]
+
+
+def count(places: list[dict]) -> int:
+    """How many records, lines or people these places of a report stand for."""
+    return sum(place.get("count", 1) for place in places)

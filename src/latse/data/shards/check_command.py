@@ -1,0 +1,113 @@
+"""The command `latse data check`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import textwrap
+from typing import Any
+
+from latse.files import write_json
+
+SUMMARY = "find all that is wrong with an insightface set, and write a clean copy"
+DESCRIPTION = (
+    "Read every record of a set (train.rec, train.idx, property, or train-00000.rec, train-00001.rec, …) and "
+    "report all faults: property against content, index against records, header and identity records, "
+    "labels, images that do not decode or have another size, pictures that stand under several people. What "
+    "can be trained on is only remarked: people with one image, classes without any, a picture that a person "
+    "has twice, grey, CMYK, 16-bit or transparent images. Exit status: 0 if there is no fault, 1 if there is "
+    "one. Where more than half of the images contradict property, it is the one at fault."
+)
+SHOWN = 3  # examples of each kind
+BAR = 40  # characters
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("folder", metavar="FOLDER")
+    parser.add_argument("--json", metavar="FILE", help="write everything that was found, with all places")
+    parser.add_argument(
+        "--repair",
+        metavar="OUT",
+        help="write a clean copy into this folder, outside FOLDER, which is never touched, and without a "
+        "set in it. Only broken images are dropped, and all copies of a picture that stands under several "
+        "people, as nobody knows whose it is; OUT/repair.json lists them. Records that the index does not "
+        "name come back. People keep their numbers, images get new record numbers. Of several labels of an "
+        "image the first is kept",
+    )
+    parser.add_argument(
+        "--processes",
+        type=_positive,
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="that decode images (default: one for each processor, %(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, print, repair; return 0 if the set is sound, otherwise 1; LatseError if it is unreadable."""
+    from latse.data.shards.check import check
+    from latse.data.shards.repair import repair
+    from latse.data.shards.staging import refuse_inside, refuse_set
+
+    if args.repair:  # before the set is read, which takes long
+        refuse_inside(args.repair, args.folder)
+        refuse_set(args.repair)
+    report = check(args.folder, args.processes)
+    found = report.as_json()
+    print("\n".join(_summary(found)))
+    if args.json:
+        write_json(args.json, found)
+    if args.repair:
+        dropped = repair(report, args.repair)
+        print(f"{args.repair}: {found['sound_images']} images; {dropped} dropped, listed in repair.json")
+    return 0 if report.sound else 1
+
+
+def _summary(found: dict[str, Any]) -> list[str]:
+    """The lines that a person reads, of what `Report.as_json` returned."""
+    height, width = found["image_size"]
+    files = f" in {len(found['files'])} files" if len(found["files"]) > 1 else ""
+    lines = [
+        f"{found['folder']}: {found['images']} images{files}, {found['sound_images']} of them sound, of "
+        f"{found['people']} people; {found['classes']} classes, {height}x{width} pixels",
+        *_distribution({int(size): people for size, people in found["people_by_images"].items()}),
+    ]
+    for title in ("faults", "remarks"):
+        lines += [f"{title}:" if found[title] else f"no {title}"]
+        for kind in found[title]:
+            lines += [f"  {kind['count']:>9,}  {kind['meaning']} ({kind['kind']})"]
+            lines += [f"{'':13}{_place(place)}" for place in kind["places"][:SHOWN]]
+            lines += [f"{'':13}…"] * (len(kind["places"]) > SHOWN)
+    return lines
+
+
+def _distribution(people_by_images: dict[int, int]) -> list[str]:
+    """A histogram of images per person, in classes that double."""
+    counts: dict[int, int] = {}
+    for images, people in people_by_images.items():
+        power = images.bit_length() - 1
+        counts[power] = counts.get(power, 0) + people
+    lines = ["images per person:"] if counts else []
+    for power in sorted(counts):
+        low, high = 1 << power, (2 << power) - 1
+        name = str(low) if low == high else f"{low}-{high}"
+        bar = "#" * -(-BAR * counts[power] // max(counts.values()))
+        lines.append(f"  {name:>11}  {counts[power]:>9,} people  {bar}")
+    return lines
+
+
+def _place(place: dict[str, Any]) -> str:
+    where = [str(place["file"])] if "file" in place else []
+    where += [
+        f"{key} {place[key]}" for key in ("record", "offset", "line", "person", "people") if key in place
+    ]
+    text = ", ".join(where) + (f": {place['detail']}" if "detail" in place else "")
+    return textwrap.shorten(text, 120, placeholder="…")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return number

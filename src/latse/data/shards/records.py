@@ -1,0 +1,350 @@
+"""Insightface sets are read: one `Shard` over all files of a folder."""
+
+from __future__ import annotations
+
+import os
+import struct
+import warnings
+import weakref
+from hashlib import blake2b
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from latse.data import images
+from latse.data.shards.recordio import (
+    FRAME,
+    HEADER,
+    LENGTH,
+    MAGIC,
+    MAGIC_BYTES,
+    START,
+    read_property,
+    read_text,
+    set_files,
+)
+from latse.errors import LatseError
+
+LARGEST = 2**48  # record number
+AT_ONCE = 1 << 16  # bytes of a record that are read before its length is known
+CHUNK = 1 << 16  # records whose beginnings are read between two steps of the progress bar
+SAMPLE = 1024  # images whose content digest() reads
+NO_MAGIC = "does not start with RecordIO's magic number"
+CUT_OFF = "is cut off: the file is truncated"
+SHORT = "is shorter than its labels"
+
+
+class Shard:
+    """One insightface data set, opened for reading at random positions from any number of threads.
+
+    On opening, the index is checked against the length of the file, and the header, the identity records and
+    the labels of each identity's first and last image are read: a large set opens within seconds. A record
+    between those is checked when it is read. Files are read by `pread`, so that one which shrinks meanwhile
+    is an error like any other.
+
+    Parameters
+    ----------
+    folder : path
+        Holds `property` and `train.rec`, `train.idx` or `train-00000.rec`, `train-00000.idx`, ….
+
+    Attributes
+    ----------
+    classes : int
+        Number of identities, from `property`.
+    image_size : (int, int)
+        Height and width of the images, from `property`.
+    labels : int64 array (n,)
+        Identity of each image, 0 <= label < classes.
+    records : int64 array (n,)
+        Number of each image, ascending: its record number, and where the set lies in several files, plus for
+        each earlier file its largest record number + 1.
+
+    Raises
+    ------
+    LatseError
+        If a file is missing, malformed or truncated, or a label does not fit `classes`.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = Path(folder)
+        self.classes, self.image_size = read_property(self.folder / "property")
+        self._files = [_RecordFile(path, self.classes) for path in _record_files(self.folder)]
+        ends = np.cumsum([0] + [file.last + 1 for file in self._files])
+        self._first = ends[:-1]
+        self.records = np.concatenate([file.records + start for file, start in zip(self._files, self._first)])
+        self.labels = np.concatenate([file.labels for file in self._files])
+        self._starts = np.concatenate([file.starts for file in self._files])
+        self._rooms = np.concatenate([file.rooms for file in self._files])
+        images = [len(file.records) for file in self._files]
+        self._file = np.repeat(np.arange(len(self._files), dtype=np.int32), images)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def digest(self) -> str:
+        """Return 32 hexadecimal digits that stand for the set.
+
+        Its number of people, its index and labels, and the content of 1,024 images at even distances (of all,
+        in a smaller set): to read every image would take minutes of a large set.
+        """
+        found = blake2b(str(self.classes).encode(), digest_size=16)
+        for numbers in (self.records, self.labels, self._starts, [file.size for file in self._files]):
+            found.update(np.ascontiguousarray(numbers, np.int64))
+        for position in np.linspace(0, len(self) - 1, min(SAMPLE, len(self))).astype(np.int64):
+            found.update(self.content(position))
+        return found.hexdigest()
+
+    def name(self, position: int) -> str:
+        """Return how messages name the image at `position`: its file and the record number in that file."""
+        number = self._file[position]
+        return f"{self._files[number].path}: record {self.records[position] - self._first[number]}"
+
+    def content(self, position: int) -> np.ndarray:
+        """Return the encoded image at `position` as uint8 array (bytes,).
+
+        Raises LatseError naming file and record if the record is cut off or has another label than `labels`.
+        """
+        try:
+            return np.frombuffer(self._encoded(position), np.uint8)
+        except ValueError as error:
+            raise LatseError(f"{self.name(position)} {error}") from error
+
+    def read(self, position: int) -> tuple[np.ndarray, int, int]:
+        """Return (image uint8 (height, width, 3) RGB, label, record number) of the image at `position`.
+
+        Raises LatseError naming file and record if it cannot be decoded or has another size.
+        """
+        image = cv2.cvtColor(self._image(position), cv2.COLOR_BGR2RGB)
+        return image, int(self.labels[position]), int(self.records[position])
+
+    def read_into(self, planes: np.ndarray, position: int, mirrored: bool) -> None:
+        """Write the image at `position` into `planes`, contiguous uint8 (3, height, width) RGB.
+
+        `mirrored` swaps left and right. Raises LatseError like `read`, ValueError for planes of another size.
+        """
+        if planes.shape != (3, *self.image_size):
+            raise ValueError(f"planes of {planes.shape} for images of {self.image_size}")
+        image = self._image(position)
+        red, green, blue = planes
+        cv2.split(cv2.flip(image, 1) if mirrored else image, [blue, green, red])
+
+    def _image(self, position: int) -> np.ndarray:
+        """Return the image as OpenCV has it, BGR."""
+        try:
+            return images.decode_bgr(self._encoded(position), self.image_size)
+        except ValueError as error:
+            raise LatseError(f"{self.name(position)} {error}") from error
+
+    def _encoded(self, position: int) -> bytes:
+        file = self._files[self._file[position]]
+        data = file.read(int(self._starts[position]), int(self._rooms[position]))
+        label, start = _label_and_start(data)
+        if label != self.labels[position]:
+            raise ValueError(f"has the label {label:g}; its identity has {self.labels[position]}")
+        return data[start:]
+
+
+class _RecordFile:
+    """One .rec with its .idx, opened.
+
+    Attributes: path; size, in bytes; last, the largest record number; and of each image, in the order of the
+    record numbers: records, labels, starts, int64 (n,), and rooms, the bytes to the next record, int32 (n,).
+    """
+
+    def __init__(self, path: Path, classes: int):
+        self.path = path
+        self._handle, self.size = _opened(path)
+        weakref.finalize(self, os.close, self._handle)
+        index = _read_index(path.with_suffix(".idx"))
+        self._keys, self._starts = index[:, np.argsort(index[0], kind="stable")]
+        self._check_index()
+        self.last = int(self._keys[-1])
+        images, people = self._layout()
+        self.records, self.starts = self._keys[images], self._starts[images]
+        self.rooms = _rooms(self._starts, self.size)[images]
+        labels = self._labels(images, people)
+        self._check_labels(labels, classes)
+        self.labels = labels.astype(np.int64)
+        del self._keys, self._starts
+
+    def read(self, start: int, room: int) -> bytes:
+        """Return the bytes of the record at `start`; raise ValueError, saying what is wrong with it.
+
+        A record that holds the magic number itself is stored in parts around it.
+        """
+        parts, flag = [], 1
+        while flag in (1, 2):
+            data = self._bytes(start, room)
+            magic, word = FRAME.unpack(data[: FRAME.size].ljust(FRAME.size))
+            if magic != MAGIC:
+                raise ValueError(NO_MAGIC if len(data) >= FRAME.size else CUT_OFF)
+            flag, length = divmod(word, LENGTH)
+            if FRAME.size + length > len(data) and start + FRAME.size + length <= self.size:
+                data = self._bytes(start, FRAME.size + length)
+            if FRAME.size + length > len(data):
+                raise ValueError(CUT_OFF)
+            parts.append(data[FRAME.size : FRAME.size + length])
+            start += FRAME.size + length + -length % 4
+            room = FRAME.size
+        return MAGIC_BYTES.join(parts)
+
+    def _bytes(self, start: int, length: int) -> bytes:
+        try:
+            return os.pread(self._handle, length, start)
+        except OSError as error:
+            raise LatseError(f"cannot read {self.path}: {error.strerror}") from error
+
+    def _check_index(self) -> None:
+        everything = np.arange(len(self._keys))
+        self._refuse(everything, (self._keys < 0) | (self._keys > LARGEST), "has a number out of range")
+        self._refuse(everything[1:], self._keys[1:] == self._keys[:-1], "stands twice in the .idx")
+        past = (self._starts < 0) | (self._starts > self.size - FRAME.size - HEADER.size)
+        self._refuse(everything, past, "lies past the end of the file")
+        self._refuse(everything, self._starts % 4 != 0, "starts at no multiple of 4 bytes")
+        self._begin(np.array([np.argmax(self._starts)]))  # a file that lost its end shows here
+
+    def _layout(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the images, and the rows [first, last) of each person among all rows, int (people, 2)."""
+        rows = np.arange(len(self._keys))
+        header = self._begin(rows[:1])
+        if self._keys[0] != 0 or not header["flag"][0] or _content_length(header)[0] > 0:
+            return rows, np.zeros((0, 2), np.int64)
+        first, last = self._ranges(rows[:1], header)[0]
+        identities = rows[first:last]
+        people = self._ranges(identities, self._begin(identities))
+        images = np.delete(rows, np.append(identities, 0))
+        if not len(images):
+            raise LatseError(f"{self.path}: the header record promises no image")
+        return images, people[people[:, 0] < people[:, 1]]
+
+    def _labels(self, images: np.ndarray, people: np.ndarray) -> np.ndarray:
+        """Label of each image, float32; where a person's first and last image agree, only they are read."""
+        labels, known = np.full(len(self._keys), np.nan, np.float32), np.zeros(len(self._keys), bool)
+        found = _first_label(self._begin((people - [0, 1]).ravel())).reshape(-1, 2)
+        for (first, last), (label, other) in zip(people, found):
+            labels[first:last], known[first:last] = label, label == other
+        unknown = images[~known[images]]
+        labels[unknown] = _first_label(self._begin(unknown))
+        return labels[images]
+
+    def _begin(self, rows: np.ndarray) -> np.ndarray:
+        """What the records of `rows` start with: START (n,)."""
+        found = np.empty(len(rows), START)
+        bar = tqdm(total=len(rows), desc=self.path.name, unit="record", leave=False, delay=1)
+        for first in range(0, len(rows), CHUNK):
+            starts = self._starts[rows[first : first + CHUNK]].tolist()
+            read = [self._bytes(start, START.itemsize) for start in starts]
+            bytes_ = b"".join(part.ljust(START.itemsize, b"\0") for part in read)
+            found[first : first + CHUNK] = np.frombuffer(bytes_, START)
+            bar.update(len(starts))
+        bar.close()
+        self._refuse(rows, found["magic"] != MAGIC, NO_MAGIC)
+        length = found["word"].astype(np.int64) % LENGTH
+        self._refuse(rows, self._starts[rows] + FRAME.size + length > self.size, CUT_OFF)
+        self._refuse(rows, _content_length(found) < 0, SHORT)
+        return found
+
+    def _ranges(self, rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """The ranges that header and identity records hold, as rows [first, last): int64 (n, 2)."""
+        ranges = starts["labels"]
+        wrong = (starts["flag"] < 2) | ~((ranges[:, 0] >= 0) & (ranges[:, 0] <= ranges[:, 1]))
+        self._refuse(rows, wrong | ~(ranges[:, 1] < 2.0**63), "does not hold a range of records")
+        exact = (starts["ids"].astype(np.float32) == ranges).all(axis=1)
+        numbers = np.where(exact[:, None], starts["ids"], ranges).astype(np.int64)
+        found = np.searchsorted(self._keys, numbers)
+        lacking = found[:, 1] - found[:, 0] != numbers[:, 1] - numbers[:, 0]
+        if lacking.any():
+            first, last = numbers[np.argmax(lacking)]
+            raise LatseError(f"{self.path}: the .idx lacks some of the records {first} to {last - 1}")
+        return found
+
+    def _check_labels(self, labels: np.ndarray, classes: int) -> None:
+        wrong = ~((labels >= 0) & (labels < classes) & (labels == np.floor(labels)))
+        if wrong.any():
+            at = np.argmax(wrong)
+            raise LatseError(
+                f"{self.path}: record {self.records[at]} has the label {labels[at]:g}; "
+                f"property has {classes} classes"
+            )
+
+    def _refuse(self, rows: np.ndarray, wrong: np.ndarray, complaint: str) -> None:
+        if wrong.any():
+            raise LatseError(f"{self.path}: record {self._keys[rows[np.argmax(wrong)]]} {complaint}")
+
+
+def _content_length(starts: np.ndarray) -> np.ndarray:
+    """Bytes that follow the labels, int64 (n,); below 0 where a record is too short for what it announces.
+
+    A record stored in parts (it holds the magic number) is judged by its first one, which may end anywhere.
+    """
+    flag, length = starts["flag"].astype(np.int64), starts["word"].astype(np.int64)
+    found = length % LENGTH - HEADER.size - 4 * flag
+    return np.where(length >= LENGTH, np.maximum(found, 0), found)
+
+
+def _first_label(starts: np.ndarray) -> np.ndarray:
+    return np.where(starts["flag"] > 0, starts["labels"][:, 0], starts["label"])
+
+
+def _label_and_start(data: bytes) -> tuple[float, int]:
+    """A record's (first) label and where its content starts; raises ValueError if the record is too short."""
+    if len(data) < HEADER.size:
+        raise ValueError(SHORT)
+    flag, label, _, _ = HEADER.unpack_from(data)
+    start = HEADER.size + 4 * flag
+    if start > len(data):
+        raise ValueError(SHORT)
+    return (struct.unpack_from("<f", data, HEADER.size)[0] if flag else label), start
+
+
+def _rooms(starts: np.ndarray, size: int) -> np.ndarray:
+    """Bytes from each start to the next one, at least a frame's and at most AT_ONCE: int32 (n,)."""
+    order = np.argsort(starts, kind="stable")
+    rooms = np.empty(len(starts), np.int64)
+    rooms[order] = np.diff(starts[order], append=size)
+    return np.clip(rooms, FRAME.size, AT_ONCE).astype(np.int32)
+
+
+def _record_files(folder: Path) -> list[Path]:
+    """The .rec files of a set, in order."""
+    single = folder / "train.rec"
+    several = sorted(path for path in set_files(folder) if path.suffix == ".rec" and path != single)
+    if not several:
+        return [single]
+    if single.exists():
+        raise LatseError(f"{folder} holds both train.rec and {several[0].name}: two sets in one folder")
+    for number, path in enumerate(several):
+        if path.name != f"train-{number:05d}.rec":
+            raise LatseError(f"{folder} lacks train-{number:05d}.rec, but holds {path.name}")
+    return several
+
+
+def _opened(file: Path) -> tuple[int, int]:
+    """A file handle and the file's size in bytes."""
+    if file.exists() and not file.is_file():
+        raise LatseError(f"{file} is not a regular file")  # to open a named pipe would wait for ever
+    try:
+        handle = os.open(file, os.O_RDONLY)
+        size = os.fstat(handle).st_size
+    except OSError as error:
+        raise LatseError(f"cannot read {file}: {error.strerror or error}") from error
+    if size == 0 or size % 4:
+        os.close(handle)
+        raise LatseError(f"{file} is {'truncated' if size else 'empty'} ({size} bytes)")
+    return handle, size
+
+
+def _read_index(file: Path) -> np.ndarray:
+    """Record numbers and where each starts, in the order of the file: int64 (2, n)."""
+    text = read_text(file)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a word that is no number is only a warning to numpy
+            index = np.fromstring(text, np.int64, sep=" ").reshape(-1, 2).T
+    except (ValueError, Warning) as error:
+        raise LatseError(f"{file} does not hold a record number and an offset in each line") from error
+    if not index.size:
+        raise LatseError(f"{file} is empty")
+    return index

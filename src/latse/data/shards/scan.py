@@ -1,0 +1,306 @@
+"""One record file read without trust: what stands at each place, as a table that `check` judges.
+
+It imports neither mxnet nor anything that does, so that processes of its own can run it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+from hashlib import blake2b
+from pathlib import Path
+from typing import BinaryIO, Iterator, NamedTuple
+
+import cv2
+import numpy as np
+
+from latse.data import images
+from latse.data.images import AS_STORED, Decode
+from latse.data.shards.recordio import FRAME, HEADER, LENGTH, MAGIC, MAGIC_BYTES
+from latse.errors import LatseError
+
+LARGEST_RECORD = 1 << 26  # bytes; what claims to be longer holds no face, and would only fill the memory
+LARGEST_IMAGE = 1 << 24  # pixels, likewise
+MOST_PARTS = (
+    100  # of one record, which is divided where it holds the magic number: no image holds it so often
+)
+BLOCK = 1 << 16  # bytes that are read at a time
+
+
+class State(enum.IntEnum):
+    """What stands at a place of a record file; to SHORT there is no record, from EMPTY on no good image."""
+
+    GOOD = 0
+    PAST_END = 1
+    MISALIGNED = 2
+    NO_MAGIC = 3
+    INSIDE = 4
+    CUT_OFF = 5
+    TOO_LONG = 6
+    SHORT = 7
+    EMPTY = 8
+    NO_IMAGE = 9
+    CUT_IMAGE = 10
+    UNDECODABLE = 11
+    DAMAGED = 12
+    HUGE = 13
+
+
+class Format(enum.IntEnum):
+    """How an image is stored."""
+
+    NONE = 0
+    JPEG = 1
+    GREY_JPEG = 2
+    CMYK_JPEG = 3
+    PNG = 4
+    GREY_PNG = 5
+    PALETTE_PNG = 6
+    ALPHA_PNG = 7
+    DEEP_PNG = 8
+
+
+# A row of the table. `end` is where the next record starts, `size` the bytes of the encoded image, `ids` and
+# `range` what header and identity records hold; `pixels` a 64-bit hash of the decoded image.
+ROW = np.dtype(
+    [
+        ("offset", "i8"),
+        ("end", "i8"),
+        ("state", "u1"),
+        ("flag", "u4"),
+        ("label", "f4"),
+        ("range", "f4", 2),
+        ("ids", "u8", 2),
+        ("size", "u4"),
+        ("format", "u1"),
+        ("height", "u2"),
+        ("width", "u2"),
+        ("pixels", "u8"),
+    ]
+)
+
+
+class Picture(NamedTuple):
+    """What `judge` finds of an encoded image; height and width in pixels, `pixels` a 64-bit hash."""
+
+    state: State
+    format: Format = Format.NONE
+    height: int = 0
+    width: int = 0
+    pixels: int = 0
+
+
+class RecordError(Exception):
+    """There is no whole record at a place; holds the State that says why."""
+
+
+def scan(path: str | os.PathLike, offsets: list[int], following: int | None = None) -> np.ndarray:
+    """Read what the index names.
+
+    Parameters
+    ----------
+    path : path
+        A .rec file.
+    offsets : list of int
+        Ascending, in bytes, of any value.
+    following : int, optional
+        The next offset that the index names: a record that runs past a good start is itself at fault.
+
+    Returns
+    -------
+    ROW array, as long as `offsets`
+
+    Raises
+    ------
+    LatseError
+        If the file cannot be opened or read.
+    """
+    rows, end = [], 0
+    with _opened(path) as (file, size), images.noting_damage() as decode:
+        starts = [offset for offset in offsets if _is_start(file, offset, size)]
+        starts += [] if following is None or not _is_start(file, following, size) else [following]
+        behind = iter(starts)
+        limit = next(behind, size)
+        for offset in offsets:
+            while limit <= offset and limit < size:
+                limit = next(behind, size)
+            try:
+                if 0 <= offset < end and offset % 4 == 0:
+                    raise RecordError(State.INSIDE)
+                content, end = read_record(file, offset, limit)
+                rows.append(_row(offset, end, content, decode))
+            except RecordError as error:
+                rows.append(_broken(offset, error.args[0]))
+    return np.array(rows, ROW)
+
+
+def walk(path: str | os.PathLike, start: int, stop: int) -> tuple[np.ndarray, int]:
+    """Look for records between `start` and `stop`, where the index names none.
+
+    Returns
+    -------
+    rows : ROW array
+        The whole records that lie there.
+    stray : int
+        Bytes that belong to none.
+
+    Raises
+    ------
+    LatseError
+        If the file cannot be opened or read.
+    """
+    rows, stray, free = [], 0, start  # `free`: up to where all is a record or stray
+    with _opened(path) as (file, _), images.noting_damage() as decode:
+        for place in _magics(file, start, stop):
+            if place < free:
+                continue
+            with contextlib.suppress(RecordError):
+                content, end = read_record(file, place, stop)
+                rows.append(_row(place, end, content, decode))
+                stray += place - free
+                free = end
+    return np.array(rows, ROW), stray + max(stop - free, 0)
+
+
+def read_record(file: BinaryIO, offset: int, limit: int) -> tuple[bytes, int]:
+    """Return (the record's bytes, where the next one starts); no byte from `limit` on belongs to it.
+
+    Of what turns out to be no record only the frames are read: a claimed length costs nothing. Raises
+    RecordError.
+    """
+    spans: list[tuple[int, int]] = []
+    flag, total = 1, 0
+    while flag in (1, 2):
+        flag, length = _frame(file, offset, limit, first=not spans)
+        end = offset + FRAME.size + length + -length % 4
+        total += length
+        if end > limit:
+            raise RecordError(State.CUT_OFF)
+        if total > LARGEST_RECORD or len(spans) == MOST_PARTS:
+            raise RecordError(State.TOO_LONG)
+        spans.append((offset + FRAME.size, length))
+        offset = end
+    parts = [os.pread(file.fileno(), length, start) for start, length in spans]
+    if sum(map(len, parts)) < total:
+        raise RecordError(State.CUT_OFF)
+    return MAGIC_BYTES.join(parts), offset
+
+
+def split(content: bytes) -> tuple[np.ndarray, bytes]:
+    """A record's header as a row (flag, label, range, ids), and its encoded image; raises RecordError."""
+    row = np.zeros((), ROW)
+    if len(content) < HEADER.size:
+        raise RecordError(State.SHORT)
+    row["flag"], row["label"], *row["ids"] = HEADER.unpack_from(content)
+    start = HEADER.size + 4 * int(row["flag"])
+    if start > len(content):
+        raise RecordError(State.SHORT)
+    labels = np.frombuffer(content, "<f4", min(2, int(row["flag"])), HEADER.size)
+    row["range"][: len(labels)] = labels
+    if len(labels):
+        row["label"] = labels[0]
+    return row, content[start:]
+
+
+def judge(encoded: bytes, decode: Decode) -> Picture:
+    """Decode an image; `decode` is what `images.noting_damage` yields."""
+    if not encoded:
+        return Picture(State.EMPTY)
+    header = images.announced(encoded)
+    if header is None:
+        return Picture(State.NO_IMAGE)
+    form, height, width = _format(header), header.height, header.width
+    if height * width > LARGEST_IMAGE:
+        return Picture(State.HUGE, form, height, width)
+    if not _has_end(encoded, header.is_png) or _is_too_short(header, len(encoded)):
+        return Picture(State.CUT_IMAGE, form, height, width)
+    with contextlib.suppress(cv2.error):
+        image, damage = decode(encoded, AS_STORED)
+        if image is not None:
+            state = State.DAMAGED if damage else State.GOOD
+            pixels = int.from_bytes(blake2b(image, digest_size=8).digest(), "little")
+            return Picture(state, form, *image.shape[:2], pixels)
+    return Picture(State.UNDECODABLE, form, height, width)
+
+
+def _format(header: images.Announced) -> Format:
+    if not header.is_png:
+        return {1: Format.GREY_JPEG, 4: Format.CMYK_JPEG}.get(header.kind, Format.JPEG)
+    forms = {0: Format.GREY_PNG, 3: Format.PALETTE_PNG, 4: Format.ALPHA_PNG, 6: Format.ALPHA_PNG}
+    return Format.DEEP_PNG if header.bits == 16 else forms.get(header.kind, Format.PNG)
+
+
+def _has_end(encoded: bytes, is_png: bool) -> bool:
+    """Whether an image has its end: a JPEG after its last scan, as thumbnails before it have ends too."""
+    if is_png:
+        return b"IEND" in encoded[-64:] and not images.is_cut_off(encoded)
+    return encoded.rfind(b"\xff\xd9") > encoded.rfind(b"\xff\xda")
+
+
+def _is_too_short(header: images.Announced, size: int) -> bool:
+    """Whether so many bytes cannot be all of a JPEG: each block of 8x8 pixels takes a bit at least.
+
+    Few bytes that claim many pixels would take long to decode.
+    """
+    return not header.is_png and header.height * header.width > 64 * 8 * size
+
+
+def _row(offset: int, end: int, content: bytes, decode: Decode) -> np.void:
+    try:
+        row, encoded = split(content)
+    except RecordError as error:
+        return _broken(offset, error.args[0], end)
+    row["offset"], row["end"], row["size"] = offset, end, len(encoded)
+    picture = judge(encoded, decode)
+    row["state"], row["format"], row["pixels"] = picture.state, picture.format, picture.pixels
+    row["height"], row["width"] = np.minimum((picture.height, picture.width), 65535)
+    return row[()]
+
+
+def _broken(offset: int, state: State, end: int | None = None) -> np.void:
+    row = np.zeros((), ROW)
+    row["offset"], row["end"], row["state"] = offset, offset if end is None else end, state
+    return row[()]
+
+
+def _frame(file: BinaryIO, offset: int, limit: int, first: bool) -> tuple[int, int]:
+    """Continuation flag and length at `offset`; raises RecordError."""
+    if offset < 0 or offset >= limit:
+        raise RecordError(State.PAST_END if first else State.CUT_OFF)
+    if offset % 4:
+        raise RecordError(State.MISALIGNED)
+    frame = os.pread(file.fileno(), FRAME.size, offset)
+    if len(frame) < FRAME.size or offset + FRAME.size > limit:
+        raise RecordError(State.CUT_OFF)
+    magic, word = FRAME.unpack(frame)
+    if magic != MAGIC:
+        raise RecordError(State.NO_MAGIC if first else State.CUT_OFF)
+    flag, length = divmod(word, LENGTH)
+    if (flag in (0, 1)) != first or flag > 3:
+        raise RecordError(State.INSIDE if first else State.CUT_OFF)
+    return flag, length
+
+
+def _is_start(file: BinaryIO, offset: int, size: int) -> bool:
+    with contextlib.suppress(RecordError):
+        _frame(file, offset, size, first=True)
+        return True
+    return False
+
+
+def _magics(file: BinaryIO, start: int, stop: int) -> Iterator[int]:
+    """Where, from `start` to `stop`, the magic number stands at a multiple of 4 from `start`, ascending."""
+    for place in range(start, stop, BLOCK):
+        block = os.pread(file.fileno(), min(BLOCK, stop - place), place)
+        words = np.frombuffer(block, "<u4", len(block) // 4)
+        yield from (place + 4 * np.flatnonzero(words == MAGIC)).tolist()
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[tuple[BinaryIO, int]]:
+    try:
+        with Path(path).open("rb", buffering=0) as file:
+            yield file, os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise LatseError(f"cannot read {path}: {error.strerror or error}") from error

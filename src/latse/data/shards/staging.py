@@ -1,0 +1,79 @@
+"""A set appears whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Iterator
+
+from latse.data.shards.recordio import set_files
+from latse.errors import LatseError
+from latse.files import locked, make_folder
+
+# What commands write beside a set and what is true of that one only.
+SIDE_FILES = ("noise.npz", "noise.json", "orl.json", "pack.json", "repair.json", "synth.json")
+
+
+def refuse_set(folder: str | os.PathLike) -> None:
+    """Raise LatseError if a folder holds a set: hours of work are not replaced by a mistyped name."""
+    if (Path(folder) / "property").exists():
+        raise LatseError(f"{folder} holds a set already: remove it, or choose another folder")
+
+
+def refuse_inside(out: str | os.PathLike, folder: str | os.PathLike) -> None:
+    """Raise LatseError if `out` is `folder` or lies in it: no set is changed in place."""
+    inner, outer = Path(out).resolve(), Path(folder).resolve()
+    if inner == outer or outer in inner.parents:
+        raise LatseError(f"{out} lies in {folder}, which is left as it is: name another folder")
+
+
+@contextlib.contextmanager
+def staged(folder: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary folder inside `folder`; on success its files replace those of the same names.
+
+    Where they are a data set, all .rec and .idx files of an older one go, however many it had, and the
+    SIDE_FILES that tell of it. All the older files go before the first new one comes, so that a kill at any
+    moment leaves whole files of one set, never a mixture. A failure before that leaves the older files as
+    they were, and what a killed process left behind goes at the next call.
+
+    Raises LatseError if the folder cannot be written or another process is writing into it; what the body
+    raises passes unchanged.
+    """
+    folder = make_folder(folder)
+    with locked(folder), contextlib.ExitStack() as clean_up:
+        with writing_into(folder):
+            for left in folder.glob(".staged-*"):
+                shutil.rmtree(left)
+            stage = Path(clean_up.enter_context(tempfile.TemporaryDirectory(prefix=".staged-", dir=folder)))
+        yield stage
+        with writing_into(folder):
+            _publish(stage, folder)
+
+
+def _publish(stage: Path, folder: Path) -> None:
+    # `property` goes first and comes last: without it, what else there is does not count as a set.
+    files = sorted(stage.iterdir(), key=lambda file: (file.name == "property", file.name))
+    for file in files:
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+    older = [folder / file.name for file in reversed(files)]
+    if (stage / "property").exists():
+        older += set_files(folder)  # of another number of shards
+        older += [folder / name for name in SIDE_FILES]
+    for file in older:
+        with contextlib.suppress(FileNotFoundError):
+            file.unlink()
+    for file in files:
+        file.replace(folder / file.name)
+
+
+@contextlib.contextmanager
+def writing_into(folder: str | os.PathLike) -> Iterator[None]:
+    """Turn an OSError of the body into a LatseError that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise LatseError(f"cannot write into {folder}: {error.strerror or error}") from error

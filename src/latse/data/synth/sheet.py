@@ -1,0 +1,48 @@
+"""A contact sheet: several synthetic people side by side, each in several views, aligned as for training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+from PIL import Image
+
+from latse.data.photographs.align import warp
+from latse.data.synth.heads import Heads
+from latse.data.synth.people import draw_person, draw_view
+from latse.data.synth.render import render
+from latse.files import replacing
+
+# Kind of view and age (None: the person's own) of each column.
+COLUMNS = (
+    ("frontal", None),
+    ("plain", None),
+    ("plain", None),
+    ("plain", None),
+    ("any-pose", None),
+    ("profile", None),
+    ("plain", 16.0),
+    ("plain", 75.0),
+)
+
+
+def aligned(heads: Heads, seed: int, person: int, image: int, kind: str, age: Optional[float]) -> np.ndarray:
+    """Draw one aligned picture, uint8 (112, 112, 3) RGB."""
+    photo = render(heads, draw_person(seed, person), draw_view(seed, person, image, kind, age))
+    return warp(photo.image, photo.points)
+
+
+def contact_sheet(heads: Heads, seed: int, people: int = 8) -> np.ndarray:
+    """A row for each of the first `people` people, a column for each of COLUMNS: uint8 RGB."""
+    rows = [
+        np.hstack([aligned(heads, seed, person, image, *column) for image, column in enumerate(COLUMNS)])
+        for person in range(people)
+    ]
+    return np.vstack(rows)
+
+
+def write_sheet(path: Path, picture: np.ndarray) -> None:
+    """Write a sheet as PNG in 256 colours; raise LatseError if that is impossible."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        Image.fromarray(picture).quantize(256, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)

@@ -1,0 +1,1 @@
+"""How a network's graph is read and rewritten."""

@@ -1,0 +1,1 @@
+"""Networks in files: checkpoints, starts from other networks, exports."""

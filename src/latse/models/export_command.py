@@ -1,0 +1,134 @@
+"""The sub-command `latse export`: a checkpoint's embedding for other tools."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from pathlib import Path
+from typing import Dict
+
+import mxnet as mx
+import numpy as np
+
+from latse.errors import LatseError
+from latse.files import digest, make_folder, replacing, write_json
+from latse.graph import fold as inference
+from latse.graph.simplify import Graph, simplified
+from latse.models import checkpoint, onnx_export, onnx_model
+from latse.provenance import provenance
+from latse.symbols.names import insightface_name
+from latse.symbols.networks import IMAGE_SHAPE
+
+TOLERANCE = 1e-4  # of the embedding's norm
+TRIALS = 4  # random images that every export is tried on
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `latse export`."""
+    parser.description = (
+        "Write the network from `data` (N, 3, 112, 112), RGB in 0..255, to the embedding `fc1`, not brought "
+        "to unit length, without what only training needs. Nothing is written that does not give the "
+        "checkpoint's embedding of random images."
+    )
+    parser.add_argument(
+        "checkpoint", metavar="PREFIX,NUMBER", help="checkpoint of this project or insightface"
+    )
+    parser.add_argument("--onnx", metavar="FILE.onnx", help="ONNX, batch size free, normalisations folded")
+    parser.add_argument(
+        "--plain",
+        metavar="PREFIX",
+        help="PREFIX-symbol.json and PREFIX-0000.params of ordinary MXNet operators with insightface's names",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write how near the copies come, and to what")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write what was asked for; raise LatseError for bad input, or where a copy gives another embedding."""
+    if not (args.onnx or args.plain):
+        raise LatseError("nothing to write: give --onnx FILE.onnx, --plain PREFIX, or both")
+    if args.onnx:
+        onnx_model.required("onnx")
+        onnx_model.required("onnxruntime")
+    prefix, number = checkpoint.parse(args.checkpoint)
+    if args.plain and Path(args.plain).resolve() == Path(prefix).resolve():
+        raise LatseError(
+            f"--plain {args.plain} would replace the checkpoint's own symbol: give another prefix"
+        )
+    if args.json:
+        make_folder(Path(args.json).parent)  # an unwritable place is better known before the work
+    symbol, *parameters = checkpoint.load(prefix, number)
+    copies = _write_copies(args, checkpoint.pick_outputs(symbol, ["fc1_output"], prefix), *parameters)
+    if args.json:
+        source = {"source": args.checkpoint, "digest": digest(checkpoint.parameters_path(prefix, number))}
+        trial = {"checkpoint": source, "images": TRIALS, "tolerance": TOLERANCE, "copies": copies}
+        write_json(args.json, {"kind": "export", **trial, "provenance": provenance(args, [mx.cpu()])})
+    for found in copies.values():
+        print(
+            "{file}: embedding equal to {relative_error:.1e} of its norm".format(**found),
+            f"on {TRIALS} random images",
+        )
+
+
+def _write_copies(
+    args: argparse.Namespace,
+    symbol: mx.sym.Symbol,
+    arg_params: inference.Parameters,
+    aux_params: inference.Parameters,
+) -> Dict[str, Dict[str, object]]:
+    """Write all copies or none; return what `_compared` says of each, by its form."""
+    images = np.random.default_rng(0).integers(0, 256, (TRIALS, *IMAGE_SHAPE)).astype(np.float32)
+    expected = _embed(symbol, arg_params, aux_params, images, args.checkpoint)
+    copies = {}
+    with contextlib.ExitStack() as files:  # the ONNX file takes its place once the plain pair has its own
+        if args.onnx:
+            content = onnx_export.converted(symbol, arg_params, aux_params, IMAGE_SHAPE)
+            found = onnx_model.session(content).run(None, {"data": images})[0]
+            copies["onnx"] = _compared(args.onnx, found, expected)
+            files.enter_context(replacing(args.onnx)).write_bytes(content)
+        if args.plain:
+            copy = plain(symbol, arg_params, aux_params).write()
+            copies["plain"] = _compared(args.plain, _embed(*copy, images, args.plain), expected)
+            checkpoint.save(args.plain, 0, *copy)
+    return copies
+
+
+def plain(symbol: mx.sym.Symbol, args: inference.Parameters, aux: inference.Parameters) -> Graph:
+    """Return a network without what only training needs, its statistics under insightface's names."""
+    graph = simplified(symbol, args, aux)
+    for node in graph.nodes:
+        node.name = insightface_name(node.name)
+    graph.parameters = {insightface_name(name): value for name, value in graph.parameters.items()}
+    graph.auxiliary = {insightface_name(name) for name in graph.auxiliary}
+    return graph
+
+
+def _embed(
+    symbol: mx.sym.Symbol,
+    args: inference.Parameters,
+    aux: inference.Parameters,
+    images: np.ndarray,
+    source: str,
+) -> np.ndarray:
+    """Return the embeddings as MXNet computes them from a symbol as it is."""
+    module = mx.mod.Module(symbol, ("data",), label_names=None)
+    try:
+        module.bind([("data", images.shape)], for_training=False)
+        module.set_params(args, aux, allow_extra=True)
+    except (mx.base.MXNetError, RuntimeError) as error:
+        raise LatseError(f"{source}: its parameters do not fit its network at {images.shape[1:]}") from error
+    module.forward(mx.io.DataBatch([mx.nd.array(images)]), is_train=False)
+    return module.get_outputs()[0].asnumpy()
+
+
+def _compared(file: str, found: np.ndarray, expected: np.ndarray) -> Dict[str, object]:
+    """Return how near a copy comes: its largest error as a fraction of the norm, and its lowest cosine.
+
+    Raises LatseError where it is not near.
+    """
+    norms = np.linalg.norm(expected, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = np.linalg.norm(found - expected, axis=1) / norms
+        cosine = (found * expected).sum(axis=1) / np.linalg.norm(found, axis=1) / norms
+    if not (error <= TOLERANCE).all():
+        raise LatseError(f"{file}: its embedding is off by {error.max():.1e} of its norm")
+    return {"file": file, "relative_error": float(error.max()), "cosine": float(cosine.min())}

@@ -1,0 +1,104 @@
+"""`latse import`: an insightface checkpoint under our names, to start a training with."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from pathlib import Path
+from typing import Any, Dict, List
+
+import mxnet as mx
+import numpy as np
+
+from latse import devices
+from latse.errors import LatseError
+from latse.files import write_json
+from latse.models import checkpoint, warm_start
+from latse.models.embedding import Network
+from latse.provenance import provenance
+from latse.symbols import encoder
+from latse.symbols.networks import IMAGE_SHAPE, trace
+
+IMAGES = 4  # that both networks embed
+EQUAL = 1e-4  # largest difference of two equal networks, of the embedding's norm: the rounding of float32
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `latse import`."""
+    parser.description = (
+        "Turn an insightface checkpoint into one of this project, for `latse train --start`. What did not "
+        "map is named, and the embeddings of both are compared. (`latse train --start` and `latse eval` read "
+        "insightface's checkpoints as they are, too.)"
+    )
+    parser.add_argument("checkpoint", metavar="PREFIX,N", help="PREFIX-symbol.json and PREFIX-NNNN.params")
+    parser.add_argument(
+        "--out", required=True, metavar="PREFIX", help="writes PREFIX-symbol.json and PREFIX-0000.params"
+    )
+    parser.add_argument(
+        "--encoder",
+        choices=list(encoder.ENCODERS),
+        help="whose parameters to take (default: found from the parameters)",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write what mapped and what did not")
+    devices.add_device_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Import; raise LatseError if the checkpoint is unreadable or does not hold a whole encoder."""
+    prefix, number = checkpoint.parse(args.checkpoint)
+    source = checkpoint.parameters_path(prefix, number)
+    if checkpoint.symbol_path(args.out).resolve() == checkpoint.symbol_path(prefix).resolve():
+        raise LatseError(f"--out {args.out} would replace the checkpoint that is imported")
+    contexts = devices.contexts(args)
+    parameters = warm_start.read(args.checkpoint)
+    given = parameters.shapes()
+    found = warm_start.compare(args.encoder, given) if args.encoder else warm_start.closest(given)
+    warm_start.check(found, str(source))
+    kept = set(warm_start.needed_shapes(found.encoder)) | ({warm_start.CENTRES} & set(given))
+    symbol = trace(encoder.create(found.encoder))
+    images = np.random.default_rng(0).integers(0, 256, (IMAGES, *IMAGE_SHAPE), np.uint8)
+    embed = functools.partial(_embed, images=images, contexts=contexts[:1])
+    theirs = embed(prefix, number)  # whatever is wrong with it is better known before anything is written
+    checkpoint.save(args.out, 0, symbol, *parameters.only(kept))
+    report = {
+        "encoder": found.encoder,
+        "mapped": {name: list(given[name]) for name in given if name in kept},
+        "not_mapped": {name: list(given[name]) for name in given if name not in kept},
+        "embedding": _compared(theirs, embed(args.out, 0)),
+    }
+    _print(report, source, args.out)
+    if args.json:
+        origin = provenance(args, contexts[:1])
+        write_json(args.json, {"kind": "import", "source": args.checkpoint, "provenance": origin, **report})
+
+
+def _embed(prefix: str, number: int, images: np.ndarray, contexts: List[mx.Context]) -> np.ndarray:
+    embedding = Network(prefix, number, contexts=contexts, batch_size=len(images))(images)
+    if not np.isfinite(embedding).all() or not np.linalg.norm(embedding, axis=1).all():
+        path = checkpoint.parameters_path(prefix, number)
+        raise LatseError(f"{path}: the embedding of a random image is zero or not finite")
+    return embedding.astype(np.float64)
+
+
+def _compared(theirs: np.ndarray, ours: np.ndarray) -> Dict[str, float]:
+    """Compare embeddings (n, d); differences as fractions of the norm."""
+    norm = np.linalg.norm(theirs, axis=1)
+    cosine = (theirs * ours).sum(axis=1) / (norm * np.linalg.norm(ours, axis=1))
+    difference = np.abs(theirs - ours).max(axis=1) / norm
+    return {"largest_difference": float(difference.max()), "smallest_cosine": float(cosine.min())}
+
+
+def _print(report: Dict[str, Any], source: Path, out: str) -> None:
+    mapped = report["mapped"]
+    people = mapped.get(warm_start.CENTRES, [0])[0]
+    print(f"{source}: {report['encoder']}, all {len(mapped) - bool(people)} parameters mapped")
+    print("fc1_gamma: 1, as the graph takes it whatever the file says")
+    print(f"class centres: {f'of {people} people, kept' if people else 'none'}")
+    for name, shape in report["not_mapped"].items():
+        print(f"not mapped: {name} {tuple(shape)}")
+    difference, cosine = report["embedding"].values()
+    print(f"embeddings of {IMAGES} random images: largest difference {difference:.1e} of the norm", end=", ")
+    print(f"smallest cosine {cosine:.6f}")
+    if difference > EQUAL:
+        print("so this is another network than the original: a start for training, not a copy of it")
+    print(f"written: {checkpoint.parameters_path(out, 0)}")

@@ -1,0 +1,153 @@
+"""A face network in ONNX as a function of images, through onnxruntime on the processor."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Iterator, Tuple, Union
+
+import numpy as np
+
+from latse.errors import LatseError
+from latse.models.batches import in_batches
+from latse.runtime import threads
+
+IMAGE = (3, 112, 112)
+OUTPUT = "fc1_output"
+PRODUCER = "latse"  # as `latse.models.onnx_export` signs
+FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+# insightface takes a network for one that normalises pixels by itself where names of its first nodes begin
+# with one of each.
+FIRST_NODES = 8
+NORMALISING = (("Sub", "_minus"), ("Mul", "_mul"))
+
+
+class OnnxNetwork:
+    """The embedding of a face network in ONNX.
+
+    The network takes RGB, (n, 3, 112, 112), n free or fixed. It is fed as insightface's `arcface_onnx.py`
+    does: 0..255 where the names of a subtraction and of a multiplication (`Sub…` or `_minus…`, `Mul…` or
+    `_mul…`) are among its first eight nodes, as in those converted from MXNet, else (x - 127.5) / 127.5. What
+    `latse export` writes is known by its producer and always fed 0..255.
+
+    Parameters
+    ----------
+    path
+        FILE.onnx with one output (n, d), or several of which one is named `fc1_output`.
+    batch_size
+        Images per forward pass, at least 1; a network whose n is fixed gets its own.
+
+    Raises
+    ------
+    LatseError
+        If the extra `onnx` is not installed, the file is missing or damaged, or the network takes or gives
+        something else.
+    """
+
+    def __init__(self, path: str | os.PathLike, batch_size: int = 32):
+        self.path = Path(path)
+        model, self._session = _load(self.path)
+        try:
+            self.normalises = model.producer_name == PRODUCER or _normalises(model.graph)
+            self._input, self._float, batch = self._checked_input()
+            self._output = self._checked_output()
+        except UnicodeDecodeError as error:
+            raise LatseError(f"{self.path} is damaged: a name in it is no text") from error
+        self.batch_size = batch or batch_size
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Return float (n, d) for uint8 (n, 3, 112, 112) RGB; LatseError if the network does not."""
+        return in_batches(self._batch, images, self.batch_size, self.path.name)
+
+    def _batch(self, images: np.ndarray) -> np.ndarray:
+        full = np.zeros((self.batch_size, *IMAGE), np.float32)
+        full[: len(images)] = images if self.normalises else (images - np.float32(127.5)) / np.float32(127.5)
+        try:
+            (found,) = self._session.run([self._output], {self._input: full.astype(self._float, copy=False)})
+        except Exception as error:  # onnxruntime's exceptions share no other class
+            raise LatseError(f"{self.path}: its network does not take {self.batch_size} images") from error
+        if found.ndim != 2 or len(found) != len(full):
+            raise LatseError(
+                f"{self.path}: its output {self._output!r} of {len(full)} images has shape {found.shape} "
+                "instead of one row for each"
+            )
+        return found[: len(images)]
+
+    def _checked_input(self) -> Tuple[str, type, int]:
+        """Return the input's name, type, and batch size (0 where it is free)."""
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or inputs[0].type not in FLOATS or len(inputs[0].shape) != 4:
+            raise LatseError(
+                f"{self.path}: its network must have one input, floats of shape (n, 3, 112, 112)"
+            )
+        given = inputs[0]
+        batch, *image = (size if isinstance(size, int) else 0 for size in given.shape)  # free ones have names
+        if any(size and size != needed for size, needed in zip(image, IMAGE)):
+            raise LatseError(f"{self.path}: its network takes images of {tuple(image)}, not of {IMAGE}")
+        return given.name, FLOATS[given.type], batch
+
+    def _checked_output(self) -> str:
+        names = [output.name for output in self._session.get_outputs()]
+        if len(names) != 1 and OUTPUT not in names:
+            listed = ", ".join(names) or "none"
+            raise LatseError(f"{self.path} must have one output, or one named {OUTPUT}, not: {listed}")
+        return OUTPUT if OUTPUT in names else names[0]
+
+
+def required(name: str) -> ModuleType:
+    """Import a package of the extra `onnx`; LatseError with the way to install it if it is missing."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise LatseError(f"{name} is not installed; pip install 'latse[onnx]'") from error
+
+
+def session(source: Union[str, os.PathLike, bytes]) -> Any:
+    """Return onnxruntime's `InferenceSession` on the processor, with `latse.runtime.threads()` threads.
+
+    Parameters
+    ----------
+    source
+        Path of an ONNX file, or its content.
+
+    Raises
+    ------
+    LatseError
+        If onnxruntime is not installed, or cannot run the model.
+    """
+    onnxruntime = required("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; its warnings are about initialisers
+    options.intra_op_num_threads = threads()
+    is_content = isinstance(source, bytes)
+    with _opening("the exported file" if is_content else source):
+        model = source if is_content else os.fspath(source)
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _load(path: Path) -> Tuple[Any, Any]:
+    """Return an ONNX file as protobuf, and an onnxruntime session of it."""
+    onnx, _ = required("onnx"), required("onnxruntime")
+    if not path.is_file():
+        raise LatseError(f"the ONNX file {path} is missing")
+    with _opening(path):
+        model = onnx.load(str(path), load_external_data=False)
+    return model, session(path)
+
+
+@contextlib.contextmanager
+def _opening(name: Union[str, os.PathLike]) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # of protobuf, of onnx and of onnxruntime, which share no other class
+        reason = " ".join(str(error).split())
+        raise LatseError(f"{name} holds no ONNX model that onnxruntime runs: {reason}") from error
+
+
+def _normalises(graph: Any) -> bool:
+    """Whether insightface takes a graph for one that normalises pixels by itself."""
+    names = [node.name for node in graph.node[:FIRST_NODES]]
+    return all(any(name.startswith(beginnings) for name in names) for beginnings in NORMALISING)

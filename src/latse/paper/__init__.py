@@ -1,0 +1,1 @@
+"""The paper's tables, figures and studies: what stands above training and judging."""

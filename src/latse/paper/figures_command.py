@@ -1,0 +1,276 @@
+"""`latse figures`: the paper's Figures 1, 3, 4 and 5 from a run, its data and pairs of other people."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+import mxnet as mx
+
+from latse import devices
+from latse.data.shards.records import Shard
+from latse.errors import LatseError
+from latse.eval import figures, margin_curves
+from latse.eval.margins_command import CLASSES, FIGURE_3
+from latse.files import make_folder, write_json
+from latse.models.checkpoint import parameters_path, parse
+from latse.models.embedding import Network
+from latse.paper import filter_figure, stages_figure
+from latse.paper.figure_inputs import People, asked_verdicts, people_of, stored_verdicts, student_record
+from latse.provenance import provenance
+from latse.symbols import margins
+from latse.symbols.margins import Margin
+from latse.train.graph import open_shard
+
+DESCRIPTION = """\
+Draw figures of the paper from a run (a folder with student/ and teacher/, as make train-student leaves it):
+
+  1  people of the pairs, the frontal faces that the student's decoder restores, and the difference
+  3  target logits of the losses, that of the student among them, over the angle
+  4  what the filter kept and what it refused, label by label, of the training data; where the data were
+     made by `latse data noise`, verdicts are marked right or wrong
+  5  one person's images, restored from the embeddings of an early, a middle and the last checkpoint by
+     the last decoder
+
+Without --only, a figure that the run lacks something for (a decoder for 1 and 5, a filter and a teacher for
+4, three checkpoints for 5) is left out, which is said. FOLDER/figures.json holds files, captions and
+provenance of what this command drew.
+"""
+PEOPLE = 10  # of Figure 1
+LABELS = 8  # of Figure 4
+IMAGES = 10  # of the person of Figure 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `latse figures`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = DESCRIPTION
+    parser.add_argument(
+        "--run", required=True, metavar="FOLDER", dest="run_folder", help="holds student/ and teacher/"
+    )
+    parser.add_argument(
+        "--data", required=True, metavar="FOLDER", help="train.rec, train.idx and property, for Figure 4"
+    )
+    parser.add_argument(
+        "--pairs", required=True, metavar="FILE.bin", help="pairs of other people, for Figures 1 and 5"
+    )
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="of the figures; made if need be")
+    parser.add_argument(
+        "--only", nargs="+", choices=tuple(FIGURES), metavar="N", help="which figures, of 1 3 4 5"
+    )
+    kept = parser.add_argument_group("Figure 4")
+    kept.add_argument(
+        "--verdicts",
+        metavar="FILE",
+        help="verdicts that `latse filter` made (default: the teacher is asked)",
+    )
+    kept.add_argument(
+        "--teacher", metavar="PREFIX,N", help="who is asked (default: teacher/model,0 of the run)"
+    )
+    kept.add_argument(
+        "--asked",
+        type=int,
+        default=2000,
+        metavar="N",
+        help="about how many images the teacher is asked, all of some labels, drawn evenly (default: 2000)",
+    )
+    kept.add_argument(
+        "--k",
+        type=int,
+        metavar="N",
+        help="the label must be among the N likeliest people (default: filter.k of the recipe)",
+    )
+    stages = parser.add_argument_group("Figure 5")
+    stages.add_argument(
+        "--person",
+        type=int,
+        metavar="N",
+        help="number of the person as they come in the pairs, from 0 (default: one with the most images)",
+    )
+    stages.add_argument(
+        "--stages",
+        nargs=3,
+        type=int,
+        metavar=("EARLY", "MIDDLE", "LAST"),
+        help="checkpoints by their iterations (default: the first, the middle and the last stored one)",
+    )
+    devices.add_device_arguments(parser)
+    parser.add_argument(
+        "--batch-size", type=int, default=32, metavar="N", help="images per batch (default: 32)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Draw what was asked for, and write figures.json.
+
+    Raises
+    ------
+    LatseError
+        If an input is missing or damaged, lacks what a figure asked for needs, or an output cannot be
+        written.
+    """
+    contexts = devices.contexts(args)
+    for option in ("batch_size", "asked", "k"):
+        if getattr(args, option) is not None and getattr(args, option) < 1:
+            raise LatseError(f"--{option.replace('_', '-')} {getattr(args, option)}: must be at least 1")
+    devices.share(args.batch_size, contexts)
+    student = Path(args.run_folder) / "student"
+    source = Source(args, student, student_record(student), contexts)
+    absent = {} if args.only else source.absent()
+    out = make_folder(args.out)
+    drawn: Dict[str, Dict[str, Any]] = {}
+    for number in args.only or FIGURES:
+        if number in absent:
+            print(f"Figure {number}: {absent[number]}")
+            continue
+        drawn[number] = FIGURES[number](source, out)
+        print(f"Figure {number}: {out / drawn[number]['file']}")
+    write_json(
+        out / "figures.json",
+        {
+            "kind": "figures",
+            "provenance": provenance(args, contexts),
+            "run": {key: source.record.get(key) for key in ("recipe", "seed", "settings")},
+            "figures": drawn,
+            "absent": absent,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Source:
+    """What figures are drawn from: the options, the student's folder and its run.json, the devices."""
+
+    args: argparse.Namespace
+    folder: Path
+    record: Dict[str, Any]
+    contexts: List[mx.Context]
+
+    @functools.cached_property
+    def people(self) -> People:
+        """People of the pairs."""
+        return people_of(self.args.pairs)
+
+    @property
+    def settings(self) -> Dict[str, Any]:
+        """Of the student's recipe."""
+        return self.record["settings"]
+
+    @property
+    def prefix(self) -> Path:
+        """Of the student's checkpoints."""
+        return self.folder / "model"
+
+    @property
+    def k(self) -> Optional[int]:
+        """Of the filter; None if there was none."""
+        return self.settings["filter"]["k"] if self.args.k is None else self.args.k
+
+    @property
+    def teacher(self) -> str:
+        """Checkpoint of the teacher, `PREFIX,N`."""
+        return self.args.teacher or f"{self.folder.parent / 'teacher' / 'model'},0"
+
+    def absent(self) -> Dict[str, str]:
+        """Return why some figures cannot be drawn of this run, by their numbers."""
+        found = {}
+        if not self.settings["decoder"]["enabled"]:
+            found.update(dict.fromkeys("15", "the student has no decoder"))
+        elif not self.args.stages and len(stages_figure.stored_stages(self.prefix)) < len(
+            stages_figure.STAGES
+        ):
+            found["5"] = "the run has stored fewer than three checkpoints"
+        if self.k is None:
+            found["4"] = "the student was trained without a filter"
+        elif not (self.args.verdicts or self.args.teacher or parameters_path(*parse(self.teacher)).exists()):
+            found["4"] = "the run has no teacher, and no --verdicts are given"
+        return found
+
+    def note(self, shard: Shard) -> List[str]:
+        """Say so if a set is another one than the student was trained on."""
+        if self.record.get("data", {}).get("digest") == shard.digest():
+            return []
+        return [f"The set {shard.folder.resolve().name} is not the one that the student was trained on."]
+
+
+def _faces(source: Source, out: Path) -> Dict[str, Any]:
+    people = source.people
+    images = people.first_images(PEOPLE)
+    network = Network(source.prefix, 0, "generated_output", source.contexts, source.args.batch_size)
+    figures.faces(out / "figure-1.png", images, network(images))
+    return {
+        "file": "figure-1.png",
+        "caption": f"{len(images)} people of {people.name}. From above: the image, the frontal face that the "
+        "decoder restores from its embedding, and the absolute difference of the two.",
+    }
+
+
+def _logits(source: Source, out: Path) -> Dict[str, Any]:
+    lines = dict(_line(name, {}) for name in FIGURE_3)
+    own = dict(source.settings["margin"])
+    name = own.pop("name")
+    # Of a class in a user's own file run.json does not say where it lies; others than margins have no h(θ).
+    if margins.source(name) is None and isinstance(margins.create(name, CLASSES, **own), Margin):
+        lines.update([_line(name, own)])
+    png, svg = margin_curves.draw(out / "figure-3", lines)
+    return {
+        "file": svg.name,
+        "png": png.name,
+        "caption": f"Target logits of {len(lines)} losses over the angle θ between embedding and class "
+        "centre; the probability that they give the target while all other centres are at π/2; its gradient.",
+    }
+
+
+def _line(name: str, given: Dict[str, float]) -> Tuple[str, Margin]:
+    """Return the title of a margin with its parameters, and the margin."""
+    margin, parameters = margins.create(name, CLASSES, **given), {**margins.parameters(name), **given}
+    return " ".join([name, *(f"{key}={parameters[key]:g}" for key in margin.loosest)]), margin
+
+
+def _kept_and_refused(source: Source, out: Path) -> Dict[str, Any]:
+    args = source.args
+    if source.k is None:
+        raise LatseError(f"{source.folder} was trained without a filter: name --k for Figure 4")
+    shard = open_shard(args.data)
+    if args.verdicts:
+        judged = stored_verdicts(args.verdicts, source.k, shard)
+    else:
+        judged = asked_verdicts(source.teacher, source.k, shard, args.asked, source.contexts, args.batch_size)
+    labels = filter_figure.choose_people(judged, LABELS)
+    filter_figure.draw(out / "figure-4.png", shard, judged, labels)
+    return {
+        "file": "figure-4.png",
+        "caption": " ".join([filter_figure.caption(judged, source.k), *source.note(shard)]),
+        "k": source.k,
+        "counts": judged.counts(),
+    }
+
+
+def _stages(source: Source, out: Path) -> Dict[str, Any]:
+    args, people = source.args, source.people
+    person = people.most_images() if args.person is None else args.person
+    images = people.images[people.person == person][:IMAGES]
+    if not len(images):
+        raise LatseError(f"--person {person}: {args.pairs} has people 0 to {people.person.max()}")
+    numbers = args.stages or stages_figure.early_middle_last(source.prefix)
+    early, middle, last = numbers
+    rows = {
+        f"{stage}\n{number} iterations": stages_figure.restored(
+            source.prefix, number, last, images, source.contexts, args.batch_size
+        )
+        for stage, number in zip(stages_figure.STAGES, numbers)
+    }
+    stages_figure.draw(out / "figure-5.png", images, rows)
+    return {
+        "file": "figure-5.png",
+        "caption": f"Images of one person of {people.name}, and what the decoder after {last} iterations "
+        f"restores from the embeddings of the encoders after {early}, {middle} and {last}.",
+        "person": person,
+        "stages": list(numbers),
+    }
+
+
+FIGURES = {"1": _faces, "3": _logits, "4": _kept_and_refused, "5": _stages}

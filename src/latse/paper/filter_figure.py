@@ -1,0 +1,153 @@
+"""The paper's Figure 4: of the images under one label, those that a filter kept and those that it refused."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Dict, Optional, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from latse.data.shards.noise import CLEAN, DISTRACTOR, Truth
+from latse.data.shards.records import Shard
+from latse.errors import LatseError
+from latse.eval.canvas import grid, save, show
+
+KEPT, REFUSED = 3, 7  # columns
+# Okabe and Ito's blue and vermilion, told apart by colour-blind eyes too; a wrong verdict is dashed besides.
+FRAMES = {True: ("#0072B2", "-"), False: ("#D55E00", (0, (3, 2)))}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Images of a set and a filter's verdicts on them; arrays (n,).
+
+    Attributes
+    ----------
+    position
+        int64, places in the set, ascending.
+    label
+        int64, the person under whom each stands.
+    kept
+        bool, whether the filter keeps it.
+    truth
+        What each image is, where that is known; its arrays are (n,) too.
+    """
+
+    position: np.ndarray
+    label: np.ndarray
+    kept: np.ndarray
+    truth: Optional[Truth] = None
+
+    def of(self, label: int, kept: bool) -> np.ndarray:
+        """Return which of the n images stand under a label and are kept, or refused, int64, ascending."""
+        return np.flatnonzero((self.label == label) & (self.kept == kept))
+
+    def right(self, index: int) -> Optional[bool]:
+        """Tell whether the verdict is right: a clean image kept, another refused; None if that is unknown."""
+        return None if self.truth is None else bool(self.kept[index] == (self.truth.kind[index] == CLEAN))
+
+    def note(self, index: int) -> str:
+        """Say who is shown where that is another than the label says, '' where it is right or unknown."""
+        if self.truth is None or self.truth.kind[index] == CLEAN:
+            return ""
+        return "outsider" if self.truth.kind[index] == DISTRACTOR else f"is {self.truth.true_label[index]}"
+
+    def counts(self) -> Dict[str, int]:
+        """Count `images`, `refused`, and where the truth is known `noisy` images and `noisy_refused`."""
+        found = {"images": len(self.kept), "refused": int((~self.kept).sum())}
+        if self.truth is not None:
+            noisy = self.truth.kind != CLEAN
+            found.update(noisy=int(noisy.sum()), noisy_refused=int((noisy & ~self.kept).sum()))
+        return found
+
+
+def choose_people(judged: Judged, people: int) -> np.ndarray:
+    """Return the labels with the most refused images, int64 (up to `people`,), most refused first.
+
+    A label of whose images none is kept has nothing to compare with and is passed over. Ties go to the lower
+    label; where nothing is refused, these are the lowest labels.
+    """
+    labels, place = np.unique(judged.label, return_inverse=True)
+    kept, refused = (
+        np.bincount(place, weights=side, minlength=len(labels)) for side in (judged.kept, ~judged.kept)
+    )
+    order = np.argsort(-refused, kind="stable")
+    return labels[order[kept[order] > 0]][:people]
+
+
+def draw(path: str | os.PathLike, shard: Shard, judged: Judged, labels: Sequence[int]) -> None:
+    """Draw a row for each label: up to three kept images, then up to seven refused ones, in the set's order.
+
+    Where nothing is refused, up to ten kept images take the whole row.
+    Where the truth is known, a frame tells right verdicts from wrong ones, and below an image whose label is
+    wrong stands whom it shows.
+
+    Parameters
+    ----------
+    path
+        Of the PNG to write.
+    shard
+        The set.
+    judged
+        The verdicts on it.
+    labels
+        Who is drawn; at least one.
+
+    Raises
+    ------
+    LatseError
+        If there is no label, an image cannot be read, or the picture cannot be written.
+    """
+    if not len(labels):
+        raise LatseError(f"{shard.folder}: the filter keeps no image, so that there is nothing to show")
+    refused = min(REFUSED, max(len(judged.of(label, False)) for label in labels))
+    kept = KEPT if refused else KEPT + REFUSED
+    # A narrow empty column parts the two sides.
+    widths = [1] * kept + [0.25, *[1] * refused] * bool(refused)
+    figure, axes = grid(len(labels), len(widths), (1.1 * sum(widths) + 1.5, 1.3 * len(labels) + 0.7))
+    axes[0, 0].get_gridspec().set_width_ratios(widths)
+    for cell in axes.flat:
+        cell.set_axis_off()
+    for row, label in zip(axes, labels):
+        keeps, refuses = judged.of(label, True), judged.of(label, False)
+        _label(row[0], f"label {label}\n{len(keeps)} kept\n{len(refuses)} refused")
+        for cell, index in [*zip(row[:kept], keeps), *zip(row[kept + 1 :], refuses)]:
+            _image(cell, shard, judged, index)
+    for side, column in {"kept": 0, **({"refused": kept + 1} if refused else {})}.items():
+        axes[0, column].text(0, 1.06, side, transform=axes[0, column].transAxes, fontsize=12)
+    if judged.truth is not None:
+        figure.supxlabel("frame solid: verdict right; dashed: verdict wrong", fontsize=11)
+    save(figure, path)
+
+
+def caption(judged: Judged, k: int) -> str:
+    """Say in sentences what the filter did with all images, and which labels a drawing shows."""
+    counts = judged.counts()
+    images, refused = counts["images"], counts["refused"]
+    sentences = [f"Of {images:,} images the teacher refuses {refused:,} (k = {k})"]
+    if judged.truth is not None:
+        noisy, found = counts["noisy"], counts["noisy_refused"]
+        sentences.append(
+            f"Of the {noisy:,} whose label is wrong it refuses {found:,}, of the {images - noisy:,} whose "
+            f"label is right {refused - found:,}; solid frames mark right verdicts, dashed ones wrong ones"
+        )
+    if refused:
+        sentences.append("Shown are the labels with the most refused images")
+    return ". ".join(sentences) + "."
+
+
+def _label(cell: Axes, text: str) -> None:
+    cell.text(-0.1, 0.5, text, ha="right", va="center", transform=cell.transAxes, fontsize=10)
+
+
+def _image(cell: Axes, shard: Shard, judged: Judged, index: int) -> None:
+    cell.set_axis_on()
+    show(cell, shard.read(int(judged.position[index]))[0].transpose(2, 0, 1))
+    cell.set_xlabel(judged.note(index), fontsize=9, labelpad=2)
+    right = judged.right(index)
+    if right is not None:
+        colour, style = FRAMES[right]
+        for spine in cell.spines.values():
+            spine.set(visible=True, color=colour, linestyle=style, linewidth=2.5)

@@ -1,0 +1,181 @@
+"""The sub-command `latse plan`: a dry run of a recipe, with the memory plan of its training graph."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+from latse import recipe as recipes
+from latse.bench import compare
+from latse.bench.timing import figure, goal
+from latse.data.shards.records import Shard
+from latse.devices import add_device_arguments, contexts, share
+from latse.errors import LatseError
+from latse.files import write_json
+from latse.paper.dry_run import DryRun, dry_run
+from latse.plan import memonger
+from latse.provenance import provenance
+
+# ResNet-124, the people of MS1MV2, and the 96 images that the paper gives a device of 16 GB; and what of it
+# they may take, in MiB.
+PAPERS_SETTING, PAPERS_LIMIT = ("resnet124", 85742, 96), 14e9 / 2**20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `latse plan`."""
+    parser.add_argument("recipe", help="YAML file, such as recipes/orl_student.yaml")
+    size = parser.add_mutually_exclusive_group(required=True)
+    size.add_argument("--data", metavar="FOLDER", help="shard whose number of people the graph classifies")
+    size.add_argument("--classes", type=int, metavar="N", help="number of people, without a shard")
+    parser.add_argument(
+        "--images", type=int, metavar="N", help="number of images, without a shard: for the number of epochs"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="images over all devices (default: train.batch_size)"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        help="the plan, for `latse train --plan` (default: out/plan/RECIPE-plan.json)",
+    )
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument(
+        "--memory",
+        type=float,
+        metavar="MIB",
+        help="the least extra time in so many MiB of activations a device; the executor counts whole ones, "
+        "rounded down",
+    )
+    budget.add_argument(
+        "--time",
+        type=float,
+        metavar="RATIO",
+        help="the least memory in at most so many times the predicted time of the plain step (default: the "
+        "least memory there is)",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the figures, settings, versions and device")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one key of the recipe"
+    )
+    compare.add_arguments(parser)
+    add_device_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Plan the recipe's training graph for one device and write it; raise LatseError for bad input."""
+    batch = [] if args.batch_size is None else [f"train.batch_size={args.batch_size}"]
+    recipe = recipes.load(args.recipe, [*args.set, *batch])
+    devices = contexts(args)
+    batch_size = share(recipe.train.batch_size, devices)
+    classes, images = _size(args)
+    if args.compare:
+        compare.run(args, recipe, classes, devices)
+        return
+    planned = dry_run(recipe, classes, images, devices, _budget(args), progress=True)
+    out = Path(args.out or Path("out", "plan", f"{Path(args.recipe).stem}-plan.json"))
+    memonger.write_plan(out, planned.plan, provenance(args, devices))
+    if args.json:
+        write_json(args.json, _record(args, recipe, classes, planned, devices))
+    print(work(planned))
+    print(_summary(planned.plan, batch_size, devices[0]))
+    print(f"no plan can be below {int(planned.plan.bound_megabytes)} MiB: one operator needs them at once")
+    print(memory(planned))
+    print(f"memory plan: {out}")
+
+
+def _budget(args: argparse.Namespace) -> memonger.Budget:
+    if args.memory is not None:
+        return memonger.Memory(args.memory)
+    return None if args.time is None else memonger.Time(args.time)
+
+
+def work(planned: DryRun) -> str:
+    """Return the line that says how much a run would look at."""
+    epochs = "" if planned.epochs is None else f", {planned.epochs:.1f} epochs"
+    devices = f"{planned.devices} devices" if planned.devices > 1 else "one device"
+    return (
+        f"{planned.iterations:,} iterations of {planned.batch_size} images on {devices}: "
+        f"{planned.images:,} images{epochs}"
+    )
+
+
+def memory(planned: DryRun) -> str:
+    """Return the line that says what memory a run would need, and what for."""
+    parts = [f"activations {planned.activations:.0f}", f"parameters {planned.parameters:.0f}"]
+    parts += [f"teacher {planned.teacher:.0f}"] if planned.teacher else []
+    host = f"; mean faces on the host: {planned.mean_faces:.0f} MiB" if planned.mean_faces else ""
+    total = f"{planned.device_memory:.0f} MiB" if math.isfinite(planned.device_memory) else "more than it has"
+    return f"estimated memory of each device: {total} ({', '.join(parts)}){host}"
+
+
+def _size(args: argparse.Namespace) -> tuple[int, int | None]:
+    """Return the number of people and, where it is known, of images."""
+    shard = None if args.data is None else Shard(args.data)
+    if shard and args.images is not None:
+        raise LatseError("--images and --data exclude each other: the shard has its number of images")
+    if args.images is not None and args.images < 1:
+        raise LatseError(f"--images {args.images}: must be at least 1")
+    classes, images = (shard.classes, len(shard)) if shard else (args.classes, args.images)
+    if classes < 2:
+        raise LatseError(f"{args.data or '--classes'}: {classes} people, a classifier needs at least 2")
+    return classes, images
+
+
+def _record(
+    args: argparse.Namespace, recipe: recipes.CfgNode, classes: int, planned: DryRun, devices: list
+) -> dict:
+    """Return what the file of `--json` says."""
+    return {
+        "kind": "plan",
+        "provenance": provenance(args, devices),
+        "unit": "MiB on one device; before and after the memory plan: activations only",
+        **planned.as_json(),
+        "classes": classes,
+        "recipe": Path(args.recipe).stem,
+        "settings": recipes.as_dict(recipe),
+        **figures(recipe, classes, planned),
+    }
+
+
+def figures(recipe: recipes.CfgNode, classes: int, planned: DryRun) -> dict:
+    """Return setting, figures in MiB and the goal as results of benchmarks have them."""
+    parts = {
+        "activations without a plan": planned.plan.before_megabytes,
+        "activations with the plan": planned.plan.after_megabytes,
+        "activations": planned.activations,
+        "parameters": planned.parameters,
+        "teacher": planned.teacher,
+        "together": planned.device_memory,
+        "mean faces, on the host": planned.mean_faces,
+    }
+    images = recipe.train.batch_size // planned.devices
+    setting = recipe.encoder.name, classes, images
+    limit = {"at_most": PAPERS_LIMIT} if setting == PAPERS_SETTING else {}
+    finite = {name: figure([value], "MiB") for name, value in parts.items() if math.isfinite(value)}
+    return {
+        "setting": {
+            "encoder": recipe.encoder.name,
+            "decoder": recipe.decoder.enabled,
+            "filter": recipe.filter.k is not None,
+            "classes": classes,
+            "images of a device": images,
+        },
+        "contenders": {"a device": finite},
+        "goals": [goal("memory of a device", finite["together"]["values"], unit="MiB", **limit)]
+        if "together" in finite
+        else [],
+    }
+
+
+def _summary(plan: memonger.Plan, batch_size: int, device: object) -> str:
+    """Return the line that `latse plan` prints."""
+    where = f"planned memory on {device}, batch {batch_size}"
+    if plan.stages == 1:
+        return (
+            f"{where}: {plan.before_megabytes:.0f} MiB; nothing is computed again, the graph stays as it is"
+        )
+    return (
+        f"{where}: {plan.before_megabytes:.0f} MiB before, {plan.after_megabytes:.0f} MiB after, "
+        f"{plan.stages} stages, {plan.predicted_time:.2f} times the plain step's predicted time"
+    )

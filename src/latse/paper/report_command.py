@@ -1,0 +1,40 @@
+"""`latse report`: one HTML page of all results of a run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from latse.files import replacing
+from latse.paper.report import gather, page
+from latse.provenance import provenance
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `latse report`."""
+    parser.description = (
+        "Write one HTML page of all results of a run. It holds everything by itself, needs neither network "
+        "nor scripts, follows the reader's light or dark setting, and prints."
+    )
+    parser.add_argument(
+        "run_folder",
+        metavar="RUN_FOLDER",
+        help="such as out/orl; read are {teacher,student}/{run.json,metrics.jsonl}, "
+        "student/{verification,identification,templates}.json and figures/figures.json. What is absent is "
+        "said on the page.",
+    )
+    parser.add_argument("--out", required=True, metavar="FILE.html", help="the page to write")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Read the results, write the page and print its path.
+
+    Raises
+    ------
+    LatseError
+        If there is nothing to report, a result is damaged, or the page cannot be written.
+    """
+    html = page(gather(Path(args.run_folder)), provenance(args))
+    with replacing(args.out) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    print(args.out)

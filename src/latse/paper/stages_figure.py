@@ -1,0 +1,108 @@
+"""The paper's Figure 5: a person's images restored from the embeddings of several stages of one training."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import List, Mapping, Sequence
+
+import mxnet as mx
+import numpy as np
+
+from latse.errors import LatseError
+from latse.eval.canvas import grid, save, show, title_row
+from latse.eval.figures import to_pixels
+from latse.models import checkpoint
+from latse.models.embedding import Network
+from latse.symbols.names import OTHER_PARTS
+
+STAGES = ("early", "middle", "last")
+
+
+def stored_stages(prefix: str | os.PathLike) -> List[int]:
+    """Return the checkpoints of a run, as iterations done, ascending; without 0, which is the last again."""
+    prefix = Path(prefix)
+    pattern = re.compile(rf"{re.escape(prefix.name)}-(\d{{4,}})\.params")
+    found = (pattern.fullmatch(path.name) for path in prefix.parent.glob(f"{prefix.name}-*.params"))
+    return sorted({int(match[1]) for match in found if match} - {0})
+
+
+def early_middle_last(prefix: str | os.PathLike) -> List[int]:
+    """Return the first, the middle and the last stored checkpoint of a run.
+
+    Raises LatseError if fewer than three are there.
+    """
+    stages = stored_stages(prefix)
+    if len(stages) < len(STAGES):
+        raise LatseError(
+            f"{prefix}: {len(stages)} checkpoints are stored, three stages are needed: "
+            "train with a smaller train.checkpoint_every"
+        )
+    return [stages[0], stages[(len(stages) - 1) // 2], stages[-1]]
+
+
+def restored(
+    prefix: str | os.PathLike,
+    stage: int,
+    last: int,
+    images: np.ndarray,
+    contexts: Sequence[mx.Context] = (),
+    batch_size: int = 32,
+) -> np.ndarray:
+    """Restore images by the encoder of one stage and the decoder of another, as the paper does.
+
+    Parameters
+    ----------
+    prefix
+        Of the run's checkpoints.
+    stage, last
+        Checkpoint of the encoder, and of the decoder.
+    images
+        uint8 (n, 3, 112, 112) RGB.
+    contexts, batch_size
+        As for `Network`.
+
+    Returns
+    -------
+    ndarray
+        float32 (n, 3, 112, 112) in -1..1.
+
+    Raises
+    ------
+    LatseError
+        If a checkpoint is missing or damaged, or has no decoder.
+    """
+    symbol, *early = checkpoint.load(prefix, stage)
+    late = checkpoint.load(prefix, last)[1:]
+    args, aux = ({**old, **_beside_encoder(new)} for old, new in zip(early, late))
+    with tempfile.TemporaryDirectory() as folder:
+        mixed = Path(folder) / f"{Path(prefix).name}-{stage}-decoded-by"
+        checkpoint.save(mixed, last, symbol, args, aux)
+        return Network(mixed, last, "generated_output", contexts, batch_size)(images)
+
+
+def draw(path: str | os.PathLike, images: np.ndarray, rows: Mapping[str, np.ndarray]) -> None:
+    """Draw images of a person, and below them, a row for each stage, what is restored from their embeddings.
+
+    Parameters
+    ----------
+    path
+        Of the PNG to write.
+    images
+        uint8 (n, 3, H, W) RGB.
+    rows
+        Title of a stage -> its faces, float (n, 3, H, W) in -1..1.
+    """
+    pictures = {"input": images, **{title: to_pixels(faces) for title, faces in rows.items()}}
+    figure, axes = grid(len(pictures), len(images), (1.1 * len(images) + 1.8, 1.15 * len(pictures)))
+    for cells, (title, row) in zip(axes, pictures.items()):
+        title_row(cells[0], title)
+        for cell, picture in zip(cells, row):
+            show(cell, picture)
+    save(figure, path)
+
+
+def _beside_encoder(parameters: checkpoint.Parameters) -> checkpoint.Parameters:
+    return {name: array for name, array in parameters.items() if name.startswith(OTHER_PARTS)}

@@ -1,0 +1,253 @@
+"""`latse study`: train every row of a study with every seed, judge all on the same pairs, write one table.
+
+A study is a YAML file: `recipe`, which all rows share (relative to the file), `seeds`, and `rows`, for each
+its name and what it changes of the recipe. Rows are trained and judged by `latse train` and `latse eval` in
+processes of their own: a study does what its reader could do by hand, and can be stopped and resumed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import operator
+import os
+import re
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List
+
+import yaml
+from tqdm import tqdm
+
+from latse import recipe as recipes
+from latse.errors import LatseError
+from latse.files import digest, locked, make_folder, read_json, replacing, write_json
+from latse.runtime import cores, versions
+from latse.text_table import aligned, markdown
+
+NAME = re.compile(r"[A-Za-z0-9][\w.+=-]*")
+# Title of a column of the table -> where its figure is in what the JSON says of one run's models.
+COLUMNS = {
+    "accuracy": ("model", "accuracy"),
+    "TAR@1%FAR": ("model", "tar_at_far", "0.01"),
+    "AUC": ("model", "auc"),
+    "untrained accuracy": ("untrained", "accuracy"),
+}
+DRAWN = ("roc", "histogram")  # of a judgement: it stays in the run's own file
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study file says.
+
+    Attributes
+    ----------
+    recipe
+        File of the recipe that the rows change.
+    seeds
+        At least one, each at least 0, none twice.
+    rows
+        What each row changes: section -> key -> value, as in a recipe; a name is a folder's too.
+    """
+
+    recipe: Path
+    seeds: List[int]
+    rows: Dict[str, Dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row with one seed, in a folder of its own."""
+
+    row: str
+    seed: int
+    folder: Path
+    pairs: str  # digest of those that it is judged on
+
+    @property
+    def result(self) -> Path:
+        """The file that `latse eval` writes: other pairs, another file."""
+        return self.folder / f"verification-{self.pairs[:8]}.json"
+
+    @property
+    def model(self) -> Path:
+        """The file of the last checkpoint that `latse train` writes."""
+        return self.folder / "model-0000.params"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `latse study`."""
+    parser.add_argument("study", help="YAML file, such as recipes/studies/orl_losses.yaml")
+    parser.add_argument("--data", required=True, metavar="FOLDER", help="train.rec, train.idx and property")
+    parser.add_argument("--pairs", required=True, metavar="FILE.bin", help="pairs to judge on")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="a folder for each row and seed in it")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=cores(),
+        metavar="N",
+        help="runs at a time, sharing the cores (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one key in every row"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train and judge what is missing, then print and write the table.
+
+    Raises
+    ------
+    LatseError
+        For a malformed study, or with the sentence of the first run that fails.
+    """
+    if args.jobs < 1:
+        raise LatseError(f"--jobs {args.jobs}: must be at least 1")
+    study = read_study(args.study)
+    pairs = digest(args.pairs)  # missing pairs are better known before the work than after it
+    out = make_folder(args.out)
+    with locked(out):
+        runs = [
+            Run(row, seed, out / row / f"seed-{seed}", pairs) for row in study.rows for seed in study.seeds
+        ]
+        for row, changes in study.rows.items():
+            _write_recipe(out / row / f"{row}.yaml", study.recipe, changes)
+            # A wrong row is better known now than after the rows above it.
+            recipes.load(out / row / f"{row}.yaml", args.set)
+        _run_all(runs, args)
+        report = _report(args, study, runs)
+        write_json(out / "study.json", report)
+        rows = table(report["rows"])
+        with replacing(out / "table.md") as temporary:
+            temporary.write_text(markdown(rows) + "\n")
+    print(f"{Path(args.pairs).stem}: mean ± standard deviation over {len(study.seeds)} seeds")
+    print(aligned(rows))
+
+
+def read_study(path: str | os.PathLike) -> Study:
+    """Read a study file; raise LatseError, naming file and key, if it is missing or malformed."""
+    try:
+        content = yaml.safe_load(Path(path).read_bytes())
+    except OSError as error:
+        raise LatseError(f"cannot read the study {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise LatseError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or set(content) != {"recipe", "seeds", "rows"}:
+        raise LatseError(f"{path} must hold the keys recipe, seeds and rows, and no others")
+    seeds, rows = content["seeds"], content["rows"]
+    if not isinstance(seeds, list) or not seeds or len({*map(str, seeds)}) < len(seeds):
+        raise LatseError(f"{path}: seeds must be a list of different numbers")
+    if not all(type(seed) is int and seed >= 0 for seed in seeds):
+        raise LatseError(f"{path}: seeds must be whole numbers from 0 on")
+    if not isinstance(rows, dict) or not rows:
+        raise LatseError(f"{path}: rows must hold at least one row")
+    for name, changes in rows.items():
+        if not NAME.fullmatch(str(name)) or not isinstance(changes, (dict, type(None))):
+            raise LatseError(
+                f"{path}: the row {name!r} must be named like a file and hold sections of a recipe"
+            )
+    recipe = Path(path).parent / str(content["recipe"])
+    return Study(recipe, seeds, {str(name): changes or {} for name, changes in rows.items()})
+
+
+def table(rows: Dict[str, Dict[str, Any]]) -> List[List[str]]:
+    """Return the cells of a study's table in percent, head first, from the `rows` of its JSON."""
+    head = ["", *COLUMNS]
+    body = [[name, *(_cell(row[column]) for column in COLUMNS)] for name, row in rows.items()]
+    return [head, *body]
+
+
+def _cell(figure: Dict[str, float]) -> str:
+    return f"{100 * figure['mean']:.2f} ± {100 * figure['std']:.2f}"
+
+
+def _write_recipe(path: Path, base: Path, changes: Dict[str, Any]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(yaml.safe_dump({"base": str(base.resolve()), **changes}, sort_keys=False))
+
+
+def _run_all(runs: List[Run], args: argparse.Namespace) -> None:
+    """Do the runs, some at a time; the first that fails ends the study, those under way come to their end."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, cores() // args.jobs))}
+    with ThreadPoolExecutor(args.jobs) as pool:
+        futures = [pool.submit(_run_one, run, args, environment) for run in runs]
+        try:
+            for future in tqdm(
+                as_completed(futures), total=len(futures), unit=" runs", desc=Path(args.study).stem
+            ):
+                future.result()
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+
+
+def _run_one(run: Run, args: argparse.Namespace, environment: Dict[str, str]) -> None:
+    recipe = run.folder.parent / f"{run.row}.yaml"
+    changes = [word for change in args.set for word in ("--set", change)]
+    _latse(
+        run,
+        environment,
+        *("train", recipe, "--data", args.data, "--out", run.folder),
+        *("--seed", run.seed, "--resume", *changes),
+    )
+    if _is_judged(run):
+        return
+    _latse(
+        run,
+        environment,
+        *("eval", "--model", f"model={run.folder}/model,0", f"untrained={run.folder}/untrained,0"),
+        *("--pairs", args.pairs, "--json", run.result),
+    )
+
+
+def _is_judged(run: Run) -> bool:
+    if not run.result.exists() or run.result.stat().st_mtime < run.model.stat().st_mtime:
+        return False
+    content = read_json(run.result)
+    return isinstance(content, dict) and content.get("kind") == "verification"
+
+
+def _latse(run: Run, environment: Dict[str, str], *arguments: object) -> None:
+    command = [sys.executable, "-m", "latse", *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"])[-1]
+        raise LatseError(f"{run.row}, seed {run.seed}: {last.replace('latse: ', '', 1)}")
+
+
+def _report(args: argparse.Namespace, study: Study, runs: List[Run]) -> Dict[str, Any]:
+    """Return what study.json says: for each row its changes, the figures of each seed, their mean and std."""
+    results = {(run.row, run.seed): _judgement(run, Path(args.pairs).stem) for run in runs}
+    rows = {}
+    for row, changes in study.rows.items():
+        per_seed = {seed: results[row, seed] for seed in study.seeds}
+        figures = {title: _summary(per_seed, path) for title, path in COLUMNS.items()}
+        rows[row] = {"changes": changes, **figures, "seeds": per_seed}
+    return {
+        "study": Path(args.study).stem,
+        "recipe": study.recipe.stem,
+        "set": args.set,
+        "data": args.data,
+        "pairs": args.pairs,
+        "rows": rows,
+        "versions": versions(),
+    }
+
+
+def _judgement(run: Run, name: str) -> Dict[str, Any]:
+    """What was found of the run's models on the set `name`: title -> figures."""
+    found = read_json(run.result)["sets"][name]["results"]
+    return {
+        title: {key: value for key, value in figures.items() if key not in DRAWN}
+        for title, figures in found.items()
+    }
+
+
+def _summary(per_seed: Dict[int, Dict[str, Any]], path: tuple) -> Dict[str, float]:
+    values = [functools.reduce(operator.getitem, path, result) for result in per_seed.values()]
+    return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else 0.0}

@@ -1,0 +1,268 @@
+"""`latse tables`: the paper's Tables 1 to 6 with our figures, after training what is missing.
+
+Each recipe has a folder of its own below that of the runs, so that tables which share a row share its run,
+and a student finds its teacher. Training and judging are `latse train`, `latse eval` and `latse identify` in
+processes of their own: what was stopped goes on when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Iterable
+
+from tqdm import tqdm
+
+from latse import recipe as recipes
+from latse.data.shards.records import Shard
+from latse.devices import add_device_arguments, contexts, share
+from latse.errors import LatseError
+from latse.eval.results import read_object, reading
+from latse.files import make_folder, write_json
+from latse.paper.dry_run import DryRun, dry_run
+from latse.paper.paper_tables import (
+    COLUMNS,
+    DATA_SETS,
+    IDENTIFICATION,
+    MEGAFACE,
+    VERIFICATION,
+    Table,
+    data_set,
+    filled,
+    tables,
+    text,
+)
+from latse.provenance import provenance
+from latse.text_table import aligned
+
+NUMBERS = [table.number for table in tables()]
+# What `latse identify` takes MegaFace from -> what each needs beside it, and what it is.
+MEGAFACE_INPUTS = {
+    "probes": (None, "probes and mates"),
+    "probe_list": ("probes", "which of the files in --probes, and who"),
+    "noisy_probes": ("probe_list", "insightface's facescrub_noises.txt, left out"),
+    "distractors": ("probes", "distractors"),
+    "distractor_list": ("distractors", "which of the files in --distractors"),
+    "noisy_distractors": ("distractor_list", "insightface's megaface_noises.txt, left out"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `latse tables`."""
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        type=int,
+        choices=NUMBERS,
+        default=NUMBERS,
+        metavar="N",
+        help="which (default: all)",
+    )
+    parser.add_argument(
+        "--runs",
+        default="out/tables",
+        metavar="FOLDER",
+        help="where runs are looked for, at any depth, and kept (default: %(default)s)",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the tables, or the dry runs")
+    training = parser.add_argument_group("what is missing is trained and judged where its data are given")
+    training.add_argument(
+        "--data",
+        nargs="+",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="shards of the paper's training sets: "
+        + ", ".join(f"{name.upper()} ({one.folder})" for name, one in DATA_SETS.items()),
+    )
+    training.add_argument(
+        "--pairs",
+        nargs="+",
+        metavar="FILE.bin",
+        help=f"sets to judge on, of {', '.join(_verified())} (default: those in each folder of --data)",
+    )
+    for name, (_, what) in MEGAFACE_INPUTS.items():
+        training.add_argument(_option(name), metavar="PATH", help=f"{what}, as for `latse identify`")
+    training.add_argument("--dry-run", action="store_true", help="train nothing, say what each recipe takes")
+    training.add_argument("--seed", type=int, default=0, help="default 0")
+    training.add_argument("--kvstore", metavar="NAME", help=f"one of {', '.join(recipes.KVSTORES)}")
+    training.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="change one key in every recipe; the tables then say so",
+    )
+    add_device_arguments(training)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train and judge what is missing, then print the tables.
+
+    Raises
+    ------
+    LatseError
+        If something given is missing or damaged, or a training or judgement fails.
+    """
+    shards = _shards(args.data)
+    chosen = [table for table in tables() if table.number in args.only]
+    if args.json:
+        make_folder(Path(args.json).parent)
+    if args.dry_run:
+        _dry_runs(args, chosen, shards)
+        return
+    _complete(args, chosen, shards)
+    found = [table for table in filled(args.runs) if table.number in args.only]
+    if args.json:
+        content = [dataclasses.asdict(table) for table in found]
+        write_json(args.json, {"kind": "tables", "provenance": provenance(args), "tables": content})
+    print("\n\n".join(map(text, found)))
+
+
+def teacher_of(recipe: str) -> str | None:
+    """Return the recipe of the teacher below a student's: that of X_student….yaml is X_teacher.yaml.
+
+    The Makefile has the same rule. None for a recipe that is trained without a teacher.
+    """
+    name, student, _ = recipe.partition("_student")
+    return f"{name}_teacher.yaml" if student else None
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _verified() -> list[str]:
+    return [name for name in COLUMNS if name not in MEGAFACE]
+
+
+def _shards(given: Iterable[str]) -> dict[str, Shard]:
+    """Open the shards that `--data` names, by the key of their set."""
+    shards = {}
+    for word in given:
+        name, equals, folder = word.partition("=")
+        if name.lower() not in DATA_SETS or not equals:
+            names = ", ".join(map(str.upper, DATA_SETS))
+            raise LatseError(f"--data {word}: write NAME=FOLDER with one of the names {names}")
+        shards[name.lower()] = Shard(folder)
+    return shards
+
+
+def _rows(chosen: list[Table]) -> list[str]:
+    """Return the recipes of the rows, each once, in their order."""
+    return list(dict.fromkeys(row.recipe for table in chosen for row in table.rows if row.recipe))
+
+
+def _complete(args: argparse.Namespace, chosen: list[Table], shards: dict[str, Shard]) -> None:
+    """Train and judge every row whose data are given; what is wrong is better known before the work."""
+    rows = [recipe for recipe in _rows(chosen) if data_set(recipe) in shards]
+    megaface = _megaface(args)
+    judges = {name: _judges(args.pairs, megaface, shard) for name, shard in shards.items()}
+    for recipe in rows:
+        recipes.load(recipes.SHIPPED / recipe, args.set)
+    for number, recipe in enumerate(rows, 1):
+        print(f"{Path(recipe).stem}, {number} of {len(rows)}", file=sys.stderr)
+        folder = _train(args, recipe, shards[data_set(recipe)])
+        for result, command in judges[data_set(recipe)]:
+            if not _is_judged(folder, result, command):
+                model = f"{Path(recipe).stem}={folder}/model,0"
+                _latse(*command, "--model", model, "--json", folder / result, *_devices(args))
+
+
+def _megaface(args: argparse.Namespace) -> list[str]:
+    """Return what `latse identify` is told of MegaFace, nothing without probes."""
+    words = []
+    for name, (beside, _) in MEGAFACE_INPUTS.items():
+        path = getattr(args, name)
+        if path and beside and not getattr(args, beside):
+            raise LatseError(f"{_option(name)} goes with {_option(beside)}, which is missing")
+        if path and not Path(path).exists():
+            raise LatseError(f"{_option(name)} {path}: there is no such file or folder")
+        words += [_option(name), path] if path else []
+    return words
+
+
+def _judges(given: list[str] | None, megaface: list[str], shard: Shard) -> list[tuple[str, list[str]]]:
+    """Return what judges a model: the file of its results and how the command begins."""
+    found = [path for path in sorted(Path(shard.folder).glob("*.bin")) if path.stem in _verified()]
+    pairs = [Path(path) for path in given or found]
+    judges = []
+    if pairs:
+        judges.append((VERIFICATION, ["eval", "--pairs", *map(str, pairs)]))
+    if megaface:
+        judges.append((IDENTIFICATION, ["identify", *megaface]))
+    if not judges:
+        sets = ", ".join(f"{name}.bin" for name in _verified())
+        raise LatseError(f"{shard.folder} holds none of {sets}, and neither --pairs nor --probes is given")
+    for path in pairs:
+        if path.stem not in _verified() or not path.is_file():
+            raise LatseError(f"--pairs {path}: must be a file named {', '.join(_verified())}, ending in .bin")
+    return judges
+
+
+def _train(args: argparse.Namespace, recipe: str, shard: Shard) -> Path:
+    """Train a recipe after its teacher, or go on with it, and return its folder."""
+    folder = make_folder(Path(args.runs) / Path(recipe).stem)
+    teacher = teacher_of(recipe)
+    follows = ["--teacher", f"{_train(args, teacher, shard)}/model,0"] if teacher else []
+    options = [word for change in args.set for word in ("--set", change)]
+    options += ["--kvstore", args.kvstore] if args.kvstore else []
+    where = ["--data", shard.folder, "--out", folder, "--seed", args.seed, "--resume"]
+    _latse("train", recipes.SHIPPED / recipe, *where, *follows, *options, *_devices(args))
+    return folder
+
+
+def _is_judged(folder: Path, result: str, command: list[str]) -> bool:
+    """Tell whether the last checkpoint has been judged by a command that begins so: on the same sets."""
+    path, model = folder / result, folder / "model-0000.params"
+    if not path.exists() or path.stat().st_mtime < model.stat().st_mtime:
+        return False
+    with reading(path):
+        done = read_object(path)["provenance"]["command"]
+        return done.startswith(shlex.join(["latse", *command, "--model"]))
+
+
+def _devices(args: argparse.Namespace) -> list[str]:
+    return ["--gpus", args.gpus] if args.gpus else ["--cpus", str(args.cpus)]
+
+
+def _latse(command: str, *arguments: object) -> None:
+    words = [sys.executable, "-m", "latse", command, *map(str, arguments)]
+    if subprocess.run(words, stdout=sys.stderr, check=False).returncode:
+        raise LatseError(f"latse {command} failed, see above: {' '.join(words[2:])}")
+
+
+def _dry_runs(args: argparse.Namespace, chosen: list[Table], shards: dict[str, Shard]) -> None:
+    """Plan every recipe, for the given shard or for what the paper's set is said to hold, and print them."""
+    devices = contexts(args)
+    with_teachers = (name for recipe in _rows(chosen) for name in (teacher_of(recipe), recipe) if name)
+    loaded = {name: recipes.load(recipes.SHIPPED / name, args.set) for name in with_teachers}
+    for recipe in loaded.values():
+        share(recipe.train.batch_size, devices)
+    planned = {
+        Path(name).stem: dry_run(recipe, *_size(name, shards), devices)
+        for name, recipe in tqdm(loaded.items(), unit=" recipes", leave=False)
+    }
+    if args.json:
+        content = {name: one.as_json() for name, one in planned.items()}
+        write_json(
+            args.json, {"kind": "dry runs", "provenance": provenance(args, devices), "recipes": content}
+        )
+    head = ["", "iterations", "batch", "images", "epochs", "activations", "planned", "device"]
+    print(aligned([head, *([name, *_cells(one)] for name, one in planned.items())]))
+    print(f"activations, with the memory plan, and all of a device: MiB on each of {len(devices)} devices")
+
+
+def _size(recipe: str, shards: dict[str, Shard]) -> tuple[int, int]:
+    """Return how many people and images there are to train on."""
+    shard, known = shards.get(data_set(recipe)), DATA_SETS[data_set(recipe)]
+    return (shard.classes, len(shard)) if shard else (known.people, known.images)
+
+
+def _cells(one: DryRun) -> list[str]:
+    counts = f"{one.iterations:,}", f"{one.batch_size:,}", f"{one.images:,}", f"{one.epochs:.1f}"
+    memory = one.plan.before_megabytes, one.plan.after_megabytes, one.device_memory
+    return [*counts, *(f"{megabytes:.0f}" for megabytes in memory)]

@@ -1,0 +1,1 @@
+"""The memory planner: which activations of a training graph are computed again instead of kept."""

@@ -1,0 +1,383 @@
+"""What a plan would take, without the executor: a model of its memory and of its time.
+
+MXNet's executor gives every array of a step a place, and a place serves one array at a time, of any size up
+to its own. So a step does not need what lives together at the worst moment, but more: for every size, as many
+places of at least that size as ever hold such arrays at once. That is what the model counts.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Iterable, Sequence
+
+import numpy as np
+
+from latse.plan.cost import BYTES_PER_SECOND, forward_seconds, step_seconds
+from latse.plan.graph import Graph
+
+PREFIX = "planned_node_"  # names of the operators in the executor's report that a model is made from
+
+# Operators whose output, or whose gradient, may take the place of an input of the same size.
+_IN_PLACE = frozenset(
+    """
+    Activation BlockGrad Cast Dropout Flatten LeakyReLU MakeLoss Reshape _copy abs add_n arccos arctan clip
+    cos exp expand_dims log log_softmax negative reciprocal relu rsqrt sigmoid sin softmax sqrt square squeeze
+    tanh
+    elemwise_add elemwise_sub elemwise_mul elemwise_div
+    broadcast_add broadcast_sub broadcast_mul broadcast_div broadcast_maximum broadcast_minimum
+    broadcast_greater broadcast_lesser
+    _plus_scalar _minus_scalar _rminus_scalar _mul_scalar _div_scalar _rdiv_scalar _power_scalar
+    _rpower_scalar _maximum_scalar _minimum_scalar _greater_scalar _lesser_scalar
+    """.split()  # noqa: SIM905 - as a list it would take one line each
+)
+# Operators whose gradient is the gradient of their output itself.
+_PASSES_ON = frozenset({"elemwise_add", "add_n", "_copy", "Reshape", "Flatten", "expand_dims", "squeeze"})
+
+_SIZES = 12  # sizes that are told apart
+_LEAST = 1 / 512  # of the largest: smaller arrays are not counted
+_POWER = 16  # of the mean over all moments
+
+Entry = tuple  # (node, output)
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Which nodes of a graph are computed again, as `latse.plan.graph.rewritten` takes them."""
+
+    recomputed: frozenset = frozenset()
+    kept: frozenset = frozenset()
+    read: frozenset = frozenset()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a step would take.
+
+    Attributes
+    ----------
+    allocated : float
+        Bytes of all places.
+    mean : float
+        The same, not at the worst moment for each size, but in a mean in which bad moments weigh most.
+    seconds : float
+        Of computing again.
+    """
+
+    allocated: float
+    mean: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the backward pass through some nodes takes.
+
+    Attributes
+    ----------
+    kept : frozenset of int
+        Those of the nodes whose output of the forward pass it reads.
+    places : array
+        How many arrays of each size or more it holds at most, what earlier nodes put out not counted.
+    seconds : float
+        Of computing again.
+    """
+
+    kept: frozenset
+    places: np.ndarray
+    seconds: float
+
+
+class Model:
+    """Estimates what it takes to keep some outputs of a graph and to compute the others again.
+
+    Parameters
+    ----------
+    graph : Graph
+        The nodes.
+    report : str
+        What the executor of the plain graph, its operators renamed with `PREFIX`, says of itself.
+
+    Attributes
+    ----------
+    reads : list of set of (int, int)
+        The (node, output) pairs that the gradient of each node reads.
+    readers : list of set of int
+        The nodes on the gradient's path that read each node.
+    seconds : list of float
+        Of the forward pass of each node.
+    plain_seconds : float
+        Of the whole step if nothing is computed again.
+    follows : list of bool
+        Whether the gradient of a node makes the executor run the node, if that is marked.
+    always : frozenset of int
+        Nodes whose output is kept whatever the plan.
+    thresholds : array
+        The sizes that are told apart, in bytes, falling.
+    """
+
+    def __init__(self, graph: Graph, report: str) -> None:
+        self.graph = graph
+        self.reads, self.follows = _backward(report, len(graph.nodes))
+        self.order = [i for i in range(len(graph.nodes)) if not graph.is_variable(i)]
+        self.seconds = [forward_seconds(graph, i) for i in range(len(graph.nodes))]
+        self.plain_seconds = step_seconds(graph, self.seconds)
+        self.thresholds = _thresholds([size for i in self.order for size in graph.sizes[i]])
+        self.steps = self.thresholds - np.append(self.thresholds[1:], 0)
+        self.readers = [set() for _ in graph.nodes]
+        for i in self.order:
+            for j, _ in graph.inputs[i] if graph.trained[i] else ():
+                self.readers[j].add(i)
+        may = [
+            graph.trained[i] and graph.repeatable[i] and i not in graph.heads for i in range(len(graph.nodes))
+        ]
+        stays = {i for i in self.order if not may[i]}
+        self.always = frozenset(stays | {j for i in stays for j, _ in self.reads[i]})
+
+    def size(self, entry: Entry) -> int:
+        """Return the bytes of an output, 0 of a variable and of a hidden output."""
+        i, k = entry
+        return 0 if self.graph.is_variable(i) or k >= len(self.graph.sizes[i]) else self.graph.sizes[i][k]
+
+    def is_dear(self, i: int) -> bool:
+        """Tell whether a node takes its time by computing, not by moving bytes."""
+        moved = self.size((i, 0)) + sum(map(self.size, self.graph.inputs[i]))
+        return self.seconds[i] > 2 * moved / BYTES_PER_SECOND
+
+    def marks(self, keep: Iterable[int], nodes: Sequence[int] | None = None) -> Marks:
+        """Return what must be marked to keep the outputs of just these nodes and of those always kept.
+
+        A node is computed again if something else needs what it puts out and that is not kept, or if its own
+        gradient reads something that is not kept. Only `nodes` are looked at, by default all, and what
+        others put out is taken for kept.
+        """
+        nodes = self.order if nodes is None else nodes
+        lost = set(nodes) - self.always.union(keep)
+        needed, recomputed, read = set(), set(), set()
+        for i in reversed(nodes):
+            reads_itself = any(j == i for j, _ in self.reads[i])
+            own_reads = self.reads[i] if self.graph.trained[i] else ()
+            lacks = any(j in lost and (j, k) != (i, k or -1) for j, k in own_reads)
+            if i in self.always or not (i in needed or lacks and self.follows[i]):
+                continue
+            recomputed.add(i)
+            if i in needed or reads_itself:
+                read.add(i)
+            needed.update(j for j, _ in self.graph.inputs[i] if j in lost)
+        kept = recomputed - lost
+        return Marks(frozenset(recomputed), frozenset(kept), frozenset(recomputed - read))
+
+    def estimate(self, keep: Iterable[int]) -> Estimate:
+        """Return what the step takes that keeps the outputs of these nodes."""
+        run = _Run(self, self.marks(keep), self.order, with_forward=True)
+        places = self.places(run)
+        most, mean = places.max(0), (places**_POWER).mean(0) ** (1 / _POWER)
+        return Estimate(float(most @ self.steps), float(mean @ self.steps), run.seconds)
+
+    def stage(self, keep: Iterable[int], nodes: Sequence[int]) -> Stage:
+        """Return what the backward pass through `nodes` takes, if the outputs of all others are kept."""
+        run = _Run(self, self.marks(keep, nodes), nodes, with_forward=False)
+        read = run.read_later()
+        return Stage(frozenset(read), self.places(run).max(0), run.seconds)
+
+    def bound(self) -> float:
+        """Return the bytes of the largest set of arrays that one operator needs together."""
+        run = _Run(self, Marks(), self.order, with_forward=True)
+        return float(max(map(run.bytes_at, range(len(run.steps)))))
+
+    def count(self, keep: Iterable[int]) -> np.ndarray:
+        """Return how many of the outputs of these nodes have each size or more."""
+        sizes = np.array([self.graph.sizes[i][0] for i in keep if self.graph.sizes[i]] or [0])
+        return (
+            (sizes[:, None] > np.append(self.thresholds[1:], _LEAST * self.thresholds[0]))
+            .sum(0)
+            .astype(float)
+        )
+
+    def places(self, run: _Run) -> np.ndarray:
+        """Return how many arrays of each size or more live together, for each moment and size."""
+        starts, ends, sizes = run.lives()
+        counted = sizes > _LEAST * self.thresholds[0]
+        classes = np.searchsorted(-self.thresholds, -sizes[counted], side="right") - 1
+        change = np.zeros((len(run.steps) + 1, len(self.thresholds)))
+        np.add.at(change, (starts[counted], classes), 1)
+        np.add.at(change, (ends[counted], classes), -1)
+        return change.cumsum(0).cumsum(1)
+
+
+@dataclass
+class _Step:
+    reads: list
+    writes: list
+    in_place: bool
+
+
+class _Run:
+    """A step played through operator by operator: which array is read and written when.
+
+    The executor orders a step by what depends on what: the forward pass; then the gradients from the last
+    node to the first, each preceded by what it reads, where that has to be computed again.
+
+    Parameters
+    ----------
+    nodes : sequence of int
+        Those whose passes are played, in their order; what others put out is there and not counted.
+    with_forward : bool
+        False: only the backward pass, at the start of which there is what the nodes kept, and the gradient
+        of what later nodes read.
+    """
+
+    def __init__(self, model: Model, marks: Marks, nodes: Sequence[int], with_forward: bool) -> None:
+        self._model, self._graph, self._marks = model, model.graph, marks
+        self._inside = set(nodes)
+        self.sizes: list[int] = []
+        self.steps: list[_Step] = []
+        self.seconds = 0.0
+        self._first: dict[Entry, int] = {}
+        self._second: dict[Entry, int] = {}
+        self._again: set[int] = set()
+        self._gradients: dict[Entry, list[int]] = {}
+        if with_forward:
+            for i in nodes:
+                self._step(
+                    i,
+                    self._outputs(i, self._first),
+                    [self._first.get(entry) for entry in self._graph.inputs[i]],
+                )
+        else:
+            self._step(None, [array for i in nodes for array in self._outputs(i, self._first)], [])
+            self._receive(nodes)
+        for i in reversed(nodes):
+            if self._graph.trained[i]:
+                self._backward(i)
+
+    def lives(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return of each array the step it comes with, the first step without it, and its bytes."""
+        starts, ends = [0] * len(self.sizes), [0] * len(self.sizes)
+        for time, step in enumerate(self.steps):
+            for array in step.writes:
+                starts[array], ends[array] = time, time + 1
+            for array in step.reads:
+                ends[array] = time + 1
+        for time, step in enumerate(self.steps):
+            if step.in_place and step.writes:
+                size = self.sizes[step.writes[0]]
+                for array in step.reads:
+                    if ends[array] == time + 1 and self.sizes[array] == size:
+                        ends[array] = time
+                        break
+        return np.array(starts), np.array(ends), np.array(self.sizes)
+
+    def bytes_at(self, time: int) -> int:
+        """Return the bytes that the operator of one step reads and writes, as few as it can do with."""
+        step = self.steps[time]
+        written = [] if step.in_place else step.writes
+        return sum(self.sizes[array] for array in {*step.reads, *written})
+
+    def read_later(self) -> set[int]:
+        """Return the nodes whose output of the forward pass the backward pass reads."""
+        read = {array for step in self.steps[1:] for array in step.reads}
+        return {i for (i, _), array in self._first.items() if array in read}
+
+    def _array(self, size: int) -> int:
+        self.sizes.append(size)
+        return len(self.sizes) - 1
+
+    def _outputs(self, i: int, place: dict[Entry, int]) -> list[int]:
+        for k, size in enumerate(self._graph.sizes[i]):
+            place[i, k] = self._array(size)
+        return [place[i, k] for k in range(len(self._graph.sizes[i]))]
+
+    def _step(self, i: int | None, writes: list[int], reads: list[int | None]) -> None:
+        in_place = i is not None and self._graph.nodes[i]["op"] in _IN_PLACE
+        self.steps.append(_Step([a for a in reads if a is not None], writes, in_place))
+
+    def _receive(self, nodes: Sequence[int]) -> None:
+        """Lay out the gradients that nodes behind the last one pass to these."""
+        arrays = []
+        for i in nodes:
+            if self._graph.trained[i] and any(j not in self._inside for j in self._model.readers[i]):
+                arrays.append(self._array(self._model.size((i, 0))))
+                self._gradients[i, 0] = [arrays[-1]]
+        self._step(None, arrays, [])
+
+    def _backward(self, i: int) -> None:
+        graph, model = self._graph, self._model
+        from_above = [self._sum(i, k) for k in range(len(graph.sizes[i]))]
+        if i not in graph.heads and all(array is None for array in from_above):
+            return
+        entries = [e for e in graph.inputs[i] if graph.trained[e[0]] and not graph.is_variable(e[0])]
+        if graph.nodes[i]["op"] in _PASSES_ON:
+            passed = self._array(0) if from_above[0] is None else from_above[0]  # an output's: the caller's
+            for entry in entries:
+                self._gradients.setdefault(entry, []).append(passed)
+            return
+        self._recompute({j for j, _ in model.reads[i]} | ({i} if model.follows[i] else set()))
+        reads = [self._source(entry, by=i) for entry in model.reads[i]]
+        writes = [self._array(model.size(entry)) for entry in entries]
+        self._step(i, writes, [*from_above, *reads])
+        for entry, array in zip(entries, writes):
+            self._gradients.setdefault(entry, []).append(array)
+
+    def _sum(self, i: int, k: int) -> int | None:
+        """Return the gradient of an output, the sum of what its readers pass to it."""
+        parts = self._gradients.pop((i, k), [])
+        if len(parts) < 2:
+            return parts[0] if parts else None
+        total = self._array(self.sizes[parts[0]])
+        self.steps.append(_Step(parts, [total], in_place=True))
+        return total
+
+    def _source(self, entry: Entry, by: int) -> int | None:
+        """Return the array that the gradient of node `by`, or its second pass, reads for an output."""
+        i, k = entry
+        is_second = by in self._marks.recomputed and i in self._marks.recomputed
+        if is_second and (i == by or k > 0 or i not in self._marks.kept):
+            return self._second.get(entry)
+        return self._first.get(entry)
+
+    def _recompute(self, wanted: set[int]) -> None:
+        """Compute nodes again, and before them what they need."""
+        found: set[int] = set()
+        stack = [i for i in wanted if self._must(i)]
+        while stack:
+            i = stack.pop()
+            found.add(i)
+            stack += [
+                j
+                for j, _ in self._graph.inputs[i]
+                if j not in found and j not in self._marks.kept and self._must(j)
+            ]
+        for i in sorted(found):
+            self._again.add(i)
+            self.seconds += self._model.seconds[i]
+            reads = [self._source(entry, by=i) for entry in self._graph.inputs[i]]
+            self._step(i, self._outputs(i, self._second), reads)
+
+    def _must(self, i: int) -> bool:
+        return i in self._marks.recomputed and i in self._inside and i not in self._again
+
+
+def _thresholds(sizes: Iterable[int]) -> np.ndarray:
+    """Return at most so many sizes, falling, that stand for all: each of those that take the most."""
+    totals: dict[int, int] = {}
+    for size in sizes:
+        totals[size] = totals.get(size, 0) + size
+    largest = max(totals, default=1)
+    counted = [size for size in totals if size > _LEAST * largest]
+    most = sorted(counted, key=lambda size: (-totals[size], -size))[: _SIZES - 1]
+    return np.array(sorted({*most, largest}, reverse=True), float)
+
+
+def _backward(report: str, count: int) -> tuple[list[set[Entry]], list[bool]]:
+    """Read from the executor's report what each node's gradient reads, and whether it depends on the node."""
+    reads: list[set[Entry]] = [set() for _ in range(count)]
+    follows = [False] * count
+    for block in report.split("--------------------\n"):
+        named = re.search(rf"^Op:\S+, Name={PREFIX}(\d+)_", block, re.MULTILINE)
+        if named:
+            i = int(named.group(1))
+            found = re.findall(rf"^\targ\[\d+\]={PREFIX}(\d+)\((\d+)\)", block, re.MULTILINE)
+            reads[i].update((int(j), int(k)) for j, k in found)
+            follows[i] = follows[i] or bool(re.search(rf"^\tcdep\[\d+\]={PREFIX}{i}$", block, re.MULTILINE))
+    return reads, follows

@@ -1,0 +1,200 @@
+"""The sub-command `latse filter`: a teacher's verdict on every image of a set, made once and stored."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Iterator
+
+import numpy as np
+from tqdm import tqdm
+
+from latse.data.shards.loader import Batch
+from latse.data.shards.records import Shard
+from latse.devices import add_device_arguments, contexts, share
+from latse.errors import LatseError
+from latse.files import digest, locked, make_folder, write_json
+from latse.models import checkpoint
+from latse.provenance import provenance
+from latse.symbols.networks import IMAGE_SHAPE
+from latse.train import graph, verdict_file
+from latse.train.verdict_file import Verdicts, VerdictWriter
+from latse.train.verdicts import Judge, preprocessing
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `latse filter`."""
+    parser.add_argument("--data", required=True, metavar="FOLDER", help="train.rec, train.idx and property")
+    parser.add_argument("--teacher", required=True, metavar="PREFIX,N", help="checkpoint of the teacher")
+    parser.add_argument("--out", required=True, metavar="FILE", help="the file; a killed run goes on")
+    parser.add_argument("--k", type=int, nargs="+", default=[1, 3, 5], help="default: 1 3 5")
+    parser.add_argument(
+        "--batch-size", type=int, default=64, metavar="N", help="images at a time (default 64)"
+    )
+    parser.add_argument(
+        "--check",
+        type=int,
+        nargs="?",
+        const=math.inf,
+        metavar="N",
+        help="afterwards ask the teacher again, in another order, about N images, mirrored or not, drawn at "
+        "random, without N about all of them both ways; fail if it contradicts a verdict",
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="write what share is kept, what --check found, versions and device"
+    )
+    add_device_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Judge, write and print; raise LatseError for bad input, or where a check contradicts a verdict."""
+    if args.batch_size < 2 or args.batch_size % 2:
+        raise LatseError(
+            f"--batch-size {args.batch_size}: an image and its mirror image go together, so even"
+        )
+    if args.check is not None and args.check < 1:
+        raise LatseError(f"--check {args.check}: must be at least 1")
+    devices = contexts(args)
+    share(args.batch_size, devices, "--batch-size")
+    shard = graph.open_shard(args.data)
+    prefix, number = checkpoint.parse(args.teacher)
+    ks = verdict_file.check_ks(args.k)
+    judge = Judge(prefix, number, shard.classes, IMAGE_SHAPE, args.batch_size, devices)
+    verdicts = _made(args, shard, judge, ks)
+    record = {
+        "kind": "filter",
+        "provenance": provenance(args, devices),
+        "images": len(shard),
+        "kept": _kept(verdicts),
+        "judged_alone": judge.alone,
+    }
+    checked = None if args.check is None else check(judge, shard, verdicts, args.batch_size, args.check)
+    if args.json:
+        write_json(args.json, {**record, "checked": checked})
+    if checked and checked["different"]:
+        raise LatseError(
+            f"{args.out}: the teacher contradicts {checked['different']} of {checked['verdicts']} verdicts"
+        )
+
+
+def _made(args: argparse.Namespace, shard: Shard, judge: Judge, ks: tuple[int, ...]) -> Verdicts:
+    """Return the verdicts in `args.out`, made if they are not there."""
+    out, belongs = Path(args.out), binding(args.teacher, shard)
+    if out.is_dir():
+        raise LatseError(f"--out {out} is a folder: name the file to write")
+    with locked(make_folder(out.parent)):
+        if not _is_made(out, belongs, ks):
+            writer = VerdictWriter(out, belongs, ks, len(shard))
+            judge_all(judge, shard, writer, args.batch_size)
+            writer.finish()
+    return verdict_file.read(out)
+
+
+def _is_made(out: Path, belongs: dict, ks: tuple[int, ...]) -> bool:
+    """Tell whether the verdicts are there already; raise LatseError if `out` holds others."""
+    if not out.exists():
+        return False
+    made = verdict_file.read(out)
+    if (made.binding, made.ks) != (belongs, ks):
+        raise LatseError(f"{out} {verdict_file.OTHERS}")
+    print(f"{out} is there already")
+    return True
+
+
+def binding(teacher: str, shard: Shard) -> dict:
+    """Return what verdicts belong to: digests of the teacher's two files, of set and preprocessing."""
+    prefix, number = checkpoint.parse(teacher)
+    return {
+        "teacher": digest(checkpoint.parameters_path(prefix, number)),
+        "graph": digest(checkpoint.symbol_path(prefix)),
+        "data": shard.digest(),
+        "preprocessing": preprocessing(shard),
+    }
+
+
+def judge_all(judge: Judge, shard: Shard, writer: VerdictWriter, batch_size: int) -> None:
+    """Write the verdicts on all images that `writer` lacks; `batch_size` is even."""
+    left = writer.open_images()
+    faces = (2 * left[:, None] + [0, 1]).ravel()
+    with tqdm(total=len(shard), initial=len(shard) - len(left), desc="filter", unit="image") as progress:
+        for part, batch in _batches(shard, faces, batch_size):
+            writer.put(part[::2] // 2, judge.ranks(batch, writer.ks).reshape(-1, 2))
+            progress.update(len(part) // 2)
+
+
+def check(
+    judge: Judge, shard: Shard, verdicts: Verdicts, batch_size: int, faces: float = math.inf
+) -> dict[str, int]:
+    """Ask the teacher again, in another order, compare, and print what came out.
+
+    Parameters
+    ----------
+    judge, shard, verdicts, batch_size
+        The teacher, the set, what is stored, and how many images the teacher takes.
+    faces : int or infinity
+        How many images, mirrored or not, are drawn; all both ways where there are no more.
+
+    Returns
+    -------
+    dict
+        `faces`, how many were looked at; `verdicts`, one on each for each k; `different`, how many of these.
+    """
+    count = min(faces, 2 * len(shard))
+    drawn = np.random.default_rng(0).permutation(2 * len(shard))[:count]
+    different = 0
+    with tqdm(total=count, desc="check", unit="image") as progress:
+        for part, batch in _batches(shard, drawn, batch_size):
+            ranks = judge.ranks(batch, verdicts.ks)
+            for k in verdicts.ks:
+                different += int(((ranks < k) != verdicts.keeps(k, part // 2, part % 2 == 1)).sum())
+            progress.update(len(part))
+    asked = count * len(verdicts.ks)
+    print(f"asked again, in another order, the teacher contradicts {different} of {asked} verdicts")
+    return {"faces": count, "verdicts": asked, "different": different}
+
+
+def _kept(verdicts: Verdicts) -> dict[str, dict[str, float]]:
+    """Print and return for each k what share of images and of mirror images is kept."""
+    found, everything = {}, np.arange(len(verdicts.packed))
+    for k in verdicts.ks:
+        plain, mirrored = (
+            float(verdicts.keeps(k, everything, np.full(len(everything), mirror)).mean())
+            for mirror in (False, True)
+        )
+        found[str(k)] = {"plain": plain, "mirrored": mirrored}
+        print(
+            f"k = {k}: {100 * plain:.2f} % of {len(everything)} images are kept, "
+            f"{100 * mirrored:.2f} % mirrored"
+        )
+    return found
+
+
+def _batches(shard: Shard, faces: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Yield faces and a batch of them, read while the one before is in use.
+
+    The face 2·i is the image at position i, 2·i + 1 its mirror image.
+    """
+
+    def read(start: int) -> tuple[np.ndarray, Batch]:
+        part = faces[start : start + batch_size]
+        return part, _batch(shard, *np.divmod(part, 2))
+
+    with ThreadPoolExecutor(1, thread_name_prefix="latse-filter") as pool:
+        coming = None
+        for start in range(0, len(faces), batch_size):
+            ready, coming = coming, pool.submit(read, start)
+            if ready:
+                yield ready.result()
+        if coming:
+            yield coming.result()
+
+
+def _batch(shard: Shard, positions: np.ndarray, mirrored: np.ndarray) -> Batch:
+    """Read images, where `mirrored` is 1 their mirror images."""
+    image = np.empty((len(positions), *IMAGE_SHAPE), np.uint8)
+    for planes, position, mirror in zip(image, positions.tolist(), mirrored.tolist()):
+        shard.read_into(planes, position, mirror)
+    labels = shard.labels[positions].astype(np.float32)
+    return Batch(image, labels, shard.records[positions], mirrored.astype(bool))

@@ -1,0 +1,105 @@
+"""What learns in mixed precision: float16 weights that follow float32 ones, under a scaled loss."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+import mxnet as mx
+import numpy as np
+from mxnet.test_utils import environment
+from yacs.config import CfgNode
+
+from latse.models.warm_start import Parameters
+from latse.recipe import SINGLE
+from latse.train import precision, state
+from latse.train.learner import LABEL, Learner
+
+
+class MixedLearner(Learner):
+    """A `Learner` whose graph `latse.train.precision.prepared` made of float16 arrays.
+
+    The parameters that it begins with, goes on from and returns are float32; those of the graph are what
+    float16 makes of them, so that a run goes on to the same bits. A step whose gradients are not all finite
+    changes no parameter; it counts as an iteration of the schedule, and its batch has moved the statistics of
+    BatchNorm, which the loss scale does not reach.
+
+    Raises LatseError if a device does not compute in the recipe's precision.
+    """
+
+    def __init__(
+        self,
+        recipe: CfgNode,
+        symbol: mx.sym.Symbol,
+        shapes: Mapping[str, tuple[int, ...]],
+        contexts: list[mx.Context],
+        seed: int,
+        resumed: state.State | None = None,
+        start: Parameters | None = None,
+    ) -> None:
+        precision.check(recipe, contexts)
+        self._scale = precision.LossScale(recipe.train.loss_scale, resumed.scaling if resumed else None)
+        super().__init__(recipe, symbol, shapes, contexts, seed, resumed, start)
+
+    def step(self, inputs: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+        """Learn from one batch as `Learner.step` does.
+
+        Returns
+        -------
+        dict of str to array
+            Its outputs, of the unscaled loss, and `loss_scale` and `skipped` (1,): the scale of this step; 1
+            if its gradients were not finite, else 0.
+
+        Raises
+        ------
+        LatseError
+            If that is so too often in a row.
+        """
+        scale = self._scale.value
+        scales = np.full(len(inputs[LABEL]), scale, np.float32)
+        values = super().step({**inputs, precision.LOSS_SCALE: scales}, seed)
+        skipped = np.array([self._scale.streak < 0], np.float32)
+        return {**values, "loss_scale": np.array([scale], np.float32), "skipped": skipped}
+
+    def capture(self, iteration: int) -> state.State:
+        """Return all that a run needs to go on after `iteration` steps; its parameters are float32."""
+        return super().capture(iteration)._replace(scaling=self._scale.saved())
+
+    def _update(self) -> None:
+        """Sum the gradients over the devices; move the parameters if the sums are finite."""
+        module, group = self._module, self._module._exec_group
+        if module._kvstore:
+            for number, (name, gradients) in enumerate(zip(group.param_names, group.grad_arrays)):
+                module._kvstore.pushpull(name, gradients, priority=-number)
+        optimiser = module._optimizer
+        finite = precision.all_finite(copies[0] for copies in group.grad_arrays)
+        if finite:
+            optimiser.rescale_grad = 1 / (self._recipe.train.batch_size * self._scale.value)
+            mx.model._update_params(
+                group.param_arrays, group.grad_arrays, module._updater, len(module._context)
+            )
+            module._params_dirty = True
+        else:
+            optimiser.skip()
+        self._scale.step(finite)
+
+    def _set_parameters(self, seed: int, resumed: state.State | None, start: Parameters) -> None:
+        """Draw float32 parameters as a float32 run does; the devices get what float16 makes of them."""
+        module = self._module
+        bound = module._arg_params
+        module._arg_params = {name: array.astype(np.float32) for name, array in bound.items()}
+        super()._set_parameters(seed, resumed, start)
+        self._masters = module._arg_params
+        module._arg_params = {name: self._masters[name].astype(array.dtype) for name, array in bound.items()}
+
+    def _set_optimiser(self, resumed: state.State | None) -> None:
+        # Where a KVStore moves the parameters, it does so one by one, before all gradients are seen.
+        with environment("MXNET_UPDATE_ON_KVSTORE", "0"):
+            super()._set_optimiser(resumed)
+        state.set_masters(self._module, self._masters)
+        del self._masters
+
+
+def create(recipe: CfgNode, *args: Any, **named: Any) -> Learner:
+    """Return what learns in the recipe's precision; the arguments are those of `Learner`."""
+    kind = Learner if recipe.train.precision == SINGLE else MixedLearner
+    return kind(recipe, *args, **named)

@@ -1,0 +1,270 @@
+"""Mixed precision: a training graph whose large arrays are float16, and the scale of its loss.
+
+After Micikevicius et al. 2018, *Mixed Precision Training*: products are taken of float16 arrays, weights are
+kept and moved in float32, and the loss is scaled up so that small gradients do not become 0.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Iterable, Mapping
+
+import mxnet as mx
+from yacs.config import CfgNode
+
+from latse.errors import LatseError
+from latse.recipe import DYNAMIC, EMULATED, HALF, LARGEST_SCALE, SINGLE
+
+LOSS_SCALE = "loss_scale"  # the further input (N,) of a float16 graph
+
+# Operators that take most of the time. On GPU MXNet reads and writes float16 there and adds in float32; on
+# CPU it has no such kernels.
+PRODUCTS = frozenset({"Convolution", "Deconvolution", "FullyConnected"})
+# What is computed in float16 where it is given it; of BatchNorm the data alone, its parameters and statistics
+# are float32. All other operators are given float32.
+FOLLOWING = frozenset({"Activation", "BatchNorm", "Dropout", "Flatten", "Reshape", "_copy", "elemwise_add"})
+# Parameters that begin so are a loss's, which is float32 throughout.
+LOSS_PREFIX = "fc7_"
+
+_MXNET_NUMBER_OF_FLOAT16 = "2"
+_MOST_ARRAYS = 200  # of which multi_all_finite has room on GPU, without a check
+
+
+def check(recipe: CfgNode, devices: Iterable[mx.Context]) -> None:
+    """Raise LatseError if the recipe asks for a precision that one of its devices does not compute in."""
+    for device in devices:
+        if recipe.train.precision == HALF and device.device_type != "gpu":
+            raise LatseError(
+                f"train.precision is {HALF}, which {device} cannot compute in: name GPUs with --gpus, or "
+                f"choose {SINGLE}, or {EMULATED} to see the same rounding"
+            )
+
+
+def prepared(
+    recipe: CfgNode, symbol: mx.sym.Symbol, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[mx.sym.Symbol, dict[str, tuple[int, ...]]]:
+    """Return a traced training graph in the recipe's precision, and the shapes of its inputs."""
+    if recipe.train.precision == SINGLE:
+        return symbol, dict(shapes)
+    half = as_half(symbol, shapes, emulated=recipe.train.precision == EMULATED)
+    return half, {**shapes, LOSS_SCALE: shapes["softmax_label"]}
+
+
+def as_half(symbol: mx.sym.Symbol, inputs: Iterable[str], emulated: bool = False) -> mx.sym.Symbol:
+    """Return a float32 training graph as one in mixed precision.
+
+    Convolutions, deconvolutions and dense layers of encoder and decoder, and what lies between them, have
+    float16 arrays. float32 are the input up to its normalisation (whose result, k/256 for whole grey levels,
+    float16 holds exactly), what a dense layer returns (so that the embedding is not rounded again), the
+    parameters and statistics of every BatchNorm, and all losses with the class centres.
+
+    Parameters
+    ----------
+    symbol : mx.sym.Symbol
+        As `latse.symbols.networks.trace` returns it, with its losses in nodes MakeLoss; it is not altered.
+    inputs : iterable of str
+        Names of its inputs, which are not trained.
+    emulated : bool, default False
+        For devices without such kernels: the same arrays are rounded to float16, but the products are taken
+        of their float32 copies.
+
+    Returns
+    -------
+    mx.sym.Symbol
+        With the same outputs, and `loss_scale` (N,) as a further input by which all gradients are multiplied.
+        The parameters that only products read are float16, to be trained with float32 copies of them.
+    """
+    return _Rewriter(json.loads(symbol.tojson()), frozenset(inputs), emulated).rewritten()
+
+
+class LossScale:
+    """The factor of the loss: fixed, or as large as the gradients bear.
+
+    The dynamic scale begins at 2¹⁶, is halved where a gradient is not finite (that step is left out), and
+    doubled, up to 2²⁴, after 2000 good steps in a row. Powers of two, so that scaling rounds nothing.
+
+    Parameters
+    ----------
+    chosen : float or "dynamic"
+        The recipe's `train.loss_scale`.
+    saved : mapping of str to array (1,), optional
+        What `saved` returned; by default the scale is at its start.
+
+    Attributes
+    ----------
+    value : float
+        The scale of the next step.
+    streak : int
+        Good steps in a row up to now; steps left out in a row where negative.
+    """
+
+    START, GROWTH_INTERVAL, PATIENCE = 2.0**16, 2000, 32
+
+    def __init__(self, chosen: float | str, saved: Mapping[str, mx.nd.NDArray] | None = None) -> None:
+        self._dynamic = chosen == DYNAMIC
+        self.value, self.streak = self.START if self._dynamic else float(chosen), 0
+        if saved:
+            self.value, self.streak = (saved[name].asscalar().item() for name in ("value", "streak"))
+
+    def step(self, finite: bool) -> None:
+        """Go on after a step whose gradients were `finite` or not.
+
+        Raises LatseError if too many in a row were not.
+        """
+        self.streak = max(self.streak, 0) + 1 if finite else min(self.streak, 0) - 1
+        if self.streak <= -self.PATIENCE:
+            raise LatseError(
+                f"the gradients of {self.PATIENCE} steps in a row are not finite, the last at loss scale "
+                f"{self.value:g}: lower schedule.learning_rate, or choose train.loss_scale {DYNAMIC}"
+            )
+        if self._dynamic and not finite:
+            self.value /= 2
+        elif self._dynamic and self.streak % self.GROWTH_INTERVAL == 0:
+            self.value = min(2 * self.value, LARGEST_SCALE)
+
+    def saved(self) -> dict[str, mx.nd.NDArray]:
+        """Return what another one goes on from, to the same bits."""
+        return {
+            "value": mx.nd.array([self.value], dtype="float64"),
+            "streak": mx.nd.array([self.streak], dtype="int64"),
+        }
+
+
+def all_finite(arrays: Iterable[mx.nd.NDArray]) -> bool:
+    """Tell whether no array on a device, of float32 or float16, holds an infinity or NaN."""
+    by_type: dict[Any, list[mx.nd.NDArray]] = {}
+    for array in arrays:
+        by_type.setdefault(array.dtype, []).append(array)
+    groups = [
+        same[first : first + _MOST_ARRAYS]
+        for same in by_type.values()
+        for first in range(0, len(same), _MOST_ARRAYS)
+    ]
+    verdicts = [mx.nd.multi_all_finite(*group, num_arrays=len(group)) for group in groups]
+    return all(verdict.asscalar() for verdict in verdicts)
+
+
+class _Rewriter:
+    """The nodes of a new graph, made from those of the old one in their order."""
+
+    def __init__(self, content: dict, inputs: frozenset[str], emulated: bool) -> None:
+        self._content, self._old = content, content["nodes"]
+        self._inputs, self._emulated = inputs, emulated
+        self._products = {i for i, node in enumerate(self._old) if self._is_product(node)}
+        self._nodes: list[dict] = []
+        self._moved: dict[tuple[int, int], tuple[int, int]] = {}  # old output -> new one
+        self._half: set[tuple[int, int]] = set()  # new outputs of float16
+        self._casts: dict[tuple[tuple[int, int], str], tuple[int, int]] = {}
+
+    def rewritten(self) -> mx.sym.Symbol:
+        """Return the new graph."""
+        scale = self._add("null", LOSS_SCALE)
+        halves = self._half_variables()
+        for i, node in enumerate(self._old):
+            if node["op"] == "null":
+                self._variable(i, node, i in halves)
+            elif i in self._products:
+                self._product(i, node)
+            elif node["op"] == "MakeLoss":
+                self._loss(i, node, scale)
+            else:
+                self._other(i, node)
+        content = {
+            "nodes": self._nodes,
+            "arg_nodes": [i for i, node in enumerate(self._nodes) if node["op"] == "null"],
+            "heads": [[*self._place(head), 0] for head in self._content["heads"]],
+            "attrs": self._content["attrs"],
+        }
+        return mx.sym.load_json(json.dumps(content))
+
+    def _variable(self, i: int, node: dict, half: bool) -> None:
+        attributes = node.get("attrs", {})
+        if half:
+            attributes = {**attributes, "__dtype__": _MXNET_NUMBER_OF_FLOAT16}
+        new = self._add("null", node["name"], attrs=attributes)
+        self._moved[i, 0] = new
+        if half:
+            self._half.add(new)
+
+    def _product(self, i: int, node: dict) -> None:
+        operands = [self._cast(self._place(entry), HALF) for entry in node["inputs"]]
+        if self._emulated:
+            operands = [self._cast(operand, SINGLE) for operand in operands]
+        new = self._add(node["op"], node["name"], operands, node.get("attrs", {}))
+        if not self._emulated:
+            self._half.add(new)
+        new = self._cast(new, HALF)
+        # A dense layer returns few numbers, of which BatchNorm makes an embedding.
+        self._moved[i, 0] = self._cast(new, SINGLE) if node["op"] == "FullyConnected" else new
+
+    def _loss(self, i: int, node: dict, scale: tuple[int, int]) -> None:
+        """Make of a loss x x + (scale - 1)·(x - BlockGrad(x)): the same value, `scale` times the gradient."""
+        name, x = node["name"], self._cast(self._place(node["inputs"][0]), SINGLE)
+        constant = self._add("BlockGrad", f"{name}_constant", [x])
+        nothing = self._add("elemwise_sub", f"{name}_nothing", [x, constant])
+        more = self._add("_minus_scalar", f"{name}_scale_more", [scale], {"scalar": "1"})
+        slope = self._add("elemwise_mul", f"{name}_slope", [nothing, more])
+        scaled = self._add("elemwise_add", f"{name}_scaled", [x, slope])
+        self._moved[i, 0] = self._add("MakeLoss", name, [scaled], node.get("attrs", {}))
+
+    def _other(self, i: int, node: dict) -> None:
+        operands = [self._place(entry) for entry in node["inputs"]]
+        data = operands[:1] if node["op"] == "BatchNorm" else operands
+        follows = node["op"] in FOLLOWING and self._half.issuperset(data)
+        if not follows and node["op"] != "Cast":
+            operands = [self._cast(operand, SINGLE) for operand in operands]
+        new = self._add(node["op"], node["name"], operands, node.get("attrs", {}))
+        if follows:
+            self._half.add(new)
+        self._moved[i, 0] = new
+
+    def _place(self, entry: list[int]) -> tuple[int, int]:
+        """Return where an output of the old graph is in the new one."""
+        i, output = entry[:2]
+        return self._moved[i, 0] if output == 0 else (self._moved[i, 0][0], output)
+
+    def _cast(self, entry: tuple[int, int], kind: str) -> tuple[int, int]:
+        """Return an output as float16 or float32, which are the only types it can have."""
+        if (entry in self._half) == (kind == HALF):
+            return entry
+        if (entry, kind) not in self._casts:
+            name = f"{self._nodes[entry[0]]['name']}_{kind}"
+            new = self._casts[entry, kind] = self._add("Cast", name, [entry], {"dtype": kind})
+            if kind == HALF:
+                self._half.add(new)
+        return self._casts[entry, kind]
+
+    def _add(
+        self, op: str, name: str, operands: Iterable = (), attrs: Mapping | None = None
+    ) -> tuple[int, int]:
+        inputs = [[*operand, 0] for operand in operands]
+        self._nodes.append({"op": op, "name": name, "attrs": dict(attrs or {}), "inputs": inputs})
+        return len(self._nodes) - 1, 0
+
+    def _is_product(self, node: dict) -> bool:
+        """Tell whether a node multiplies by trained weights, other than a loss's."""
+        if node["op"] not in PRODUCTS:
+            return False
+        trained = self._variables(node["inputs"][1][0]) - self._inputs
+        return bool(trained) and not any(name.startswith(LOSS_PREFIX) for name in trained)
+
+    def _variables(self, i: int) -> set[str]:
+        """Return the names of all variables that a node of the old graph depends on."""
+        node = self._old[i]
+        if node["op"] == "null":
+            return {node["name"]}
+        return set().union(*(self._variables(entry[0]) for entry in node["inputs"]))
+
+    def _half_variables(self) -> set[int]:
+        """Return the parameters that nothing but products reads."""
+        readers: dict[int, set[int]] = {}
+        for i, node in enumerate(self._old):
+            for entry in node["inputs"]:
+                readers.setdefault(entry[0], set()).add(i)
+        return {
+            i
+            for i, by in readers.items()
+            if self._old[i]["op"] == "null"
+            and self._old[i]["name"] not in self._inputs
+            and by <= self._products
+        }

@@ -1,0 +1,131 @@
+"""The complete state of a run between two iterations, in one file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import MappingProxyType
+from typing import Mapping, NamedTuple
+
+import mxnet as mx
+import numpy as np
+
+from latse.errors import LatseError
+from latse.models import checkpoint
+
+FILE = "state.params"
+PARTS = ("arg", "aux", "momentum", "scaling")
+
+
+class State(NamedTuple):
+    """Iterations done; parameters and moving statistics by name; the optimiser's too, where it has any.
+
+    All are float32: where the graph has float16 parameters, those that the optimiser moves. `scaling` is what
+    `latse.train.precision.LossScale` goes on from, nothing where the loss is not scaled.
+    """
+
+    iteration: int
+    arg_params: dict[str, mx.nd.NDArray]
+    aux_params: dict[str, mx.nd.NDArray]
+    momentum: dict[str, mx.nd.NDArray]
+    scaling: Mapping[str, mx.nd.NDArray] = MappingProxyType({})
+
+
+def capture(module: mx.mod.Module, iteration: int) -> State:
+    """Return the state of a module after `iteration` updates.
+
+    Statistics that differ between devices are averaged and set on all of them, so that a run that goes on and
+    one that resumes continue alike.
+    """
+    # BatchNorm moves its statistics in its backward pass behind the engine's back: no read waits for that.
+    mx.nd.waitall()
+    arg_params, aux_params = module.get_params()
+    group = module._exec_group
+    for name, copies in zip(group.param_names, group.param_arrays):
+        copies[0].copyto(arg_params[name])  # all are equal; their average, on eight devices, is rounded
+    module.set_params(arg_params, aux_params)
+    states, keys = _updater(module).states, _optimiser_keys(module)
+    momentum, masters = {}, {}
+    for key, array in states.items():
+        momentum[keys[key]], masters[keys[key]] = array if isinstance(array, tuple) else (array, None)
+    return State(iteration, {**arg_params, **_on_cpu(masters)}, aux_params, _on_cpu(momentum))
+
+
+def restore(module: mx.mod.Module, state: State) -> None:
+    """Set the optimiser's arrays of an initialised module; its parameters are set when it is initialised."""
+    updater = _updater(module)
+    keys = {key: name for key, name in _optimiser_keys(module).items() if name in state.momentum}
+    updater.states = {key: state.momentum[name].copy() for key, name in keys.items()}
+    updater.states_synced = dict.fromkeys(keys, False)
+
+
+def set_masters(module: mx.mod.Module, masters: Mapping[str, mx.nd.NDArray]) -> None:
+    """Give the optimiser of a restored or new module the float32 arrays that float16 parameters follow."""
+    updater, group = _updater(module), module._exec_group
+    types = {name: copies[0].dtype for name, copies in zip(group.param_names, group.param_arrays)}
+    for key, name in _optimiser_keys(module).items():
+        if types[name] == np.float16:
+            master = masters[name].copy()
+            momentum = updater.states.get(key)
+            if momentum is None:
+                momentum = module._optimizer.create_state(key, master)
+            updater.states[key], updater.states_synced[key] = (momentum, master), False
+
+
+def save(folder: Path, state: State) -> None:
+    """Write the state into `folder`, atomically; raise LatseError if that is impossible."""
+    arrays = {f"arg:{name}": array for name, array in state.arg_params.items()}
+    arrays.update({f"aux:{name}": array for name, array in state.aux_params.items()})
+    arrays.update({f"momentum:{name}": array for name, array in state.momentum.items()})
+    arrays.update({f"scaling:{name}": array for name, array in state.scaling.items()})
+    arrays["iteration"] = mx.nd.array([state.iteration], dtype="int64")
+    checkpoint.write_arrays(folder / FILE, arrays)
+
+
+def load(folder: Path) -> State | None:
+    """Read the state in `folder`; None if there is none; raise LatseError if it is damaged."""
+    path = folder / FILE
+    if not path.exists():
+        return None
+    parts: dict[str, dict[str, mx.nd.NDArray]] = {part: {} for part in PARTS}
+    try:
+        arrays = mx.nd.load(os.fspath(path))
+        iteration = int(arrays.pop("iteration").asscalar())
+        for key, array in arrays.items():
+            part, _, name = key.partition(":")
+            parts[part][name] = array
+    except (mx.base.MXNetError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise LatseError(f"{path} is damaged, the run cannot go on from it") from error
+    return State(iteration, *(parts[part] for part in PARTS))
+
+
+def save_model(
+    prefix: Path, number: int, symbol: mx.sym.Symbol, state: State, keep: tuple[str, ...] = ("fc7_weight",)
+) -> None:
+    """Write the checkpoint that others read: what `symbol` uses, and the class centres."""
+    wanted = {*symbol.list_arguments(), *keep}
+    arg_params = {name: array for name, array in state.arg_params.items() if name in wanted}
+    aux_params = {
+        name: array for name, array in state.aux_params.items() if name in symbol.list_auxiliary_states()
+    }
+    checkpoint.save(prefix, number, symbol, arg_params, aux_params)
+
+
+def _optimiser_keys(module: mx.mod.Module) -> dict[int | str, str]:
+    """Return the parameter's name by the optimiser's key.
+
+    The key is the name where the KVStore updates; else each parameter has a number on each device.
+    """
+    names, devices = module._exec_group.param_names, len(module._context)
+    if module._update_on_kvstore:
+        return {name: name for name in names}
+    return {index * devices + device: name for index, name in enumerate(names) for device in range(devices)}
+
+
+def _on_cpu(arrays: Mapping[str, mx.nd.NDArray | None]) -> dict[str, mx.nd.NDArray]:
+    return {name: array.as_in_context(mx.cpu()) for name, array in arrays.items() if array is not None}
+
+
+def _updater(module: mx.mod.Module) -> mx.optimizer.Updater:
+    # Module's own save_optimizer_states writes a pickle; the arrays alone are all there is to keep.
+    return module._kvstore._updater if module._update_on_kvstore else module._updater

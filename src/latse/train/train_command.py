@@ -1,0 +1,212 @@
+"""The sub-command `latse train`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import mxnet as mx
+from yacs.config import CfgNode
+
+import latse
+from latse import recipe as recipes
+from latse.data.shards.records import Shard
+from latse.devices import add_device_arguments, contexts, describe, share
+from latse.errors import LatseError
+from latse.files import digest, locked, make_folder, read_json, remove_parts, write_json
+from latse.models import checkpoint, warm_start
+from latse.plan import memonger
+from latse.provenance import provenance
+from latse.runtime import versions
+from latse.symbols import margins
+from latse.symbols.networks import IMAGE_SHAPE
+from latse.train import bank, graph, precision, state
+from latse.train.trainer import Trainer
+from latse.train.verdicts import KeepAll, Stored, TopK
+
+RECORD = "run.json"
+PLAN = "memory-plan.json"
+# A run goes on only where these are as they were.
+DECISIVE = ("seed", "settings", "margin", "data", "teacher", "start")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `latse train`."""
+    parser.add_argument("recipe", help="YAML file, such as recipes/orl_teacher.yaml")
+    parser.add_argument("--data", required=True, metavar="FOLDER", help="train.rec, train.idx and property")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="where the run is kept")
+    parser.add_argument("--seed", type=int, default=0, help="default 0")
+    parser.add_argument(
+        "--teacher", metavar="PREFIX,N", help="checkpoint of the teacher, where the recipe has filter.k"
+    )
+    parser.add_argument(
+        "--verdicts", metavar="FILE", help="what `latse filter` wrote, instead of the teacher"
+    )
+    parser.add_argument(
+        "--start",
+        metavar="PREFIX,N",
+        help="begin with the parameters of this checkpoint, of the same encoder, insightface's or of this "
+        "project; class centres and decoder too, where they fit (default: random parameters)",
+    )
+    parser.add_argument(
+        "--plan",
+        metavar="FILE",
+        help="memory plan of this graph, written by `latse plan` (default: with train.memory_plan, the one "
+        "of the least memory; else none)",
+    )
+    parser.add_argument("--kvstore", metavar="NAME", help=f"one of {', '.join(recipes.KVSTORES)}")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in OUT, or start it")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one key of the recipe"
+    )
+    add_device_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train; raise LatseError for bad input."""
+    overrides = [*args.set, *([f"train.kvstore={args.kvstore}"] if args.kvstore else [])]
+    recipe = recipes.load(args.recipe, overrides)
+    devices = contexts(args)
+    _check_devices(recipe, devices, args)
+    shard = graph.open_shard(args.data)
+    folder = make_folder(args.out)
+    with locked(folder):
+        for name in ("model-*", "untrained-*", state.FILE):
+            remove_parts(folder, name)
+        stored = Stored(args.verdicts, recipe.filter.k, shard) if args.verdicts else None
+        record = _record(args, recipe, shard, stored)
+        if _is_finished(folder, record, args.resume, recipe):
+            bank.remove_traces(folder)
+            print(f"{folder}: the run is finished, {recipe.train.iterations} iterations")
+            return
+        teacher = stored or _teacher(args, recipe, shard, devices)
+        begins = args.start and not (folder / state.FILE).exists()
+        start = _start(args.start, recipe, shard) if begins else None
+        symbol = _planned(args, recipe, shard, devices, folder)
+        write_json(folder / RECORD, record)
+        Trainer(recipe, shard, folder, args.seed, devices, teacher, symbol, start).run()
+
+
+def _check_devices(recipe: CfgNode, devices: list[mx.Context], args: argparse.Namespace) -> None:
+    if not 0 <= args.seed < 2**31:
+        raise LatseError(f"--seed {args.seed}: must be from 0 to {2**31 - 1}")
+    if recipe.train.kvstore == "nccl" and not latse.features()["NCCL"]:
+        raise LatseError("train.kvstore nccl needs the GPU build: make setup GPU=1")
+    share(recipe.train.batch_size, devices)
+    precision.check(recipe, devices)
+    if args.teacher and args.verdicts:
+        raise LatseError("--teacher and --verdicts exclude each other: the verdicts are those of a teacher")
+    if args.verdicts and recipe.filter.k is None:
+        raise LatseError(f"{args.recipe} has no filter.k, so --verdicts has no use")
+    if recipe.filter.k is not None and not (args.teacher or args.verdicts):
+        raise LatseError(
+            f"{args.recipe} has filter.k {recipe.filter.k}: name the teacher with --teacher, or --verdicts"
+        )
+
+
+def _record(args: argparse.Namespace, recipe: CfgNode, shard: Shard, stored: Stored | None) -> dict:
+    """Return what run.json says: all that decides the run, then where it was made."""
+    margin = margins.source(recipe.margin.name)
+    settings = recipes.as_dict(recipe)
+    if margin:  # its digest counts, not where it is
+        settings["margin"]["name"] = Path(recipe.margin.name).name
+    teacher = args.teacher and digest(checkpoint.parameters_path(*checkpoint.parse(args.teacher)))
+    return {
+        "recipe": Path(args.recipe).stem,
+        "seed": args.seed,
+        "settings": settings,
+        "changed": recipes.changed(Path(args.recipe).stem, recipe),
+        "margin": margin and digest(margin),
+        "data": {"images": len(shard), "people": shard.classes, "digest": shard.digest()},
+        "teacher": stored.teacher if stored else teacher,
+        "start": args.start and digest(checkpoint.parameters_path(*checkpoint.parse(args.start))),
+        "from": {
+            "data": args.data,
+            "teacher": args.teacher,
+            "verdicts": args.verdicts,
+            "start": args.start,
+        },
+        "versions": versions(),
+        "device": describe(contexts(args)),
+    }
+
+
+def _is_finished(folder: Path, record: dict, resume: bool, recipe: CfgNode) -> bool:
+    """Tell whether the run in `folder` is done; raise LatseError if it is another or must not go on."""
+    if not (folder / RECORD).exists():
+        if (folder / state.FILE).exists():
+            raise LatseError(f"{folder} holds the state of a run but no {RECORD}: choose another --out")
+        return False
+    if not resume:
+        raise LatseError(
+            f"{folder} already holds a run: add --resume to go on with it, or choose another --out"
+        )
+    old = read_json(folder / RECORD)
+    if not isinstance(old, dict):
+        raise LatseError(f"{folder / RECORD} is damaged: it says nothing of a run")
+    for key in DECISIVE:
+        if old.get(key) != record[key]:
+            raise LatseError(
+                f"{folder} holds a run with another {key} ({_difference(old.get(key), record[key])}): "
+                "choose another --out"
+            )
+    reached = state.load(folder)
+    return reached is not None and reached.iteration == recipe.train.iterations
+
+
+def _difference(old: object, new: object) -> str:
+    """Return the first place where two settings differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in {**old, **new}:
+            if old.get(key) != new.get(key):
+                return f"{key}: {_difference(old.get(key), new.get(key))}"
+    return f"{old}, not {new}"
+
+
+def _teacher(
+    args: argparse.Namespace, recipe: CfgNode, shard: Shard, devices: list[mx.Context]
+) -> TopK | KeepAll:
+    if recipe.filter.k is None:
+        return KeepAll()
+    prefix, number = checkpoint.parse(args.teacher)
+    return TopK(prefix, number, recipe.filter.k, shard.classes, IMAGE_SHAPE, recipe.train.batch_size, devices)
+
+
+def _start(text: str, recipe: CfgNode, shard: Shard) -> warm_start.Parameters:
+    """Return the parameters to begin with, and say of each part whether it is among them."""
+    symbol, inputs = graph.build(recipe, shard.classes, 1)
+    args, _, aux = symbol.infer_shape(**inputs)
+    shapes = dict(zip([*symbol.list_arguments(), *symbol.list_auxiliary_states()], [*args, *aux]))
+    trained = {name: shape for name, shape in shapes.items() if name not in inputs}
+    start = warm_start.start(text, recipe.encoder.name, trained)
+    for line in start.report:
+        print(f"{text}: {line}")
+    return start.parameters
+
+
+def _planned(
+    args: argparse.Namespace, recipe: CfgNode, shard: Shard, devices: list[mx.Context], folder: Path
+) -> mx.sym.Symbol | None:
+    """Return the training graph with its memory plan, which a resumed run takes from the run's folder.
+
+    None where there is neither a plan nor the wish for one.
+    """
+    own, begun = folder / PLAN, (folder / RECORD).exists()
+    if begun and args.plan and not own.exists():
+        raise LatseError(f"{folder}: the run goes on without a memory plan, as it began: leave out --plan")
+    if begun and args.plan and read_json(args.plan) != read_json(own):
+        raise LatseError(f"{folder}: the run goes on with its own memory plan {own}: leave out --plan")
+    symbol, shapes = graph.build(recipe, shard.classes, share(recipe.train.batch_size, devices))
+    if begun and own.exists():
+        return memonger.read_plan(own, symbol)
+    if args.plan:
+        planned = memonger.read_plan(args.plan, symbol)
+        write_json(own, read_json(args.plan))
+        return planned
+    own.unlink(missing_ok=True)  # that of a run which was killed before it began
+    if not recipe.train.memory_plan:
+        return None
+    plan = memonger.plan_in_subprocess(symbol.tojson(), shapes, devices[0], progress=True)
+    print(f"memory plan: {plan.before_megabytes:.0f} MiB before, {plan.after_megabytes:.0f} MiB after")
+    memonger.write_plan(own, plan, provenance(args, devices))
+    return plan.symbol

@@ -1,0 +1,258 @@
+"""Which samples of a batch reach the encoder: the teacher's filter (§3.3), or everything."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from typing import Sequence, Tuple
+
+import mxnet as mx
+import numpy as np
+
+from latse.data.shards.loader import Batch
+from latse.data.shards.records import Shard
+from latse.errors import LatseError
+from latse.graph import fold as inference
+from latse.models import checkpoint
+from latse.symbols.encoder import EMBEDDING_SIZE
+from latse.symbols.networks import Verdict, trace
+from latse.train import graph, verdict_file
+
+# Cosines closer than this are not taken for different where a batch is judged. On the CPU those of a
+# ResNet-50 differ by 3e-7 between batches of different sizes, by 1e-6 between folded and unfolded graph.
+DOUBT = 1e-5
+SAMPLE = 64  # images whose numbers preprocessing() reads
+_Parameters = Tuple[checkpoint.Parameters, checkpoint.Parameters]
+
+
+class KeepAll:
+    """No filter: every sample is kept."""
+
+    def keep(self, batch: Batch) -> np.ndarray:
+        """Return ones, float32 (B,)."""
+        return np.ones(len(batch.label), np.float32)
+
+
+class Judge:
+    """A fixed teacher that ranks the labels of images.
+
+    Its encoder runs as the folded graph of `latse.graph.fold`. Float32 sums depend in their last digits on
+    the size of a batch, the place in it and the device, so that cosines closer than `DOUBT` may change
+    places. Where that would change a verdict, the image is looked at again, alone on the first device: what
+    is said of an image does not depend on the batch that it came in.
+
+    Parameters
+    ----------
+    prefix, number
+        The teacher's checkpoint; its class centres `fc7_weight` must be among the parameters.
+    classes : int
+        Number of people; the teacher must know as many.
+    image_shape : tuple of int
+        (3, 112, 112).
+    batch_size : int
+        Size of the largest batch that will be judged.
+    contexts : list of mx.Context
+        Devices; the batch is split over them.
+
+    Attributes
+    ----------
+    alone : int
+        How many images have been looked at again.
+
+    Raises
+    ------
+    LatseError
+        If the checkpoint is missing, damaged, or has no class centres for `classes` people, if embeddings or
+        class centres are not of 512 numbers, or the latter not finite.
+    """
+
+    def __init__(
+        self,
+        prefix: str | os.PathLike,
+        number: int,
+        classes: int,
+        image_shape: tuple[int, ...],
+        batch_size: int,
+        contexts: list[mx.Context],
+    ) -> None:
+        symbol, args, aux = checkpoint.load(prefix, number)
+        path = checkpoint.parameters_path(prefix, number)
+        centres = args.get("fc7_weight")
+        if centres is None:
+            raise LatseError(f"the teacher {path} has no class centres 'fc7_weight'")
+        if centres.shape[0] != classes:
+            raise LatseError(f"the teacher {path} knows {centres.shape[0]} people, the data have {classes}")
+        if not np.isfinite(centres.asnumpy()).all():
+            raise LatseError(f"the teacher {path} has class centres that are not finite")
+        symbol = checkpoint.pick_outputs(symbol, ["fc1_output"], prefix)
+        fitting = checkpoint.fitting(symbol, args, aux, (1, *image_shape), path)
+        embedding = symbol.infer_shape(data=(1, *image_shape))[1][0]
+        if not embedding[-1] == centres.shape[-1] == EMBEDDING_SIZE:
+            raise LatseError(
+                f"the teacher {path} has embeddings of {embedding[-1]} numbers and class centres of "
+                f"{centres.shape[-1]}: both must be of {EMBEDDING_SIZE}"
+            )
+        encoder, args, aux = inference.fast(symbol, *fitting, contexts=contexts)
+        self.alone = 0
+        self._path = path
+        self._shape, self._contexts = tuple(image_shape), contexts
+        self._symbols = encoder, trace(Verdict(classes, DOUBT))
+        self._together = _Forward(self._symbols, (batch_size, *image_shape), contexts)
+        self._together.set((args, aux), ({"fc7_weight": centres}, {}))
+
+    @functools.cached_property
+    def _again(self) -> _Forward:
+        """The same for one image; most runs never need it."""
+        return _Forward(self._symbols, (1, *self._shape), self._contexts[:1], self._together)
+
+    def ranks(self, batch: Batch, ks: Sequence[int]) -> np.ndarray:
+        """Return how many classes the teacher finds likelier than each label, float32 (n,).
+
+        What does not depend on the batch, of `batch_size` images or fewer, is on which side of each of `ks` a
+        rank lies. LatseError if an image's embedding is not finite: the teacher would keep every label.
+        """
+        ranks, least, most = self._together(batch.image, batch.label)
+        for record in batch.record[most < 0]:  # NaN: not even the label's own cosine was counted
+            raise LatseError(f"the teacher {self._path} returns no number for the image of record {record}")
+        for row in np.flatnonzero(_between(least, most, ks)):
+            ranks[row] = self._again(batch.image[row : row + 1], batch.label[row : row + 1])[0][0]
+            self.alone += 1
+        return ranks
+
+
+class _Forward:
+    """A teacher on its devices for batches of one size: the encoder, then the ranks."""
+
+    def __init__(
+        self,
+        symbols: tuple[mx.sym.Symbol, mx.sym.Symbol],
+        shape: tuple[int, ...],
+        contexts: list[mx.Context],
+        shared: _Forward | None = None,
+    ) -> None:
+        encoder, verdict = symbols
+        embedding = encoder.infer_shape(data=shape)[1][0]
+        data, label = Verdict.inputs
+        self._size = shape[0]
+        self._encoder = mx.mod.Module(encoder, ("data",), None, context=contexts)
+        self._encoder.bind([("data", shape)], for_training=False, shared_module=shared and shared._encoder)
+        self._verdict = mx.mod.Module(verdict, (data,), (label,), context=contexts)
+        self._verdict.bind(
+            [(data, embedding)],
+            [(label, shape[:1])],
+            for_training=False,
+            shared_module=shared and shared._verdict,
+        )
+
+    def set(self, encoder: _Parameters, verdict: _Parameters) -> None:
+        """Set the parameters of both."""
+        self._encoder.set_params(*encoder)
+        self._verdict.set_params(*verdict)
+
+    def __call__(self, image: np.ndarray, label: np.ndarray) -> list[np.ndarray]:
+        """Return the outputs of `Verdict`, float32 (n,) each, for n images; a smaller batch is filled up."""
+        count, missing = len(label), self._size - len(label)
+        if missing:
+            image, label = (np.pad(a, [(0, missing)] + [(0, 0)] * (a.ndim - 1)) for a in (image, label))
+        self._encoder.forward(mx.io.DataBatch([graph.as_input(image)]), is_train=False)
+        judged = mx.io.DataBatch(self._encoder.get_outputs(), [graph.as_input(label)])
+        self._verdict.forward(judged, is_train=False)
+        return [output.asnumpy()[:count] for output in self._verdict.get_outputs()]
+
+
+def _between(least: np.ndarray, most: np.ndarray, ks: Sequence[int]) -> np.ndarray:
+    """Tell where one of `ks` keeps the least possible rank and refuses the most possible one: bool (B,)."""
+    return ((least[:, None] < ks) & (most[:, None] >= ks)).any(axis=1)
+
+
+class TopK:
+    """Keeps the samples whose label is among the k likeliest classes of a fixed teacher.
+
+    Parameters
+    ----------
+    prefix, number, classes, image_shape, batch_size, contexts
+        As of `Judge`.
+    k : int
+        At least 1.
+
+    Raises
+    ------
+    LatseError
+        As `Judge`.
+    """
+
+    def __init__(
+        self,
+        prefix: str | os.PathLike,
+        number: int,
+        k: int,
+        classes: int,
+        image_shape: tuple[int, ...],
+        batch_size: int,
+        contexts: list[mx.Context],
+    ) -> None:
+        self._k = k
+        self._judge = Judge(prefix, number, classes, image_shape, batch_size, contexts)
+
+    def keep(self, batch: Batch) -> np.ndarray:
+        """Return 1 where the label is among the top k, else 0, float32 (B,)."""
+        return (self._judge.ranks(batch, [self._k]) < self._k).astype(np.float32)
+
+
+class Stored:
+    """Keeps what a file of verdicts says, which `latse filter` has made with the teacher.
+
+    Parameters
+    ----------
+    path : path
+    k : int
+    shard : Shard
+        The set that is trained on, which must be the one that was judged.
+
+    Attributes
+    ----------
+    teacher : str
+        Digest of the teacher's parameters.
+
+    Raises
+    ------
+    LatseError
+        If the file is missing, damaged, of an older version, of another set, of images that were decoded or
+        mirrored otherwise, or has no verdicts for this k.
+    """
+
+    def __init__(self, path: str | os.PathLike, k: int, shard: Shard) -> None:
+        self._verdicts = verdict_file.read(path)
+        found = self._verdicts.binding
+        if found["data"] != shard.digest() or len(self._verdicts.packed) != len(shard):
+            raise LatseError(f"{path} holds verdicts on another set than {shard.folder}")
+        if found["preprocessing"] != preprocessing(shard):
+            raise LatseError(f"{path} holds verdicts on {shard.folder} decoded or mirrored otherwise")
+        self.teacher = found["teacher"]
+        self._records, self._k = shard.records, k
+        try:
+            self._verdicts.check(k)
+        except LatseError as error:
+            raise LatseError(f"{path}: {error}") from error
+
+    def keep(self, batch: Batch) -> np.ndarray:
+        """Return 1 where the label is among the top k, else 0, float32 (B,)."""
+        positions = np.searchsorted(self._records, batch.record)
+        return self._verdicts.keeps(self._k, positions, batch.mirrored).astype(np.float32)
+
+
+def preprocessing(shard: Shard) -> str:
+    """Return 32 hexadecimal digits that stand for how an image becomes what the networks get.
+
+    The digest of 64 images at even distances (of all, in a smaller set) as `Shard.read_into` gives them,
+    plain and mirrored: of their size, of the order of colours and planes, of what the decoder makes of the
+    JPEG, and of the mirroring. What the networks do with the numbers is part of their graphs.
+    """
+    found = hashlib.blake2b(digest_size=16)
+    planes = np.empty((3, *shard.image_size), np.uint8)
+    for position in np.linspace(0, len(shard) - 1, min(SAMPLE, len(shard))).astype(np.int64).tolist():
+        for mirrored in (False, True):
+            shard.read_into(planes, position, mirrored)
+            found.update(str(planes.shape).encode() + planes.tobytes())
+    return found.hexdigest()

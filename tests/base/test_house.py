@@ -1,0 +1,129 @@
+"""The rooms of the house: who may import whom, and what stands at the top level."""
+
+import ast
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src" / "latse"
+
+# Room or module at the top of src/latse -> what of latse it may import besides itself; `latse` is __init__.py.
+BASE = {"devices", "errors", "files", "own_class", "provenance", "runtime", "text_table"}
+ROOMS = {
+    "errors": set(),
+    "text_table": set(),
+    "files": {"errors"},
+    "own_class": {"errors"},
+    "runtime": {"errors", "latse"},
+    "devices": {"errors"},
+    "provenance": {"runtime", "devices"},
+    "symbols": {"errors", "own_class"},
+    "recipes": set(),
+    "recipe": {"errors", "recipes", "symbols"},
+    "graph": set(),
+    "plan": {"errors", "files", "runtime", "graph"},
+    "data": {"errors", "files", "own_class"},
+    "models": BASE | {"graph", "symbols"},
+    "train": BASE | {"latse", "data", "graph", "models", "plan", "recipe", "symbols"},
+    "eval": BASE | {"data", "graph", "models", "symbols"},
+    "paper": BASE | {"bench", "data", "eval", "models", "plan", "recipe", "symbols", "train"},
+    "bench": BASE | {"data", "eval", "graph", "models", "paper", "plan", "recipe", "symbols", "train"},
+    "cli": {"errors", "latse", "runtime"},
+    "latse": {"runtime"},
+    "__main__": {"cli"},
+}
+# The inner rooms of data, likewise.
+DATA = {
+    "images": set(),
+    "workers": set(),
+    "shards": {"images", "workers"},
+    "photographs": {"images", "workers", "shards"},
+    "pairs": {"images", "photographs"},
+    "synth": {"images", "workers", "shards", "photographs", "pairs"},
+    "orl": {"photographs", "pairs", "shards"},
+    "orl_command": {"orl"},
+    "data_command": {"shards", "photographs", "pairs", "synth", "orl_command"},
+}
+
+
+def files(folder):
+    """Every Python file below a folder, links followed."""
+    return sorted(
+        Path(parent) / name
+        for parent, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if name.endswith(".py")
+    )
+
+
+def imported(file):
+    """Every module of latse that a file imports, `from latse import x` as latse.x."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names = [name.name for name in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} imports relatively"
+            assert [name.name for name in node.names] != ["*"], f"{file} imports everything of {node.module}"
+            names = [f"{node.module}.{name.name}" for name in node.names]
+        else:
+            continue
+        yield from (name for name in names if name.partition(".")[0] == "latse")
+
+
+def found(module):
+    """The file of the longest beginning of a dotted name that is a module, and what is left of the name."""
+    parts, rest = module.split(".")[1:], []
+    while True:
+        place = PACKAGE.joinpath(*parts)
+        if parts and place.with_suffix(".py").is_file():
+            return place.with_suffix(".py"), rest
+        if (place / "__init__.py").is_file():
+            return place / "__init__.py", rest
+        rest.insert(0, parts.pop())
+
+
+def place(file, folder):
+    """The room below a folder that a file is in, or the module that it is; __init__.py has the folder's name."""
+    first = file.relative_to(folder).parts[0]
+    return folder.name if first == "__init__.py" else first.split(".")[0]
+
+
+def test_dependencies_point_one_way():
+    for file in files(PACKAGE):
+        room = place(file, PACKAGE)
+        for module in imported(file):
+            other = place(found(module)[0], PACKAGE)
+            assert other in ROOMS[room] | {room}, f"{room} imports {module}"
+            if room == other == "data":
+                inner, other = place(file, PACKAGE / "data"), place(found(module)[0], PACKAGE / "data")
+                assert other in DATA[inner] | {inner}, f"data/{inner} imports {module}"
+
+
+@pytest.mark.parametrize("folder", [PACKAGE, ROOT / "tests"], ids=["package", "tests"])
+def test_every_import_leads_to_a_file_by_path_alone(folder):
+    for file in files(folder):
+        for module in imported(file):
+            path, rest = found(module)
+            names = {name for node in ast.walk(ast.parse(path.read_text())) for name in defined(node)}
+            assert len(rest) <= 1 and names >= {*rest}, f"{module} is not in {path.relative_to(ROOT)}"
+
+
+def defined(node):
+    """The names that a node of a module's tree gives to something."""
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        yield node.name
+    elif isinstance(node, (ast.Import, ast.ImportFrom)):
+        yield from (name.asname or name.name for name in node.names)
+    elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        yield node.id
+
+
+def test_the_top_level_is_the_promised_one():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    visible = {path.partition("/")[0] for path in listed.splitlines() if not path.startswith(".")}
+    promised = {"src", "symbols", "recipes", "eval", "tests", "setup.py", "Makefile"}
+    around = {"README.md", "docs", "LICENSE", "CITATION.cff", "CONTRIBUTING.md"}
+    assert promised <= visible <= promised | around

@@ -1,0 +1,213 @@
+"""What the tests of training share: made-up people, a narrow recipe, a graph that takes milliseconds."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import mxnet as mx
+import numpy as np
+import pytest
+
+from latse import recipe as recipes
+from latse.data.pairs.pairs import write_pairs
+from latse.data.shards.shard_writer import write_shard
+from latse.models import checkpoint
+
+PEOPLE, PICTURES = 5, 3
+RECIPE = """\
+encoder: {name: resnet_tiny}
+train: {batch_size: 4, iterations: 6, checkpoint_every: 2, log_every: 1}
+schedule: {mode: constant, learning_rate: 0.01}
+"""
+
+
+def picture(person, number):
+    """The `number`-th picture of a made-up person, as JPEG bytes."""
+    face = np.random.default_rng(person).normal(size=(112, 112, 3))
+    face = cv2.GaussianBlur(face, (0, 0), 10)
+    noise = np.random.default_rng((person, number)).normal(size=face.shape)
+    pixels = np.clip(128 + 50 * face / face.std() + 10 * noise, 0, 255).astype(np.uint8)
+    return cv2.imencode(".jpg", pixels)[1].tobytes()
+
+
+@pytest.fixture(scope="session")
+def pictures():
+    """(label, JPEG bytes) of five people, three pictures each."""
+    return [(person, picture(person, number)) for person in range(PEOPLE) for number in range(PICTURES)]
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory, pictures):
+    """The folder of a shard of those pictures."""
+    folder = tmp_path_factory.mktemp("people")
+    write_shard(folder, pictures, PEOPLE)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """The file of a recipe for `resnet_tiny`, batch 4, six iterations, a checkpoint every second."""
+    path = tmp_path_factory.mktemp("recipes") / "tiny.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tiny):
+    """Load that recipe with overrides `section.key=value`."""
+    return lambda *overrides: recipes.load(tiny, overrides)
+
+
+@pytest.fixture(scope="session")
+def latse_process():
+    """Start `latse ARGUMENTS` in a process of its own, on one thread, and return it."""
+
+    def start(*arguments):
+        return subprocess.Popen(
+            [sys.executable, "-m", "latse", *map(str, arguments)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def quick_student():
+    """A graph with inputs and outputs of the student, BatchNorm and Dropout, but only two dense layers."""
+    data, label = mx.sym.var("data"), mx.sym.var("softmax_label")
+    keep, mean_face = mx.sym.var("keep"), mx.sym.var("mean_face")
+    pooling = {"kernel": (16, 16), "stride": (16, 16), "pool_type": "avg"}
+    net = mx.sym.Pooling((data - 127.5) / 128, **pooling)
+    net = mx.sym.Dropout(mx.sym.BatchNorm(net, fix_gamma=False, name="bn1"), p=0.5)
+    net = mx.sym.FullyConnected(net, num_hidden=512, name="pre_fc1")
+    net = mx.sym.where(keep, net, mx.sym.BlockGrad(net))
+    scores = mx.sym.FullyConnected(net, no_bias=True, num_hidden=PEOPLE, name="fc7")
+    dloss = -mx.sym.pick(mx.sym.log_softmax(scores), label)
+    generated = mx.sym.FullyConnected(net, num_hidden=147, name="generate")
+    difference = generated - mx.sym.flatten(mx.sym.Pooling(mean_face, **pooling))
+    l1, similarity = mx.sym.mean(mx.sym.abs(difference), axis=1), mx.sym.mean(difference**2, axis=1)
+    return mx.sym.Group(
+        [
+            mx.sym.MakeLoss(dloss + l1 + similarity, name="loss"),
+            mx.sym.BlockGrad(dloss, name="dloss"),
+            mx.sym.BlockGrad(l1, name="l1"),
+            mx.sym.BlockGrad(similarity, name="similarity"),
+        ]
+    )
+
+
+def metrics(folder):
+    """Return the lines of metrics.jsonl without what depends on the clock."""
+    lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "images_per_second"} for line in lines]
+
+
+def contents(folder):
+    """Return every array of a run's files and its metrics: what must not depend on a crash."""
+    folder = Path(folder)
+    found = {
+        (path.name, name): array.asnumpy().tobytes()
+        for path in folder.glob("*.params")
+        for name, array in mx.nd.load(str(path)).items()
+    }
+    found.update({path.name: np.load(path).tobytes() for path in folder.glob("*.npy")})
+    assert "undo" not in " ".join(path.name for path in folder.iterdir())
+    return {**found, "metrics": metrics(folder)}
+
+
+@pytest.fixture(scope="session")
+def run_metrics():
+    """Give `metrics(folder)` to a test."""
+    return metrics
+
+
+@pytest.fixture(scope="session")
+def run_contents():
+    """Give `contents(folder)` to a test."""
+    return contents
+
+
+def blurred_noise(seed):
+    """A smooth random picture, uint8 (112, 112, 3): what stands in for a person."""
+    noise = np.random.default_rng(seed).normal(size=(112, 112, 3))
+    smooth = cv2.GaussianBlur(noise, (0, 0), 12)
+    return np.clip(128 + 60 * smooth / smooth.std(), 0, 255).astype(np.uint8)
+
+
+def photograph(person, number):
+    """The `number`-th picture of `person`, uint8 (112, 112, 3): the person, other light, noise."""
+    rng = np.random.default_rng([person, number])
+    light = 1 + 0.2 * rng.normal()
+    return np.clip(light * blurred_noise(person) + 12 * rng.normal(size=(112, 112, 3)), 0, 255).astype(
+        np.uint8
+    )
+
+
+def encoded(person, number):
+    return cv2.imencode(".png", photograph(person, number))[1].tobytes()
+
+
+@pytest.fixture(scope="session")
+def photograph_bytes():
+    """Give `encoded(person, number)` to a test."""
+    return encoded
+
+
+@pytest.fixture(scope="session")
+def save_network():
+    """Save a small random network with `fc1_output`, `generated_output`; return its parameters in numpy."""
+
+    def save(prefix, seed=0, decoder=True, **replaced):
+        data = (mx.sym.var("data") - 127.5) / 128
+        net = mx.sym.Convolution(data, kernel=(14, 14), stride=(14, 14), num_filter=4, name="conv0")
+        net = mx.sym.BatchNorm(mx.sym.Dropout(net, p=0.5), fix_gamma=False, name="bn0")
+        outputs = [mx.sym.FullyConnected(net, num_hidden=512, name="fc1")]
+        if decoder:
+            outputs.append(mx.sym.tanh(2 * mx.sym.flip(data, axis=3), name="generated"))
+        rng = np.random.default_rng(seed)
+        arrays = {
+            "conv0_weight": 0.05 * rng.normal(size=(4, 3, 14, 14)),
+            "conv0_bias": rng.normal(size=4),
+            "bn0_gamma": rng.uniform(0.5, 2, 4),
+            "bn0_beta": rng.normal(size=4),
+            "fc1_weight": 0.1 * rng.normal(size=(512, 256)),
+            "fc1_bias": 0.1 * rng.normal(size=512),
+            "fc7_weight": rng.normal(size=(6, 512)),  # class centres ride along unused
+            **replaced,
+        }
+        aux = {"bn0_moving_mean": rng.normal(size=4), "bn0_moving_var": rng.uniform(0.5, 2, 4)}
+        args = {name: mx.nd.array(array) for name, array in arrays.items() if array is not None}
+        checkpoint.save(
+            prefix, 0, mx.sym.Group(outputs), args, {name: mx.nd.array(a) for name, a in aux.items()}
+        )
+        return {**arrays, **aux}
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def pairs_file(tmp_path_factory):
+    """Eight people with three pictures each: all 24 same pairs, 24 different ones, alternating."""
+    issame, images = [], []
+    for person in range(8):
+        for first, second in ((0, 1), (0, 2), (1, 2)):
+            images += [encoded(100 + person, first), encoded(100 + person, second)]
+            images += [encoded(100 + person, first), encoded(100 + (person + 1 + second) % 8, second)]
+            issame += [True, False]
+    path = tmp_path_factory.mktemp("pairs") / "people.bin"
+    write_pairs(path, images, issame)
+    return path
+
+
+@pytest.fixture(scope="session")
+def shard_folder(tmp_path_factory):
+    """Six people with four pictures each."""
+    folder = tmp_path_factory.mktemp("shard")
+    write_shard(folder, [(person, encoded(person, number)) for person in range(6) for number in range(4)], 6)
+    return folder

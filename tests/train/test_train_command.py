@@ -1,0 +1,669 @@
+"""`latse train` as a user meets it: runs, killed runs, and one sentence for each mistake."""
+
+import json
+import shutil
+import signal
+import time
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from latse.cli import main
+from latse.data.shards.records import Shard
+from latse.data.shards.shard_writer import write_shard
+from latse.errors import LatseError
+from latse.files import digest, locked
+from latse.models import checkpoint
+from latse.train import state
+from latse.train.trainer import Trainer
+
+
+@pytest.fixture
+def train(tiny, people, tmp_path):
+    """Run `latse train` here with the tiny recipe; the output goes to `tmp_path / "out"` unless told."""
+
+    def train(*arguments, recipe=tiny, data=people, out=tmp_path / "out"):
+        return main(["train", *map(str, [recipe, "--data", data, "--out", out, *arguments])])
+
+    return train
+
+
+@pytest.fixture
+def refused(train, tmp_path, capsys):
+    """Run it, check that it fails with one sentence and without a model, and return the sentence."""
+
+    def refused(*arguments, **places):
+        assert train(*arguments, **places) == 1
+        error = capsys.readouterr().err
+        assert "Traceback" not in error
+        sentence = error.strip().splitlines()[-1]
+        assert sentence.startswith("latse: ")
+        assert not list(tmp_path.glob("out/**/model-*"))
+        return sentence
+
+    return refused
+
+
+@pytest.fixture(scope="module")
+def teacher(tiny, people, tmp_path_factory):
+    """The folder of a teacher, trained for a moment."""
+    folder = tmp_path_factory.mktemp("teacher")
+    assert main(["train", str(tiny), "--data", str(people), "--out", str(folder), "--seed", "5"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def filtered(tiny):
+    """A recipe for a student with the teacher's filter but no decoder, which would be slow here."""
+    path = tiny.parent / "filtered.yaml"
+    path.write_text("base: tiny.yaml\nfilter: {k: 3}\n")
+    return path
+
+
+def test_what_a_run_leaves(teacher, run_metrics):
+    assert {"model-symbol.json", "untrained-0000.params", "state.params", "train.log"} <= {
+        path.name for path in teacher.iterdir()
+    }
+    assert sorted(path.name for path in teacher.glob("model-*.params")) == [
+        f"model-000{number}.params" for number in (0, 2, 4, 6)
+    ]
+    last, sixth = (checkpoint.load(teacher / "model", number)[1] for number in (0, 6))
+    assert all((last[name].asnumpy() == sixth[name].asnumpy()).all() for name in last)
+    assert [line["iteration"] for line in run_metrics(teacher)] == [1, 2, 3, 4, 5, 6]
+    assert [line["epoch"] for line in run_metrics(teacher)] == [0, 0, 0, 0, 1, 1]
+    for line in (teacher / "metrics.jsonl").read_text().splitlines():
+        assert set(json.loads(line)) == {
+            "iteration",
+            "epoch",
+            "lr",
+            "loss",
+            "dloss",
+            "kept",
+            "images_per_second",
+        }
+
+
+def test_the_record_of_a_run(teacher, people):
+    record = json.loads((teacher / "run.json").read_text())
+    assert (record["recipe"], record["seed"], record["teacher"]) == ("tiny", 5, None)
+    assert record["settings"]["train"]["iterations"] == 6
+    assert record["settings"]["encoder"] == {"name": "resnet_tiny", "dropout": 0.4}
+    assert record["data"] == {"images": 15, "people": 5, "digest": Shard(people).digest()}
+    assert record["from"] == {"data": str(people), "teacher": None, "verdicts": None, "start": None}
+    assert record["versions"]["mxnet"] == mx.__version__
+    assert "cpu(0)" in record["device"]
+
+
+def test_mxnet_itself_takes_the_model(teacher):
+    symbol, arg_params, aux_params = mx.model.load_checkpoint(str(teacher / "model"), 0)
+    assert symbol.list_outputs() == ["fc1_output"]
+    assert set(symbol.list_arguments()) == ({"data"} | arg_params.keys()) - {"fc7_weight"}
+    assert arg_params["fc7_weight"].shape == (5, 512)
+    module = mx.mod.Module(symbol, label_names=None)
+    module.bind([("data", (2, 3, 112, 112))], for_training=False)
+    module.init_params(arg_params=arg_params, aux_params=aux_params, allow_extra=True)
+    module.forward(mx.io.DataBatch([mx.nd.random.uniform(0, 255, (2, 3, 112, 112))]), is_train=False)
+    embedding = module.get_outputs()[0].asnumpy()
+    assert embedding.shape == (2, 512)
+    assert np.isfinite(embedding).all()
+    untrained = checkpoint.load(teacher / "untrained", 0)
+    assert untrained[0].list_outputs() == ["fc1_output"]
+    for name in ("fc7_weight", "conv0_weight", "pre_fc1_weight"):
+        assert (untrained[1][name].asnumpy() != arg_params[name].asnumpy()).any()
+
+
+def test_a_student_under_the_filter(train, teacher, filtered, tmp_path, run_metrics):
+    """Of five people, the top five are all; the top one of an untrained teacher are few."""
+    kept = {}
+    for k in (1, 5):
+        out = tmp_path / f"top-{k}"
+        assert (
+            train("--teacher", teacher / "untrained", "--set", f"filter.k={k}", recipe=filtered, out=out) == 0
+        )
+        kept[k] = np.mean([line["kept"] for line in run_metrics(out)])
+        record = json.loads((out / "run.json").read_text())
+        assert record["teacher"] == digest(teacher / "untrained-0000.params")
+        assert record["from"]["teacher"] == str(teacher / "untrained")
+    assert kept[5] == 1
+    assert kept[1] < 0.8
+
+
+def test_a_memory_plan_changes_no_loss(train, tmp_path, run_metrics, capsys):
+    """At a low learning rate, as differences of rounding grow tenfold an iteration in batches of four."""
+    losses = {}
+    for plan in ("false", "true"):
+        settings = "--set", f"train.memory_plan={plan}", "--set", "schedule.learning_rate=1e-4"
+        assert train(*settings, out=tmp_path / plan) == 0
+        losses[plan] = [line["loss"] for line in run_metrics(tmp_path / plan)]
+    assert "memory plan" in capsys.readouterr().out
+    assert json.loads((tmp_path / "true" / "memory-plan.json").read_text())["recomputed"]
+    assert losses["true"] == pytest.approx(losses["false"], rel=1e-4)
+    assert not (tmp_path / "false" / "memory-plan.json").exists()
+
+
+def test_a_plan_file_is_loaded_and_kept_for_the_resumed_run(train, tiny, people, tmp_path, capsys):
+    path, out = tmp_path / "plan.json", tmp_path / "run"
+    assert main(["plan", str(tiny), "--data", str(people), "--time", "1.1", "--out", str(path)]) == 0
+    assert train("--plan", path, out=out) == 0
+    assert json.loads((out / "memory-plan.json").read_text()) == json.loads(path.read_text())
+    other = tmp_path / "other"
+    assert train("--plan", path, "--set", "decoder.enabled=true", out=other) == 1
+    assert "memory plan of another graph" in capsys.readouterr().err
+    assert not (other / "run.json").exists()  # nothing has begun
+    assert train("--set", "decoder.enabled=true", out=other) == 0
+
+
+def test_a_run_keeps_its_plan(train, tiny, people, tmp_path, capsys):
+    path, out, again = tmp_path / "plan.json", tmp_path / "run", tmp_path / "again.json"
+    for name, ratio in ((path, "1.1"), (again, "1.3")):
+        assert main(["plan", str(tiny), "--data", str(people), "--time", ratio, "--out", str(name)]) == 0
+    assert train("--plan", path, "--set", "train.iterations=1", out=out) == 0
+    own = (out / "memory-plan.json").read_bytes()
+    (out / "state.params").unlink()  # as if killed before the first checkpoint
+    assert train("--plan", again, "--set", "train.iterations=1", "--resume", out=out) == 1
+    assert "goes on with its own memory plan" in capsys.readouterr().err
+    assert train("--plan", path, "--set", "train.iterations=1", "--resume", out=out) == 0
+    assert (out / "memory-plan.json").read_bytes() == own
+
+
+def test_a_run_that_began_without_a_plan_takes_none(train, tiny, people, tmp_path, capsys):
+    path, out = tmp_path / "plan.json", tmp_path / "run"
+    assert main(["plan", str(tiny), "--data", str(people), "--out", str(path)]) == 0
+    assert train("--set", "train.iterations=1", out=out) == 0
+    (out / "state.params").unlink()  # as if killed before the first checkpoint
+    assert train("--plan", path, "--set", "train.iterations=1", "--resume", out=out) == 1
+    assert "goes on without a memory plan" in capsys.readouterr().err
+    assert not (out / "memory-plan.json").exists()
+
+
+def test_a_plan_in_the_folder_of_the_run_is_taken(train, tiny, people, tmp_path):
+    out = tmp_path / "run"
+    own = out / "memory-plan.json"
+    assert main(["plan", str(tiny), "--data", str(people), "--out", str(own)]) == 0
+    content = own.read_bytes()
+    assert train("--plan", own, "--set", "train.iterations=1", out=out) == 0
+    assert own.read_bytes() == content
+
+
+def test_what_killed_writers_left_is_removed(train, tmp_path):
+    out = tmp_path / "run"
+    assert train("--set", "train.iterations=1", out=out) == 0
+    theirs = out / ".verification.json.abc.part"  # of a command that may be at work
+    names = "state.params", "model-0001.params", "untrained-0000.params"
+    left = [out / f".{name}.abc.part" for name in names]
+    left += [out / "mean_faces.touched", out / "mean_faces.undo-00000001"]
+    for path in (theirs, *left):
+        path.touch()
+    assert train("--set", "train.iterations=1", "--resume", out=out) == 0
+    assert theirs.exists() and not any(path.exists() for path in left)
+
+
+def test_a_record_that_is_none_is_refused(train, tmp_path, capsys):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "run.json").write_text("[]")
+    assert train("--resume", out=out) == 1
+    assert "run.json is damaged" in capsys.readouterr().err
+
+
+def test_a_plan_that_no_run_has_is_replaced(train, tiny, people, tmp_path):
+    """One that a run left which was killed before it began."""
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "memory-plan.json").write_text("{}")
+    assert train(out=out) == 0
+    assert not (out / "memory-plan.json").exists()
+
+
+def test_a_finished_run_is_left_alone(train, teacher, capsys, monkeypatch):
+    before = {path.name: path.read_bytes() for path in teacher.iterdir()}
+    monkeypatch.setattr(Trainer, "run", lambda self: pytest.fail("trained again"))
+    assert train("--seed", 5, "--resume", out=teacher) == 0
+    assert "finished" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in teacher.iterdir()} == before
+
+
+def test_another_run_in_the_folder_is_refused(refused, teacher, tmp_path, filtered):
+    out = shutil.copytree(teacher, tmp_path / "kept")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert "--resume" in refused("--seed", 5, out=out)
+    assert "another seed (5, not 6)" in refused("--seed", 6, "--resume", out=out)
+    other = "--set", "schedule.learning_rate=0.02"
+    assert "learning_rate: 0.01, not 0.02" in refused("--seed", 5, "--resume", *other, out=out)
+    assert "another settings" in refused(
+        "--seed", 5, "--resume", "--teacher", teacher / "model", recipe=filtered, out=out
+    )
+    (out / "run.json").write_text("{")
+    assert "run.json" in refused("--seed", 5, "--resume", out=out)
+    (out / "run.json").write_bytes(before["run.json"])
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("arguments", [(), ("--resume",)])
+def test_a_state_without_a_record_is_refused(refused, teacher, tmp_path, arguments):
+    out = shutil.copytree(teacher, tmp_path / "kept")
+    (out / "run.json").unlink()
+    before = files(out)
+    assert "holds the state of a run but no run.json" in refused("--seed", 5, *arguments, out=out)
+    assert files(out) == before
+
+
+def other_labels(images):
+    return [(len(images) // 3 - 1 - label, content) for label, content in images]
+
+
+def other_order(images):
+    return images[::-1]
+
+
+def other_pictures(images):
+    return [(label, images[number - 3][1]) for number, (label, _) in enumerate(images)]
+
+
+def other_pixels(images):
+    """As many bytes, and labels as they were: only what the images show is another thing."""
+    return [(label, content[::-1]) for label, content in images]
+
+
+def other_last_picture(images):
+    """Longer than it was, which moves no other image."""
+    return [*images[:-1], (images[-1][0], images[-1][1] + bytes(8))]
+
+
+@pytest.mark.parametrize(
+    "change", [other_labels, other_order, other_pictures, other_pixels, other_last_picture]
+)
+def test_other_data_in_the_same_folder_are_refused(refused, teacher, pictures, tmp_path, change):
+    """Another run, though there are as many images of as many people."""
+    out, data = shutil.copytree(teacher, tmp_path / "kept"), tmp_path / "people"
+    before = files(out)
+    write_shard(data, change(pictures), 5)
+    assert (len(Shard(data)), Shard(data).classes) == (15, 5)
+    assert "another data (digest: " in refused("--seed", 5, "--resume", data=data, out=out)
+    write_shard(data, pictures[1:], 5)
+    assert "another data (images: 15, not 14)" in refused("--seed", 5, "--resume", data=data, out=out)
+    assert files(out) == before
+
+
+@pytest.fixture(scope="module")
+def student(filtered, people, teacher, tmp_path_factory):
+    """The folder of a run under the filter of a copy of the teacher, both below one folder."""
+    folder = tmp_path_factory.mktemp("student")
+    shutil.copytree(teacher, folder / "teacher")
+    arguments = [
+        filtered,
+        "--data",
+        people,
+        "--out",
+        folder / "student",
+        "--teacher",
+        folder / "teacher/model",
+    ]
+    assert main(["train", *map(str, arguments), "--set", "train.iterations=1"]) == 0
+    return folder
+
+
+def test_data_and_teacher_may_move(train, student, filtered, people, tmp_path, capsys, monkeypatch):
+    moved = shutil.copytree(student, tmp_path / "moved")
+    data = shutil.copytree(people, tmp_path / "people", copy_function=shutil.copyfile)
+    arguments = "--resume", "--teacher", f"{moved}/teacher/model,6", "--set", "train.iterations=1"
+    monkeypatch.setattr(Trainer, "run", lambda self: pytest.fail("trained again"))
+    assert train(*arguments, recipe=filtered, data=data, out=moved / "student") == 0
+    assert "finished" in capsys.readouterr().out
+
+
+def test_another_or_a_retrained_teacher_is_refused(refused, student, filtered, tmp_path):
+    moved = shutil.copytree(student, tmp_path / "moved")
+    before = files(moved / "student")
+
+    def with_teacher(name):
+        arguments = "--resume", "--teacher", moved / "teacher" / name, "--set", "train.iterations=1"
+        return refused(*arguments, recipe=filtered, out=moved / "student")
+
+    assert "holds a run with another teacher" in with_teacher("model,2")
+    shutil.copy(moved / "teacher" / "model-0002.params", moved / "teacher" / "model-0000.params")
+    assert "holds a run with another teacher" in with_teacher("model")
+    assert files(moved / "student") == before
+
+
+def test_two_runs_into_one_folder_are_refused(train, refused, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    with locked(out):
+        assert refused() == refused("--resume") == f"latse: another process is at work in {out}"
+        assert not list(out.iterdir())
+    assert train("--set", "train.iterations=1") == 0
+
+
+def test_a_run_keeps_its_folder_to_itself(train, tmp_path, monkeypatch):
+    """From before its record is written to the end of training."""
+
+    def run(self):
+        with pytest.raises(LatseError, match="another process is at work"), locked(tmp_path / "out"):
+            pass
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "run", run)
+    assert train() == 130
+    with locked(tmp_path / "out"):
+        pass
+
+
+def initial(folder):
+    """The parameters before the first iteration, in numpy."""
+    _, args, aux = checkpoint.load(folder / "untrained", 0)
+    return {name: array.asnumpy() for part in (args, aux) for name, array in part.items()}
+
+
+def test_a_warm_start_takes_all_that_fits(train, teacher, tmp_path, capsys):
+    """A run that begins with a teacher's parameters begins where that ended, centres and statistics too."""
+    assert train("--start", teacher / "model", "--set", "train.iterations=1") == 0
+    printed = capsys.readouterr().out
+    assert f"{teacher / 'model'}: encoder resnet_tiny: taken" in printed
+    assert f"{teacher / 'model'}: class centres: taken" in printed
+    started, (_, args, aux) = initial(tmp_path / "out"), checkpoint.load(teacher / "model", 0)
+    expected = {name: array.asnumpy() for part in (args, aux) for name, array in part.items()}
+    expected["fc1_gamma"] = np.ones(512)  # which the graph ignores
+    assert started.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(started[name], array, err_msg=name)
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["start"] == digest(teacher / "model-0000.params")
+    assert record["from"]["start"] == str(teacher / "model")
+
+
+def test_a_warm_start_for_other_people_and_a_decoder(train, teacher, pictures, tmp_path, capsys, monkeypatch):
+    """What does not fit begins as it would without a start, and is said; no step is taken here."""
+    monkeypatch.setattr(Trainer, "_step", lambda self, *_: {"loss": np.zeros(2), "kept": np.ones(2)})
+    write_shard(tmp_path / "more", [*pictures, (5, pictures[0][1])], 6)
+    arguments = "--set", "train.iterations=1", "--set", "decoder.enabled=true", "--set", "train.batch_size=2"
+    assert train(*arguments, data=tmp_path / "more", out=tmp_path / "cold") == 0
+    capsys.readouterr()
+    start = "--start", teacher / "model"
+    assert train(*arguments, *start, data=tmp_path / "more", out=tmp_path / "warm") == 0
+    printed = capsys.readouterr().out
+    assert "class centres: begins anew, fc7_weight of the checkpoint is (5, 512), not (6, 512)" in printed
+    assert "decoder: begins anew, the checkpoint has no decoder_" in printed
+    warm, cold = initial(tmp_path / "warm"), initial(tmp_path / "cold")
+    given = checkpoint.load(teacher / "model", 0)[1]
+    np.testing.assert_array_equal(warm["pre_fc1_weight"], given["pre_fc1_weight"].asnumpy())
+    for name in ("fc7_weight", "decoder_conv0_weight"):
+        assert warm[name].shape == cold[name].shape
+        assert warm[name].std() == pytest.approx(cold[name].std(), rel=0.2)
+    again = "--start", tmp_path / "warm" / "model"
+    assert train(*arguments, *again, data=tmp_path / "more", out=tmp_path / "again") == 0
+    assert "decoder: taken" in capsys.readouterr().out
+    _, args, aux = checkpoint.load(tmp_path / "warm" / "model", 0)
+    args["fc1_gamma"] = mx.nd.ones((512,))
+    for name, array in initial(tmp_path / "again").items():
+        np.testing.assert_array_equal(array, {**args, **aux}[name].asnumpy(), err_msg=name)
+
+
+def test_what_only_the_loss_of_the_start_or_of_the_run_has(train, teacher, tmp_path, capsys):
+    arguments = "--set", "train.iterations=1", "--set", "margin.name=softmax_bias"
+    assert train(*arguments, "--start", teacher / "model") == 0
+    assert "fc7_bias: begins anew, the checkpoint has no fc7_bias" in capsys.readouterr().out
+
+
+def test_what_the_checkpoint_has_and_the_run_has_not(train, teacher, tmp_path, capsys):
+    symbol, args, aux = checkpoint.load(teacher / "model", 0)
+    more = {"decoder_conv0_weight": mx.nd.ones((3, 3)), "decoder_conv0_bias": mx.nd.ones((3,))}
+    checkpoint.save(tmp_path / "more", 0, symbol, {**args, **more, "bn_data_gamma": mx.nd.ones((3,))}, aux)
+    assert train("--set", "train.iterations=1", "--start", tmp_path / "more") == 0
+    lines = capsys.readouterr().out.splitlines()
+    said = [line.rpartition("more: ")[2] for line in lines if line.startswith(str(tmp_path / "more"))]
+    assert said == [
+        "encoder resnet_tiny: taken",
+        "class centres: taken",
+        "decoder: not taken, the recipe has none",
+        "bn_data_gamma: not taken, the recipe has none",
+    ]
+
+
+def test_what_stands_beside_the_parts_is_taken_where_it_fits(train, teacher, tmp_path, capsys):
+    symbol, args, aux = checkpoint.load(teacher / "model", 0)
+    bias = mx.nd.arange(5)
+    checkpoint.save(tmp_path / "biased", 0, symbol, {**args, "fc7_bias": bias}, aux)
+    arguments = "--set", "train.iterations=1", "--set", "margin.name=softmax_bias"
+    assert train(*arguments, "--set", "schedule.learning_rate=1e-9", "--start", tmp_path / "biased") == 0
+    assert "fc7_bias: taken" in capsys.readouterr().out
+    found = state.load(tmp_path / "out").arg_params["fc7_bias"].asnumpy()
+    np.testing.assert_allclose(found, bias.asnumpy(), atol=1e-4)
+
+
+def test_the_start_decides_the_run(train, refused, teacher, tmp_path, monkeypatch):
+    arguments = "--set", "train.iterations=1"
+    out = tmp_path / "warm"
+    assert train(*arguments, "--start", teacher / "model", out=out) == 0
+    assert "another start" in refused("--resume", *arguments, out=out)
+    assert "another start" in refused("--resume", *arguments, "--start", teacher / "model,2", out=out)
+    monkeypatch.setattr(Trainer, "run", lambda self: pytest.fail("trained again"))
+    assert train("--resume", *arguments, "--start", teacher / "model,6", out=out) == 0  # the same bytes
+
+
+def test_a_warm_run_that_was_interrupted_goes_on(train, teacher, tmp_path, monkeypatch, run_contents, capsys):
+    start = "--start", teacher / "model"
+    assert train(*start, out=tmp_path / "whole") == 0
+    step = Trainer._step
+
+    def interrupted(self, iteration, batch):
+        if iteration == 3:
+            raise KeyboardInterrupt
+        return step(self, iteration, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", interrupted)
+        assert train(*start) == 130
+    capsys.readouterr()
+    assert train(*start, "--resume") == 0
+    assert "taken" not in capsys.readouterr().out
+    assert run_contents(tmp_path / "out") == run_contents(tmp_path / "whole")
+
+
+def test_a_wrong_start_is_one_sentence_and_no_run_is_begun(refused, teacher, tmp_path):
+    def wrong(text, *arguments):
+        sentence = refused("--start", text, *arguments)
+        assert not (tmp_path / "out" / "run.json").exists()
+        return sentence
+
+    assert "nobody-0000.params" in wrong(tmp_path / "nobody")
+    other = wrong(teacher / "model", "--set", "encoder.name=resnet34")
+    assert other.endswith("model-0000.params holds resnet_tiny, but the recipe trains resnet34")
+    symbol, args, aux = checkpoint.load(teacher / "model", 0)
+    del args["relu0_gamma"], aux["bn0_running_var"]
+    args["pre_fc1_bias"] = mx.nd.zeros((7,))
+    checkpoint.save(tmp_path / "broken", 0, symbol, args, aux)
+    sentence = wrong(tmp_path / "broken")
+    assert "2 missing (relu0_gamma, bn0_running_var) and 1 of another shape (pre_fc1_bias)" in sentence
+    checkpoint.save(tmp_path / "nan", 0, symbol, {**args, "fc1_beta": mx.nd.array([np.nan])}, aux)
+    assert "nan-0000.params: fc1_beta holds a number that is not finite" in wrong(tmp_path / "nan")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--set", "train.batchsize=3"), "unknown key"),
+        (("--kvstore", "locale"), "train.kvstore is 'locale', must be one of local, device, nccl"),
+        (("--kvstore", "nccl"), "needs the GPU build"),
+        (("--cpus", 0), "--cpus 0"),
+        (("--cpus", 3), "train.batch_size 4 cannot be split over 3 devices"),
+        (("--gpus", "0"), "there is no GPU 0"),
+        (("--seed", -1), "--seed -1"),
+        (("--seed", 2**31), f"--seed {2**31}"),
+        (("--set", "filter.k=3"), "name the teacher with --teacher"),
+    ],
+)
+def test_a_wrong_argument_is_one_sentence(refused, tmp_path, arguments, sentence):
+    if "nccl" in arguments and mx.runtime.Features().is_enabled("NCCL"):
+        pytest.skip("this is the GPU build")
+    assert sentence in refused(*arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_recipe_or_shard_is_named(refused, people, tmp_path):
+    assert "nowhere.yaml" in refused(recipe=tmp_path / "nowhere.yaml")
+    assert "nowhere" in refused(data=tmp_path / "nowhere")
+    for name in ("train.rec", "train.idx", "property"):
+        folder = shutil.copytree(people, tmp_path / name)
+        (folder / name).unlink()
+        assert name in refused(data=folder)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_truncated_shard_is_named(refused, people, tmp_path):
+    folder = shutil.copytree(people, tmp_path / "cut")
+    content = (folder / "train.rec").read_bytes()
+    (folder / "train.rec").write_bytes(content[: len(content) // 2 // 4 * 4])
+    assert "train.rec" in refused(data=folder)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_label_beyond_the_classes_is_named(refused, people, tmp_path):
+    folder = shutil.copytree(people, tmp_path / "labels")
+    (folder / "property").write_text("4,112,112")
+    assert "record 13 has the label 4; property has 4 classes" in refused(data=folder)
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_of_another_size_are_refused(refused, people, tmp_path):
+    folder = shutil.copytree(people, tmp_path / "size")
+    (folder / "property").write_text("5,96,112")
+    assert "112x112" in refused(data=folder)
+
+
+def test_an_output_that_cannot_be_written_is_named(refused, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert str(tmp_path / "file") in refused(out=tmp_path / "file")
+    assert str(tmp_path / "file") in refused(out=tmp_path / "file" / "below")
+    assert (tmp_path / "file").read_text() == ""
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "train.log", "model-0002.params", "run.json"])
+def test_a_file_that_cannot_be_written_is_named(train, tmp_path, capsys, name):
+    (tmp_path / "out" / name).mkdir(parents=True)
+    assert train("--resume") == 1
+    assert str(tmp_path / "out" / name) in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_a_state_that_cannot_be_read_or_written_is_named(train, refused, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "run", lambda self: (out / "state.params").mkdir())
+        assert train() == 0
+    assert str(out / "state.params") in refused("--resume")
+    assert {path.name for path in out.iterdir()} == {"run.json", "state.params"}
+
+
+def test_a_wrong_teacher_is_one_sentence_and_no_run_is_begun(
+    train, refused, teacher, filtered, people, tmp_path
+):
+    def wrong(text, **places):
+        sentence = refused("--teacher", text, recipe=filtered, **places)
+        assert not (tmp_path / "out" / "run.json").exists()
+        return sentence
+
+    assert f"cannot read {tmp_path / 'nobody-0000.params'}: No such file" in wrong(tmp_path / "nobody")
+    assert f"cannot read {teacher / 'model-0009.params'}: No such file" in wrong(f"{teacher / 'model'},9")
+    assert "PREFIX,NUMBER" in wrong(f"{teacher / 'model'},nine")
+    shard = tmp_path / "more"
+    shutil.copytree(people, shard)
+    (shard / "property").write_text("6,112,112")
+    assert "knows 5 people, the data have 6" in wrong(teacher / "model", data=shard)
+    assert train("--teacher", teacher / "model", "--set", "train.iterations=1", recipe=filtered) == 0
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(refused, tmp_path, run_metrics):
+    sentence = refused("--set", "schedule.learning_rate=1e30", "--set", "train.checkpoint_every=100")
+    assert "the loss is not finite at iteration" in sentence
+    assert "schedule.learning_rate" in sentence
+    assert not (tmp_path / "out" / "state.params").exists()
+
+
+def test_an_interrupted_run_says_so_and_goes_on(train, teacher, tmp_path, monkeypatch, capsys, run_contents):
+    step, calls = Trainer._step, []
+
+    def interrupted(self, iteration, batch):
+        calls.append(iteration)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return step(self, iteration, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", interrupted)
+        assert train("--seed", 5) == 130
+    assert "latse: interrupted" in capsys.readouterr().err
+    assert state.load(tmp_path / "out").iteration == 2
+    assert train("--seed", 5, "--resume") == 0
+    assert run_contents(tmp_path / "out") == run_contents(teacher)
+
+
+def test_resume_starts_a_run_that_is_not_there(train, tmp_path):
+    assert train("--resume", "--set", "train.iterations=1") == 0
+    assert (tmp_path / "out" / "model-0000.params").exists()
+
+
+def killed_at(process, folder, lines):
+    """Wait until metrics.jsonl has `lines` lines and kill the process there and then."""
+    metrics = folder / "metrics.jsonl"
+    while process.poll() is None and (not metrics.exists() or metrics.read_text().count("\n") < lines):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+def killed_again_and_again(latse_process, arguments, folder, lines):
+    """Start the run, kill it at each of `lines`, resume it to its end; return how often it was killed."""
+    kills = 0
+    for count in lines:
+        kills += killed_at(latse_process(*arguments, "--resume", "--out", folder), folder, count)
+    process = latse_process(*arguments, "--resume", "--out", folder)
+    output = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return kills
+
+
+@pytest.mark.slow
+def test_a_killed_teacher_resumes_to_the_same_bits(latse_process, tiny, people, tmp_path, run_contents):
+    arguments = (
+        "train",
+        tiny,
+        "--data",
+        people,
+        "--set",
+        "train.iterations=24",
+        "--set",
+        "train.checkpoint_every=3",
+    )
+    process = latse_process(*arguments, "--out", tmp_path / "unbroken")
+    lines = sorted(np.random.default_rng(24).choice(np.arange(1, 17), 3, replace=False))
+    kills = killed_again_and_again(latse_process, arguments, tmp_path / "broken", lines)
+    process.communicate(timeout=300)
+    assert process.returncode == 0
+    assert kills == 3, lines
+    assert run_contents(tmp_path / "broken") == run_contents(tmp_path / "unbroken"), lines
+
+
+@pytest.mark.slow
+def test_a_killed_student_resumes_to_the_same_bits(
+    latse_process, tiny, people, teacher, tmp_path, run_contents
+):
+    arguments = [
+        *("train", tiny, "--data", people, "--teacher", teacher / "model"),
+        *("--set", "decoder.enabled=true", "--set", "filter.k=3", "--set", "train.batch_size=2"),
+    ]
+    process = latse_process(*arguments, "--out", tmp_path / "unbroken")
+    kills = killed_again_and_again(latse_process, arguments, tmp_path / "broken", [3])
+    process.communicate(timeout=300)
+    assert process.returncode == 0
+    assert kills == 1
+    broken, unbroken = run_contents(tmp_path / "broken"), run_contents(tmp_path / "unbroken")
+    assert {"mean_faces.npy", "mean_faces_started.npy"} <= unbroken.keys()
+    assert [line["iteration"] for line in unbroken["metrics"]] == [1, 2, 3, 4, 5, 6]
+    assert broken == unbroken

@@ -1,0 +1,346 @@
+"""The training loop: what a run leaves behind, resuming to the same bits, several devices."""
+
+import json
+import shutil
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from latse.data.shards.records import Shard
+from latse.errors import LatseError
+from latse.models import checkpoint
+from latse.train import graph, state
+from latse.train.bank import MeanFaceBank
+from latse.train.trainer import Trainer
+from latse.train.verdicts import KeepAll
+
+
+class EveryOther:
+    """A filter that refuses people 1 and 3."""
+
+    def keep(self, batch):
+        return (batch.label % 2 == 0).astype(np.float32)
+
+
+class Crash(BaseException):
+    """Stands for the death of the process."""
+
+
+@pytest.fixture
+def trainer(people, quick_student, tiny_recipe):
+    """Make a trainer of the quick student; `overrides` go into the recipe."""
+
+    def make(folder, *overrides, devices=1, seed=3, symbol=quick_student, teacher=None):
+        folder.mkdir(exist_ok=True)
+        contexts = [mx.cpu(number) for number in range(devices)]
+        recipe = tiny_recipe("decoder.enabled=true", *overrides)
+        return Trainer(recipe, Shard(people), folder, seed, contexts, teacher or EveryOther(), symbol)
+
+    return make
+
+
+def on_fixed_statistics(symbol):
+    """A graph of which a batch may be split anywhere: BatchNorms on their moving statistics, no dropout."""
+    nodes = json.loads(symbol.tojson())
+    for node in nodes["nodes"]:
+        if node["op"] == "BatchNorm":
+            node["attrs"]["use_global_stats"] = "True"
+        elif node["op"] == "Dropout":
+            node["attrs"]["p"] = "0"
+    return mx.sym.load_json(json.dumps(nodes))
+
+
+def test_a_run_leaves_models_metrics_and_log(trainer, tmp_path, run_metrics):
+    trainer(tmp_path / "run", "train.log_every=3", "train.checkpoint_every=4").run()
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "model-symbol.json",
+        "model-0000.params",
+        "model-0004.params",
+        "model-0006.params",
+        "untrained-symbol.json",
+        "untrained-0000.params",
+        "state.params",
+        "metrics.jsonl",
+        "train.log",
+        "mean_faces.npy",
+        "mean_faces_started.npy",
+    }
+    for line in run_metrics(tmp_path / "run"):
+        assert set(line) == {"iteration", "epoch", "lr", "loss", "dloss", "l1", "ssim", "kept"}
+        assert line["lr"] == 0.01
+        assert 0 <= line["kept"] <= 1
+        similarity = line["loss"] - line["dloss"] - line["l1"]  # the graph's; SSIM = 1 - 2·SimLoss, eq. 13
+        assert line["ssim"] == pytest.approx(1 - 2 * similarity, abs=1e-4)
+    assert "checkpoint 4" in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_the_seed_decides(trainer, tmp_path, run_contents):
+    for name, seed in (("one", 3), ("again", 3), ("other", 4)):
+        trainer(tmp_path / name, seed=seed).run()
+    one, again, other = (run_contents(tmp_path / name) for name in ("one", "again", "other"))
+    assert one == again
+    assert one["metrics"] != other["metrics"]
+    name = "untrained-0000.params", "arg:fc7_weight"
+    assert one[name] != other[name]
+
+
+def crash_at(monkeypatch, owner, name, call):
+    """Let the process die before the call number `call` (from 1) of a function."""
+    original, calls = getattr(owner, name), []
+
+    def dying(*arguments, **named):
+        calls.append(name)
+        if len(calls) == call:
+            raise Crash
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(owner, name, dying)
+
+
+PLACES = [
+    (Trainer, "_step", (1, 2, 3, 4, 6)),
+    (MeanFaceBank, "_note", (1, 4, 6)),
+    (MeanFaceBank, "update", (1, 3, 6)),
+    (MeanFaceBank, "checkpoint", (1, 3)),
+    (MeanFaceBank, "close", (1,)),
+    (state, "save", (1, 2, 3)),
+    (state, "save_model", (1, 2, 3, 4, 5)),
+]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "call"),
+    [(owner, name, call) for owner, name, calls in PLACES for call in calls],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_a_run_that_dies_anywhere_resumes_to_the_same_bits(
+    trainer, tmp_path, run_contents, unbroken, monkeypatch, owner, name, call
+):
+    with monkeypatch.context() as patch:
+        crash_at(patch, owner, name, call)
+        with pytest.raises(Crash):
+            trainer(tmp_path / "broken", "train.log_every=4").run()
+    trainer(tmp_path / "broken", "train.log_every=4").run()
+    assert run_contents(tmp_path / "broken") == unbroken
+
+
+@pytest.fixture(scope="module")
+def unbroken(people, quick_student, tiny_recipe, tmp_path_factory, run_contents):
+    """What the run above holds if nothing happens to it."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    recipe = tiny_recipe("decoder.enabled=true", "train.log_every=4")
+    Trainer(recipe, Shard(people), folder, 3, [mx.cpu()], EveryOther(), quick_student).run()
+    return run_contents(folder)
+
+
+@pytest.mark.parametrize("update_on_kvstore", ["1", "0"])
+@pytest.mark.parametrize("devices", [2, 3])
+@pytest.mark.parametrize("kvstore", ["local", "device"])
+def test_several_devices_resume_to_the_same_bits(
+    trainer, tmp_path, run_contents, monkeypatch, devices, kvstore, update_on_kvstore
+):
+    """Where the KVStore does not update, as Module has it for large weights, each device has a momentum."""
+    monkeypatch.setenv("MXNET_UPDATE_ON_KVSTORE", update_on_kvstore)
+    settings = f"train.kvstore={kvstore}", "train.batch_size=6"
+    trainer(tmp_path / "unbroken", *settings, devices=devices).run()
+    with monkeypatch.context() as patch:
+        crash_at(patch, Trainer, "_step", 4)
+        with pytest.raises(Crash):
+            trainer(tmp_path / "broken", *settings, devices=devices).run()
+    trainer(tmp_path / "broken", *settings, devices=devices).run()
+    assert run_contents(tmp_path / "broken") == run_contents(tmp_path / "unbroken")
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+@pytest.mark.parametrize("update_on_kvstore", ["1", "0"])
+def test_a_run_may_go_on_with_another_number_of_devices(
+    trainer, tmp_path, run_metrics, monkeypatch, before, after, update_on_kvstore
+):
+    """It takes over the whole state, whichever way the optimiser numbers its arrays."""
+    monkeypatch.setenv("MXNET_UPDATE_ON_KVSTORE", update_on_kvstore)
+    with monkeypatch.context() as patch:
+        crash_at(patch, Trainer, "_step", 5)
+        with pytest.raises(Crash):
+            trainer(tmp_path / "moved", devices=before).run()
+    saved = state.load(tmp_path / "moved")
+    mover = trainer(tmp_path / "moved", devices=after)
+    captured = mover._new_learner(saved).capture(saved.iteration)
+    assert saved.momentum.keys() == saved.arg_params.keys()
+    for mine, theirs in zip(captured[1:], saved[1:]):
+        assert {name: array.asnumpy().tobytes() for name, array in mine.items()} == {
+            name: array.asnumpy().tobytes() for name, array in theirs.items()
+        }
+    mover.run()
+    assert [line["iteration"] for line in run_metrics(tmp_path / "moved")] == [1, 2, 3, 4, 5, 6]
+
+
+def crashed(trainer, folder, monkeypatch, *overrides):
+    with monkeypatch.context() as patch:
+        crash_at(patch, Trainer, "_step", 4)
+        with pytest.raises(Crash):
+            trainer(folder, *overrides).run()
+
+
+def test_a_resumed_run_needs_its_momentum(trainer, tmp_path, run_contents, monkeypatch):
+    trainer(tmp_path / "unbroken").run()
+    crashed(trainer, tmp_path / "forgetful", monkeypatch)
+    monkeypatch.setattr(state, "restore", lambda module, saved: None)
+    trainer(tmp_path / "forgetful").run()
+    assert run_contents(tmp_path / "forgetful") != run_contents(tmp_path / "unbroken")
+
+
+def test_a_resumed_run_needs_its_mean_faces(trainer, tmp_path, run_contents, monkeypatch):
+    trainer(tmp_path / "unbroken").run()
+    crashed(trainer, tmp_path / "forgetful", monkeypatch)
+    monkeypatch.setattr(MeanFaceBank, "_undo", lambda bank, iteration: None)
+    trainer(tmp_path / "forgetful").run()
+    assert run_contents(tmp_path / "forgetful") != run_contents(tmp_path / "unbroken")
+
+
+def test_without_momentum_there_is_none_to_keep(trainer, tmp_path, run_contents, monkeypatch):
+    trainer(tmp_path / "unbroken", "train.momentum=0").run()
+    crashed(trainer, tmp_path / "broken", monkeypatch, "train.momentum=0")
+    trainer(tmp_path / "broken", "train.momentum=0").run()
+    assert run_contents(tmp_path / "broken") == run_contents(tmp_path / "unbroken")
+
+
+def test_a_schedule_goes_on_where_it_was(trainer, tmp_path, run_metrics, monkeypatch):
+    settings = "schedule.mode=cosine", "schedule.warmup=2"
+    trainer(tmp_path / "unbroken", *settings).run()
+    crashed(trainer, tmp_path / "broken", monkeypatch, *settings)
+    trainer(tmp_path / "broken", *settings).run()
+    rates = [line["lr"] for line in run_metrics(tmp_path / "broken")]
+    assert rates == [line["lr"] for line in run_metrics(tmp_path / "unbroken")]
+    assert len(set(rates)) >= 5
+
+
+def test_a_refused_sample_moves_no_mean_unless_asked(trainer, tmp_path):
+    for name, overrides in (("strict", ()), ("lax", ("filter.refused_in_mean=true",))):
+        trainer(tmp_path / name, *overrides).run()
+    started = {
+        name: np.load(tmp_path / name / "mean_faces_started.npy").tolist() for name in ("strict", "lax")
+    }
+    assert started == {"strict": [True, False, True, False, True], "lax": [True] * 5}
+
+
+def test_weight_decay_spares_biases_and_shifts(trainer, tmp_path):
+    """With a learning rate that only decay can be seen at, weights shrink and biases stay."""
+    recipe = (
+        "encoder.dropout=0",
+        "train.iterations=1",
+        "train.weight_decay=1e6",
+        "schedule.learning_rate=1e-7",
+    )
+    one = trainer(tmp_path / "run", *recipe, "decoder.enabled=false", symbol=None, teacher=KeepAll())
+    one._learner, one._bank = one._new_learner(None), None
+    module = one._learner._module
+    before = {name: array.asnumpy() for name, array in module.get_params()[0].items()}
+    ones = {name: np.where(array == 0, 1, array) for name, array in before.items()}
+    module.set_params({name: mx.nd.array(array) for name, array in ones.items()}, module.get_params()[1])
+    one._step(0, one._stream.batch(0))
+    after = {name: array.asnumpy() for name, array in module.get_params()[0].items()}
+    shrunk = {name for name in after if np.allclose(after[name], 0.9 * ones[name], rtol=1e-3, atol=1e-4)}
+    kept = {name for name in after if np.allclose(after[name], ones[name], rtol=1e-3, atol=1e-4)}
+    assert kept == {name for name in after if name.endswith(("bias", "beta"))}
+    assert shrunk == after.keys() - kept
+
+
+def test_two_devices_have_the_loss_curve_of_one(trainer, tmp_path, tiny_recipe, run_metrics):
+    # At a small rate: a large one multiplies in every step what rounding leaves.
+    overrides = (
+        "encoder.dropout=0",
+        "decoder.enabled=false",
+        "train.iterations=5",
+        "schedule.learning_rate=0.001",
+    )
+    recipe = tiny_recipe(*overrides)
+    symbol = on_fixed_statistics(graph.build(recipe, 5, recipe.train.batch_size)[0])
+    curves = {}
+    for kvstore, devices in (("local", 1), ("local", 2), ("device", 2), ("local", 4)):
+        folder = tmp_path / f"{kvstore}-{devices}"
+        trainer(
+            folder, *overrides, f"train.kvstore={kvstore}", devices=devices, symbol=symbol, teacher=KeepAll()
+        ).run()
+        curves[kvstore, devices] = [line["loss"] for line in run_metrics(folder)]
+    one = curves.pop(("local", 1))
+    assert len(set(one)) == 5
+    for curve in curves.values():
+        assert curve == pytest.approx(one, rel=1e-5)
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_two_devices_teach_a_student_what_one_does(trainer, tmp_path, quick_student, run_metrics, devices):
+    """Verdicts and mean faces go to the device of their images: losses and parameters are those of one."""
+    symbol = on_fixed_statistics(quick_student)
+    found = {}
+    for count in (1, devices):
+        folder = tmp_path / str(count)
+        trainer(folder, devices=count, symbol=symbol).run()
+        parameters = mx.nd.load(str(folder / "state.params"))
+        found[count] = run_metrics(folder), {name: array.asnumpy() for name, array in parameters.items()}
+    (lines, parameters), (shared_lines, shared_parameters) = found[1], found[devices]
+    assert len({line["kept"] for line in lines}) > 1
+    assert len(lines) == len(shared_lines) == 6
+    for line, shared in zip(lines, shared_lines):
+        assert shared == pytest.approx(line, rel=1e-5)
+    assert shared_parameters.keys() == parameters.keys()
+    for name, array in parameters.items():
+        np.testing.assert_allclose(shared_parameters[name], array, rtol=1e-5, atol=1e-5 * np.abs(array).max())
+
+
+def test_a_state_is_on_the_cpu_whatever_the_device(people, quick_student, tiny_recipe, tmp_path):
+    """Here the second CPU context stands for a GPU."""
+    recipe = tiny_recipe("decoder.enabled=true")
+    run = Trainer(recipe, Shard(people), tmp_path, 3, [mx.cpu(1)], EveryOther(), quick_student)
+    run.run()
+    captured = run._learner.capture(6)
+    assert captured.momentum.keys() == captured.arg_params.keys()
+    assert {array.context for arrays in captured[1:] for array in arrays.values()} == {mx.cpu(0)}
+
+
+def test_a_batch_that_the_devices_cannot_share_is_refused(trainer, tmp_path):
+    with pytest.raises(LatseError, match="batch_size 4 cannot be split over 3 devices"):
+        trainer(tmp_path, devices=3)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(trainer, tmp_path, run_metrics):
+    wild = trainer(tmp_path / "run", "schedule.learning_rate=1e30")
+    with pytest.raises(LatseError, match="the loss is not finite at iteration"):
+        wild.run()
+    assert not list((tmp_path / "run").glob("model-*"))
+
+
+def test_an_undecodable_image_ends_the_run_and_names_its_record(people, tmp_path, tiny_recipe, quick_student):
+    broken = shutil.copytree(people, tmp_path / "people")
+    content = bytearray((broken / "train.rec").read_bytes())
+    at = content.find(b"\xff\xd8\xff")
+    content[at : at + 500] = bytes(500)
+    (broken / "train.rec").write_bytes(bytes(content))
+    recipe = tiny_recipe("decoder.enabled=true")
+    (tmp_path / "run").mkdir()
+    run = Trainer(recipe, Shard(broken), tmp_path / "run", 0, [mx.cpu()], EveryOther(), quick_student)
+    with pytest.raises(LatseError, match=r"train\.rec: record 1 "):
+        run.run()
+
+
+@pytest.mark.slow
+def test_the_students_checkpoint_is_a_model_of_its_own(trainer, tmp_path):
+    """The real student, one iteration: what MXNet itself can load, and what comes out of it."""
+    trainer(tmp_path / "run", "train.iterations=1", symbol=None).run()
+    symbol, arg_params, aux_params = mx.model.load_checkpoint(str(tmp_path / "run" / "model"), 0)
+    assert symbol.list_outputs() == ["fc1_output", "generated_output"]
+    assert set(symbol.list_arguments()) == ({"data"} | arg_params.keys()) - {"fc7_weight"}
+    assert set(symbol.list_auxiliary_states()) == aux_params.keys()
+    assert arg_params["fc7_weight"].shape == (5, 512)
+    module = mx.mod.Module(symbol, label_names=None)
+    module.bind([("data", (2, 3, 112, 112))], for_training=False)
+    module.init_params(arg_params=arg_params, aux_params=aux_params, allow_extra=True)
+    module.forward(mx.io.DataBatch([mx.nd.random.uniform(0, 255, (2, 3, 112, 112))]), is_train=False)
+    embedding, generated = (array.asnumpy() for array in module.get_outputs())
+    assert embedding.shape == (2, 512)
+    assert np.isfinite(embedding).all()
+    assert generated.shape == (2, 3, 112, 112)
+    assert np.abs(generated).max() <= 1
+    untrained = checkpoint.load(tmp_path / "run" / "untrained", 0)[1]
+    assert any((untrained[name].asnumpy() != arg_params[name].asnumpy()).any() for name in untrained)
