@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "latse"
 
-# Room or module at the top of src/latse -> what of latse it may import besides itself; `latse` is __init__.py.
+# Room or module at the top of src/latse -> what else it may import of latse; `latse` is __init__.py.
 BASE = {"devices", "errors", "files", "own_class", "provenance", "runtime", "text_table"}
 ROOMS = {
     "errors": set(),
@@ -86,7 +86,7 @@ def found(module):
 
 
 def place(file, folder):
-    """The room below a folder that a file is in, or the module that it is; __init__.py has the folder's name."""
+    """The room or module below a folder that a file is; the folder's own name for its __init__.py."""
     first = file.relative_to(folder).parts[0]
     return folder.name if first == "__init__.py" else first.split(".")[0]
 
