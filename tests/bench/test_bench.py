@@ -6,7 +6,10 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from latse.bench import head, loader, timing
+from latse import goals
+from latse.bench import head_command as head
+from latse.bench import loader_command as loader
+from latse.bench import timing
 from latse.cli import main
 from latse.data.shards.records import Shard
 
@@ -42,7 +45,7 @@ def test_head_measures_and_writes(tmp_path, capsys):
     for one, name in zip(faster, ("one-hot", "one-hot, loss")):
         times = [report["contenders"][which]["step"]["values"] for which in (name, "ours")]
         assert one["figure"]["values"] == timing.ratios(*times)
-        assert timing.verdict(one) in printed
+        assert goals.verdict(one) in printed
     assert memory["figure"]["median"] == pytest.approx(planned["ours"] / planned["one-hot"])
     assert arrays["figure"]["median"] == pytest.approx(planned["ours"] / (64 * 3000 * 4 / 2**20))
 
@@ -74,7 +77,7 @@ def test_steps_are_run_in_turn_after_a_first_round():
 
 
 def test_summaries():
-    assert timing.summary([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0}
+    assert goals.summary([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0}
     assert timing.ratios([4.0, 9.0], [2.0, 3.0]) == [2.0, 3.0]
 
 
@@ -127,7 +130,7 @@ def test_loader_measures_and_writes(tmp_path, capsys, with_peer):
         peer = one["text"].rpartition("over ")[2]
         assert one["figure"]["values"] == timing.ratios(per_cpu["ours, 1 thread"], per_cpu[peer])
         assert one.get("at_least") == (2 if peer == "FaceImageIter" else None)
-        assert timing.verdict(one) in printed
+        assert goals.verdict(one) in printed
     assert ("not run" in printed) is not with_peer
     assert "chatter" not in printed
 

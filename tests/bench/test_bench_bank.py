@@ -58,8 +58,8 @@ def test_without_a_step_given_one_of_the_recipe_is_measured(bench_bank, tiny):
 
 def test_a_disk_that_is_too_small_is_refused(bench_bank, monkeypatch, capsys):
     usage = shutil.disk_usage(".")
-    monkeypatch.setattr("latse.bench.bank.shutil.disk_usage", lambda _: usage._replace(free=10**6))
-    monkeypatch.setattr("latse.bench.bank._round", lambda *_: pytest.fail("the work began"))
+    monkeypatch.setattr("latse.bench.bank_command.shutil.disk_usage", lambda _: usage._replace(free=10**6))
+    monkeypatch.setattr("latse.bench.bank_command._round", lambda *_: pytest.fail("the work began"))
     status, out = bench_bank()
     assert status == 1
     assert "has 0.001 GB free, the bank takes 0.00768 GB" in capsys.readouterr().err
@@ -81,7 +81,7 @@ def test_numbers_that_make_no_sense_are_refused(bench_bank, capsys, option, erro
 
 
 def test_a_failing_worker_leaves_no_folder_behind(bench_bank, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("latse.bench.bank.sys.executable", "false")
+    monkeypatch.setattr("latse.bench.bank_command.sys.executable", "false")
     assert bench_bank("--step", "1")[0] == 1
     assert "worker 1 ended with status 1" in capsys.readouterr().err
     assert not list((tmp_path / "disk").iterdir())

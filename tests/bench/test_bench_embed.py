@@ -4,7 +4,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from latse.bench import embed
+from latse.bench import embed_command as embed
 from latse.cli import main
 from latse.models.embedding import Network
 from latse.symbols import encoder

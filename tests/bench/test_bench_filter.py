@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from latse.bench import filter as bench_filter
+from latse.bench import filter_command as bench_filter
 from latse.bench.result import read
 from latse.cli import main
 from latse.data.shards.records import Shard

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from latse.bench.search import disagreements, made_up
+from latse.bench.search_command import disagreements, made_up
 from latse.cli import main
 from latse.errors import LatseError
 from latse.eval.identification import identify
@@ -28,7 +28,7 @@ def test_bench_search_writes_both_times_and_finds_equal_ranks(tmp_path, capsys):
 
 def test_a_place_that_cannot_be_written_is_known_before_the_work(tmp_path, capsys, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("latse.bench.search.made_up", lambda *_: pytest.fail("the work began"))
+    monkeypatch.setattr("latse.bench.search_command.made_up", lambda *_: pytest.fail("the work began"))
     assert main(["bench", "search", "--json", str(tmp_path / "file" / "search.json")]) == 1
     assert "cannot make the folder" in capsys.readouterr().err
 
@@ -37,7 +37,7 @@ def test_figures_are_written_before_they_are_printed(tmp_path, capsys, monkeypat
     def refuse(*_):
         raise LatseError("no space")
 
-    monkeypatch.setattr("latse.bench.search.write_json", refuse)
+    monkeypatch.setattr("latse.bench.search_command.write_json", refuse)
     small = ["--probes", "4", "--distractors", "20", "--dimensions", "8", "--people", "2", "--repeats", "1"]
     assert main(["bench", "search", *small, "--json", str(tmp_path / "search.json")]) == 1
     printed = capsys.readouterr()

@@ -12,7 +12,9 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from latse.bench import equivalents, graph_step, learner_step, parts_step, roofline, timing, train
+from latse import goals
+from latse.bench import equivalents, graph_step, learner_step, parts_step, roofline
+from latse.bench import train_command as train
 from latse.bench.contender import Contender
 from latse.bench.insightface_step import SOURCES
 from latse.bench.result import read
@@ -296,7 +298,7 @@ def test_pytorch_takes_part_where_it_is_given(tmp_path):
         assert contender.step() >= 0
     found = dict.fromkeys((train.OURS, train.PLANNED, train.THEIRS), [1.0, 2.0])
     seconds = {**found, train.TORCH: [1.5, 3.0], train.CONVOLUTIONS: [0.5, 1.0]}
-    figures = {title: {train.PEAK: timing.figure([5.0])} for title in seconds}
+    figures = {title: {train.PEAK: goals.figure([5.0])} for title in seconds}
     first, second, *_ = train._goals("resnet34", seconds, figures)
     assert (first["figure"]["median"], first["at_least"]) == (1.0, 1.6)
     assert (second["figure"]["median"], second["at_least"]) == (1.5, 1.1)
@@ -332,13 +334,13 @@ def test_what_is_refused(wrong, complaint, capsys):
 
 
 def test_goals_say_whether_they_are_met():
-    assert timing.figure([3.0, 1.0, 2.0], "s") == {
+    assert goals.figure([3.0, 1.0, 2.0], "s") == {
         "unit": "s", "median": 2.0, "min": 1.0, "max": 3.0, "values": [3.0, 1.0, 2.0]
     }  # fmt: skip
-    assert timing.verdict(timing.goal("speed", [2.0], at_least=1.6)).endswith("goal at least 1.6: met")
-    assert timing.verdict(timing.goal("speed", [1.5], at_least=1.6)).endswith("goal at least 1.6: missed")
-    assert timing.verdict(timing.goal("memory", [1.0], at_most=1)).endswith("goal at most 1: met")
-    assert timing.verdict(timing.goal("memory", [1.1], at_most=1)).endswith("goal at most 1: missed")
-    assert timing.verdict(timing.goal("size", [3.0], unit="MiB")) == "size: 3 (3 to 3) MiB"
+    assert goals.verdict(goals.goal("speed", [2.0], at_least=1.6)).endswith("goal at least 1.6: met")
+    assert goals.verdict(goals.goal("speed", [1.5], at_least=1.6)).endswith("goal at least 1.6: missed")
+    assert goals.verdict(goals.goal("memory", [1.0], at_most=1)).endswith("goal at most 1: met")
+    assert goals.verdict(goals.goal("memory", [1.1], at_most=1)).endswith("goal at most 1: missed")
+    assert goals.verdict(goals.goal("size", [3.0], unit="MiB")) == "size: 3 (3 to 3) MiB"
     with pytest.raises(ValueError, match="two bounds"):
-        timing.goal("both", [1.0], at_least=1, at_most=2)
+        goals.goal("both", [1.0], at_least=1, at_most=2)

@@ -5,7 +5,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from latse.bench.embed import random_checkpoint
+from latse.bench.embed_command import random_checkpoint
 from latse.cli import main
 from latse.data.orl import photograph_folder
 from latse.errors import LatseError

@@ -4,24 +4,42 @@ from __future__ import annotations
 
 import argparse
 
-from latse.bench import bank, embed, filter, head, loader, page, search, suite, train
+from latse.bench import (
+    all_command,
+    bank_command,
+    embed_command,
+    filter_command,
+    head_command,
+    loader_command,
+    page_command,
+    plan_command,
+    search_command,
+    train_command,
+)
 
 # Name -> (its module, one line of help). A benchmark measures and writes --json; other commands do not.
 BENCHMARKS = {
-    "bank": (bank, "time and memory of the mean faces of all people, alone and shared by processes"),
-    "embed": (embed, "images per second from images to embeddings, against Module and onnxruntime"),
-    "filter": (filter, "what filter and decoder cost in a training step, with verdicts stored and asked"),
-    "head": (head, "time and memory of a margin's head, against the one-hot formulation"),
+    "bank": (bank_command, "time and memory of the mean faces of all people, alone and shared by processes"),
+    "embed": (embed_command, "images per second from images to embeddings, against Module and onnxruntime"),
+    "filter": (
+        filter_command,
+        "what filter and decoder cost in a training step, with verdicts stored and asked",
+    ),
+    "head": (head_command, "time and memory of a margin's head, against the one-hot formulation"),
     "loader": (
-        loader,
+        loader_command,
         "images per second from a shard to batches, against MXNet's and insightface's readers",
     ),
-    "search": (search, "time to rank people among distractors, against faiss's exact search"),
-    "train": (train, "speed and memory of a training step, against insightface's trainer and PyTorch"),
+    "plan": (plan_command, "memory and time of a training step with memory plans, ours and others"),
+    "search": (search_command, "time to rank people among distractors, against faiss's exact search"),
+    "train": (
+        train_command,
+        "speed and memory of a training step, against insightface's trainer and PyTorch",
+    ),
 }
 OTHERS = {
-    "all": (suite, "run every benchmark, one after the other, but those whose result is there"),
-    "page": (page, "write a page of Markdown and a chart of all results in a folder"),
+    "all": (all_command, "run every benchmark, one after the other, but those whose result is there"),
+    "page": (page_command, "write a page of Markdown and a chart of all results in a folder"),
 }
 
 

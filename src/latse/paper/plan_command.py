@@ -4,35 +4,70 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
+import mxnet as mx
+
 from latse import recipe as recipes
-from latse.bench import compare
-from latse.bench.timing import figure, goal
 from latse.data.shards.records import Shard
 from latse.devices import add_device_arguments, contexts, share
 from latse.errors import LatseError
 from latse.files import write_json
-from latse.paper.dry_run import DryRun, dry_run
+from latse.goals import figure, goal
+from latse.paper.dry_run import PAPERS_LIMIT, PAPERS_SETTING, DryRun, dry_run
 from latse.plan import memonger
 from latse.provenance import provenance
 
-# ResNet-124, the people of MS1MV2, and the 96 images that the paper gives a device of 16 GB; and what of it
-# they may take, in MiB.
-PAPERS_SETTING, PAPERS_LIMIT = ("resnet124", 85742, 96), 14e9 / 2**20
+
+@dataclass(frozen=True)
+class Setting:
+    """What a training graph is built for: the recipe, people, images (None: unknown), and the devices."""
+
+    recipe: recipes.CfgNode
+    classes: int
+    images: int | None
+    devices: list[mx.Context]
+
+    @property
+    def batch_size(self) -> int:
+        """Images of one device."""
+        return share(self.recipe.train.batch_size, self.devices)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `latse plan`."""
+def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say what a training graph is built for; `read_setting` reads them."""
     parser.add_argument("recipe", help="YAML file, such as recipes/orl_student.yaml")
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument("--data", metavar="FOLDER", help="shard whose number of people the graph classifies")
     size.add_argument("--classes", type=int, metavar="N", help="number of people, without a shard")
     parser.add_argument(
-        "--images", type=int, metavar="N", help="number of images, without a shard: for the number of epochs"
+        "--batch-size", type=int, metavar="N", help="images over all devices (default: train.batch_size)"
     )
     parser.add_argument(
-        "--batch-size", type=int, metavar="N", help="images over all devices (default: train.batch_size)"
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one key of the recipe"
+    )
+    add_device_arguments(parser)
+
+
+def read_setting(args: argparse.Namespace) -> Setting:
+    """Return what a training graph is built for; raise LatseError for bad input."""
+    batch = [] if args.batch_size is None else [f"train.batch_size={args.batch_size}"]
+    recipe = recipes.load(args.recipe, [*args.set, *batch])
+    devices = contexts(args)
+    share(recipe.train.batch_size, devices)
+    shard = None if args.data is None else Shard(args.data)
+    classes = args.classes if shard is None else shard.classes
+    if classes < 2:
+        raise LatseError(f"{args.data or '--classes'}: {classes} people, a classifier needs at least 2")
+    return Setting(recipe, classes, None if shard is None else len(shard), devices)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `latse plan`."""
+    add_setting_arguments(parser)
+    parser.add_argument(
+        "--images", type=int, metavar="N", help="number of images, without a shard: for the number of epochs"
     )
     parser.add_argument(
         "--out",
@@ -55,30 +90,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "least memory there is)",
     )
     parser.add_argument("--json", metavar="FILE", help="write the figures, settings, versions and device")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one key of the recipe"
-    )
-    compare.add_arguments(parser)
-    add_device_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Plan the recipe's training graph for one device and write it; raise LatseError for bad input."""
-    batch = [] if args.batch_size is None else [f"train.batch_size={args.batch_size}"]
-    recipe = recipes.load(args.recipe, [*args.set, *batch])
-    devices = contexts(args)
-    batch_size = share(recipe.train.batch_size, devices)
-    classes, images = _size(args)
-    if args.compare:
-        compare.run(args, recipe, classes, devices)
-        return
+    setting = read_setting(args)
+    images = _images(args, setting)
+    recipe, classes, devices = setting.recipe, setting.classes, setting.devices
     planned = dry_run(recipe, classes, images, devices, _budget(args), progress=True)
     out = Path(args.out or Path("out", "plan", f"{Path(args.recipe).stem}-plan.json"))
     memonger.write_plan(out, planned.plan, provenance(args, devices))
     if args.json:
         write_json(args.json, _record(args, recipe, classes, planned, devices))
     print(work(planned))
-    print(_summary(planned.plan, batch_size, devices[0]))
+    print(_summary(planned.plan, setting.batch_size, devices[0]))
     print(f"no plan can be below {int(planned.plan.bound_megabytes)} MiB: one operator needs them at once")
     print(memory(planned))
     print(f"memory plan: {out}")
@@ -109,17 +134,15 @@ def memory(planned: DryRun) -> str:
     return f"estimated memory of each device: {total} ({', '.join(parts)}){host}"
 
 
-def _size(args: argparse.Namespace) -> tuple[int, int | None]:
-    """Return the number of people and, where it is known, of images."""
-    shard = None if args.data is None else Shard(args.data)
-    if shard and args.images is not None:
+def _images(args: argparse.Namespace, setting: Setting) -> int | None:
+    """Return the number of images of the set where it is known."""
+    if args.images is None:
+        return setting.images
+    if setting.images is not None:
         raise LatseError("--images and --data exclude each other: the shard has its number of images")
-    if args.images is not None and args.images < 1:
+    if args.images < 1:
         raise LatseError(f"--images {args.images}: must be at least 1")
-    classes, images = (shard.classes, len(shard)) if shard else (args.classes, args.images)
-    if classes < 2:
-        raise LatseError(f"{args.data or '--classes'}: {classes} people, a classifier needs at least 2")
-    return classes, images
+    return args.images
 
 
 def _record(

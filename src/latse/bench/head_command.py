@@ -17,9 +17,10 @@ import mxnet as mx
 import numpy as np
 
 from latse.bench.protocol import resident
-from latse.bench.timing import figure, goal, in_turn, ratios, verdict
+from latse.bench.timing import in_turn, ratios
 from latse.errors import LatseError
 from latse.files import write_json
+from latse.goals import figure, goal, verdict
 from latse.plan.memonger import planned_megabytes
 from latse.provenance import provenance
 from latse.runtime import threads
@@ -140,7 +141,7 @@ def _logits_megabytes(args: argparse.Namespace) -> float:
 def _resident(name: str, args: argparse.Namespace) -> float:
     """Return by how much three steps raise the peak of the memory of a fresh process, in MiB."""
     job = json.dumps([name, args.classes, args.batch_size])
-    command = [sys.executable, "-m", "latse.bench.head", job]
+    command = [sys.executable, "-m", "latse.bench.head_command", job]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise LatseError(f"the process that measures {name} ended with status {done.returncode}")

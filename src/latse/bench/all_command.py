@@ -22,7 +22,7 @@ from latse import provenance, recipe
 from latse.bench.result import read
 from latse.errors import LatseError
 from latse.files import make_folder
-from latse.paper.plan_command import PAPERS_SETTING
+from latse.paper.dry_run import PAPERS_SETTING
 
 CLASSES = "10572"  # CASIA-WebFace's people, as `latse bench train` has by default
 FACE_IMAGE_ITER = "insightface/recognition/arcface_mxnet/image_iter.py"
@@ -69,8 +69,8 @@ def benchmarks(peers: str | None) -> list[Benchmark]:
         )
 
     def compare(name: str, recipe_name: str) -> Benchmark:
-        sizes = ("--classes", CLASSES, "--batch-size", "32", "--compare", "--repeats", "3")
-        arguments = ("plan", _shipped(recipe_name), *sizes, *with_peers)
+        sizes = ("--classes", CLASSES, "--batch-size", "32", "--repeats", "3")
+        arguments = ("bench", "plan", _shipped(recipe_name), *sizes, *with_peers)
         return Benchmark(f"plan-{name}", arguments, all_cores=True)
 
     encoder, classes, batch_size = map(str, PAPERS_SETTING)

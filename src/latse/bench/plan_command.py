@@ -1,4 +1,4 @@
-"""`latse plan --compare`: the memory plans of a recipe's training graph, ours and others, measured.
+"""`latse bench plan`: the memory plans of a recipe's training graph, ours and others, measured.
 
 Rows are the graph as it is, dmlc's rule (`latse.bench.dmlc_rule`), our plan of the least memory, our plan of
 the least memory within `TIME_RATIO` of the plain step's time and, where insightface's sources are at hand,
@@ -30,10 +30,11 @@ from yacs.config import CfgNode
 
 from latse.bench import dmlc_rule, insightface_step
 from latse.bench.contender import Contender, graph_command, take_turns
-from latse.bench.timing import figure, goal, ratios, verdict
-from latse.devices import share
+from latse.bench.timing import ratios
 from latse.errors import LatseError
 from latse.files import make_folder, write_json
+from latse.goals import figure, goal, verdict
+from latse.paper.plan_command import Setting, add_setting_arguments, read_setting
 from latse.plan import memonger
 from latse.provenance import provenance
 from latse.runtime import threads
@@ -81,25 +82,19 @@ class Row:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options that `latse plan --compare` takes."""
-    parser.add_argument(
-        "--compare",
-        action="store_true",
-        help="measure memory and time of a step on the CPU: without a plan, with dmlc's rule, with ours",
-    )
-    parser.add_argument(
-        "--repeats", type=int, default=5, metavar="R", help="of --compare: measured steps (default: 5)"
-    )
+    """Declare the options of `latse bench plan`."""
+    add_setting_arguments(parser)
+    parser.add_argument("--repeats", type=int, default=5, metavar="R", help="measured steps (default: 5)")
     parser.add_argument(
         "--peers",
         metavar="FOLDER",
         default=os.environ.get("PEERS"),
-        help="of --compare: holds insightface/, its sources, whose own symbol and memonger join in where "
+        help="holds insightface/, its sources, whose own symbol and memonger join in where "
         "they know the recipe's network (default: PEERS of the environment)",
     )
 
 
-def run(args: argparse.Namespace, recipe: CfgNode, classes: int, devices: list[mx.Context]) -> None:
+def run(args: argparse.Namespace) -> None:
     """Plan, measure, print and write.
 
     Raises
@@ -108,8 +103,9 @@ def run(args: argparse.Namespace, recipe: CfgNode, classes: int, devices: list[m
         For a device that is no CPU, fewer than two repeats, peers that are not there, or a graph that does
         not fit into the machine's memory.
     """
-    _check(args, devices)
-    batch_size = share(recipe.train.batch_size, devices)
+    setting = read_setting(args)
+    _check(args, setting)
+    recipe, classes, batch_size = setting.recipe, setting.classes, setting.batch_size
     symbol, shapes = graph.build(recipe, classes, batch_size)
     rows = in_child(our_rows, symbol.tojson(), shapes)
     sources = Path(args.peers or "", insightface_step.SOURCES)
@@ -120,8 +116,8 @@ def run(args: argparse.Namespace, recipe: CfgNode, classes: int, devices: list[m
     figures = measured(rows, shapes, classes, args.repeats, at_once)
     report = {
         "kind": "plan compare",
-        "provenance": provenance(args, devices),
-        "setting": _setting(args, recipe, classes, batch_size, at_once),
+        "provenance": provenance(args, setting.devices),
+        "setting": _setting(args, setting, at_once),
         "contenders": figures,
         "goals": goals(rows, figures, recipe),
     }
@@ -292,14 +288,10 @@ def table(figures: dict[str, dict[str, Any]]) -> str:
     return aligned(rows)
 
 
-def _check(args: argparse.Namespace, devices: list[mx.Context]) -> None:
-    if devices[0].device_type != "cpu":
-        raise LatseError(
-            f"--compare measures on the CPU, not on {devices[0]}: resident memory is the process's"
-        )
-    unfit = [name for name in ("out", "memory", "time") if getattr(args, name) is not None]
-    if unfit:
-        raise LatseError(f"--compare has its own plans and writes none: leave out --{unfit[0]}")
+def _check(args: argparse.Namespace, setting: Setting) -> None:
+    device = setting.devices[0]
+    if device.device_type != "cpu":
+        raise LatseError(f"bench plan measures on the CPU, not on {device}: resident memory is the process's")
     if args.repeats < 2:
         raise LatseError(f"--repeats {args.repeats}: must be at least 2: memory is that after three steps")
     if args.peers and not Path(args.peers).is_dir():
@@ -342,16 +334,15 @@ def _order(at_once: bool) -> str:
     return "together the contenders would not have fitted into memory: they were measured one after the other"
 
 
-def _setting(
-    args: argparse.Namespace, recipe: CfgNode, classes: int, batch_size: int, at_once: bool
-) -> dict[str, Any]:
+def _setting(args: argparse.Namespace, setting: Setting, at_once: bool) -> dict[str, Any]:
+    recipe = setting.recipe
     return {
         "recipe": Path(args.recipe).stem,
         "encoder": recipe.encoder.name,
         "decoder": recipe.decoder.enabled,
         "filter": recipe.filter.k is not None,
-        "classes": classes,
-        "batch_size": batch_size,
+        "classes": setting.classes,
+        "batch_size": setting.batch_size,
         "repeats": args.repeats,
         "order": _order(at_once),
         "threads": threads(),

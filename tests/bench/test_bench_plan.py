@@ -4,7 +4,8 @@ from types import SimpleNamespace
 import mxnet as mx
 import pytest
 
-from latse.bench import compare, dmlc_rule, result
+from latse.bench import dmlc_rule, result
+from latse.bench import plan_command as bench_plan
 from latse.cli import main
 from latse.errors import LatseError
 from latse.plan import memonger
@@ -12,9 +13,14 @@ from latse.plan.graph import Graph
 from latse.train import graph
 
 CPU = mx.cpu()
-COMMAND = ["plan", "--classes", "7", "--compare"]
-FIGURES = (compare.PLANNED_FALL, compare.RESIDENT_FALL, compare.RATIO, compare.PROCESSOR_RATIO)
-OURS = [compare.PLAIN, compare.RULE, compare.LEAST, compare.TIMED]
+COMMAND = ["bench", "plan", "--classes", "7"]
+FIGURES = (
+    bench_plan.PLANNED_FALL,
+    bench_plan.RESIDENT_FALL,
+    bench_plan.RATIO,
+    bench_plan.PROCESSOR_RATIO,
+)
+OURS = [bench_plan.PLAIN, bench_plan.RULE, bench_plan.LEAST, bench_plan.TIMED]
 
 
 def names(symbol):
@@ -93,16 +99,19 @@ def test_comparison_measures_all_rows(compared):
     content = json.loads(compared.read_text())
     assert list(content["contenders"]) == OURS
     for figures in content["contenders"].values():
-        assert len(figures[compare.STEP]["values"]) == len(figures[compare.PROCESSOR]["values"]) == 2
-        assert figures[compare.RESIDENT]["median"] > figures[compare.PLANNED]["median"] / 2 > 0
+        assert len(figures[bench_plan.STEP]["values"]) == len(figures[bench_plan.PROCESSOR]["values"]) == 2
+        assert figures[bench_plan.RESIDENT]["median"] > figures[bench_plan.PLANNED]["median"] / 2 > 0
     plain, *_, timed = content["contenders"].values()
-    assert set(plain[compare.RATIO]["values"] + plain[compare.PROCESSOR_RATIO]["values"]) == {1.0}
-    assert plain[compare.PLANNED_FALL]["median"] == 0
-    ratios = [a / b for a, b in zip(timed[compare.STEP]["values"], plain[compare.STEP]["values"])]
-    assert timed[compare.RATIO]["values"] == pytest.approx(ratios)
-    fall = 100 * (1 - timed[compare.PLANNED]["median"] / plain[compare.PLANNED]["median"])
-    assert timed[compare.PLANNED_FALL]["median"] == pytest.approx(fall)
-    assert content["contenders"][compare.LEAST][compare.PLANNED]["median"] < plain[compare.PLANNED]["median"]
+    assert set(plain[bench_plan.RATIO]["values"] + plain[bench_plan.PROCESSOR_RATIO]["values"]) == {1.0}
+    assert plain[bench_plan.PLANNED_FALL]["median"] == 0
+    ratios = [a / b for a, b in zip(timed[bench_plan.STEP]["values"], plain[bench_plan.STEP]["values"])]
+    assert timed[bench_plan.RATIO]["values"] == pytest.approx(ratios)
+    fall = 100 * (1 - timed[bench_plan.PLANNED]["median"] / plain[bench_plan.PLANNED]["median"])
+    assert timed[bench_plan.PLANNED_FALL]["median"] == pytest.approx(fall)
+    assert (
+        content["contenders"][bench_plan.LEAST][bench_plan.PLANNED]["median"]
+        < plain[bench_plan.PLANNED]["median"]
+    )
 
 
 def test_comparison_is_a_result_for_the_page(compared):
@@ -110,26 +119,27 @@ def test_comparison_is_a_result_for_the_page(compared):
     assert read.kind == "plan compare"
     assert read.setting["batch size"] == "2"
     bounded = {goal.text: goal.at_most for goal in read.goals if goal.bound is not None}
-    title = compare.judged(json.loads(compared.read_text())["contenders"])
-    assert bounded == {f"{compare.RATIO}, {title}": compare.TIME_RATIO}
+    title = bench_plan.judged(json.loads(compared.read_text())["contenders"])
+    assert bounded == {f"{bench_plan.RATIO}, {title}": bench_plan.TIME_RATIO}
     least = next(goal for goal in read.goals if goal.text.startswith("planned memory that no plan"))
-    assert 0 < least.figure.median <= read.contenders[compare.LEAST][compare.PLANNED].median
+    assert 0 < least.figure.median <= read.contenders[bench_plan.LEAST][bench_plan.PLANNED].median
 
 
-@pytest.mark.parametrize(("ratio", "title"), [(1.25, compare.LEAST), (1.26, compare.TIMED)])
+@pytest.mark.parametrize(("ratio", "title"), [(1.25, bench_plan.LEAST), (1.26, bench_plan.TIMED)])
 def test_goals_of_resnet50_and_resnet100(tiny_recipe, ratio, title):
     """They are for the plan of the least memory where that takes at most 1.25 times the plain step's time."""
     figures = {
-        title: {name: compare.figure([1.0]) for name in FIGURES} for title in (compare.LEAST, compare.TIMED)
+        title: {name: bench_plan.figure([1.0]) for name in FIGURES}
+        for title in (bench_plan.LEAST, bench_plan.TIMED)
     }
-    figures[compare.LEAST][compare.RATIO] = compare.figure([2.0, ratio, 1.0])
-    rows = [compare.Row(title, "", 1.0, compare.PLAIN, 1.0, 1.0) for title in figures]
+    figures[bench_plan.LEAST][bench_plan.RATIO] = bench_plan.figure([2.0, ratio, 1.0])
+    rows = [bench_plan.Row(title, "", 1.0, bench_plan.PLAIN, 1.0, 1.0) for title in figures]
     wanted = {}
     for encoder, batch_size in (("resnet50", 32), ("resnet50", 8), ("resnet100", 32)):
         recipe = tiny_recipe(f"encoder.name={encoder}", f"train.batch_size={batch_size}")
-        found = compare.goals(rows, figures, recipe)
+        found = bench_plan.goals(rows, figures, recipe)
         bounds = {goal["text"]: goal.get("at_least", goal.get("at_most")) for goal in found}
-        assert bounds.pop(f"{compare.RATIO}, {title}") == compare.TIME_RATIO
+        assert bounds.pop(f"{bench_plan.RATIO}, {title}") == bench_plan.TIME_RATIO
         wanted[encoder, batch_size] = {text: bound for text, bound in bounds.items() if bound is not None}
     resident, planned = f"resident fall, {title}", f"planned memory, {title}"
     assert wanted == {
@@ -163,15 +173,13 @@ def test_short_of_memory_contenders_run_one_after_the_other(tiny, tmp_path, monk
         together.append([one.title for one in contenders])
         return {one.title: [1.0] * repeats for one in contenders}
 
-    rows = [compare.Row(title, "{}", 10.0, compare.PLAIN, 1.0, 1.0) for title in OURS]
-    monkeypatch.setattr(compare, "in_child", lambda *_: rows)
-    monkeypatch.setattr(compare, "_contender", lambda row, *_: Fake(row.title))
-    monkeypatch.setattr(compare, "take_turns", take_turns)
+    rows = [bench_plan.Row(title, "{}", 10.0, bench_plan.PLAIN, 1.0, 1.0) for title in OURS]
+    monkeypatch.setattr(bench_plan, "in_child", lambda *_: rows)
+    monkeypatch.setattr(bench_plan, "_contender", lambda row, *_: Fake(row.title))
+    monkeypatch.setattr(bench_plan, "take_turns", take_turns)
     for megabytes in (10.0, 1e9):
-        monkeypatch.setattr(compare, "_available_megabytes", lambda megabytes=megabytes: megabytes)
-        assert (
-            main(["plan", str(tiny), "--classes", "7", "--compare", "--json", str(tmp_path / "x.json")]) == 0
-        )
+        monkeypatch.setattr(bench_plan, "_available_megabytes", lambda megabytes=megabytes: megabytes)
+        assert main([*COMMAND, str(tiny), "--json", str(tmp_path / "x.json")]) == 0
     assert together == [*([title] for title in OURS), OURS]
     printed = capsys.readouterr().out
     assert "one after the other" in printed and "took turns" in printed
@@ -187,14 +195,13 @@ def test_short_of_memory_contenders_run_one_after_the_other(tiny, tmp_path, monk
     ],
 )
 def test_networks_that_insightface_has(tiny_recipe, overrides, known):
-    assert compare.is_insightfaces(tiny_recipe(*overrides)) == known
+    assert bench_plan.is_insightfaces(tiny_recipe(*overrides)) == known
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         (["--repeats", "1"], "--repeats 1: must be at least 2"),
-        (["--time", "1.1"], "--compare has its own plans and writes none: leave out --time"),
         (["--peers", "nowhere"], "--peers nowhere: there is no such folder"),
     ],
 )
@@ -203,12 +210,12 @@ def test_bad_options_are_one_sentence(tiny, options, sentence, capsys):
     assert capsys.readouterr().err.startswith(f"latse: {sentence}")
 
 
-def test_a_gpu_is_refused(tiny_recipe):
-    args = SimpleNamespace(repeats=2, peers=None, json=None, out=None, memory=None, time=None)
-    with pytest.raises(LatseError, match="on the CPU, not on gpu"):
-        compare.run(args, tiny_recipe(), 7, [mx.gpu(0)])
+def test_a_gpu_is_refused(tiny, monkeypatch, capsys):
+    monkeypatch.setattr("latse.paper.plan_command.contexts", lambda _: [mx.gpu(0)])
+    assert main([*COMMAND, str(tiny)]) == 1
+    assert "on the CPU, not on gpu" in capsys.readouterr().err
 
 
 def test_an_error_of_the_search_comes_back():
     with pytest.raises(LatseError, match="cannot be inferred"):
-        compare.in_child(compare.our_rows, mx.sym.FullyConnected(num_hidden=3).tojson(), {})
+        bench_plan.in_child(bench_plan.our_rows, mx.sym.FullyConnected(num_hidden=3).tojson(), {})

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from latse.bench.timing import figure, goal, in_turn, ratios, verdict
+from latse.bench.timing import in_turn, ratios
 from latse.errors import LatseError
 from latse.eval.identification import Identification, UnitRows, identify, mate_pairs
 from latse.files import make_folder, write_json
+from latse.goals import figure, goal, verdict
 from latse.provenance import provenance
 from latse.text_table import aligned
 

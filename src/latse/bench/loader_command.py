@@ -22,7 +22,7 @@ import mxnet as mx
 import numpy as np
 from tqdm import tqdm
 
-from latse.bench.timing import figure, goal, in_turn, ratios, verdict
+from latse.bench.timing import in_turn, ratios
 from latse.data.images import encode
 from latse.data.shards.loader import BatchStream
 from latse.data.shards.records import Shard
@@ -30,6 +30,7 @@ from latse.data.shards.shard_writer import ShardWriter
 from latse.data.shards.staging import staged
 from latse.errors import LatseError
 from latse.files import write_json
+from latse.goals import figure, goal, verdict
 from latse.provenance import provenance
 from latse.runtime import threads
 from latse.text_table import aligned

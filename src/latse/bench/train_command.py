@@ -23,9 +23,10 @@ import yaml
 from latse import recipe as recipes
 from latse.bench.contender import Contender, take_turns
 from latse.bench.insightface_step import LAYERS, SOURCES
-from latse.bench.timing import figure, goal, ratios, verdict
+from latse.bench.timing import ratios
 from latse.errors import LatseError
 from latse.files import make_folder, write_json
+from latse.goals import figure, goal, verdict
 from latse.plan import memonger
 from latse.provenance import provenance
 from latse.runtime import threads

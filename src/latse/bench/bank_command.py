@@ -26,9 +26,9 @@ from tqdm import tqdm
 
 from latse.bench.bank_step import MOMENTUM, SHAPE, made_up, random_people
 from latse.bench.contender import Contender, take_turns
-from latse.bench.timing import figure, goal, verdict
 from latse.errors import LatseError
 from latse.files import make_folder, write_json
+from latse.goals import figure, goal, verdict
 from latse.provenance import provenance
 from latse.runtime import threads
 from latse.text_table import aligned

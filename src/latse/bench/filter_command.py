@@ -25,11 +25,12 @@ import yaml
 
 from latse import recipe as recipes
 from latse.bench.contender import Contender, take_turns
-from latse.bench.timing import figure, goal, ratios, verdict
+from latse.bench.timing import ratios
 from latse.data.shards.records import Shard
 from latse.data.shards.shard_writer import write_shard
 from latse.errors import LatseError
 from latse.files import make_folder, read_json, write_json
+from latse.goals import figure, goal, verdict
 from latse.models.embedding import Network
 from latse.provenance import provenance
 from latse.runtime import threads

@@ -20,9 +20,10 @@ from typing import Callable
 import mxnet as mx
 import numpy as np
 
-from latse.bench.timing import figure, goal, in_turn, ratios, verdict
+from latse.bench.timing import in_turn, ratios
 from latse.errors import LatseError
 from latse.files import make_folder, write_json
+from latse.goals import figure, goal, verdict
 from latse.graph.simplify import simplified
 from latse.models import checkpoint, onnx_export, onnx_model
 from latse.models.embedding import Network
