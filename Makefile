@@ -144,7 +144,7 @@ lint: $(READY) ## check the style
 	.venv/bin/ruff format --check .
 
 clean: ## remove the environment and caches, but neither data nor models
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist src/*.egg-info .pytest_cache tests/.pytest_cache .ruff_cache .hypothesis
 	find src symbols eval recipes tests -name __pycache__ -prune -exec rm -r {} +
 
 $(ORL): | $(READY)

@@ -62,6 +62,7 @@ setup(
             "pytest-xdist>=3",
             "hypothesis>=6.50",
             "ruff==0.17.6",
+            "setuptools>=70.1",  # the first that builds a wheel by itself
         ],
     },
     entry_points={"console_scripts": ["latse = latse.cli:main"]},

@@ -1,6 +1,7 @@
 """The rooms of the house: who may import whom, and what stands at the top level."""
 
 import ast
+import functools
 import os
 import subprocess
 from pathlib import Path
@@ -60,9 +61,15 @@ def files(folder):
     )
 
 
+@functools.lru_cache(maxsize=None)
+def nodes(file):
+    """Every node of a file's tree."""
+    return list(ast.walk(ast.parse(file.read_text())))
+
+
 def imported(file):
     """Every module of latse that a file imports, `from latse import x` as latse.x."""
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in nodes(file):
         if isinstance(node, ast.Import):
             names = [name.name for name in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -108,18 +115,21 @@ def test_every_import_leads_to_a_file_by_path_alone(folder):
     for file in files(folder):
         for module in imported(file):
             path, rest = found(module)
-            names = {name for node in ast.walk(ast.parse(path.read_text())) for name in defined(node)}
-            assert len(rest) <= 1 and names >= {*rest}, f"{module} is not in {path.relative_to(ROOT)}"
+            assert len(rest) <= 1 and defined(path) >= {*rest}, f"{module} is not in {path.relative_to(ROOT)}"
 
 
-def defined(node):
-    """The names that a node of a module's tree gives to something."""
-    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-        yield node.name
-    elif isinstance(node, (ast.Import, ast.ImportFrom)):
-        yield from (name.asname or name.name for name in node.names)
-    elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-        yield node.id
+@functools.lru_cache(maxsize=None)
+def defined(file):
+    """The names that a module gives to something."""
+    names = set()
+    for node in nodes(file):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {name.asname or name.name for name in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return names
 
 
 def test_the_top_level_is_the_promised_one():

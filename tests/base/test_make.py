@@ -13,7 +13,7 @@ import pytest
 from latse.train import graph
 
 REPOSITORY = Path(__file__).parents[2]
-TOOLS = ("bash", "awk", "sed", "rm", "touch", "mkdir", "chmod", "cat", "sh")
+TOOLS = ("bash", "awk", "sed", "rm", "touch", "mkdir", "chmod", "cat", "sh", "find")
 
 # A python3.N that passes the real check by the real interpreter and makes a .venv whose pip only keeps a log.
 PYTHON = """#!/bin/sh
@@ -346,15 +346,39 @@ def test_data_of_the_tables_reach_them(installed):
 
 def test_the_default_tests_leave_the_gpu_stack_out(installed):
     assert "pytest tests " in installed.make("-n", "test").stdout
-    others = [f"--ignore={REPOSITORY / 'tests' / room}" for room in ("symbols", "latse", "eval", "fuzz")]
+    rooms = [path for path in (REPOSITORY / "tests").iterdir() if path.is_dir() and path.name != "gpu_stack"]
+    others = [f"--ignore={room}" for room in rooms]
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-q", REPOSITORY / "tests", *others],
+        [sys.executable, "-m", "pytest", "--collect-only", "--noconftest", REPOSITORY / "tests", *others],
         capture_output=True,
         text=True,
         check=False,
         cwd=REPOSITORY,
     )
     assert result.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, result.stdout
+
+
+def test_clean_removes_what_a_build_leaves_and_nothing_else(installed):
+    litter = (".venv/bin/pip", "build/lib/a.py", "dist/latse.whl", "src/latse.egg-info/PKG-INFO")
+    litter += ("src/latse/__pycache__/a.pyc", "symbols/margins/__pycache__/a.pyc", "tests/.pytest_cache/x")
+    stays = (
+        "src/latse/a.py",
+        "symbols/a.py",
+        "eval/a.py",
+        "recipes/a.yaml",
+        "tests/a.py",
+        "out/orl/a",
+        "data/a",
+    )
+    for name in (*litter, *stays):
+        (installed.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (installed.folder / name).touch()
+    (installed.folder / "src/latse/symbols").symlink_to("../../symbols")
+    result = installed.make("clean")
+    assert result.returncode == 0, result.stderr
+    left = {path.relative_to(installed.folder).as_posix() for path in installed.folder.rglob("*")}
+    assert {*stays, "src/latse/symbols"} <= left
+    assert not left & {*litter, ".venv", "build", "dist", "src/latse.egg-info", "tests/.pytest_cache"}
 
 
 @pytest.mark.parametrize("known", [True, False])

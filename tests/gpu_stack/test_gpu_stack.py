@@ -41,7 +41,10 @@ def checkout():
     with tempfile.TemporaryDirectory(prefix="latse-gpu-stack-") as folder:
         for name in INSTALLED:
             source = REPOSITORY / name
-            (shutil.copytree if source.is_dir() else shutil.copy)(source, Path(folder, name))
+            if source.is_dir():
+                shutil.copytree(source, Path(folder, name), symlinks=True)  # src/latse/symbols is a link
+            else:
+                shutil.copy(source, folder)
         make(folder, "setup", "GPU=1")
         yield Path(folder)
 
