@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Sequence
+
 import mxnet as mx
 from mxnet.gluon import nn
 
 from latse.symbols.layers import batch_norm, convolution
 
-# ResNet-18's stages from the last to the first: channels before and after each doubling of height and width.
-STAGES = ((512, 256), (256, 128), (128, 64), (64, 64))
+WIDTHS = (512, 256, 128, 64)  # ResNet-18's stages from the last to the first
 FIRST_SIDE = 7
 COLOURS = 3
 BLOCK = 16  # filters that AVX-512 computes at once; AVX2 has blocks of 8
@@ -110,11 +111,17 @@ class Decoder(nn.HybridBlock):
     """Embeddings to frontal faces.
 
     Input: (N, 512). Output `generated`: (N, 3, 112, 112), RGB in [-1, 1], where -1 and 1 stand for 0 and 255.
+
+    Parameters
+    ----------
+    widths : sequence of int, default (512, 256, 128, 64)
+        Channels of the four stages, which begin at 7x7, 14x14, 28x28 and 56x56; each ends, twice as large,
+        with those of the next, the last with its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__(prefix="")
-        channels = STAGES[0][0]
+        channels = widths[0]
         self.body = nn.HybridSequential(prefix="decoder_")
         with self.body.name_scope():
             self.body.add(
@@ -123,12 +130,12 @@ class Decoder(nn.HybridBlock):
                 batch_norm("bn0_"),
                 nn.Activation("relu", prefix="relu0_"),
             )
-            for stage, (before, after) in enumerate(STAGES, 1):
+            for stage, (before, after) in enumerate(zip(widths, [*widths[1:], widths[-1]]), 1):
                 self.body.add(
                     PlainUnit(before, prefix=f"stage{stage}_unit1_"),
                     DoublingUnit(before, after, prefix=f"stage{stage}_unit2_"),
                 )
-            self.body.add(ToColours(STAGES[-1][1], prefix="conv0_"))
+            self.body.add(ToColours(widths[-1], prefix="conv0_"))
 
     def hybrid_forward(self, F, embedding):
         """Return the generated faces (N, 3, 112, 112)."""

@@ -18,6 +18,7 @@ from yacs.config import CfgNode
 import latse.recipes
 from latse.errors import LatseError
 from latse.symbols import encoder, margins
+from latse.symbols.decoder import WIDTHS
 
 KVSTORES = ("local", "device", "nccl")
 SHIPPED = Path(latse.recipes.__file__).parent
@@ -39,8 +40,16 @@ def default() -> CfgNode:
     recipe.margin = CfgNode({"name": "linearface"}, new_allowed=True)
     # Weights of what spreads the class centres, 0 for none.
     recipe.regularisers = CfgNode(dict.fromkeys(margins.REGULARISERS, 0.0))
-    # The generative part; momentum is that of the mean face, eq. 12.
-    recipe.decoder = CfgNode({"enabled": False, "l1_weight": 1.0, "similarity_weight": 1.0, "momentum": 0.9})
+    # The generative part; widths: channels of the decoder's stages; momentum: that of the mean face, eq. 12.
+    recipe.decoder = CfgNode(
+        {
+            "enabled": False,
+            "widths": [*WIDTHS],
+            "l1_weight": 1.0,
+            "similarity_weight": 1.0,
+            "momentum": 0.9,
+        }
+    )
     # filter.k: None for no filter. gate_losses: a refused sample teaches nothing at all. refused_in_mean: it
     # touches the mean face of its label nevertheless.
     recipe.filter = CfgNode({"k": None, "gate_losses": False, "refused_in_mean": False})
@@ -234,12 +243,17 @@ def _rise(steps: list) -> bool:
     )
 
 
+def _are_widths(widths: list) -> bool:
+    return len(widths) == len(WIDTHS) and all(type(width) is int and width >= 1 for width in widths)
+
+
 def _check(recipe: CfgNode, source: str) -> None:
     """Raise LatseError for the first value that is out of range."""
     train, schedule, decoder = recipe.train, recipe.schedule, recipe.decoder
     rules = (
         ("encoder.name", recipe.encoder.name in encoder.ENCODERS, f"one of {', '.join(encoder.ENCODERS)}"),
         ("encoder.dropout", 0 <= recipe.encoder.dropout < 1, "in [0, 1)"),
+        ("decoder.widths", _are_widths(decoder.widths), f"{len(WIDTHS)} whole numbers, each at least 1"),
         ("decoder.momentum", 0 <= decoder.momentum < 1, "in [0, 1)"),
         ("decoder.l1_weight", decoder.l1_weight >= 0, "at least 0"),
         ("decoder.similarity_weight", decoder.similarity_weight >= 0, "at least 0"),

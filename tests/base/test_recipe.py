@@ -76,6 +76,9 @@ def test_there_are_shipped_recipes():
         ("train: {kvstore: 3}", "train.kvstore"),
         ("decoder: {enabled: 'yes'}", "decoder.enabled"),
         ("decoder: {momentum: true}", "decoder.momentum"),
+        ("decoder: {widths: 64}", "decoder.widths"),
+        ("decoder: {widths: [64, 32, 16, wide]}", "decoder.widths"),
+        ("decoder: {widths: [64, 32, 16, true]}", "decoder.widths"),
         ("schedule: {steps: 10}", "schedule.steps"),
         ("schedule: {steps: [10, twenty]}", "schedule.steps"),
         ("schedule: {steps: [10, true]}", "schedule.steps"),
@@ -107,6 +110,7 @@ def test_an_unknown_key_or_a_wrong_type_is_named(write, text, key):
         ("margin.s", [".nan", ".inf"]),
         ("margin.a", [".nan"]),
         ("decoder.momentum", ["1", "-0.5", ".nan"]),
+        ("decoder.widths", ["[]", "[64, 32, 16]", "[64, 32, 16, 8, 4]", "[64, 32, 16, 0]"]),
         ("decoder.l1_weight", ["-1", ".inf"]),
         ("decoder.similarity_weight", ["-1"]),
         ("regularisers.exclusive", ["-1", ".nan"]),
@@ -195,6 +199,7 @@ def test_the_recipe_of_a_row(name, margin, encoder, decoder, k):
     assert (recipe.encoder.name, recipe.decoder.enabled, recipe.filter.k) == (encoder, decoder, k)
     settings, default = recipes.as_dict(recipe), recipes.as_dict(recipes.default())
     default["train"].update({"kvstore": "device", "memory_plan": True})
+    assert settings["decoder"]["widths"] == [512, 256, 128, 64]
     for section in ("train", "schedule", "regularisers"):
         assert settings[section] == default[section]
 

@@ -45,6 +45,33 @@ def test_four_stages_double_height_and_width_by_deconvolution(symbol):
     assert not any(nodes(symbol, op) for op in upsampling)
 
 
+def test_a_narrow_decoder_has_the_same_layout_and_names(symbol):
+    narrow = networks.trace(Decoder((40, 30, 20, 10)))
+    assert narrow.list_inputs() == symbol.list_inputs()
+    assert narrow.infer_shape(data=(2, 512))[1] == [(2, 3, 112, 112)]
+    assert [node["op"] for node in json.loads(narrow.tojson())["nodes"]] == [
+        node["op"] for node in json.loads(symbol.tojson())["nodes"]
+    ]
+    internals = narrow.get_internals()
+
+    def shape(name):
+        return internals[f"decoder_stage{name}_output"].infer_shape(data=(2, 512))[1][0]
+
+    stages = range(1, 5)
+    assert [shape(f"{stage}_unit1_activation0") for stage in stages] == [
+        (2, 40, 7, 7),
+        (2, 30, 14, 14),
+        (2, 20, 28, 28),
+        (2, 10, 56, 56),
+    ]
+    assert [shape(f"{stage}_unit2_activation0") for stage in stages] == [
+        (2, 30, 14, 14),
+        (2, 20, 28, 28),
+        (2, 10, 56, 56),
+        (2, 10, 112, 112),
+    ]
+
+
 def test_eight_residual_units_of_two_layers_mirror_resnet_18(symbol):
     assert len(nodes(symbol, "elemwise_add")) == 8
     convolutions = [node["attrs"] for node in nodes(symbol, "Convolution")]

@@ -27,7 +27,7 @@ def training(recipe: CfgNode, classes: int) -> nn.HybridBlock:
     parts = encoder.create(recipe.encoder.name, recipe.encoder.dropout, unit), _loss(recipe, classes)
     if recipe.decoder.enabled:
         weights = recipe.decoder.l1_weight, recipe.decoder.similarity_weight
-        network = Student(*parts, Decoder(), recipe.filter.gate_losses, *weights)
+        network = Student(*parts, Decoder(recipe.decoder.widths), recipe.filter.gate_losses, *weights)
     elif recipe.filter.k is not None:
         network = FilteredStudent(*parts, recipe.filter.gate_losses)
     else:
@@ -46,7 +46,9 @@ def _loss(recipe: CfgNode, classes: int) -> margins.Loss:
 def inference(recipe: CfgNode) -> mx.sym.Symbol:
     """Return the Symbol that a checkpoint keeps: `fc1_output` and, with a decoder, `generated_output`."""
     part = encoder.create(recipe.encoder.name, recipe.encoder.dropout)
-    return trace(AutoEncoder(part, Decoder()) if recipe.decoder.enabled else part)
+    if not recipe.decoder.enabled:
+        return trace(part)
+    return trace(AutoEncoder(part, Decoder(recipe.decoder.widths)))
 
 
 def open_shard(folder: str | os.PathLike) -> Shard:
