@@ -18,7 +18,7 @@ from skimage.transform import SimilarityTransform
 
 from latse.data.photographs.align import TEMPLATE
 from latse.errors import LatseError
-from latse.models.batches import in_batches
+from latse.models.runner import in_batches
 
 WEIGHTS = "models/dlib_face_recognition_resnet_model_v1.dat"
 SIZE = 150

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from latse.data.shards.records import Shard
 from latse.errors import LatseError
 from latse.eval.verification import Feature
-from latse.models.batches import in_batches
+from latse.models.runner import in_batches
 
 COMPONENTS = 100
 TRAINING_IMAGES = 2000

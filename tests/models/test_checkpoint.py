@@ -100,53 +100,6 @@ def test_outputs_are_picked_by_name_inner_ones_too(prefix):
         checkpoint.pick_outputs(symbol, ["generated_output"], prefix)
 
 
-def test_fitting_parameters_are_those_that_the_symbol_needs():
-    symbol, args, aux = small_network()
-    found, statistics = checkpoint.fitting(
-        symbol, args, {**aux, "other": mx.nd.ones((1,))}, (4, 5), "a.params"
-    )
-    assert set(args) - set(found) == {"fc7_weight"}
-    assert_same_arrays(found, {name: args[name] for name in found})
-    assert_same_arrays(statistics, aux)
-
-
-@pytest.mark.parametrize(
-    ("name", "array", "sentence"),
-    [
-        ("fc1_bias", None, "a.params lacks the parameter 'fc1_bias'"),
-        ("bn_moving_var", None, "a.params lacks the parameter 'bn_moving_var'"),
-        (
-            "fc1_weight",
-            mx.nd.ones((3, 6)),
-            r"a.params: 'fc1_weight' has shape \(3, 6\), the symbol needs \(3, 5\)",
-        ),
-        ("bn_moving_mean", mx.nd.ones((2,)), r"a.params: 'bn_moving_mean' has shape \(2,\), .* needs \(3,\)"),
-    ],
-)
-def test_parameters_that_do_not_fit_are_named(name, array, sentence):
-    symbol, *both = small_network()
-    for arrays in both:
-        if name in arrays:
-            arrays.update({name: array})
-        if array is None:
-            arrays.pop(name, None)
-    with pytest.raises(LatseError, match=sentence):
-        checkpoint.fitting(symbol, *both, (4, 5), "a.params")
-
-
-def test_networks_without_fitting_input_are_named():
-    symbol, args, aux = small_network()
-    data, other = mx.sym.var("data"), mx.sym.var("other")
-    for wrong, sentence in (
-        (mx.sym.FullyConnected(other, num_hidden=3), "has no input named 'data'"),
-        (mx.sym.broadcast_add(data, other), "has other inputs than 'data'"),
-        (mx.sym.Convolution(data, num_filter=3, kernel=(3, 3)), r"does not take images of \(5,\)"),
-        (mx.sym.SoftmaxOutput(symbol, name="softmax"), "lacks the parameter 'softmax_label'"),
-    ):
-        with pytest.raises(LatseError, match=f"a.params.*{sentence}"):
-            checkpoint.fitting(wrong, args, aux, (4, 5), "a.params")
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("a/model,3", ("a/model", 3)), ("a,b/model,0012", ("a,b/model", 12)), ("model", ("model", 0))],

@@ -85,8 +85,8 @@ def test_other_image_sizes_are_refused_by_name(tmp_path, save_network, images):
 @pytest.mark.parametrize(
     ("array", "sentence"),
     [
-        (None, "model-0000.params lacks the parameter 'fc1_bias'"),
-        (np.zeros(3), r"model-0000.params: 'fc1_bias' has shape \(3,\), the symbol needs \(512,\)"),
+        (None, r"model-0000.params .* 1 missing \(fc1_bias\)"),
+        (np.zeros(3), r"model-0000.params .* \(fc1_bias is \(3,\), not \(512,\)\)"),
     ],
 )
 def test_parameters_that_do_not_fit_are_named(tmp_path, save_network, images, array, sentence):

@@ -9,6 +9,7 @@ import pytest
 from latse.cli import main
 from latse.data.shards.records import Shard
 from latse.models import checkpoint, warm_start
+from latse.models.parameters import Parameters
 from latse.symbols import encoder, names
 
 EPSILON = 2e-5
@@ -116,8 +117,8 @@ def test_the_depth_is_found_from_the_parameters(name):
     args, aux = dict(zip(symbol.list_arguments(), args)), dict(zip(symbol.list_auxiliary_states(), aux))
     del args["data"]
     given = [{key: mx.nd.zeros(shape) for key, shape in part.items()} for part in (args, aux)]
-    shapes = warm_start.Parameters(*names.from_insightface(*given)).shapes()
-    assert warm_start.closest(shapes) == warm_start.Comparison(name, [], [], [])
+    fit = warm_start.closest(Parameters(*names.from_insightface(*given)).shapes())
+    assert (fit.network, fit.differences) == (name, 0)
 
 
 def test_what_does_not_map_is_named_one_by_one(tmp_path, capsys):
@@ -172,10 +173,10 @@ def test_another_network_is_refused_with_what_is_missing(refused, theirs, tmp_pa
     net = mx.sym.Convolution(data, kernel=(14, 14), stride=(14, 14), num_filter=4, name="conv_1_conv2d")
     save(tmp_path / "mobile", 0, mx.sym.FullyConnected(net, num_hidden=128, name="fc1"))
     sentence = refused(tmp_path / "mobile")
-    assert "mobile-0000.params holds no resnet_tiny: of its " in sentence
+    assert "mobile-0000.params does not fit resnet_tiny: of its " in sentence
     assert "(conv0_weight, bn0_gamma, bn0_beta, …)" in sentence
     wrong = refused(f"{theirs[0]},12", "--encoder", "resnet34")
-    assert "holds no resnet34" in wrong
+    assert "does not fit resnet34" in wrong
     assert "missing (stage1_unit2_bn1_gamma" in wrong
     assert "of another shape (conv0_weight" in wrong
 

@@ -27,6 +27,8 @@ from latse.goals import figure, goal, verdict
 from latse.graph.simplify import simplified
 from latse.models import checkpoint, onnx_export, onnx_model
 from latse.models.embedding import Network
+from latse.models.parameters import Arrays, fitting
+from latse.models.runner import Runner
 from latse.provenance import provenance
 from latse.runtime import threads
 from latse.symbols import encoder
@@ -165,21 +167,10 @@ def _product() -> Callable[[], None]:
     return lambda: mx.nd.dot(matrix, matrix).wait_to_read()
 
 
-def _module(
-    symbol: mx.sym.Symbol,
-    args: checkpoint.Parameters,
-    aux: checkpoint.Parameters,
-    images: np.ndarray,
-) -> Callable[[], np.ndarray]:
-    module = mx.mod.Module(symbol, ("data",), label_names=None)
-    module.bind([("data", images.shape)], for_training=False)
-    module.set_params(args, aux, allow_extra=True)
-
-    def embed() -> np.ndarray:
-        module.forward(mx.io.DataBatch([mx.nd.array(images)]), is_train=False)
-        return module.get_outputs()[0].asnumpy()
-
-    return embed
+def _module(symbol: mx.sym.Symbol, args: Arrays, aux: Arrays, images: np.ndarray) -> Callable[[], np.ndarray]:
+    shapes = {"data": images.shape}
+    runner = Runner(symbol, *fitting(symbol, args, aux, images.shape, "the checkpoint"), shapes)
+    return lambda: runner(images)[0]
 
 
 def _error(found: np.ndarray, expected: np.ndarray) -> float:

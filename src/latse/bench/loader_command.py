@@ -31,10 +31,10 @@ from latse.data.shards.staging import staged
 from latse.errors import LatseError
 from latse.files import write_json
 from latse.goals import figure, goal, verdict
+from latse.models import runner
 from latse.provenance import provenance
 from latse.runtime import threads
 from latse.text_table import aligned
-from latse.train import graph
 
 SIZE, QUALITY = 112, 95  # of the made-up images: 7 KB each
 PER_PERSON = 20
@@ -156,7 +156,7 @@ def _ours(shard: Shard, batch_size: int, threads: int, as_input: bool) -> Callab
     stream = BatchStream(shard, batch_size)
     turns = iter(range(10**9))
     batches = len(shard) // batch_size
-    hand_over = (lambda image: graph.as_input(image).wait_to_read()) if as_input else lambda image: None
+    hand_over = (lambda image: runner.as_input(image).wait_to_read()) if as_input else lambda image: None
 
     def epoch() -> int:
         start = next(turns) * batches

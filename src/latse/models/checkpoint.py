@@ -16,8 +16,7 @@ import numpy as np
 
 from latse.errors import LatseError
 from latse.files import replacing
-
-Parameters = Dict[str, mx.nd.NDArray]
+from latse.models.parameters import Arrays
 
 
 def symbol_path(prefix: str | os.PathLike) -> Path:
@@ -90,7 +89,7 @@ def write_arrays(path: str | os.PathLike, arrays: Mapping[str, mx.nd.NDArray]) -
             raise LatseError(f"cannot write all of {path}: is the disk full?")
 
 
-def load(prefix: str | os.PathLike, number: int) -> Tuple[mx.sym.Symbol, Parameters, Parameters]:
+def load(prefix: str | os.PathLike, number: int) -> Tuple[mx.sym.Symbol, Arrays, Arrays]:
     """Read a checkpoint.
 
     Parameters
@@ -139,51 +138,7 @@ def pick_outputs(symbol: mx.sym.Symbol, names: Sequence[str], prefix: str | os.P
     return mx.sym.Group([internals[name] for name in names])
 
 
-def fitting(
-    symbol: mx.sym.Symbol, arg_params: Parameters, aux_params: Parameters, data: Tuple[int, ...], path: Path
-) -> Tuple[Parameters, Parameters]:
-    """Return the parameters that a symbol needs, those that it does not need left out.
-
-    Parameters
-    ----------
-    symbol : mx.sym.Symbol
-        With `data` as its only input.
-    arg_params, aux_params : Parameters
-        As `load` returns them.
-    data : tuple of int
-        The shape of `data`, (N, 3, H, W).
-    path : Path
-        Where the parameters come from.
-
-    Raises
-    ------
-    LatseError
-        If it does not take such data, or a parameter is missing or misshapen; the sentence names `path`.
-    """
-    if "data" not in symbol.list_arguments():
-        raise LatseError(f"{path}: its network has no input named 'data'")
-    try:
-        arg_shapes, _, aux_shapes = symbol.infer_shape(data=data)
-    except mx.base.MXNetError as error:
-        raise LatseError(f"{path}: its network does not take images of {data[1:]}") from error
-    if arg_shapes is None:
-        raise LatseError(f"{path}: its network has other inputs than 'data'")
-    shapes = dict(zip(symbol.list_arguments(), arg_shapes))
-    del shapes["data"]
-    aux_shapes = dict(zip(symbol.list_auxiliary_states(), aux_shapes))
-    return _fitting(arg_params, shapes, path), _fitting(aux_params, aux_shapes, path)
-
-
-def _fitting(arrays: Parameters, shapes: Mapping[str, Tuple[int, ...]], path: Path) -> Parameters:
-    for name, shape in shapes.items():
-        if name not in arrays:
-            raise LatseError(f"{path} lacks the parameter {name!r}")
-        if arrays[name].shape != shape:
-            raise LatseError(f"{path}: {name!r} has shape {arrays[name].shape}, the symbol needs {shape}")
-    return {name: arrays[name] for name in shapes}
-
-
-def _load_parameters(path: Path) -> Tuple[Parameters, Parameters]:
+def _load_parameters(path: Path) -> Tuple[Arrays, Arrays]:
     path = _existing(path)
     try:
         named = mx.nd.load(str(path))
@@ -191,7 +146,7 @@ def _load_parameters(path: Path) -> Tuple[Parameters, Parameters]:
         raise LatseError(f"{path} is damaged or unreadable: it holds no MXNet parameters") from error
     if not isinstance(named, dict):
         raise LatseError(f"{path} holds arrays without names, so it is no checkpoint")
-    kinds: Dict[str, Parameters] = {"arg": {}, "aux": {}}
+    kinds: Dict[str, Arrays] = {"arg": {}, "aux": {}}
     for key, array in named.items():
         kind, colon, name = key.partition(":")
         if kind not in kinds or not colon:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Sequence, Tuple
+from typing import Dict, Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -11,7 +11,8 @@ import numpy as np
 from latse.errors import LatseError
 from latse.graph import fold as inference
 from latse.models import checkpoint
-from latse.models.batches import in_batches
+from latse.models.parameters import fitting
+from latse.models.runner import Runner, in_batches
 
 
 class Network:
@@ -55,7 +56,7 @@ class Network:
         self._path = checkpoint.parameters_path(prefix, number)
         symbol, self._args, self._aux = checkpoint.load(prefix, number)
         self._symbol = checkpoint.pick_outputs(symbol, [output], prefix)
-        self._module, self._bound = None, None
+        self._bound: Dict[Tuple[int, ...], Runner] = {}
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return the output for `images`.
@@ -79,21 +80,14 @@ class Network:
         return in_batches(self._batch, images, self.batch_size, title)
 
     def _batch(self, images: np.ndarray) -> np.ndarray:
-        self._bind(images.shape[1:])
-        missing = self.batch_size - len(images)
-        full = np.pad(images, [(0, missing)] + [(0, 0)] * (images.ndim - 1)) if missing else images
-        # MXNet's engine casts, without a copy before: mx.nd.array takes twice as long for uint8.
-        data = mx.nd.from_numpy(np.ascontiguousarray(full)).astype(np.float32)
-        self._module.forward(mx.io.DataBatch([data]), is_train=False)
-        return self._module.get_outputs()[0].asnumpy()[: len(images)]
+        (rows,) = self._runner(images.shape[1:])(images)
+        return rows
 
-    def _bind(self, image_shape: Tuple[int, ...]) -> None:
-        if self._bound == image_shape:
-            return
-        data_shape = (self.batch_size, *image_shape)
-        fitting = checkpoint.fitting(self._symbol, self._args, self._aux, data_shape, self._path)
-        symbol, args, aux = inference.fast(self._symbol, *fitting, contexts=self.contexts)
-        self._module = mx.mod.Module(symbol, ("data",), label_names=None, context=self.contexts)
-        self._module.bind([("data", data_shape)], for_training=False)
-        self._module.set_params(args, aux)
-        self._bound = image_shape
+    def _runner(self, image_shape: Tuple[int, ...]) -> Runner:
+        """Return what runs images of this shape; only that of the last shape is kept."""
+        if image_shape not in self._bound:
+            shape = (self.batch_size, *image_shape)
+            parameters = fitting(self._symbol, self._args, self._aux, shape, self._path)
+            fast = inference.fast(self._symbol, *parameters, contexts=self.contexts)
+            self._bound = {image_shape: Runner(*fast, {"data": shape}, self.contexts)}
+        return self._bound[image_shape]

@@ -15,6 +15,8 @@ from latse.files import digest, make_folder, replacing, write_json
 from latse.graph import fold as inference
 from latse.graph.simplify import Graph, simplified
 from latse.models import checkpoint, onnx_export, onnx_model
+from latse.models.parameters import fitting
+from latse.models.runner import Runner
 from latse.provenance import provenance
 from latse.symbols.names import insightface_name
 from latse.symbols.networks import IMAGE_SHAPE
@@ -110,14 +112,8 @@ def _embed(
     source: str,
 ) -> np.ndarray:
     """Return the embeddings as MXNet computes them from a symbol as it is."""
-    module = mx.mod.Module(symbol, ("data",), label_names=None)
-    try:
-        module.bind([("data", images.shape)], for_training=False)
-        module.set_params(args, aux, allow_extra=True)
-    except (mx.base.MXNetError, RuntimeError) as error:
-        raise LatseError(f"{source}: its parameters do not fit its network at {images.shape[1:]}") from error
-    module.forward(mx.io.DataBatch([mx.nd.array(images)]), is_train=False)
-    return module.get_outputs()[0].asnumpy()
+    parameters = fitting(symbol, args, aux, images.shape, source)
+    return Runner(symbol, *parameters, {"data": images.shape})(images)[0]
 
 
 def _compared(file: str, found: np.ndarray, expected: np.ndarray) -> Dict[str, object]:

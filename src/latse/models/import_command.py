@@ -52,16 +52,16 @@ def run(args: argparse.Namespace) -> None:
     contexts = devices.contexts(args)
     parameters = warm_start.read(args.checkpoint)
     given = parameters.shapes()
-    found = warm_start.compare(args.encoder, given) if args.encoder else warm_start.closest(given)
-    warm_start.check(found, str(source))
-    kept = set(warm_start.needed_shapes(found.encoder)) | ({warm_start.CENTRES} & set(given))
-    symbol = trace(encoder.create(found.encoder))
+    fit = warm_start.fit(args.encoder, given) if args.encoder else warm_start.closest(given)
+    fit.check(source)
+    kept = set(fit.needed) | ({warm_start.CENTRES} & set(given))
+    symbol = trace(encoder.create(fit.network))
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, *IMAGE_SHAPE), np.uint8)
     embed = functools.partial(_embed, images=images, contexts=contexts[:1])
     theirs = embed(prefix, number)  # whatever is wrong with it is better known before anything is written
     checkpoint.save(args.out, 0, symbol, *parameters.only(kept))
     report = {
-        "encoder": found.encoder,
+        "encoder": fit.network,
         "mapped": {name: list(given[name]) for name in given if name in kept},
         "not_mapped": {name: list(given[name]) for name in given if name not in kept},
         "embedding": _compared(theirs, embed(args.out, 0)),

@@ -12,7 +12,7 @@ from typing import Any, Iterator, Tuple, Union
 import numpy as np
 
 from latse.errors import LatseError
-from latse.models.batches import in_batches
+from latse.models.runner import filled, in_batches
 from latse.runtime import threads
 
 IMAGE = (3, 112, 112)
@@ -63,10 +63,10 @@ class OnnxNetwork:
         return in_batches(self._batch, images, self.batch_size, self.path.name)
 
     def _batch(self, images: np.ndarray) -> np.ndarray:
-        full = np.zeros((self.batch_size, *IMAGE), np.float32)
-        full[: len(images)] = images if self.normalises else (images - np.float32(127.5)) / np.float32(127.5)
+        data = images if self.normalises else (images - np.float32(127.5)) / np.float32(127.5)
+        full = filled(data.astype(self._float, copy=False), self.batch_size)
         try:
-            (found,) = self._session.run([self._output], {self._input: full.astype(self._float, copy=False)})
+            (found,) = self._session.run([self._output], {self._input: full})
         except Exception as error:  # onnxruntime's exceptions share no other class
             raise LatseError(f"{self.path}: its network does not take {self.batch_size} images") from error
         if found.ndim != 2 or len(found) != len(full):

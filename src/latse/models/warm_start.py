@@ -2,47 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Mapping, NamedTuple, Tuple
+from typing import List, NamedTuple
 
-import mxnet as mx
 import numpy as np
 
 from latse.errors import LatseError
 from latse.models import checkpoint
+from latse.models.parameters import Fit, Parameters, Shapes, compare, needed_shapes
 from latse.symbols import encoder, names
+from latse.symbols.networks import IMAGE_SHAPE, trace
 
-Shapes = Mapping[str, Tuple[int, ...]]
 CENTRES, DECODER = "fc7_weight", "decoder_"
 TAKEN = "taken"
-
-
-class Parameters(NamedTuple):
-    """Arguments and auxiliary states by our names, float32, on the CPU."""
-
-    args: Dict[str, mx.nd.NDArray]
-    aux: Dict[str, mx.nd.NDArray]
-
-    def shapes(self) -> Dict[str, Tuple[int, ...]]:
-        """Return the shapes of all, arguments first."""
-        return {name: array.shape for part in self for name, array in part.items()}
-
-    def only(self, wanted: set[str]) -> Parameters:
-        """Return those whose names are in `wanted`."""
-        return Parameters(*({name: part[name] for name in part if name in wanted} for part in self))
-
-
-class Comparison(NamedTuple):
-    """How parameters fit an encoder: names that it lacks, has in another shape, and has no use for."""
-
-    encoder: str
-    missing: List[str]
-    misshapen: List[str]
-    superfluous: List[str]
-
-    @property
-    def fits(self) -> bool:
-        """Whether all that the encoder needs is there."""
-        return not (self.missing or self.misshapen)
 
 
 class Start(NamedTuple):
@@ -70,44 +41,19 @@ def read(text: str) -> Parameters:
     return Parameters(*names.from_insightface(*parts))
 
 
-def needed_shapes(name: str) -> Dict[str, Tuple[int, ...]]:
-    """Return the shapes of all parameters of the encoder `name`, in the order of its layers."""
-    args, aux = names.encoder_shapes(name)
-    return {**args, **aux}
-
-
-def compare(name: str, given: Shapes) -> Comparison:
+def fit(name: str, given: Shapes) -> Fit:
     """Compare the shapes of parameters with those of the encoder `name`.
 
     Class centres and a decoder's parameters may be there as well.
     """
-    needed = needed_shapes(name)
-    return Comparison(
-        name,
-        missing=[key for key in needed if key not in given],
-        misshapen=[key for key in needed if key in given and given[key] != needed[key]],
-        superfluous=[key for key in given if key not in needed and not key.startswith((CENTRES, DECODER))],
-    )
+    needed = needed_shapes(trace(encoder.create(name)), data=(1, *IMAGE_SHAPE))
+    others = {key: shape for key, shape in given.items() if not key.startswith(names.OTHER_PARTS)}
+    return compare(name, needed, others)
 
 
-def closest(given: Shapes) -> Comparison:
-    """Return the comparison with that one of `encoder.ENCODERS` that has the fewest differences."""
-    found = [compare(name, given) for name in encoder.ENCODERS]
-    return min(found, key=lambda one: len(one.missing) + len(one.misshapen) + len(one.superfluous))
-
-
-def check(found: Comparison, source: str) -> None:
-    """Raise LatseError, naming the file `source`, if the encoder's parameters are not all there."""
-    faults = [
-        f"{len(keys)} {fault} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"
-        for fault, keys in (("missing", found.missing), ("of another shape", found.misshapen))
-        if keys
-    ]
-    if faults:
-        count = len(needed_shapes(found.encoder))
-        raise LatseError(
-            f"{source} holds no {found.encoder}: of its {count} parameters, {' and '.join(faults)}"
-        )
+def closest(given: Shapes) -> Fit:
+    """Return the fit to that one of `encoder.ENCODERS` that has the fewest differences."""
+    return min((fit(name, given) for name in encoder.ENCODERS), key=lambda one: one.differences)
 
 
 def start(text: str, name: str, shapes: Shapes) -> Start:
@@ -132,12 +78,13 @@ def start(text: str, name: str, shapes: Shapes) -> Start:
     parameters = read(text)
     given = parameters.shapes()
     best = closest(given)
-    if best.fits and best.encoder != name:
-        raise LatseError(f"{source} holds {best.encoder}, but the recipe trains {name}")
-    check(compare(name, given), source)
+    if best.fits and best.network != name:
+        raise LatseError(f"{source} holds {best.network}, but the recipe trains {name}")
+    needed = fit(name, given)
+    needed.check(source)
     known = {*shapes, *given}  # what belongs together is taken together; all else stands for itself
     parts = {
-        f"encoder {name}": set(needed_shapes(name)),
+        f"encoder {name}": set(needed.needed),
         "class centres": known & {CENTRES},
         "decoder": {key for key in known if key.startswith(DECODER)},
     }

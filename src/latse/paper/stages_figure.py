@@ -16,6 +16,7 @@ from latse.eval.canvas import grid, save, show, title_row
 from latse.eval.figures import to_pixels
 from latse.models import checkpoint
 from latse.models.embedding import Network
+from latse.models.parameters import Arrays
 from latse.symbols.names import OTHER_PARTS
 
 STAGES = ("early", "middle", "last")
@@ -104,5 +105,5 @@ def draw(path: str | os.PathLike, images: np.ndarray, rows: Mapping[str, np.ndar
     save(figure, path)
 
 
-def _beside_encoder(parameters: checkpoint.Parameters) -> checkpoint.Parameters:
+def _beside_encoder(parameters: Arrays) -> Arrays:
     return {name: array for name, array in parameters.items() if name.startswith(OTHER_PARTS)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import mxnet as mx
-import numpy as np
 from mxnet.gluon import nn
 from yacs.config import CfgNode
 
@@ -57,11 +56,6 @@ def open_shard(folder: str | os.PathLike) -> Shard:
     if (3, *shard.image_size) != IMAGE_SHAPE:
         raise LatseError(f"{folder}/property: the images must be 112x112, not {shard.image_size}")
     return shard
-
-
-def as_input(array: np.ndarray) -> mx.nd.NDArray:
-    """Return an array as float32, cast by MXNet's engine: `mx.nd.array` takes twice as long for uint8."""
-    return mx.nd.from_numpy(np.ascontiguousarray(array)).astype(np.float32)
 
 
 def shapes(network: nn.HybridBlock, batch_size: int) -> dict[str, tuple[int, ...]]:

@@ -8,8 +8,9 @@ import mxnet as mx
 import numpy as np
 from yacs.config import CfgNode
 
-from latse.models.warm_start import Parameters
-from latse.train import graph, schedule, state
+from latse.models.parameters import Parameters
+from latse.models.runner import as_input
+from latse.train import schedule, state
 from latse.train.optimiser import SGDWithRunning
 
 LABEL = "softmax_label"
@@ -82,7 +83,7 @@ class Learner:
             The graph's outputs by name, computed with the parameters before the step.
         """
         mx.random.seed(seed)
-        arrays = {name: graph.as_input(inputs[name]) for name in self._shapes}
+        arrays = {name: as_input(inputs[name]) for name in self._shapes}
         label = arrays.pop(LABEL)
         self._module.forward_backward(mx.io.DataBatch(list(arrays.values()), [label]))
         self._update()

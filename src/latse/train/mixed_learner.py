@@ -9,7 +9,7 @@ import numpy as np
 from mxnet.test_utils import environment
 from yacs.config import CfgNode
 
-from latse.models.warm_start import Parameters
+from latse.models.parameters import Parameters
 from latse.recipe import SINGLE
 from latse.train import precision, state
 from latse.train.learner import LABEL, Learner

@@ -15,6 +15,7 @@ from latse.devices import add_device_arguments, contexts, describe, share
 from latse.errors import LatseError
 from latse.files import digest, locked, make_folder, read_json, remove_parts, write_json
 from latse.models import checkpoint, warm_start
+from latse.models.parameters import Parameters, needed_shapes
 from latse.plan import memonger
 from latse.provenance import provenance
 from latse.runtime import versions
@@ -172,13 +173,10 @@ def _teacher(
     return TopK(prefix, number, recipe.filter.k, shard.classes, IMAGE_SHAPE, recipe.train.batch_size, devices)
 
 
-def _start(text: str, recipe: CfgNode, shard: Shard) -> warm_start.Parameters:
+def _start(text: str, recipe: CfgNode, shard: Shard) -> Parameters:
     """Return the parameters to begin with, and say of each part whether it is among them."""
     symbol, inputs = graph.build(recipe, shard.classes, 1)
-    args, _, aux = symbol.infer_shape(**inputs)
-    shapes = dict(zip([*symbol.list_arguments(), *symbol.list_auxiliary_states()], [*args, *aux]))
-    trained = {name: shape for name, shape in shapes.items() if name not in inputs}
-    start = warm_start.start(text, recipe.encoder.name, trained)
+    start = warm_start.start(text, recipe.encoder.name, needed_shapes(symbol, **inputs))
     for line in start.report:
         print(f"{text}: {line}")
     return start.parameters

@@ -12,7 +12,7 @@ from latse.data.shards.loader import Batch, BatchStream
 from latse.data.shards.records import Shard
 from latse.devices import share
 from latse.errors import LatseError
-from latse.models.warm_start import Parameters
+from latse.models.parameters import Parameters
 from latse.train import graph, mixed_learner, state
 from latse.train.bank import MeanFaceBank
 from latse.train.learner import Learner

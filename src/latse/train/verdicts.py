@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from typing import Sequence, Tuple
+from typing import Sequence
 
 import mxnet as mx
 import numpy as np
@@ -15,15 +15,16 @@ from latse.data.shards.records import Shard
 from latse.errors import LatseError
 from latse.graph import fold as inference
 from latse.models import checkpoint
+from latse.models.parameters import fitting
+from latse.models.runner import Runner
 from latse.symbols.encoder import EMBEDDING_SIZE
 from latse.symbols.networks import Verdict, trace
-from latse.train import graph, verdict_file
+from latse.train import verdict_file
 
 # Cosines closer than this are not taken for different where a batch is judged. On the CPU those of a
 # ResNet-50 differ by 3e-7 between batches of different sizes, by 1e-6 between folded and unfolded graph.
 DOUBT = 1e-5
 SAMPLE = 64  # images whose numbers preprocessing() reads
-_Parameters = Tuple[checkpoint.Parameters, checkpoint.Parameters]
 
 
 class KeepAll:
@@ -86,25 +87,29 @@ class Judge:
         if not np.isfinite(centres.asnumpy()).all():
             raise LatseError(f"the teacher {path} has class centres that are not finite")
         symbol = checkpoint.pick_outputs(symbol, ["fc1_output"], prefix)
-        fitting = checkpoint.fitting(symbol, args, aux, (1, *image_shape), path)
+        parameters = fitting(symbol, args, aux, (1, *image_shape), path)
         embedding = symbol.infer_shape(data=(1, *image_shape))[1][0]
         if not embedding[-1] == centres.shape[-1] == EMBEDDING_SIZE:
             raise LatseError(
                 f"the teacher {path} has embeddings of {embedding[-1]} numbers and class centres of "
                 f"{centres.shape[-1]}: both must be of {EMBEDDING_SIZE}"
             )
-        encoder, args, aux = inference.fast(symbol, *fitting, contexts=contexts)
+        encoder, args, aux = inference.fast(symbol, *parameters, contexts=contexts)
+        verdict = trace(Verdict(classes, DOUBT))(embedding=encoder)
+        self._network = verdict, {**args, "fc7_weight": centres}, aux
         self.alone = 0
         self._path = path
         self._shape, self._contexts = tuple(image_shape), contexts
-        self._symbols = encoder, trace(Verdict(classes, DOUBT))
-        self._together = _Forward(self._symbols, (batch_size, *image_shape), contexts)
-        self._together.set((args, aux), ({"fc7_weight": centres}, {}))
+        self._together = self._runner(batch_size, contexts)
 
     @functools.cached_property
-    def _again(self) -> _Forward:
+    def _again(self) -> Runner:
         """The same for one image; most runs never need it."""
-        return _Forward(self._symbols, (1, *self._shape), self._contexts[:1], self._together)
+        return self._runner(1, self._contexts[:1], self._together)
+
+    def _runner(self, size: int, contexts: list[mx.Context], shared: Runner | None = None) -> Runner:
+        shapes = {"data": (size, *self._shape), "softmax_label": (size,)}
+        return Runner(*self._network, shapes, contexts, shared)
 
     def ranks(self, batch: Batch, ks: Sequence[int]) -> np.ndarray:
         """Return how many classes the teacher finds likelier than each label, float32 (n,).
@@ -119,46 +124,6 @@ class Judge:
             ranks[row] = self._again(batch.image[row : row + 1], batch.label[row : row + 1])[0][0]
             self.alone += 1
         return ranks
-
-
-class _Forward:
-    """A teacher on its devices for batches of one size: the encoder, then the ranks."""
-
-    def __init__(
-        self,
-        symbols: tuple[mx.sym.Symbol, mx.sym.Symbol],
-        shape: tuple[int, ...],
-        contexts: list[mx.Context],
-        shared: _Forward | None = None,
-    ) -> None:
-        encoder, verdict = symbols
-        embedding = encoder.infer_shape(data=shape)[1][0]
-        data, label = Verdict.inputs
-        self._size = shape[0]
-        self._encoder = mx.mod.Module(encoder, ("data",), None, context=contexts)
-        self._encoder.bind([("data", shape)], for_training=False, shared_module=shared and shared._encoder)
-        self._verdict = mx.mod.Module(verdict, (data,), (label,), context=contexts)
-        self._verdict.bind(
-            [(data, embedding)],
-            [(label, shape[:1])],
-            for_training=False,
-            shared_module=shared and shared._verdict,
-        )
-
-    def set(self, encoder: _Parameters, verdict: _Parameters) -> None:
-        """Set the parameters of both."""
-        self._encoder.set_params(*encoder)
-        self._verdict.set_params(*verdict)
-
-    def __call__(self, image: np.ndarray, label: np.ndarray) -> list[np.ndarray]:
-        """Return the outputs of `Verdict`, float32 (n,) each, for n images; a smaller batch is filled up."""
-        count, missing = len(label), self._size - len(label)
-        if missing:
-            image, label = (np.pad(a, [(0, missing)] + [(0, 0)] * (a.ndim - 1)) for a in (image, label))
-        self._encoder.forward(mx.io.DataBatch([graph.as_input(image)]), is_train=False)
-        judged = mx.io.DataBatch(self._encoder.get_outputs(), [graph.as_input(label)])
-        self._verdict.forward(judged, is_train=False)
-        return [output.asnumpy()[:count] for output in self._verdict.get_outputs()]
 
 
 def _between(least: np.ndarray, most: np.ndarray, ks: Sequence[int]) -> np.ndarray:

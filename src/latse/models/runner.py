@@ -1,0 +1,103 @@
+"""What runs a network over images: a batch is filled up, computed, and cut again."""
+
+from __future__ import annotations
+
+from typing import Callable, List, Mapping, Sequence, Tuple
+
+import mxnet as mx
+import numpy as np
+from tqdm import tqdm
+
+from latse.errors import LatseError
+from latse.models.parameters import Arrays
+
+
+class Runner:
+    """A symbol bound to its devices, in inference mode, for batches of one size.
+
+    Parameters
+    ----------
+    symbol : mx.sym.Symbol
+    args, aux : dict of str to NDArray
+        All its parameters and nothing else.
+    shapes : mapping of str to tuple of int
+        The shape of each input for a full batch; the first axis is the batch.
+    contexts : sequence of mx.Context, optional
+        Devices that share each batch; default: the CPU.
+    shared : Runner, optional
+        One of the same symbol, of larger batches, whose memory this one may use too.
+    """
+
+    def __init__(
+        self,
+        symbol: mx.sym.Symbol,
+        args: Arrays,
+        aux: Arrays,
+        shapes: Mapping[str, Tuple[int, ...]],
+        contexts: Sequence[mx.Context] = (),
+        shared: Runner | None = None,
+    ):
+        self._size = next(iter(shapes.values()))[0]
+        self._module = mx.mod.Module(symbol, list(shapes), None, context=list(contexts) or mx.cpu())
+        self._module.bind(list(shapes.items()), for_training=False, shared_module=shared and shared._module)
+        self._module.set_params(args, aux)
+
+    def __call__(self, *inputs: np.ndarray) -> List[np.ndarray]:
+        """Return the outputs for n rows of each input, n at most the batch: float32 (n, ...) each."""
+        arrays = [as_input(filled(array, self._size)) for array in inputs]
+        self._module.forward(mx.io.DataBatch(arrays), is_train=False)
+        return [output.asnumpy()[: len(inputs[0])] for output in self._module.get_outputs()]
+
+
+def filled(array: np.ndarray, size: int) -> np.ndarray:
+    """Return an array (n, ...) with rows of zeros after its own: (size, ...), n at most `size`."""
+    missing = size - len(array)
+    return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1)) if missing else array
+
+
+def as_input(array: np.ndarray) -> mx.nd.NDArray:
+    """Return an array as float32, cast by MXNet's engine: `mx.nd.array` takes twice as long for uint8."""
+    return mx.nd.from_numpy(np.ascontiguousarray(array)).astype(np.float32)
+
+
+def in_batches(
+    function: Callable[[np.ndarray], np.ndarray], images: np.ndarray, batch_size: int, title: str
+) -> np.ndarray:
+    """Return the rows that `function` gives for runs of at most `batch_size` images, one below the other.
+
+    The rows are in memory once: each batch's go straight to their place.
+
+    Parameters
+    ----------
+    function
+        Maps images (m, ...) to rows (m, ...), of the same shape and type for every batch.
+    images
+        (n, ...), n at least 1.
+    batch_size
+        At least 1.
+    title
+        Of the bar of progress.
+
+    Returns
+    -------
+    ndarray
+        (n, ...), of the type that the first batch has.
+
+    Raises
+    ------
+    LatseError
+        If there is no image, or the batch is empty.
+    """
+    if not len(images):
+        raise LatseError("there is no image to embed")
+    if batch_size < 1:
+        raise LatseError(f"a batch of {batch_size} holds no image")
+    starts = range(0, len(images), batch_size)
+    bar = tqdm(starts, desc=title, unit="batch", leave=False, disable=None)
+    found = None
+    for start in bar:
+        rows = function(images[start : start + batch_size])
+        if found is None:
+            found = np.empty((len(images), *rows.shape[1:]), rows.dtype)
+        found[start : start + batch_size] = rows
+    return found
