@@ -8,11 +8,11 @@ SHELL := bash
 .NOTPARALLEL:
 
 # The recipe of the target being made (for train-student the student's) and of the teacher below a student: that of
-# recipes/X_student….yaml is recipes/X_teacher.yaml; a recipe named otherwise trains without a teacher.
+# X_student… is X_teacher, both a shipped name or a path; a recipe named otherwise trains without a teacher.
 RECIPE ?=
-STUDENT_RECIPE := $(or $(RECIPE),recipes/orl_student.yaml)
+STUDENT_RECIPE := $(or $(RECIPE),orl_student)
 TEACHER_RECIPE ?= $(if $(findstring _student,$(STUDENT_RECIPE)),$(addsuffix \
-	_teacher.yaml,$(firstword $(subst _student, ,$(STUDENT_RECIPE)))))
+	_teacher$(filter .yaml,$(suffix $(STUDENT_RECIPE))),$(firstword $(subst _student, ,$(STUDENT_RECIPE)))))
 # A folder of shards (train.rec, train.idx, property) and pairs (*.bin); only the default is filled with ORL faces.
 DATA ?= data/orl
 OUT ?= out/orl
@@ -69,7 +69,7 @@ tables = .venv/bin/latse tables $(1) --runs $(RUNS) $(if $(SETS),--data $(SETS))
 .PHONY: bench tables table-1 table-2 table-3 table-4 table-5 table-6
 
 help: ## list the targets
-	@echo 'make TARGET [RECIPE=FILE DATA=FOLDER OUT=FOLDER SEED=N GPUS=0,1,... CPUS=N KVSTORE=NAME GPU=1]'
+	@echo 'make TARGET [RECIPE=NAME DATA=FOLDER OUT=FOLDER SEED=N GPUS=0,1,... CPUS=N KVSTORE=NAME GPU=1]'
 	@sed -nE 's/^([a-z0-9 -]+):.*## /  \1: /p' Makefile
 
 setup: $(READY) ## install latse into .venv (GPU=1: with CUDA 11)
@@ -106,11 +106,11 @@ report: figures ## write all results of the run, the people of the pairs identif
 	.venv/bin/latse report $(OUT) --out $(OUT)/report.html
 
 settings: $(READY) $(HELD_OUT) ## compare settings of the ORL recipe with people 25 to 30 held out into out/settings
-	.venv/bin/latse study recipes/studies/orl_settings.yaml --out out/settings \
+	.venv/bin/latse study orl_settings --out out/settings \
 		--data data/held-out --pairs data/held-out/orl.bin
 
 losses: $(READY) $(ORL) ## compare all losses on ORL into out/losses (a scaled-down Table 1)
-	.venv/bin/latse study recipes/studies/orl_losses.yaml --out out/losses --data data/orl --pairs data/orl/orl.bin
+	.venv/bin/latse study orl_losses --out out/losses --data data/orl --pairs data/orl/orl.bin
 
 tables: $(READY) ## train what is missing and has data (CASIA=FOLDER … PROBES=FOLDER …), print Tables 1 to 6
 	$(call tables,)

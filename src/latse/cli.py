@@ -16,6 +16,7 @@ from latse.runtime import mxnet_build, require_mxnet
 COMMANDS = {
     "data": ("latse.data.data_command", "make insightface shards and verification pairs"),
     "train": ("latse.train.train_command", "train a teacher or a student from a recipe"),
+    "recipes": ("latse.recipes_command", "list the shipped recipes, show one, or explain every key"),
     "filter": ("latse.train.filter_command", "store a teacher's verdict on every image of a set"),
     "plan": ("latse.paper.plan_command", "plan the memory of a recipe's graph by mirroring"),
     "eval": ("latse.eval.eval_command", "verify pairs of unseen people and draw their generated faces"),

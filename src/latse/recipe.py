@@ -1,84 +1,37 @@
 """Recipes: YAML files over a checked default, one per experiment.
 
-A recipe names only what differs from the default below, which is the paper's §4.1. The key `base` names
-another recipe (relative to the file) that is read first.
+A recipe names only what differs from the defaults of `latse.recipe_keys`. Its key `base` names another recipe
+that is read first: a file, the path relative to its own, or a shipped one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import os
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any, Iterable, Iterator, NamedTuple
 
 import yaml
 from yacs.config import CfgNode
 
 import latse.recipes
 from latse.errors import LatseError
-from latse.symbols import encoder, margins
-from latse.symbols.decoder import WIDTHS
+from latse.own_class import source
+from latse.recipe_keys import KEYS, OPEN
 
-KVSTORES = ("local", "device", "nccl")
 SHIPPED = Path(latse.recipes.__file__).parent
-# What the large arrays of a training graph are computed in: `latse.train.precision`.
-SINGLE, HALF, EMULATED = "float32", "float16", "float16_emulated"
-PRECISIONS = (SINGLE, HALF, EMULATED)
-DYNAMIC = "dynamic"
-LARGEST_SCALE = 2.0**24
-SCHEDULES = ("step", "cosine", "poly", "linear", "constant")
+STUDIES = SHIPPED / "studies"
+SET, DEFAULT = "--set", "the default"  # what sets a value, beside files
 
 
 def default() -> CfgNode:
-    """Return the default recipe: every key with its type and the paper's value (§4.1)."""
+    """Return the default recipe: every key of `KEYS` with its default."""
     recipe = CfgNode()
-    # encoder.name: one of latse.symbols.encoder.ENCODERS; dropout before the last fully-connected layer.
-    recipe.encoder = CfgNode({"name": "resnet50", "dropout": 0.4})
-    # margin.name: one of latse.symbols.margins.MARGINS, or FILE.py:CLASS, the file relative to the recipe's;
-    # beside it that margin's parameters (s, a, b, m1, …).
-    recipe.margin = CfgNode({"name": "linearface"}, new_allowed=True)
-    # Weights of what spreads the class centres, 0 for none.
-    recipe.regularisers = CfgNode(dict.fromkeys(margins.REGULARISERS, 0.0))
-    # The generative part; widths: channels of the decoder's stages; momentum: that of the mean face, eq. 12.
-    recipe.decoder = CfgNode(
-        {
-            "enabled": False,
-            "widths": [*WIDTHS],
-            "l1_weight": 1.0,
-            "similarity_weight": 1.0,
-            "momentum": 0.9,
-        }
-    )
-    # filter.k: None for no filter. gate_losses: a refused sample teaches nothing at all. refused_in_mean: it
-    # touches the mean face of its label nevertheless.
-    recipe.filter = CfgNode({"k": None, "gate_losses": False, "refused_in_mean": False})
-    recipe.train = CfgNode(
-        {
-            "batch_size": 768,  # over all devices
-            "images_per_person": 1,  # that stand together in a batch; 1: images come in any order
-            "iterations": 24000,
-            "momentum": 0.9,
-            "weight_decay": 5e-4,
-            "statistics_momentum": 0.9,  # of the moving statistics of batch normalisation
-            "kvstore": "local",
-            "precision": "float32",  # of the large arrays, one of PRECISIONS
-            "loss_scale": "dynamic",  # below float32; or a power of two
-            "memory_plan": False,
-            "checkpoint_every": 1000,  # iterations
-            "log_every": 20,  # iterations
-        }
-    )
-    # steps and factor count for mode `step`; warmup: iterations over which the rate rises linearly from 0.
-    recipe.schedule = CfgNode(
-        {
-            "mode": "step",
-            "learning_rate": 0.1,
-            "steps": [10000, 16000, 20000, 22000],
-            "factor": 0.1,
-            "warmup": 0,
-        }
-    )
+    for key in KEYS.values():
+        section, name = key.name.split(".")
+        recipe.setdefault(section, CfgNode())[name] = copy.copy(key.default)
     return recipe
 
 
@@ -88,31 +41,41 @@ def load(path: str | os.PathLike, overrides: Iterable[str] = ()) -> CfgNode:
     Parameters
     ----------
     path : path
-        The YAML file.
+        The YAML file, or the name of a shipped recipe.
     overrides : iterable of str
         `section.key=value`, the value in YAML, as `--set` of the command line takes them.
 
     Returns
     -------
     CfgNode
-        Every key of `default` and every parameter of the margin, frozen.
+        Every key of `KEYS` and every parameter of the margin, frozen.
 
     Raises
     ------
     LatseError
         For a missing or malformed file, an unknown key, a wrong type, or a value out of range; the sentence
-        names file and key.
+        names the key and what set it: the file, its base or `--set`.
     """
-    recipe = default()
-    for file, content in _chain(Path(path)):
-        _merge(recipe, content, str(file))
-    for override in overrides:
-        _merge(recipe, _parsed(override), "--set")
-    _check(recipe, str(path))
-    for key, value in margins.parameters(recipe.margin.name).items():
-        recipe.margin.setdefault(key, value)
+    return traced(path, overrides)[0]
+
+
+def traced(path: str | os.PathLike, overrides: Iterable[str] = ()) -> tuple[CfgNode, dict[str, str]]:
+    """Read a recipe as `load` does; return it, and `section.key` -> what set it, for all but defaults."""
+    recipe, origins = default(), {}
+    for layer in (*_chain(path, Path(), ()), *map(_parsed, overrides)):
+        _merge(recipe, layer, origins)
+    _check(recipe, origins)
+    for section, classes in OPEN.items():
+        for key, value in classes.parameters(recipe[section].name).items():
+            recipe[section].setdefault(key, value)
     recipe.freeze()
-    return recipe
+    return recipe, origins
+
+
+def find(name: str | os.PathLike, folder: Path = Path(), shipped: Path = SHIPPED) -> Path:
+    """Return the file of that path from `folder`, or else the one of that name among the `shipped`."""
+    path, by_name = folder / name, shipped / f"{name}.yaml"
+    return by_name if by_name.is_file() and not path.is_file() else path
 
 
 def as_dict(recipe: CfgNode) -> dict[str, Any]:
@@ -148,158 +111,119 @@ def changed(name: str, recipe: CfgNode) -> dict[str, Any] | None:
     }
 
 
-def _chain(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[Path, dict]]:
-    """Return (file, content) of the recipe and its bases, the innermost base first."""
+class _Layer(NamedTuple):
+    """What one file or one `--set` says: its title, where relative paths begin, section -> key -> value."""
+
+    title: str
+    folder: Path
+    content: dict
+
+
+def _chain(name: str | os.PathLike, folder: Path, above: tuple[Path, ...]) -> Iterator[_Layer]:
+    """Yield the layers of a recipe, the innermost base first; `above` are the files that stand on it."""
+    path = find(name, folder)
+    title = f"{_title(path)} (base of {_title(above[-1])})" if above else _title(path)
     try:
         content = yaml.safe_load(path.read_bytes()) or {}
     except OSError as error:
-        raise LatseError(f"cannot read the recipe {path}: {error.strerror}") from error
+        hint = "`latse recipes` lists those that go by name"
+        raise LatseError(f"cannot read the recipe {title}: {error.strerror}; {hint}") from error
     except yaml.YAMLError as error:
-        raise LatseError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if path.resolve() in above:
+        raise LatseError(f"{title} is not YAML: {' '.join(str(error).split())}") from error
+    if path.resolve() in [file.resolve() for file in above]:
         raise LatseError(f"{path}: the recipe is its own base")
     if not isinstance(content, dict):
-        raise LatseError(f"{path} must hold keys with values")
+        raise LatseError(f"{title} must hold keys with values")
     base = content.pop("base", None)
-    below = _chain(path.parent / str(base), (*above, path.resolve())) if base is not None else []
-    return [*below, (path, _with_whole_path(content, path.parent))]
+    if base is not None:
+        yield from _chain(str(base), path.parent, (*above, path))
+    yield _Layer(title, path.parent, content)
 
 
-def _parsed(override: str) -> dict:
+def _title(path: Path) -> str:
+    return path.stem if path.parent == SHIPPED else str(path)
+
+
+def _parsed(override: str) -> _Layer:
     key, equals, value = override.partition("=")
     section, dot, name = key.partition(".")
     if not (equals and dot and section and name):
-        raise LatseError(f"--set {override}: write section.key=value")
+        raise LatseError(f"{SET} {override}: write section.key=value")
     try:
-        return _with_whole_path({section: {name: yaml.safe_load(value)}}, Path())
+        return _Layer(SET, Path(), {section: {name: yaml.safe_load(value)}})
     except yaml.YAMLError as error:
-        raise LatseError(f"--set {override}: the value is not YAML") from error
+        raise LatseError(f"{SET} {override}: the value is not YAML") from error
 
 
-def _with_whole_path(content: dict, folder: Path) -> dict:
-    """Return the recipe, the whole path in the name of a margin that is FILE.py:CLASS from `folder`."""
-    margin = content.get("margin")
-    name = margin.get("name") if isinstance(margin, dict) else None
-    if not (isinstance(name, str) and margins.source(name)):
-        return content
-    return {**content, "margin": {**margin, "name": str(folder.resolve() / name)}}
-
-
-def _merge(recipe: CfgNode, content: dict, source: str) -> None:
-    for section, values in content.items():
+def _merge(recipe: CfgNode, layer: _Layer, origins: dict[str, str]) -> None:
+    for section, values in layer.content.items():
         if section not in recipe:
-            raise LatseError(f"{source}: unknown key '{section}'; there are {', '.join(recipe)}")
+            raise LatseError(f"{layer.title}: unknown key '{section}'; there are {', '.join(recipe)}")
         if not isinstance(values, dict):
-            raise LatseError(f"{source}: '{section}' must hold keys with values")
-        if section == "margin" and values.get("name", recipe.margin.name) != recipe.margin.name:
-            _forget_parameters(recipe.margin, values["name"])
-        for key, value in values.items():
-            _set(recipe[section], key, value, f"{source}: {section}.{key}")
+            raise LatseError(f"{layer.title}: '{section}' must hold keys with values")
+        placed = {key: _placed(value, layer.folder) for key, value in values.items()}
+        if section in OPEN and placed.get("name", recipe[section].name) != recipe[section].name:
+            _forget_parameters(recipe[section], OPEN[section], placed["name"])
+        for key, value in placed.items():
+            recipe[section][key] = _typed(section, key, value, recipe, layer.title)
+            origins[f"{section}.{key}"] = layer.title
 
 
-def _forget_parameters(margin: CfgNode, other: Any) -> None:
-    """Leave nothing but the scale, where the `other` margin has one: all else is this one's own."""
+def _placed(value: Any, folder: Path) -> Any:
+    """Return `FILE.py:CLASS` with the whole path, the file being relative to `folder`; all else as it is."""
+    return str(folder.resolve() / value) if isinstance(value, str) and source(value) else value
+
+
+def _forget_parameters(section: CfgNode, classes: Any, other: Any) -> None:
+    """Leave nothing but the scale, where the `other` class has one: all else is this one's own."""
     stays = {"name"}
-    with contextlib.suppress(LatseError):  # an unknown margin is named by the last check
-        stays |= {"s"} & margins.parameters(str(other)).keys()
-    for key in margin.keys() - stays:
-        del margin[key]
+    with contextlib.suppress(LatseError):  # an unknown class is named by the last check
+        stays |= {"s"} & classes.parameters(str(other)).keys()
+    for key in section.keys() - stays:
+        del section[key]
 
 
-def _set(section: CfgNode, key: str, value: Any, where: str) -> None:
-    if key not in section and not (section.is_new_allowed() and isinstance(key, str)):
-        raise LatseError(f"{where}: unknown key; there are {', '.join(section)}")
-    expected = type(section.get(key, 0.0))
-    if key == "loss_scale":  # a word or a number
-        expected = str if value == DYNAMIC else float
-    if expected is float:
-        value = _as_float(value)
-    if key == "k":  # None or a whole number
-        expected = int if value is not None else type(None)
-    if type(value) is not expected:
-        raise LatseError(f"{where}: expected {expected.__name__}, found {value!r}")
-    if expected is float and not math.isfinite(value):
-        raise LatseError(f"{where} is {value}, must be finite")
-    section[key] = value
-
-
-def _as_float(value: Any) -> Any:
-    """Return a whole number, or one like 5e-4, which YAML takes for text, as a float; all else as it is."""
-    if type(value) in (int, str):
+def _typed(section: str, key: Any, value: Any, recipe: CfgNode, title: str) -> Any:
+    """Return the value for a key, a whole number as a float where one is asked for."""
+    where = f"{title}: {section}.{key}"
+    known = KEYS.get(f"{section}.{key}")
+    if known is None and not (section in OPEN and isinstance(key, str)):
+        raise LatseError(f"{where}: unknown key; there are {', '.join(recipe[section])}")
+    types = known.types if known else {float: "float"}
+    if float in types and type(value) in (int, str):  # YAML takes 5e-4 for text
         with contextlib.suppress(ValueError, OverflowError):
-            return float(value)
+            value = float(value)
+    if type(value) not in types:
+        raise LatseError(f"{where}: expected {' or '.join(types.values())}, found {value!r}")
+    if type(value) is float and not math.isfinite(value):
+        raise LatseError(f"{where} is {value}, must be finite")
     return value
 
 
-def _is_loss_scale(value: Any) -> bool:
-    if value == DYNAMIC:
-        return True
-    return isinstance(value, float) and 1 <= value <= LARGEST_SCALE and math.frexp(value)[0] == 0.5
+def _check(recipe: CfgNode, origins: dict[str, str]) -> None:
+    """Raise LatseError for the first value that is out of range, naming what set it."""
+    for key in KEYS.values():
+        if not key.must.holds(_value(recipe, key.name), recipe):
+            others = [
+                f" ({other} is {_value(recipe, other)!r}, set by {origins.get(other, DEFAULT)})"
+                for other in KEYS
+                if other in key.must.says
+            ]
+            raise LatseError(
+                f"{origins.get(key.name, DEFAULT)}: {key.name} is {_value(recipe, key.name)!r}, "
+                f"must be {key.must.says}{''.join(others)}"
+            )
+    for section, classes in OPEN.items():
+        parameters = {}
+        for key, value in recipe[section].items():  # the name first
+            parameters[key] = value
+            try:
+                classes.check(**parameters)
+            except LatseError as error:
+                title = origins.get(f"{section}.{key}", DEFAULT)
+                raise LatseError(f"{title}: {section}: {error}") from error
 
 
-def _rise(steps: list) -> bool:
-    return (
-        all(type(step) is int for step in steps) and steps == sorted({*steps}) and min(steps, default=1) > 0
-    )
-
-
-def _are_widths(widths: list) -> bool:
-    return len(widths) == len(WIDTHS) and all(type(width) is int and width >= 1 for width in widths)
-
-
-def _check(recipe: CfgNode, source: str) -> None:
-    """Raise LatseError for the first value that is out of range."""
-    train, schedule, decoder = recipe.train, recipe.schedule, recipe.decoder
-    rules = (
-        ("encoder.name", recipe.encoder.name in encoder.ENCODERS, f"one of {', '.join(encoder.ENCODERS)}"),
-        ("encoder.dropout", 0 <= recipe.encoder.dropout < 1, "in [0, 1)"),
-        ("decoder.widths", _are_widths(decoder.widths), f"{len(WIDTHS)} whole numbers, each at least 1"),
-        ("decoder.momentum", 0 <= decoder.momentum < 1, "in [0, 1)"),
-        ("decoder.l1_weight", decoder.l1_weight >= 0, "at least 0"),
-        ("decoder.similarity_weight", decoder.similarity_weight >= 0, "at least 0"),
-        *(
-            (f"regularisers.{name}", weight >= 0, "at least 0")
-            for name, weight in recipe.regularisers.items()
-        ),
-        ("filter.k", recipe.filter.k is None or recipe.filter.k >= 1, "null or at least 1"),
-        ("train.batch_size", train.batch_size >= 1, "at least 1"),
-        (
-            "train.images_per_person",
-            train.images_per_person >= 1 and train.batch_size % train.images_per_person == 0,
-            "at least 1 and divide train.batch_size",
-        ),
-        ("train.iterations", train.iterations >= 1, "at least 1"),
-        ("train.momentum", 0 <= train.momentum < 1, "in [0, 1)"),
-        ("train.weight_decay", train.weight_decay >= 0, "at least 0"),
-        ("train.statistics_momentum", 0 <= train.statistics_momentum < 1, "in [0, 1)"),
-        ("train.kvstore", train.kvstore in KVSTORES, f"one of {', '.join(KVSTORES)}"),
-        (
-            "train.precision",
-            train.precision in PRECISIONS,
-            f"one of {', '.join(PRECISIONS)}",
-        ),
-        (
-            "train.loss_scale",
-            _is_loss_scale(train.loss_scale),
-            f"{DYNAMIC} or a power of two from 1 to {LARGEST_SCALE:.0f}",
-        ),
-        ("train.checkpoint_every", train.checkpoint_every >= 1, "at least 1"),
-        ("train.log_every", train.log_every >= 1, "at least 1"),
-        ("schedule.mode", schedule.mode in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
-        ("schedule.learning_rate", schedule.learning_rate > 0, "positive"),
-        ("schedule.factor", 0 < schedule.factor <= 1, "in (0, 1]"),
-        (
-            "schedule.warmup",
-            schedule.warmup == 0 or 2 <= schedule.warmup < train.iterations,
-            "0 or 2 to train.iterations - 1",
-        ),
-        ("schedule.steps", _rise(schedule.steps), "rising whole numbers from 1 on"),
-    )
-    for key, holds, requirement in rules:
-        if not holds:
-            section, name = key.split(".")
-            raise LatseError(f"{source}: {key} is {recipe[section][name]!r}, must be {requirement}")
-    try:
-        margins.check(**recipe.margin)
-    except LatseError as error:
-        raise LatseError(f"{source}: margin: {error}") from error
+def _value(recipe: CfgNode, name: str) -> Any:
+    section, key = name.split(".")
+    return recipe[section][key]

@@ -187,9 +187,9 @@ def with_orl(checkout):
     return checkout
 
 
-TRAIN_TEACHER = "train recipes/orl_teacher.yaml --data data/orl --out out/orl/teacher --seed 0 --resume"
+TRAIN_TEACHER = "train orl_teacher --data data/orl --out out/orl/teacher --seed 0 --resume"
 TRAIN_STUDENT = (
-    "train recipes/orl_student.yaml --data data/orl --out out/orl/student --seed 0 --resume"
+    "train orl_student --data data/orl --out out/orl/student --seed 0 --resume"
     " --teacher out/orl/teacher/model,0"
 )
 JUDGE = (
@@ -219,7 +219,7 @@ def test_plan_is_of_the_student_unless_said(installed):
     with_orl(installed)
     (planned,) = commands(installed, "plan", "CPUS=2")
     assert " ".join(planned) == (
-        "plan recipes/orl_student.yaml --data data/orl --cpus 2"
+        "plan orl_student --data data/orl --cpus 2"
         " --out out/orl/plan/memory-plan.json --json out/orl/plan/plan.json"
     )
     assert commands(installed, "plan", "RECIPE=mine.yaml")[0][1] == "mine.yaml"
@@ -265,8 +265,10 @@ def test_recipe_is_of_the_target_being_made(installed):
         installed, "train-student", "RECIPE=recipes/ms1mv2_student_arcface_schedule.yaml"
     )
     assert teacher[1] == "recipes/ms1mv2_teacher.yaml"
+    teacher, student, _ = commands(installed, "train-student", "RECIPE=casia_student_ts")
+    assert (teacher[1], student[1]) == ("casia_teacher", "casia_student_ts")
     teacher, student, _ = commands(installed, "train-student", "TEACHER_RECIPE=its.yaml")
-    assert (teacher[1], student[1]) == ("its.yaml", "recipes/orl_student.yaml")
+    assert (teacher[1], student[1]) == ("its.yaml", "orl_student")
 
 
 @pytest.mark.parametrize(
@@ -291,7 +293,7 @@ def test_help_names_every_target(checkout):
 def test_a_recipe_without_student_in_its_name_trains_without_a_teacher(installed):
     recipe = "recipes/casia_arcface.yaml"
     student, judge = commands(with_orl(installed), "train-student", f"RECIPE={recipe}")
-    assert student == TRAIN_STUDENT.replace("recipes/orl_student.yaml", recipe).split(" --teacher")[0].split()
+    assert student == TRAIN_STUDENT.replace("orl_student", recipe).split(" --teacher")[0].split()
     assert judge == JUDGE.replace(" teacher=out/orl/teacher/model,0", "").split()
     teacher, *_ = commands(installed, "train-student", f"RECIPE={recipe}", "TEACHER_RECIPE=its.yaml")
     assert teacher[1] == "its.yaml"

@@ -288,6 +288,57 @@ def test_a_mistake_in_a_base_names_the_base(write):
     assert str(base) in refused(write("top.yaml", "base: base.yaml"))
 
 
+def test_a_shipped_recipe_goes_by_its_name_from_any_folder(write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = recipes.load(recipes.SHIPPED / "orl_teacher.yaml")
+    (tmp_path / "orl_teacher").mkdir()  # a run's folder, say
+    assert recipes.load("orl_teacher") == shipped
+    path = write("mine.yaml", "base: orl_teacher\ntrain: {batch_size: 3}")
+    assert recipes.load(path, ["train.batch_size=8"]) == shipped
+    assert recipes.load(path).train.batch_size == 3
+    write("orl_teacher.yaml", "train: {iterations: 9}")
+    assert recipes.load("orl_teacher") == shipped
+    assert recipes.load("orl_teacher.yaml").train.iterations == 9
+    assert recipes.load("studies/../orl_teacher") == shipped
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train.batch_size", 0),
+        ("train.batch_size", "many"),
+        ("margin.a", -1),
+        ("margin.q", 1),
+        ("train.q", 1),
+    ],
+)
+def test_an_error_says_whether_file_base_or_set_is_at_fault(write, key, value):
+    section, name = key.split(".")
+    base = write("base.yaml", "train: {iterations: 9}")
+    top = write("top.yaml", f"base: base.yaml\n{section}: {{{name}: {value}}}")
+    assert refused(top).startswith(f"{top}: ")
+    assert refused(base, f"{key}={value}").startswith("--set: ")
+    assert refused(write("above.yaml", "base: top.yaml\ntrain: {log_every: 3}")).startswith(
+        f"{top} (base of "
+    )
+
+
+def test_an_error_about_two_keys_says_what_set_both(write):
+    path = write("warm.yaml", "schedule: {warmup: 20}")
+    sentence = refused(path, "train.iterations=10")
+    assert sentence == (
+        f"{path}: schedule.warmup is 20, must be 0 or 2 to train.iterations - 1 "
+        "(train.iterations is 10, set by --set)"
+    )
+    assert "(train.batch_size is 768, set by the default)" in refused(path, "train.images_per_person=7")
+
+
+def test_the_parameter_that_spoils_a_margin_is_the_one_that_is_named(write):
+    path = write("wrong.yaml", "margin: {name: arcface, m2: 9}")
+    assert refused(path, "margin.s=30").startswith(f"{path}: margin: m2 is 9.0")
+    assert refused(path, "margin.m2=0.3", "margin.s=0").startswith("--set: margin: s is 0.0")
+
+
 def test_a_cycle_of_bases_is_refused(write):
     one = write("one.yaml", "base: two.yaml")
     two = write("two.yaml", "base: one.yaml")

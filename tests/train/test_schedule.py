@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latse import recipe as recipes
-from latse.recipe import SCHEDULES
+from latse.recipe_keys import SCHEDULES
 from latse.train import schedule
 
 

@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--recipe",
-        default="recipes/ms1mv2_arcface_r50_student_k3.yaml",
+        default="ms1mv2_arcface_r50_student_k3",
         help="whose training step is measured, without the teacher (default: %(default)s)",
     )
     parser.add_argument(

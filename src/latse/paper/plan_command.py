@@ -37,7 +37,7 @@ class Setting:
 
 def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say what a training graph is built for; `read_setting` reads them."""
-    parser.add_argument("recipe", help="YAML file, such as recipes/orl_student.yaml")
+    parser.add_argument("recipe", help="YAML file, or the name of a shipped recipe: orl_student")
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument("--data", metavar="FOLDER", help="shard whose number of people the graph classifies")
     size.add_argument("--classes", type=int, metavar="N", help="number of people, without a shard")

@@ -1,8 +1,9 @@
 """`latse study`: train every row of a study with every seed, judge all on the same pairs, write one table.
 
-A study is a YAML file: `recipe`, which all rows share (relative to the file), `seeds`, and `rows`, for each
-its name and what it changes of the recipe. Rows are trained and judged by `latse train` and `latse eval` in
-processes of their own: a study does what its reader could do by hand, and can be stopped and resumed.
+A study is a YAML file with `recipe`, which all rows share (a shipped one, or a path relative to the file),
+`seeds`, and `rows`: the name of each, and what it changes of the recipe. Rows are trained and judged by
+`latse train` and `latse eval` in processes of their own: a study does what its reader could do by hand. It
+can be stopped and resumed.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Run:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `latse study`."""
-    parser.add_argument("study", help="YAML file, such as recipes/studies/orl_losses.yaml")
+    parser.add_argument("study", help="YAML file, or the name of a shipped study: orl_losses")
     parser.add_argument("--data", required=True, metavar="FOLDER", help="train.rec, train.idx and property")
     parser.add_argument("--pairs", required=True, metavar="FILE.bin", help="pairs to judge on")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="a folder for each row and seed in it")
@@ -129,9 +130,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def read_study(path: str | os.PathLike) -> Study:
-    """Read a study file; raise LatseError, naming file and key, if it is missing or malformed."""
+    """Read a study, shipped or a file; raise LatseError, naming file and key, if it is malformed."""
+    path = recipes.find(path, shipped=recipes.STUDIES)
     try:
-        content = yaml.safe_load(Path(path).read_bytes())
+        content = yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise LatseError(f"cannot read the study {path}: {error.strerror}") from error
     except yaml.YAMLError as error:
@@ -150,7 +152,7 @@ def read_study(path: str | os.PathLike) -> Study:
             raise LatseError(
                 f"{path}: the row {name!r} must be named like a file and hold sections of a recipe"
             )
-    recipe = Path(path).parent / str(content["recipe"])
+    recipe = recipes.find(str(content["recipe"]), path.parent)
     return Study(recipe, seeds, {str(name): changes or {} for name, changes in rows.items()})
 
 

@@ -37,6 +37,7 @@ from latse.paper.paper_tables import (
     text,
 )
 from latse.provenance import provenance
+from latse.recipe_keys import KVSTORES
 from latse.text_table import aligned
 
 NUMBERS = [table.number for table in tables()]
@@ -88,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         training.add_argument(_option(name), metavar="PATH", help=f"{what}, as for `latse identify`")
     training.add_argument("--dry-run", action="store_true", help="train nothing, say what each recipe takes")
     training.add_argument("--seed", type=int, default=0, help="default 0")
-    training.add_argument("--kvstore", metavar="NAME", help=f"one of {', '.join(recipes.KVSTORES)}")
+    training.add_argument("--kvstore", metavar="NAME", help=f"one of {', '.join(KVSTORES)}")
     training.add_argument(
         "--set",
         action="append",

@@ -10,7 +10,7 @@ from yacs.config import CfgNode
 
 from latse.data.shards.records import Shard
 from latse.errors import LatseError
-from latse.recipe import SINGLE
+from latse.recipe_keys import SINGLE
 from latse.symbols import encoder, margins
 from latse.symbols.decoder import Decoder
 from latse.symbols.layers import set_statistics_momentum

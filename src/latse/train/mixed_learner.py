@@ -10,7 +10,7 @@ from mxnet.test_utils import environment
 from yacs.config import CfgNode
 
 from latse.models.parameters import Parameters
-from latse.recipe import SINGLE
+from latse.recipe_keys import SINGLE
 from latse.train import precision, state
 from latse.train.learner import LABEL, Learner
 

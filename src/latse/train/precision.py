@@ -13,7 +13,7 @@ import mxnet as mx
 from yacs.config import CfgNode
 
 from latse.errors import LatseError
-from latse.recipe import DYNAMIC, EMULATED, HALF, LARGEST_SCALE, SINGLE
+from latse.recipe_keys import DYNAMIC, EMULATED, HALF, LARGEST_SCALE, SINGLE
 
 LOSS_SCALE = "loss_scale"  # the further input (N,) of a float16 graph
 

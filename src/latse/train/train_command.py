@@ -18,6 +18,7 @@ from latse.models import checkpoint, warm_start
 from latse.models.parameters import Parameters, needed_shapes
 from latse.plan import memonger
 from latse.provenance import provenance
+from latse.recipe_keys import KVSTORES
 from latse.runtime import versions
 from latse.symbols import margins
 from latse.symbols.networks import IMAGE_SHAPE
@@ -33,7 +34,7 @@ DECISIVE = ("seed", "settings", "margin", "data", "teacher", "start")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `latse train`."""
-    parser.add_argument("recipe", help="YAML file, such as recipes/orl_teacher.yaml")
+    parser.add_argument("recipe", help="YAML file, or the name of a shipped recipe: orl_teacher")
     parser.add_argument("--data", required=True, metavar="FOLDER", help="train.rec, train.idx and property")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where the run is kept")
     parser.add_argument("--seed", type=int, default=0, help="default 0")
@@ -55,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="memory plan of this graph, written by `latse plan` (default: with train.memory_plan, the one "
         "of the least memory; else none)",
     )
-    parser.add_argument("--kvstore", metavar="NAME", help=f"one of {', '.join(recipes.KVSTORES)}")
+    parser.add_argument("--kvstore", metavar="NAME", help=f"one of {', '.join(KVSTORES)}")
     parser.add_argument("--resume", action="store_true", help="go on with the run in OUT, or start it")
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one key of the recipe"
