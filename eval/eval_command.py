@@ -14,7 +14,7 @@ from latse import devices
 from latse.data.pairs.pairs import check_people, read_encoded, read_pairs, read_people
 from latse.errors import LatseError
 from latse.eval import confidence, figures
-from latse.eval.candidates import Model, add_model_arguments, opened
+from latse.eval.candidates import Candidate, add_model_arguments, open_models
 from latse.eval.verification import Verification, check_number, judge, pair_distance
 from latse.files import make_folder, write_json
 from latse.models import checkpoint
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
         make_folder(Path(path).parent)  # an unwritable place is better known before the work than after it
     if args.samples < 0:
         raise LatseError(f"--samples {args.samples}: must be at least 0")
-    sets, models, contexts = read_sets(args.pairs), opened(args), devices.contexts(args)
+    sets, models, contexts = read_sets(args.pairs), open_models(args), devices.contexts(args)
     _draw(args, models, contexts, sets)
     results = {name: judge_set(name, one, models, args.samples) for name, one in sets.items()}
     report = {
@@ -114,7 +114,7 @@ def read_sets(paths: Sequence[str]) -> Dict[str, PairSet]:
     return sets
 
 
-def judge_set(name: str, one: PairSet, models: Sequence[Model], samples: int) -> Dict[str, Any]:
+def judge_set(name: str, one: PairSet, models: Sequence[Candidate], samples: int) -> Dict[str, Any]:
     """Judge all models on one set and return what the JSON says of it."""
     images = read_pairs(one.path).images
     return {
@@ -125,16 +125,20 @@ def judge_set(name: str, one: PairSet, models: Sequence[Model], samples: int) ->
     }
 
 
-def judge_model(model: Model, name: str, images: np.ndarray, one: PairSet, samples: int) -> Dict[str, Any]:
+def judge_model(
+    model: Candidate, name: str, images: np.ndarray, one: PairSet, samples: int
+) -> Dict[str, Any]:
     """Judge one model on one set: all figures, with intervals where people are known."""
     distance = pair_distance(model.embed(images, name))
     found = judge(distance, one.issame)
     if one.people is None or not samples or found.auc is None:
-        return as_json(found, None)
-    return as_json(found, confidence.intervals(distance, one.issame, one.people, found.roc["far"], samples))
+        return verification_json(found, None)
+    return verification_json(
+        found, confidence.intervals(distance, one.issame, one.people, found.roc["far"], samples)
+    )
 
 
-def as_json(found: Verification, intervals: Optional[confidence.Intervals]) -> Dict[str, Any]:
+def verification_json(found: Verification, intervals: Optional[confidence.Intervals]) -> Dict[str, Any]:
     """Return what the JSON says of one model on one set."""
     result = asdict(found)
     result["exact"] = found.exact._asdict()
@@ -147,7 +151,10 @@ def as_json(found: Verification, intervals: Optional[confidence.Intervals]) -> D
 
 
 def _draw(
-    args: argparse.Namespace, models: Sequence[Model], contexts: List[mx.Context], sets: Dict[str, PairSet]
+    args: argparse.Namespace,
+    models: Sequence[Candidate],
+    contexts: List[mx.Context],
+    sets: Dict[str, PairSet],
 ) -> None:
     """Draw what was asked for of the checkpoints among the models."""
     if not (args.figure or args.generated or args.curves):
@@ -165,7 +172,7 @@ def _draw(
         _draw_faces(args, networks[0], contexts, next(iter(sets.values())))
 
 
-def _draw_faces(args: argparse.Namespace, model: Model, contexts: List[mx.Context], one: PairSet) -> None:
+def _draw_faces(args: argparse.Namespace, model: Candidate, contexts: List[mx.Context], one: PairSet) -> None:
     decoder = Network(
         *checkpoint.parse(model.origin["source"]), "generated_output", contexts, args.batch_size
     )

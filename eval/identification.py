@@ -214,7 +214,7 @@ def identify(
     _check(probes, pairs, sizes, len(order))
     comparisons = len(probes) * sizes[-1]
     best = _Best(keep or allowed(comparisons, max(FARS)) + 1)
-    search = _Search(
+    search = _MateSearch(
         probes, pairs, _read(gallery, order[: min(sizes[-1], DISTRACTORS_AT_ONCE)], probes), best
     )
     counts = np.zeros((len(sizes), len(pairs)), np.int64)
@@ -302,7 +302,7 @@ def _read(gallery: Gallery, positions: np.ndarray, probes: np.ndarray) -> np.nda
 
 
 def _done(
-    search: _Search,
+    search: _MateSearch,
     gallery: Gallery,
     order: np.ndarray,
     sizes: Sequence[int],
@@ -362,7 +362,7 @@ class _Best:
         return np.sort(self.scores)[::-1]
 
 
-class _Search:
+class _MateSearch:
     """Counts the distractors that score as high as a mate.
 
     Probes stand by their number of `dense` mates, falling, so that those which have a j-th one come first;
@@ -433,7 +433,7 @@ class _Tile:
         float32 (m,): a score below `low` is surely less than the pair's, one above `high` surely more.
     """
 
-    def __init__(self, search: _Search, start: int, block: np.ndarray, bound: float):
+    def __init__(self, search: _MateSearch, start: int, block: np.ndarray, bound: float):
         self.probes, self.block, self.bound = search.probes[start : start + PROBES_AT_ONCE], block, bound
         self.first = search.first[start : start + len(self.probes) + 1]
         self.dense = search.dense[start : start + len(self.probes)]

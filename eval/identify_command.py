@@ -13,7 +13,7 @@ from latse import devices
 from latse.data.pairs.pairs import people_path
 from latse.errors import LatseError
 from latse.eval import canvas, megaface
-from latse.eval.candidates import Model, add_model_arguments, opened
+from latse.eval.candidates import Candidate, add_model_arguments, open_models
 from latse.eval.identification import (
     FARS,
     Gallery,
@@ -32,10 +32,10 @@ from latse.text_table import aligned
 KIT_OPTIONS = ("probe_features", "distractor_features", "ending")
 
 
-class Judged(NamedTuple):
+class ModelRanks(NamedTuple):
     """What was found of a model.
 
-    title, origin : as of `latse.eval.candidates.Model`; result : the ranks; probes : how many there are;
+    title, origin : as of `latse.eval.candidates.Candidate`; result : the ranks; probes : how many there are;
     left_out : how many probes and distractors were noise, None where no list of noisy entries was given.
     """
 
@@ -179,15 +179,15 @@ def _check_kit(args: argparse.Namespace) -> None:
         raise LatseError(f"--ending {' '.join(args.ending)}: two of them name the same model")
 
 
-def _of_images(args: argparse.Namespace) -> Iterator[Judged]:
-    models, listed = opened(args), _lists(args)
+def _of_images(args: argparse.Namespace) -> Iterator[ModelRanks]:
+    models, listed = open_models(args), _lists(args)
     probes = _open(args.probes, listed["probes"])
     distractors = _open(args.distractors, listed["distractors"]) if args.distractors else None
     if probes.people is None:
         raise LatseError(f"{people_path(args.probes)} is missing: nobody says who is on these images")
     for model in tqdm(models, desc="models", unit="model", leave=False, disable=len(models) == 1):
         result = _judge(model, probes, distractors, args)
-        yield Judged(model.title, model.origin, result, len(probes.picked), _left_out(listed))
+        yield ModelRanks(model.title, model.origin, result, len(probes.picked), _left_out(listed))
 
 
 def _lists(args: argparse.Namespace) -> Dict[str, Optional[Refined]]:
@@ -208,7 +208,7 @@ def _open(path: str, refined: Optional[Refined]) -> ImageSet:
 
 
 def _judge(
-    model: Model, probes: ImageSet, distractors: Optional[ImageSet], args: argparse.Namespace
+    model: Candidate, probes: ImageSet, distractors: Optional[ImageSet], args: argparse.Namespace
 ) -> Identification:
     """Embed and rank; a gallery is gone before that of the next model is made."""
     found = embed(model, probes)[:]
@@ -220,7 +220,7 @@ def _judge(
     return _identify(found, probes.people, gallery, args)
 
 
-def _of_kit(args: argparse.Namespace) -> Iterator[Judged]:
+def _of_kit(args: argparse.Namespace) -> Iterator[ModelRanks]:
     listed = _lists(args)
     probes, distractors = listed["probes"].images, listed["distractors"].images
     _, people = np.unique(megaface.people_of(probes), return_inverse=True)
@@ -237,7 +237,7 @@ def _of_kit(args: argparse.Namespace) -> Iterator[Judged]:
             "noisy_distractors": args.noisy_distractors,
         }
         result = _identify(found[:], people, gallery, args)
-        yield Judged(_title(ending), origin, result, len(people), _left_out(listed))
+        yield ModelRanks(_title(ending), origin, result, len(people), _left_out(listed))
 
 
 def _title(ending: str) -> str:

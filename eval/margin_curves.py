@@ -32,7 +32,7 @@ EYE = 0.001
 METADATA = {"png": {"Software": None}, "svg": {"Date": None}}
 
 
-def draw(path: str | os.PathLike, margins: Mapping[str, Margin]) -> Tuple[Path, Path]:
+def draw_curves(path: str | os.PathLike, margins: Mapping[str, Margin]) -> Tuple[Path, Path]:
     """Write `picture` as PNG and as SVG, byte for byte the same for the same curves and matplotlib.
 
     Parameters

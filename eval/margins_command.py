@@ -8,7 +8,7 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from latse.errors import LatseError
 from latse.eval import principles
-from latse.eval.margin_curves import draw
+from latse.eval.margin_curves import draw_curves
 from latse.files import write_json
 from latse.runtime import versions
 from latse.symbols import margins
@@ -151,7 +151,7 @@ def _plot(args: argparse.Namespace) -> int:
         margin, parameters = _margin(name, given, args.classes)
         shown = {key: parameters[key] for key in margin.loosest}
         lines[" ".join([name, *_pairs(shown)])] = margin
-    print(*draw(args.out, lines), sep="\n")
+    print(*draw_curves(args.out, lines), sep="\n")
     return 0
 
 

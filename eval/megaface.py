@@ -142,7 +142,7 @@ def write_features(
     write_json(list_file, {**people, "path": list(images.paths)})
 
 
-def read_list(path: str | os.PathLike) -> ImageList:
+def read_image_list(path: str | os.PathLike) -> ImageList:
     """Read a list of the kit.
 
     Raises LatseError if it is missing or no such list, names a path twice, or one that leads out of the
@@ -170,9 +170,9 @@ def read_refined(
 ) -> Refined:
     """Read a list of the kit and, if `noise_file` is not None, which of its entries are noise.
 
-    `parts` is that of `noiseless`. Raises LatseError as `read_list`, `read_noise` and `noiseless` do.
+    `parts` is that of `noiseless`. Raises LatseError as `read_image_list`, `read_noise` and `noiseless` do.
     """
-    listed = read_list(list_file)
+    listed = read_image_list(list_file)
     if noise_file is None:
         return Refined(listed, np.arange(len(listed.paths)), None)
     kept = noiseless(listed, read_noise(noise_file), parts)

@@ -91,7 +91,7 @@ class TemplateIdentification:
     open_set: Dict[str, Dict[str, Any]]
 
 
-def as_json(
+def templates_json(
     verification: Optional[TemplateVerification], identification: Optional[TemplateIdentification]
 ) -> Dict[str, Any]:
     """Return both as one object; what was not judged has empty objects."""

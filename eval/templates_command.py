@@ -11,9 +11,9 @@ from tqdm import tqdm
 
 from latse import devices
 from latse.eval import candidates as models
-from latse.eval.candidates import Model
+from latse.eval.candidates import Candidate
 from latse.eval.template_lists import TemplateSet, read_aligned, read_set
-from latse.eval.templates import as_json, identify_templates, pool, verify_templates
+from latse.eval.templates import identify_templates, pool, templates_json, verify_templates
 from latse.files import make_folder, write_json
 from latse.provenance import provenance
 from latse.text_table import aligned
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     """
     if args.json:
         make_folder(Path(args.json).parent)  # an unwritable place is better known before the work
-    opened = models.opened(args)
+    opened = models.open_models(args)
     judged = read_set(args.data)
     photographs = Path(args.photographs or Path(args.data) / "loose_crop")
     report = {}
@@ -68,13 +68,13 @@ def run(args: argparse.Namespace) -> None:
     print("\n\n".join(_tables(judged, report)))
 
 
-def _features(opened: Sequence[Model], judged: TemplateSet, photographs: Path) -> List[np.ndarray]:
+def _features(opened: Sequence[Candidate], judged: TemplateSet, photographs: Path) -> List[np.ndarray]:
     """Return the features of all faces, float32 (n, d) for each model; each photograph is read once."""
     count = len(judged.faces.photographs)
     # Features from a file look at no image.
     given = {model: model.embed(np.empty((count, 0)), judged.name) for model in opened if _is_file(model)}
     seeing = [model for model in opened if model not in given]
-    found: Dict[Model, np.ndarray] = {}
+    found: Dict[Candidate, np.ndarray] = {}
     starts = range(0, count if seeing else 0, IMAGES_AT_ONCE)
     for start in tqdm(starts, desc=judged.name, unit=f"{IMAGES_AT_ONCE} faces", leave=False, disable=None):
         images = read_aligned(photographs, judged.faces, start, start + IMAGES_AT_ONCE)
@@ -87,13 +87,13 @@ def _features(opened: Sequence[Model], judged: TemplateSet, photographs: Path) -
     return [given[model] if model in given else found[model] for model in opened]
 
 
-def _is_file(model: Model) -> bool:
+def _is_file(model: Candidate) -> bool:
     return isinstance(model, models.FeatureFile)
 
 
 def _judge(features: np.ndarray, judged: TemplateSet, ignores_scores: bool) -> Dict[str, Any]:
     templates = pool(features, judged.faces, None if ignores_scores else judged.faces.scores)
-    return as_json(
+    return templates_json(
         verify_templates(templates, judged.pairs) if judged.pairs else None,
         identify_templates(templates, judged.galleries, judged.probes) if judged.probes else None,
     )

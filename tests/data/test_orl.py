@@ -35,7 +35,7 @@ def small(tmp_path_factory):
 @given(people=st.integers(2, 12), seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=20, deadline=None)
 def test_pairs_are_all_the_same_ones_and_as_many_different_ones(people, seed):
-    pairs, issame = orl.draw_pairs(people, seed)
+    pairs, issame = orl.orl_pairs(people, seed)
     assert len(pairs) == len(issame) == 90 * people
     assert len({frozenset(pair) for pair in pairs.tolist()}) == len(pairs)
     assert ((pairs[:, 0] // 10 == pairs[:, 1] // 10) == issame).all()
@@ -50,14 +50,14 @@ def test_pairs_are_all_the_same_ones_and_as_many_different_ones(people, seed):
 
 @pytest.mark.parametrize("people", [2, 3, 6, 7, 10, 39])
 def test_ten_consecutive_folds_with_half_of_each_kind(people):
-    _, issame = orl.draw_pairs(people, 0)
+    _, issame = orl.orl_pairs(people, 0)
     for _, fold in KFold(10, shuffle=False).split(issame):
         assert len(fold) == 9 * people
         assert abs(2 * issame[fold].sum() - len(fold)) <= people % 2
 
 
 def test_pairs_depend_on_the_seed_alone():
-    first, again, other = (orl.draw_pairs(10, seed)[0] for seed in (0, 0, 1))
+    first, again, other = (orl.orl_pairs(10, seed)[0] for seed in (0, 0, 1))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 

@@ -81,10 +81,10 @@ def test_what_is_no_model_is_refused(text):
 def test_models_keep_their_order_and_need_titles_of_their_own(tmp_path, save_network):
     save_network(tmp_path / "model")
     text = f"{tmp_path}/model,0"
-    opened = models.opened(parsed("--model", "pixels", f"b={text}", "--model", f"a={text}"))
+    opened = models.open_models(parsed("--model", "pixels", f"b={text}", "--model", f"a={text}"))
     assert [model.title for model in opened] == ["pixels", "b", "a"]
     with pytest.raises(LatseError, match=f"2 models have the title '{tmp_path.name}'"):
-        models.opened(parsed("--model", text, "pixels", text))
+        models.open_models(parsed("--model", text, "pixels", text))
 
 
 # --- networks of MXNet

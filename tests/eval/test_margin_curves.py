@@ -91,7 +91,7 @@ def test_lines_differ_in_style_and_colour_where_they_are_near():
 
 @pytest.mark.parametrize("suffix", ["", ".png", ".svg"])
 def test_both_files_are_written_and_always_the_same(tmp_path, suffix):
-    first = margin_curves.draw(tmp_path / "one" / f"margins{suffix}", two())
+    first = margin_curves.draw_curves(tmp_path / "one" / f"margins{suffix}", two())
     assert first == (tmp_path / "one" / "margins.png", tmp_path / "one" / "margins.svg")
     image = cv2.imread(str(first[0]))
     assert image.shape[1] > 1000
@@ -99,13 +99,13 @@ def test_both_files_are_written_and_always_the_same(tmp_path, suffix):
     drawing = first[1].read_text()
     assert drawing.lstrip().startswith("<?xml")
     assert "</svg>" in drawing
-    second = margin_curves.draw(tmp_path / "two" / "margins", two())
+    second = margin_curves.draw_curves(tmp_path / "two" / "margins", two())
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
 
 
 def test_another_format_is_refused(tmp_path):
     with pytest.raises(LatseError, match=r"margins.pdf: a figure is written as .png and .svg, not as .pdf"):
-        margin_curves.draw(tmp_path / "margins.pdf", two())
+        margin_curves.draw_curves(tmp_path / "margins.pdf", two())
 
 
 def test_a_margin_without_a_scale_is_refused():

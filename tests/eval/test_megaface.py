@@ -16,7 +16,7 @@ def test_feature_files_are_what_the_kit_reads(tmp_path):
     content = (tmp_path / "f" / "Bob" / "1.png_r100.bin").read_bytes()
     assert struct.unpack("<4i", content[:16]) == (5, 1, 4, 5)
     assert struct.unpack("<5f", content[16:]) == tuple(rows[1].astype(np.float32))
-    assert megaface.read_list(tmp_path / "list.json") == images
+    assert megaface.read_image_list(tmp_path / "list.json") == images
     files = FeatureFiles(tmp_path / "f", images.paths, "_r100.bin")
     assert np.array_equal(files[np.array([1, 0])], rows[::-1].astype(np.float32))
 
@@ -68,7 +68,7 @@ def test_a_missing_file_and_another_length_are_refused(tmp_path):
 def test_wrong_lists_are_refused(tmp_path, content, sentence):
     (tmp_path / "list.json").write_text(json.dumps(content))
     with pytest.raises(LatseError, match=sentence):
-        megaface.read_list(tmp_path / "list.json")
+        megaface.read_image_list(tmp_path / "list.json")
 
 
 def test_people_are_the_id_or_the_folder():

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from latse.data.pairs.pairs import read_encoded, read_pairs, write_pairs
-from latse.data.shards.check import check
+from latse.data.shards.check import check_set
 from latse.data.shards.recordio import MAGIC
 from latse.data.shards.records import Shard
 from latse.data.shards.shard_writer import write_shard
@@ -309,7 +309,7 @@ class Checked(Records):
     """The same sets before `check`, which refuses nothing that has a record file."""
 
     def read(self, folder):
-        check(folder)
+        check_set(folder)
 
 
 class PairFiles:

@@ -195,9 +195,12 @@ class Worker:
 
 def save(args, number, text, folder):
     place = args.out / f"finding-{number}"
-    shutil.copytree(folder, place)
+    shutil.copytree(
+        folder, place, dirs_exist_ok=True
+    )  # an input can be found twice: an error, and its memory
     again = f"python tests/fuzz/run.py --seed {args.seed} --only {number}"
-    (place / "finding.txt").write_text(f"Input {number}: {text[:5000]}\nAgain: {again}\n")
+    with (place / "finding.txt").open("a") as finding:
+        finding.write(f"Input {number}: {text[:5000]}\nAgain: {again}\n")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from latse.data.pairs.pairs import people_path, read_pairs, write_pairs
 from latse.data.shards.noise import add_noise
 from latse.data.shards.records import Shard
 from latse.models import checkpoint
-from latse.paper.figure_inputs import people_of
+from latse.paper.figure_inputs import people_in_pairs
 
 SETTINGS = {
     "margin": {"name": "linearface", "a": 1.0, "b": 1.0, "s": 64.0},
@@ -208,10 +208,10 @@ def test_people_come_from_the_file_beside_the_pairs(pictures, tmp_path):
     # Images 0 3 1 4 0 1 by number: 0 and 3, 1 and 4 are never said to be of one person by a pair.
     encoded = [pictures[number][1] for number in (0, 3, 1, 4, 0, 1)]
     write_pairs(path, encoded, [False, False, True])
-    found = people_of(path)
+    found = people_in_pairs(path)
     assert found.person.tolist() == [0, 1, 0, 2]
     np.save(people_path(path), np.array([7, 2, 7, 2, 7, 7]))
-    found = people_of(path)
+    found = people_in_pairs(path)
     assert found.person.tolist() == [0, 1, 0, 1]
     np.testing.assert_array_equal(found.images, read_pairs(path).images[:4])
     assert (len(found.first_images(10)), found.most_images()) == (2, 0)

@@ -9,7 +9,7 @@ from latse.data.shards.records import Shard
 from latse.data.shards.shard_writer import write_shard
 from latse.errors import LatseError
 from latse.paper import filter_figure
-from latse.paper.filter_figure import Judged
+from latse.paper.filter_figure import FilteredImages
 
 BLUE, VERMILION, PAPER = (0, 114, 178), (213, 94, 0), (255, 255, 255)
 
@@ -20,7 +20,7 @@ def judged(label, kept, kind=None, true_label=None):
     truth = None
     if kind is not None:
         truth = Truth(n + 1, label, np.array(kind, np.uint8), np.array(true_label), n + 1)
-    return Judged(n, label, kept, truth)
+    return FilteredImages(n, label, kept, truth)
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=40), st.integers(1, 5))

@@ -65,7 +65,7 @@ def fetch(out: str | os.PathLike, train: Sequence[int], test: Sequence[int], see
         faces = _aligned_faces([*train, *test])
         images = [(label, face) for label, person in enumerate(train) for face in faces[person]]
         write_shard(stage, images, classes=len(train))
-        pairs, issame = draw_pairs(len(test), seed)
+        pairs, issame = orl_pairs(len(test), seed)
         tested = [face for person in test for face in faces[person]]
         write_pairs(stage / "orl.bin", [tested[index] for index in pairs.ravel()], issame)
         write_people(stage / "orl.bin", np.asarray(test)[pairs // len(PHOTOGRAPHS)])
@@ -74,7 +74,7 @@ def fetch(out: str | os.PathLike, train: Sequence[int], test: Sequence[int], see
     return True
 
 
-def draw_pairs(people: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def orl_pairs(people: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """All same pairs and as many different ones of `people` x 10 photographs, in ten equal folds.
 
     Both kinds are shuffled: a different pair belongs to two people, so that folds of separate people are not

@@ -18,7 +18,7 @@ from latse.eval.figures import find_people
 from latse.eval.verification import distinct_images
 from latse.files import read_json
 from latse.models import checkpoint
-from latse.paper.filter_figure import Judged
+from latse.paper.filter_figure import FilteredImages
 from latse.symbols.networks import IMAGE_SHAPE
 from latse.train.verdicts import Stored, TopK
 
@@ -65,7 +65,7 @@ def student_record(folder: Path) -> Dict[str, Any]:
     return record
 
 
-def people_of(path: str) -> People:
+def people_in_pairs(path: str) -> People:
     """Read pairs and who is on them, from the file beside them, else from what the pairs say themselves.
 
     Raises LatseError if one of the two is missing or damaged, or they do not fit.
@@ -79,7 +79,7 @@ def people_of(path: str) -> People:
     return People(Path(path).stem, pairs.images[distinct], np.argsort(np.argsort(first))[person])
 
 
-def stored_verdicts(path: str, k: int, shard: Shard) -> Judged:
+def stored_verdicts(path: str, k: int, shard: Shard) -> FilteredImages:
     """Return the verdicts that `latse filter` stored on all images of a set."""
     position = np.arange(len(shard))
     batch = Batch(np.empty(0, np.uint8), shard.labels, shard.records, np.zeros(len(shard), bool))
@@ -88,7 +88,7 @@ def stored_verdicts(path: str, k: int, shard: Shard) -> Judged:
 
 def asked_verdicts(
     teacher: str, k: int, shard: Shard, images: int, contexts: List[mx.Context], batch_size: int
-) -> Judged:
+) -> FilteredImages:
     """Ask a teacher about all images of some labels.
 
     Parameters
@@ -118,8 +118,8 @@ def asked_verdicts(
     return _judged(shard, position, keep)
 
 
-def _judged(shard: Shard, position: np.ndarray, keep: np.ndarray) -> Judged:
-    return Judged(position, shard.labels[position], keep > 0, _truth(shard.folder, position))
+def _judged(shard: Shard, position: np.ndarray, keep: np.ndarray) -> FilteredImages:
+    return FilteredImages(position, shard.labels[position], keep > 0, _truth(shard.folder, position))
 
 
 def _truth(folder: Path, position: np.ndarray) -> Optional[Truth]:

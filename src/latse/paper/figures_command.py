@@ -19,7 +19,7 @@ from latse.files import make_folder, write_json
 from latse.models.checkpoint import parameters_path, parse
 from latse.models.embedding import Network
 from latse.paper import filter_figure, stages_figure
-from latse.paper.figure_inputs import People, asked_verdicts, people_of, stored_verdicts, student_record
+from latse.paper.figure_inputs import People, asked_verdicts, people_in_pairs, stored_verdicts, student_record
 from latse.provenance import provenance
 from latse.symbols import margins
 from latse.symbols.margins import Margin
@@ -152,7 +152,7 @@ class Source:
     @functools.cached_property
     def people(self) -> People:
         """People of the pairs."""
-        return people_of(self.args.pairs)
+        return people_in_pairs(self.args.pairs)
 
     @property
     def settings(self) -> Dict[str, Any]:
@@ -215,7 +215,7 @@ def _logits(source: Source, out: Path) -> Dict[str, Any]:
     # Of a class in a user's own file run.json does not say where it lies; others than margins have no h(θ).
     if margins.source(name) is None and isinstance(margins.create(name, CLASSES, **own), Margin):
         lines.update([_line(name, own)])
-    png, svg = margin_curves.draw(out / "figure-3", lines)
+    png, svg = margin_curves.draw_curves(out / "figure-3", lines)
     return {
         "file": svg.name,
         "png": png.name,

@@ -20,7 +20,7 @@ FRAMES = {True: ("#0072B2", "-"), False: ("#D55E00", (0, (3, 2)))}
 
 
 @dataclass(frozen=True)
-class Judged:
+class FilteredImages:
     """Images of a set and a filter's verdicts on them; arrays (n,).
 
     Attributes
@@ -63,7 +63,7 @@ class Judged:
         return found
 
 
-def choose_people(judged: Judged, people: int) -> np.ndarray:
+def choose_people(judged: FilteredImages, people: int) -> np.ndarray:
     """Return the labels with the most refused images, int64 (up to `people`,), most refused first.
 
     A label of whose images none is kept has nothing to compare with and is passed over. Ties go to the lower
@@ -77,7 +77,7 @@ def choose_people(judged: Judged, people: int) -> np.ndarray:
     return labels[order[kept[order] > 0]][:people]
 
 
-def draw(path: str | os.PathLike, shard: Shard, judged: Judged, labels: Sequence[int]) -> None:
+def draw(path: str | os.PathLike, shard: Shard, judged: FilteredImages, labels: Sequence[int]) -> None:
     """Draw a row for each label: up to three kept images, then up to seven refused ones, in the set's order.
 
     Where nothing is refused, up to ten kept images take the whole row.
@@ -122,7 +122,7 @@ def draw(path: str | os.PathLike, shard: Shard, judged: Judged, labels: Sequence
     save(figure, path)
 
 
-def caption(judged: Judged, k: int) -> str:
+def caption(judged: FilteredImages, k: int) -> str:
     """Say in sentences what the filter did with all images, and which labels a drawing shows."""
     counts = judged.counts()
     images, refused = counts["images"], counts["refused"]
@@ -142,7 +142,7 @@ def _label(cell: Axes, text: str) -> None:
     cell.text(-0.1, 0.5, text, ha="right", va="center", transform=cell.transAxes, fontsize=10)
 
 
-def _image(cell: Axes, shard: Shard, judged: Judged, index: int) -> None:
+def _image(cell: Axes, shard: Shard, judged: FilteredImages, index: int) -> None:
     cell.set_axis_on()
     show(cell, shard.read(int(judged.position[index]))[0].transpose(2, 0, 1))
     cell.set_xlabel(judged.note(index), fontsize=9, labelpad=2)

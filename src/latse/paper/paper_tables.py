@@ -95,7 +95,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Row:
+class PaperRow:
     """A row of a table.
 
     Attributes
@@ -120,21 +120,21 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class PaperTable:
     """A table of the paper; `columns` are keys of `COLUMNS`."""
 
     number: int
     title: str
     columns: Tuple[str, ...]
-    rows: Tuple[Row, ...] = field(repr=False)
+    rows: Tuple[PaperRow, ...] = field(repr=False)
 
 
-def tables() -> List[Table]:
+def tables() -> List[PaperTable]:
     """Return Tables 1 to 6 as the paper prints them, none of ours filled in."""
     return [_margins(), _filter_verified(), _filter_identified(), _components(), _verified(), _identified()]
 
 
-def filled(folder: str | os.PathLike) -> List[Table]:
+def filled(folder: str | os.PathLike) -> List[PaperTable]:
     """Return the tables with our figures from the runs in and below `folder`.
 
     A run belongs to a row by the recipe that its run.json names. Of several, the one with the fewest
@@ -157,7 +157,7 @@ def data_set(recipe: str) -> str:
     return recipe.partition("_")[0]
 
 
-def text(table: Table) -> str:
+def text(table: PaperTable) -> str:
     """Lay out a table as text: below a row of the paper the published one and ours, notes at the end."""
     rows, notes = [["", *(COLUMNS[column].title for column in table.columns)]], []
     for row in table.rows:
@@ -200,7 +200,7 @@ class _Figure(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Run:
+class _RunFigures:
     """What a run's folder holds: its figures by column, and what the run was otherwise than its recipe."""
 
     recipe: str
@@ -209,7 +209,7 @@ class _Run:
     differences: Tuple[str, ...]
 
 
-def _read(folder: Path) -> _Run:
+def _read(folder: Path) -> _RunFigures:
     path = folder / RUN
     record = read_object(path)
     with reading(path):
@@ -218,10 +218,10 @@ def _read(folder: Path) -> _Run:
     for kind, name, read in _RESULTS:
         with reading(folder / name):
             figures.update(read(_results(folder / name, kind), record))
-    return _Run(recipe, folder, figures, differences)
+    return _RunFigures(recipe, folder, figures, differences)
 
 
-def _with_ours(row: Row, columns: Sequence[str], runs: List[_Run]) -> Row:
+def _with_ours(row: PaperRow, columns: Sequence[str], runs: List[_RunFigures]) -> PaperRow:
     ours = [
         _measured(run, columns)
         for run in runs
@@ -230,7 +230,7 @@ def _with_ours(row: Row, columns: Sequence[str], runs: List[_Run]) -> Row:
     return dataclasses.replace(row, ours=min(ours, key=lambda found: len(found.differences), default=None))
 
 
-def _measured(run: _Run, columns: Sequence[str]) -> Measured:
+def _measured(run: _RunFigures, columns: Sequence[str]) -> Measured:
     figures = {column: run.figures[column] for column in columns if column in run.figures}
     benchmarks = (difference for figure in figures.values() for difference in figure.differences)
     percent = {column: figure.percent for column, figure in figures.items()}
@@ -323,12 +323,12 @@ def _is_last(origin: Dict[str, Any], run: Dict[str, Any]) -> bool:
     return (Path(prefix).name, number) == ("model", 0)
 
 
-def _rows(columns: Sequence[str], *rows: Tuple[Any, ...]) -> Tuple[Row, ...]:
+def _rows(columns: Sequence[str], *rows: Tuple[Any, ...]) -> Tuple[PaperRow, ...]:
     """Return rows of (name, figures, recipe, published figures, their source); None in figures is a dash."""
     made = []
     for name, paper, recipe, published, source in rows:
         original = Published(_by_column(columns, published), source) if published else None
-        made.append(Row(name, _by_column(columns, paper), original, recipe))
+        made.append(PaperRow(name, _by_column(columns, paper), original, recipe))
     return tuple(made)
 
 
@@ -336,7 +336,7 @@ def _by_column(columns: Sequence[str], figures: Sequence[Optional[float]]) -> Di
     return {column: figure for column, figure in zip(columns, figures) if figure is not None}
 
 
-def _margins() -> Table:
+def _margins() -> PaperTable:
     columns = ("lfw", "cfp_fp", "agedb_30")
     source = f"{DENG}, Table 2"
     rows = _rows(
@@ -354,10 +354,10 @@ def _margins() -> Table:
         ("LinearFace(a=0.88, b=1)", (99.48, 96.81, 95.05), "casia_linearface_088_1.yaml", None, None),
         ("LinearFace(a=1, b=1)", (99.48, 96.80, 94.40), "casia_linearface_1_1.yaml", None, None),
     )
-    return Table(1, "Verification (%) with different margins, ResNet-50 on CASIA", columns, rows)
+    return PaperTable(1, "Verification (%) with different margins, ResNet-50 on CASIA", columns, rows)
 
 
-def _filter_verified() -> Table:
+def _filter_verified() -> PaperTable:
     columns = ("lfw", "calfw", "cfp_fp")
     recipe = "ms1mv2_arcface_{}.yaml".format
     rows = _rows(
@@ -372,10 +372,10 @@ def _filter_verified() -> Table:
         ("resnet100(k=1)", (99.83, 96.10, 98.64), recipe("r100_student_k1"), None, None),
         ("resnet100(k=3)", (99.83, 96.10, 98.71), recipe("r100_student_k3"), None, None),
     )
-    return Table(2, "Verification (%) with the teacher's filter, ArcFace on MS1MV2", columns, rows)
+    return PaperTable(2, "Verification (%) with the teacher's filter, ArcFace on MS1MV2", columns, rows)
 
 
-def _filter_identified() -> Table:
+def _filter_identified() -> PaperTable:
     recipe = "ms1mv2_arcface_{}.yaml".format
     rows = _rows(
         MEGAFACE,
@@ -389,10 +389,10 @@ def _filter_identified() -> Table:
         ("resnet100(k=1)", (98.56, 98.8), recipe("r100_student_k1"), None, None),
         ("resnet100(k=3)", (98.70, 98.83), recipe("r100_student_k3"), None, None),
     )
-    return Table(3, "MegaFace (%) with the teacher's filter, ArcFace on MS1MV2", MEGAFACE, rows)
+    return PaperTable(3, "MegaFace (%) with the teacher's filter, ArcFace on MS1MV2", MEGAFACE, rows)
 
 
-def _components() -> Table:
+def _components() -> PaperTable:
     columns = ("calfw", "cplfw", "agedb_30")
     rows = _rows(
         columns,
@@ -401,10 +401,10 @@ def _components() -> Table:
         ("LinearFace+Gen", (94.3, 90.13, 95.91), "casia_gen.yaml", None, None),
         ("LinearFace+TS+Gen", (94.58, 90.33, 95.91), "casia_student.yaml", None, None),
     )
-    return Table(4, "Verification (%) with different components, ResNet-50 on CASIA", columns, rows)
+    return PaperTable(4, "Verification (%) with different components, ResNet-50 on CASIA", columns, rows)
 
 
-def _verified() -> Table:
+def _verified() -> PaperTable:
     columns = ("lfw", "calfw", "cplfw")
     source = f"{DENG}, Table 5"
     cited = (
@@ -421,10 +421,10 @@ def _verified() -> Table:
         ("ArcFace", arcface, "ms1mv2_arcface_r100_teacher.yaml", arcface, source),
         ("Proposed LATSE", (99.82, 96.20, 93.48), "ms1mv2_student.yaml", None, None),
     )
-    return Table(5, "Verification (%) of different methods", columns, rows)
+    return PaperTable(5, "Verification (%) of different methods", columns, rows)
 
 
-def _identified() -> Table:
+def _identified() -> PaperTable:
     source = f"{DENG}, Table 6"
     large = "ms1mv2_arcface_r100_teacher.yaml"
     rows = _rows(
@@ -443,4 +443,4 @@ def _identified() -> Table:
         ("SV-AM-Softmax,r (large)", (98.82, 99.03), None, None, None),
         ("Proposed LATSE,r (large)", (99.14, 99.19), "ms1mv3_student.yaml", None, None),
     )
-    return Table(6, "MegaFace (%) of different methods, small and large training sets", MEGAFACE, rows)
+    return PaperTable(6, "MegaFace (%) of different methods, small and large training sets", MEGAFACE, rows)

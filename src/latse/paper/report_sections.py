@@ -252,7 +252,7 @@ def paper(folder: Path) -> Section:
     )
 
 
-def _paper_table(table: tables.Table) -> Table:
+def _paper_table(table: tables.PaperTable) -> Table:
     notes: Dict[str, int] = {}
     rows = []
     for row in table.rows:

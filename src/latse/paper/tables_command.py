@@ -30,7 +30,7 @@ from latse.paper.paper_tables import (
     IDENTIFICATION,
     MEGAFACE,
     VERIFICATION,
-    Table,
+    PaperTable,
     data_set,
     filled,
     tables,
@@ -152,12 +152,12 @@ def _shards(given: Iterable[str]) -> dict[str, Shard]:
     return shards
 
 
-def _rows(chosen: list[Table]) -> list[str]:
+def _rows(chosen: list[PaperTable]) -> list[str]:
     """Return the recipes of the rows, each once, in their order."""
     return list(dict.fromkeys(row.recipe for table in chosen for row in table.rows if row.recipe))
 
 
-def _complete(args: argparse.Namespace, chosen: list[Table], shards: dict[str, Shard]) -> None:
+def _complete(args: argparse.Namespace, chosen: list[PaperTable], shards: dict[str, Shard]) -> None:
     """Train and judge every row whose data are given; what is wrong is better known before the work."""
     rows = [recipe for recipe in _rows(chosen) if data_set(recipe) in shards]
     megaface = _megaface(args)
@@ -236,7 +236,7 @@ def _latse(command: str, *arguments: object) -> None:
         raise LatseError(f"latse {command} failed, see above: {' '.join(words[2:])}")
 
 
-def _dry_runs(args: argparse.Namespace, chosen: list[Table], shards: dict[str, Shard]) -> None:
+def _dry_runs(args: argparse.Namespace, chosen: list[PaperTable], shards: dict[str, Shard]) -> None:
     """Plan every recipe, for the given shard or for what the paper's set is said to hold, and print them."""
     devices = contexts(args)
     with_teachers = (name for recipe in _rows(chosen) for name in (teacher_of(recipe), recipe) if name)

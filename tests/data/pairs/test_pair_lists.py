@@ -90,7 +90,7 @@ def test_a_million_photographs_make_no_list_of_all_pairs():
     [(2, 0, "86d6e642818f8d42"), (10, 0, "37151254db01f605"), (7, 5, "760117334902a2c7")],
 )
 def test_the_pairs_of_orl_stay_as_they_were(people, seed, digest):
-    pairs, issame = orl.draw_pairs(people, seed)
+    pairs, issame = orl.orl_pairs(people, seed)
     assert hashlib.sha256(pairs.astype("<i8").tobytes() + issame.tobytes()).hexdigest()[:16] == digest
 
 
@@ -104,7 +104,7 @@ LIST = "1\t2\nAnn\t1\t5\nCid_Ray\t3\t1\nBob\t1\tDee\t2\nAnn\t1\tBob\t1\n"
 
 def test_a_list_as_lfw(photos, tmp_path):
     (tmp_path / "pairs.txt").write_text(LIST)
-    found = pair_lists.read_list(tmp_path / "pairs.txt", photos)
+    found = pair_lists.read_pair_list(tmp_path / "pairs.txt", photos)
     named = [[found.files[number].name for number in pair] for pair in found.pairs]
     assert named == [
         ["Ann_0001.png", "Ann_0005.png"],
@@ -123,7 +123,12 @@ def test_a_list_as_lfw(photos, tmp_path):
 def test_spaces_other_headers_and_an_empty_line_at_the_end(photos, tmp_path, text):
     lines = "Ann 1 2\nAnn 1 3\nAnn 1 Bob 1\nDee 4 Bob 1\n\n"
     (tmp_path / "pairs.txt").write_text(text + lines)
-    assert pair_lists.read_list(tmp_path / "pairs.txt", photos).issame.tolist() == [True, True, False, False]
+    assert pair_lists.read_pair_list(tmp_path / "pairs.txt", photos).issame.tolist() == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_names_with_spaces_and_other_endings(tmp_path):
@@ -131,7 +136,7 @@ def test_names_with_spaces_and_other_endings(tmp_path):
     for name in ("José Ángel_0001.jpg", "José Ángel_0001.txt", "José Ángel_0001.png", "José Ángel_0002.JPEG"):
         (tmp_path / "José Ángel" / name).write_bytes(b"")
     (tmp_path / "list").write_text("1\nJosé Ángel\t1\t2\nJosé Ángel\t2\t1\n", "utf-8")
-    found = pair_lists.read_list(tmp_path / "list", tmp_path)
+    found = pair_lists.read_pair_list(tmp_path / "list", tmp_path)
     assert [file.name for file in found.files] == ["José Ángel_0001.jpg", "José Ángel_0002.JPEG"]
 
 
@@ -159,12 +164,12 @@ def test_damaged_lists(photos, tmp_path, old, new, complaint):
     assert old in LIST
     (tmp_path / "pairs.txt").write_bytes(LIST.replace(old, new).encode("utf-8", "surrogateescape"))
     with pytest.raises(LatseError, match=rf"pairs\.txt.*{complaint}"):
-        pair_lists.read_list(tmp_path / "pairs.txt", photos)
+        pair_lists.read_pair_list(tmp_path / "pairs.txt", photos)
 
 
 def test_a_missing_list(tmp_path):
     with pytest.raises(LatseError, match=r"cannot read .*pairs\.txt: No such file"):
-        pair_lists.read_list(tmp_path / "pairs.txt", tmp_path)
+        pair_lists.read_pair_list(tmp_path / "pairs.txt", tmp_path)
 
 
 def test_draw_and_write_and_convert(photos, tmp_path, capfd):

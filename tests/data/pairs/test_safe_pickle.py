@@ -18,7 +18,7 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from latse.data.pairs import safe_pickle
-from latse.data.pairs.safe_pickle import Array, PickleError, Text, load
+from latse.data.pairs.safe_pickle import Array, PickleError, Text, load_pickle
 
 
 def plain(value):
@@ -76,7 +76,7 @@ values = st.recursive(
 @settings(max_examples=400, deadline=None)
 def test_as_pickle_loads_it(value, protocol):
     content = pickle.dumps(value, protocol)
-    assert plain(load(content)) == expected(pickle.loads(content, encoding="bytes"))
+    assert plain(load_pickle(content)) == expected(pickle.loads(content, encoding="bytes"))
 
 
 @given(values, st.integers(0, pickle.HIGHEST_PROTOCOL))
@@ -88,7 +88,7 @@ def test_as_the_pickler_in_python_writes_it(value, protocol):
         pickle._Pickler(file, protocol).dump(value)
     except AssertionError:  # Python's own: in protocol 5 it trips over b"" beside an array of nothing
         reject()
-    assert plain(load(file.getvalue())) == expected(value)
+    assert plain(load_pickle(file.getvalue())) == expected(value)
 
 
 # Python 2.7.18's pickles of (['ab\xff\'\n\\', 'x', bytearray('q\xe9'), ''], [True, False]), and cPickle's.
@@ -108,7 +108,7 @@ PYTHON_2 = [
 
 @pytest.mark.parametrize("content", PYTHON_2)
 def test_python_2(content):
-    assert plain(load(content)) == ([b"ab\xff'\n\\", b"x", b"q\xe9", b""], [True, False])
+    assert plain(load_pickle(content)) == ([b"ab\xff'\n\\", b"x", b"q\xe9", b""], [True, False])
 
 
 class Call:
@@ -248,7 +248,7 @@ def test_hostile_pickles_are_refused_by_name(tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
     content, complaint = HOSTILE[kind]
     with pytest.raises(PickleError, match=complaint) as refused:
-        load(content)
+        load_pickle(content)
     assert str(refused.value).isprintable() and len(str(refused.value)) < 250
     assert list(tmp_path.iterdir()) == []
 
@@ -256,7 +256,7 @@ def test_hostile_pickles_are_refused_by_name(tmp_path, monkeypatch, kind):
 def test_a_pickle_that_holds_itself_is_only_data():
     content = pickle.dumps(holder := [], 2)[:-1] + b"h\0a."
     holder.append(holder)
-    value = load(content)
+    value = load_pickle(content)
     assert value[0] is value
 
 
@@ -264,12 +264,12 @@ MEASURE = """
 import resource, sys, time
 from pathlib import Path
 from latse.bench.protocol import resident
-from latse.data.pairs.safe_pickle import PickleError, load
+from latse.data.pairs.safe_pickle import PickleError, load_pickle
 
 def seconds_of_load(content):
     start = time.process_time()
     try:
-        load(content)
+        load_pickle(content)
         outcome = "read"
     except PickleError as error:
         outcome = str(error)
@@ -351,7 +351,7 @@ def test_time_grows_as_the_file_does():
             ([b"x" * 4 + number.to_bytes(4, "little") for number in range(images)], [True]), 3
         )
         start = time.process_time()
-        load(content + b"\0" * 16 * len(content))
+        load_pickle(content + b"\0" * 16 * len(content))
         return time.process_time() - start
 
     seconds(1000)
@@ -362,7 +362,7 @@ def test_byte_strings_are_views_of_the_file():
     image = os.urandom(50_000_000)
     content = pickle.dumps(([image, image], [np.frombuffer(image, np.uint8)]), 3)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    value = load(content)
+    value = load_pickle(content)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 5000  # KB
     assert value[0][0] is value[0][1] and value[0][0] == image
     with pytest.raises(TypeError):
@@ -376,4 +376,4 @@ def test_every_instruction_is_known_or_refused_by_its_name():
         code = ord(opcode.code)
         if code not in safe_pickle._INSTRUCTIONS and opcode.name != "STOP":
             with pytest.raises(PickleError, match=f"uses {opcode.name}, which is refused"):
-                load(bytes([code]) + b"\0" * 20)
+                load_pickle(bytes([code]) + b"\0" * 20)

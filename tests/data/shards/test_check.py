@@ -18,7 +18,7 @@ from PIL import Image
 from latse.cli import main
 from latse.data.shards import check as checks
 from latse.data.shards import check_command, scan
-from latse.data.shards.check import DROPPED, FAULTS, REMARKS, check
+from latse.data.shards.check import DROPPED, FAULTS, REMARKS, check_set
 from latse.data.shards.recordio import FRAME, HEADER, MAGIC, MAGIC_BYTES
 from latse.data.shards.records import Shard
 from latse.data.shards.shard_writer import write_shard
@@ -531,7 +531,7 @@ def test_claimed_lengths_cost_nothing(tmp_path):
         write_plain(tmp_path, {0: FRAME.pack(MAGIC, 1 << 29 | half) * (2 * half // FRAME.size)})
         (tmp_path / "train.idx").write_text("")
         started = time.process_time()
-        report = check(tmp_path)
+        report = check_set(tmp_path)
         assert [place["detail"] for place in report.faults["stray"]] == [
             f"{2 * half} bytes before {2 * half}"
         ]
@@ -550,20 +550,20 @@ def test_few_bytes_that_claim_many_pixels_are_not_decoded():
     def decode(*_):
         raise AssertionError("it was decoded")
 
-    assert scan.judge(bytes(encoded), decode).state == scan.State.CUT_IMAGE
+    assert scan.judge(bytes(encoded), decode).state == scan.RecordState.CUT_IMAGE
 
 
 def test_processes_find_the_same(folder):
     change_records(folder, {4: record(1.0, corrupt()), 5: record(9.0, b"x")})
     change_line(folder, 7, "7\t4")
-    alone, others = check(folder, 1), check(folder, 2)
+    alone, others = check_set(folder, 1), check_set(folder, 2)
     assert alone.as_json() == others.as_json()
     assert np.array_equal(alone.rows, others.rows)
 
 
 def test_decoders_do_not_write_to_the_terminal(folder, capfd):
     change_records(folder, {4: record(1.0, corrupt())})
-    check(folder)
+    check_set(folder)
     assert "Corrupt" not in capfd.readouterr().err
 
 
@@ -613,8 +613,14 @@ def test_nothing_left_to_repair_with(tmp_path, capsys):
 def test_file_that_changes_before_the_repair(folder, tmp_path, monkeypatch, capsys):
     """It shrinks after the check: one sentence, and nothing is written."""
 
-    original, out = checks.check, tmp_path / "out"
-    monkeypatch.setattr(checks, "check", lambda *arguments: (original(*arguments), truncate(folder, 3000))[0])
+    original, out = checks.check_set, tmp_path / "out"
+
+    def changing(*arguments):
+        report = original(*arguments)
+        truncate(folder, 3000)
+        return report
+
+    monkeypatch.setattr(checks, "check_set", changing)
     assert main(["data", "check", str(folder), "--repair", str(out), "--processes", "1"]) == 1
     assert capsys.readouterr().err.splitlines()[-1].endswith("train.rec has changed while it was read")
     assert list(out.iterdir()) == []
@@ -640,7 +646,7 @@ def test_a_pipe_is_one_sentence(folder, name):
     """To open a pipe would wait for ever: a process of its own, which can be ended."""
     (folder / name).unlink()
     os.mkfifo(folder / name)
-    code = f"from latse.data.shards.check import check; check({str(folder)!r})"
+    code = f"from latse.data.shards.check import check_set; check_set({str(folder)!r})"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=20)
     assert done.stderr.endswith(f"LatseError: {folder / name} is not a regular file\n")
@@ -660,7 +666,7 @@ def test_a_record_that_is_gone_when_it_is_read(folder):
         truncate(folder, start + 100)
         with pytest.raises(scan.RecordError) as error:
             scan.read_record(file, start, size)
-    assert error.value.args == (scan.State.CUT_OFF,)
+    assert error.value.args == (scan.RecordState.CUT_OFF,)
 
 
 def test_processes_that_decode_do_not_load_mxnet():
@@ -689,7 +695,7 @@ def test_any_damage_is_reported_and_repaired(tmp_path_factory, edits, size):
         file.write_bytes(data)
     whole = (folder / "set" / "train.rec").stat().st_size
     truncate(folder / "set", int(whole * min(1, size)))
-    report = check(folder / "set")
+    report = check_set(folder / "set")
     status, _ = run(folder / "set", folder, *(["--repair", str(folder / "out")] if len(report.kept) else []))
     assert status == (0 if report.sound else 1)
     if len(report.kept):

@@ -24,11 +24,11 @@ from latse.data.photographs import align, detect
 from latse.data.shards.loader import BatchStream
 from latse.data.shards.records import Shard
 from latse.data.synth import plan, sets
-from latse.data.synth.plan import Settings, Shot
+from latse.data.synth.plan import Shot, SynthSettings
 from latse.data.synth.render import Photo
 from latse.errors import LatseError
 
-SMALL = Settings(people=4, images=3, seed=5, verification_people=20, distractors=7)
+SMALL = SynthSettings(people=4, images=3, seed=5, verification_people=20, distractors=7)
 PICTURES = 4 * 3 + 4 * 20 * 5 + 20 * 5 + 7
 FILES = [
     "cross-age.bin",
@@ -302,7 +302,7 @@ def test_pairs_are_balanced_and_a_picture_alone_tells_nothing(small, name):
 @given(people=st.integers(2, 12).map(lambda tens: 10 * tens), seed=st.integers(0, 2**32 - 1))
 @hypothesis_settings(max_examples=20, deadline=None)
 def test_folds_are_even_and_of_separate_people(people, seed):
-    pairs, issame = plan.draw_pairs(people, np.random.default_rng(seed))
+    pairs, issame = plan.ring_pairs(people, np.random.default_rng(seed))
     person = pairs // 5
     assert len(np.unique(pairs, axis=0)) == len(pairs) == 12 * people
     assert ((person[:, 0] == person[:, 1]) == issame).all()
@@ -320,11 +320,11 @@ def test_ages_of_the_two_sides_are_about_thirty_years_apart(monkeypatch):
     monkeypatch.setattr(sets, "render", lambda heads, person, view: asked.append(view.age))
     young, old = plan.VERIFICATION["cross-age"]
     for person in range(200):
-        sets.photograph(1, person, 0, young)
-        sets.photograph(1, person, 3, old)
+        sets.draw_picture(1, person, 0, young)
+        sets.draw_picture(1, person, 3, old)
     gaps = np.diff(np.reshape(asked, (200, 2)), axis=1)
     assert 16 <= gaps.min() < gaps.max() <= 44 and abs(gaps.mean() - 30) < 2
-    sets.photograph(1, 7, 0, Shot("plain"))
+    sets.draw_picture(1, 7, 0, Shot("plain"))
     assert asked[-1] is None
 
 
@@ -451,7 +451,7 @@ def test_an_impossible_folder_is_one_sentence(tmp_path, capsys):
 
 
 def test_the_contact_sheet_shows_pairs(small):
-    sheet = sets.contact_sheet(small, people=2, images=4)
+    sheet = sets.sheet_of_sets(small, people=2, images=4)
     assert sheet.shape == ((2 + 8) * 112, 4 * 112, 3)
     cells = sheet.reshape(10, 112, 4, 112, 3).transpose(0, 2, 1, 3, 4)
     assert read_plate(cells[1, 2])[:2] == (1, 2)

@@ -111,7 +111,7 @@ def in_folds(same: np.ndarray, different: np.ndarray, folds: int) -> tuple[np.nd
     return np.concatenate(laid), np.concatenate(issame)
 
 
-def read_list(file: str | os.PathLike, folder: str | os.PathLike) -> PairList:
+def read_pair_list(file: str | os.PathLike, folder: str | os.PathLike) -> PairList:
     """Read a list of pairs in LFW's format, in its order; photographs are `folder`/NAME/NAME_0001.jpg.
 
     The first line says how many pairs follow: `10 300`, ten folds of 300 of one person and 300 of two, or

@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from latse.data.images import decode
-from latse.data.pairs.safe_pickle import Array, PickleError, load
+from latse.data.pairs.safe_pickle import Array, PickleError, load_pickle
 from latse.errors import LatseError
 from latse.files import replacing
 
@@ -212,7 +212,7 @@ class _DamagedError(Exception):
 
 
 def _from_pickle(path: Path, content: bytes) -> EncodedPairs:
-    value = load(content)
+    value = load_pickle(content)
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         raise LatseError(f"{path} is not a pickle of (images, issame)")
     encoded, issame = (part.data if isinstance(part, Array) else part for part in value)

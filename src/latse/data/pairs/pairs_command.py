@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     if Path(args.out).suffix not in (".bin", ".npz"):
         raise LatseError(f"{args.out} ends neither in .bin nor in .npz")
     if args.list:
-        chosen = pair_lists.read_list(args.list, args.photos)
+        chosen = pair_lists.read_pair_list(args.list, args.photos)
     else:
         chosen = pair_lists.draw(args.photos, args.pairs, args.folds, args.seed)
     used = sorted({int(number) for number in chosen.pairs.ravel()})

@@ -71,7 +71,7 @@ class Dtype:
         self.name = name
 
 
-def load(content: bytes | bytearray) -> Any:
+def load_pickle(content: bytes | bytearray) -> Any:
     """Return the object that a pickle holds.
 
     Parameters

@@ -40,7 +40,7 @@ def write_table(file: Path, table: Path) -> None:
             raise LatseError(f"cannot write {table}: {error}") from error
 
 
-class Table:
+class LandmarkTable:
     """Points by path, from a table that `write_table` wrote."""
 
     def __init__(self, table: Path):

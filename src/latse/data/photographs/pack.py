@@ -41,7 +41,7 @@ ADVICE = (
 )
 
 
-class Settings(NamedTuple):
+class PackSettings(NamedTuple):
     """What decides, with the photographs, which faces come out.
 
     detector : one of `detect.DETECTORS` or FILE.py:CLASS
@@ -75,7 +75,7 @@ class Outcome(NamedTuple):
 def pack(
     source: str | os.PathLike,
     out: str | os.PathLike,
-    settings: Settings,
+    settings: PackSettings,
     root: str | os.PathLike | None = None,
     shards: int = 1,
     processes: int = 1,
@@ -89,7 +89,7 @@ def pack(
         A folder with a folder for each person, or a list (see `photographs.listed`).
     out : path
         Folder of the set; made if it does not exist. Takes the finished faces twice while it is at work.
-    settings : Settings
+    settings : PackSettings
         What decides which faces come out.
     root : path, optional
         What paths of a list are relative to; default: the list's folder.
@@ -121,7 +121,7 @@ def pack(
     work = make_folder(make_folder(out) / WORK)
     try:
         with locked(work):
-            run = _Run(source, root, out, settings, shards, frozenset(leave_out))
+            run = _PackRun(source, root, out, settings, shards, frozenset(leave_out))
             try:
                 return run.finish(processes) if run.begin() else None
             finally:
@@ -131,11 +131,17 @@ def pack(
         raise LatseError(f"cannot write into {out}: {error.strerror or error}") from error
 
 
-class _Run:
+class _PackRun:
     """One data set in the making, and its files in the folder `.pack` of the output."""
 
     def __init__(
-        self, source: Path, root: Path, out: Path, settings: Settings, shards: int, leave_out: frozenset[str]
+        self,
+        source: Path,
+        root: Path,
+        out: Path,
+        settings: PackSettings,
+        shards: int,
+        leave_out: frozenset[str],
     ):
         work = out / WORK
         self._source, self._root, self._out, self._work = source, root, out, work
@@ -316,12 +322,12 @@ class _Run:
 class _Packer:
     """What a process does with each photograph."""
 
-    def __init__(self, root: Path, table: Path, settings: Settings, leave_out: frozenset[str]):
+    def __init__(self, root: Path, table: Path, settings: PackSettings, leave_out: frozenset[str]):
         self._root, self._settings, self._leave_out = root, settings, leave_out
         if settings.aligned:
             self._face = self._as_it_is
         elif settings.landmarks:
-            self._points = landmarks.Table(table)
+            self._points = landmarks.LandmarkTable(table)
             self._face = self._at_points
         else:
             self._face = self._found
@@ -372,7 +378,7 @@ class _Packer:
 
 
 def _make_task(
-    root: Path, list_file: Path, table: Path, settings: Settings, leave_out: frozenset[str]
+    root: Path, list_file: Path, table: Path, settings: PackSettings, leave_out: frozenset[str]
 ) -> Callable[..., None]:
     """In a process: return the function that makes the file of one chunk."""
     cv2.setNumThreads(1)  # the processes are the parallelism
@@ -432,7 +438,7 @@ def _write_report(path: Path, report: dict[str, Any], **lists: Iterable[dict[str
         file.write("\n}\n")
 
 
-def _identity(settings: Settings) -> dict[str, Any]:
+def _identity(settings: PackSettings) -> dict[str, Any]:
     """The settings as far as they decide, files by their content, and the versions that decide too."""
     asked = not (settings.aligned or settings.landmarks)
     file = own_class.source(settings.detector) if asked else None
@@ -455,7 +461,7 @@ def _identity(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _check(source: Path, out: Path, settings: Settings, shards: int, processes: int) -> None:
+def _check(source: Path, out: Path, settings: PackSettings, shards: int, processes: int) -> None:
     if not source.exists():
         raise LatseError(f"there is no folder or list {source}")
     if source.is_dir() and source.resolve() in (out.resolve(), *out.resolve().parents):

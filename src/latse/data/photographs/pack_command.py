@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
     """Make the set and say what became of the photographs; raise LatseError for bad input."""
     from latse.data.photographs import pack
 
-    settings = pack.Settings(args.detector, args.landmarks, args.aligned, args.smallest, args.quality)
+    settings = pack.PackSettings(args.detector, args.landmarks, args.aligned, args.smallest, args.quality)
     processes = len(os.sched_getaffinity(0)) if args.processes is None else args.processes
     report = pack.pack(
         args.photographs, args.out, settings, args.root, args.shards, processes, args.leave_out

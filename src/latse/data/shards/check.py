@@ -1,4 +1,4 @@
-"""Everything that is wrong with an insightface set, and what is worth a remark: `check(folder)`.
+"""Everything that is wrong with an insightface set, and what is worth a remark: `check_set(folder)`.
 
 `scan` reads the record files without trust; here the tables that it returns are judged, against each other,
 the index and `property`. Nothing stops at the first fault.
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from latse.data import workers
 from latse.data.shards import scan
 from latse.data.shards.recordio import SET_FILE, read_property
-from latse.data.shards.scan import Format, State
+from latse.data.shards.scan import Format, RecordState
 from latse.errors import LatseError
 
 RECORDS_AT_ONCE = 256  # one task of a process
@@ -78,19 +78,19 @@ DROPPED = (
     *("label", "empty", "no-image", "cut-image", "undecodable", "damaged", "size", "duplicate-across"),
 )
 STATES = {
-    State.PAST_END: "past-end",
-    State.MISALIGNED: "misaligned",
-    State.NO_MAGIC: "no-magic",
-    State.INSIDE: "inside",
-    State.CUT_OFF: "cut-off",
-    State.TOO_LONG: "too-long",
-    State.SHORT: "short",
-    State.EMPTY: "empty",
-    State.NO_IMAGE: "no-image",
-    State.CUT_IMAGE: "cut-image",
-    State.UNDECODABLE: "undecodable",
-    State.DAMAGED: "damaged",
-    State.HUGE: "size",
+    RecordState.PAST_END: "past-end",
+    RecordState.MISALIGNED: "misaligned",
+    RecordState.NO_MAGIC: "no-magic",
+    RecordState.INSIDE: "inside",
+    RecordState.CUT_OFF: "cut-off",
+    RecordState.TOO_LONG: "too-long",
+    RecordState.SHORT: "short",
+    RecordState.EMPTY: "empty",
+    RecordState.NO_IMAGE: "no-image",
+    RecordState.CUT_IMAGE: "cut-image",
+    RecordState.UNDECODABLE: "undecodable",
+    RecordState.DAMAGED: "damaged",
+    RecordState.HUGE: "size",
 }
 FORMATS = {
     "grey": (Format.GREY_JPEG, Format.GREY_PNG),
@@ -105,7 +105,7 @@ ROW = np.dtype([*scan.ROW.descr, ("file", "u2"), ("key", "i8"), ("image", "?"), 
 
 
 class Report:
-    """What `check` found.
+    """What `check_set` found.
 
     Attributes
     ----------
@@ -184,7 +184,7 @@ class Report:
         }
 
 
-def check(folder: str | os.PathLike, processes: int = 1) -> Report:
+def check_set(folder: str | os.PathLike, processes: int = 1) -> Report:
     """Read a whole set and return all that is wrong with it.
 
     Parameters
@@ -276,7 +276,7 @@ def _scan(path: Path, offsets: np.ndarray, processes: int) -> np.ndarray:
 
 def _unnamed(report: Report, path: Path, found: np.ndarray, processes: int) -> np.ndarray:
     """The records between those that were found, which the index does not name: scan.ROW (n,)."""
-    whole = (found["state"] == State.GOOD) | (found["state"] >= State.SHORT)
+    whole = (found["state"] == RecordState.GOOD) | (found["state"] >= RecordState.SHORT)
     ends = np.maximum.accumulate(np.append(0, found["end"][whole]))
     starts = np.append(found["offset"][whole], _size(path))
     between = ends < starts
@@ -420,7 +420,7 @@ def _mark_states(report: Report) -> None:
     table = report.rows
     for state, kind in STATES.items():
         found = table["state"] == state
-        report.mark(kind, np.flatnonzero(found & table["image"] if state >= State.EMPTY else found))
+        report.mark(kind, np.flatnonzero(found & table["image"] if state >= RecordState.EMPTY else found))
     report.mark("unnamed", np.flatnonzero(table["key"] < 0))
     named = np.flatnonzero((table["key"] >= 0) & _whole(table))
     order = named[np.lexsort((table["key"][named], table["offset"][named], table["file"][named]))]
@@ -468,7 +468,7 @@ def _judge_images(report: Report) -> None:
     label = table["label"][images]
     wrong = ~(_is_number(label) & (label < report.classes))
     report.mark("label", images[wrong], (f"label {value:g}" for value in label[wrong]))
-    seen = images[np.isin(table["state"][images], (State.GOOD, State.DAMAGED))]
+    seen = images[np.isin(table["state"][images], (RecordState.GOOD, RecordState.DAMAGED))]
     height, width = report.image_size
     other = seen[(table["height"][seen] != height) | (table["width"][seen] != width)]
     report.mark("size", other, (f"{h}x{w}" for h, w in zip(table["height"][other], table["width"][other])))
@@ -511,7 +511,7 @@ def _judge_people(report: Report) -> None:
 
 def _whole(rows: np.ndarray) -> np.ndarray:
     """Whether each row is a record with its labels, whatever its content: bool (n,)."""
-    return (rows["state"] == State.GOOD) | (rows["state"] >= State.EMPTY)
+    return (rows["state"] == RecordState.GOOD) | (rows["state"] >= RecordState.EMPTY)
 
 
 def _is_number(labels: np.ndarray) -> np.ndarray:

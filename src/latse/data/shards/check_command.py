@@ -46,14 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check, print, repair; return 0 if the set is sound, otherwise 1; LatseError if it is unreadable."""
-    from latse.data.shards.check import check
+    from latse.data.shards.check import check_set
     from latse.data.shards.repair import repair
     from latse.data.shards.staging import refuse_inside, refuse_set
 
     if args.repair:  # before the set is read, which takes long
         refuse_inside(args.repair, args.folder)
         refuse_set(args.repair)
-    report = check(args.folder, args.processes)
+    report = check_set(args.folder, args.processes)
     found = report.as_json()
     print("\n".join(_summary(found)))
     if args.json:

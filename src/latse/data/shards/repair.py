@@ -25,7 +25,7 @@ def repair(report: Report, out: str | os.PathLike) -> int:
     Parameters
     ----------
     report : Report
-        What `check` found of the set.
+        What `check_set` found of the set.
     out : path
         Outside the set's folder; holds no set.
 

@@ -28,7 +28,7 @@ MOST_PARTS = (
 BLOCK = 1 << 16  # bytes that are read at a time
 
 
-class State(enum.IntEnum):
+class RecordState(enum.IntEnum):
     """What stands at a place of a record file; to SHORT there is no record, from EMPTY on no good image."""
 
     GOOD = 0
@@ -84,7 +84,7 @@ ROW = np.dtype(
 class Picture(NamedTuple):
     """What `judge` finds of an encoded image; height and width in pixels, `pixels` a 64-bit hash."""
 
-    state: State
+    state: RecordState
     format: Format = Format.NONE
     height: int = 0
     width: int = 0
@@ -92,7 +92,7 @@ class Picture(NamedTuple):
 
 
 class RecordError(Exception):
-    """There is no whole record at a place; holds the State that says why."""
+    """There is no whole record at a place; holds the RecordState that says why."""
 
 
 def scan(path: str | os.PathLike, offsets: list[int], following: int | None = None) -> np.ndarray:
@@ -127,7 +127,7 @@ def scan(path: str | os.PathLike, offsets: list[int], following: int | None = No
                 limit = next(behind, size)
             try:
                 if 0 <= offset < end and offset % 4 == 0:
-                    raise RecordError(State.INSIDE)
+                    raise RecordError(RecordState.INSIDE)
                 content, end = read_record(file, offset, limit)
                 rows.append(_row(offset, end, content, decode))
             except RecordError as error:
@@ -176,14 +176,14 @@ def read_record(file: BinaryIO, offset: int, limit: int) -> tuple[bytes, int]:
         end = offset + FRAME.size + length + -length % 4
         total += length
         if end > limit:
-            raise RecordError(State.CUT_OFF)
+            raise RecordError(RecordState.CUT_OFF)
         if total > LARGEST_RECORD or len(spans) == MOST_PARTS:
-            raise RecordError(State.TOO_LONG)
+            raise RecordError(RecordState.TOO_LONG)
         spans.append((offset + FRAME.size, length))
         offset = end
     parts = [os.pread(file.fileno(), length, start) for start, length in spans]
     if sum(map(len, parts)) < total:
-        raise RecordError(State.CUT_OFF)
+        raise RecordError(RecordState.CUT_OFF)
     return MAGIC_BYTES.join(parts), offset
 
 
@@ -191,11 +191,11 @@ def split(content: bytes) -> tuple[np.ndarray, bytes]:
     """A record's header as a row (flag, label, range, ids), and its encoded image; raises RecordError."""
     row = np.zeros((), ROW)
     if len(content) < HEADER.size:
-        raise RecordError(State.SHORT)
+        raise RecordError(RecordState.SHORT)
     row["flag"], row["label"], *row["ids"] = HEADER.unpack_from(content)
     start = HEADER.size + 4 * int(row["flag"])
     if start > len(content):
-        raise RecordError(State.SHORT)
+        raise RecordError(RecordState.SHORT)
     labels = np.frombuffer(content, "<f4", min(2, int(row["flag"])), HEADER.size)
     row["range"][: len(labels)] = labels
     if len(labels):
@@ -206,22 +206,22 @@ def split(content: bytes) -> tuple[np.ndarray, bytes]:
 def judge(encoded: bytes, decode: Decode) -> Picture:
     """Decode an image; `decode` is what `images.noting_damage` yields."""
     if not encoded:
-        return Picture(State.EMPTY)
+        return Picture(RecordState.EMPTY)
     header = images.announced(encoded)
     if header is None:
-        return Picture(State.NO_IMAGE)
+        return Picture(RecordState.NO_IMAGE)
     form, height, width = _format(header), header.height, header.width
     if height * width > LARGEST_IMAGE:
-        return Picture(State.HUGE, form, height, width)
+        return Picture(RecordState.HUGE, form, height, width)
     if not _has_end(encoded, header.is_png) or _is_too_short(header, len(encoded)):
-        return Picture(State.CUT_IMAGE, form, height, width)
+        return Picture(RecordState.CUT_IMAGE, form, height, width)
     with contextlib.suppress(cv2.error):
         image, damage = decode(encoded, AS_STORED)
         if image is not None:
-            state = State.DAMAGED if damage else State.GOOD
+            state = RecordState.DAMAGED if damage else RecordState.GOOD
             pixels = int.from_bytes(blake2b(image, digest_size=8).digest(), "little")
             return Picture(state, form, *image.shape[:2], pixels)
-    return Picture(State.UNDECODABLE, form, height, width)
+    return Picture(RecordState.UNDECODABLE, form, height, width)
 
 
 def _format(header: images.Announced) -> Format:
@@ -258,7 +258,7 @@ def _row(offset: int, end: int, content: bytes, decode: Decode) -> np.void:
     return row[()]
 
 
-def _broken(offset: int, state: State, end: int | None = None) -> np.void:
+def _broken(offset: int, state: RecordState, end: int | None = None) -> np.void:
     row = np.zeros((), ROW)
     row["offset"], row["end"], row["state"] = offset, offset if end is None else end, state
     return row[()]
@@ -267,18 +267,18 @@ def _broken(offset: int, state: State, end: int | None = None) -> np.void:
 def _frame(file: BinaryIO, offset: int, limit: int, first: bool) -> tuple[int, int]:
     """Continuation flag and length at `offset`; raises RecordError."""
     if offset < 0 or offset >= limit:
-        raise RecordError(State.PAST_END if first else State.CUT_OFF)
+        raise RecordError(RecordState.PAST_END if first else RecordState.CUT_OFF)
     if offset % 4:
-        raise RecordError(State.MISALIGNED)
+        raise RecordError(RecordState.MISALIGNED)
     frame = os.pread(file.fileno(), FRAME.size, offset)
     if len(frame) < FRAME.size or offset + FRAME.size > limit:
-        raise RecordError(State.CUT_OFF)
+        raise RecordError(RecordState.CUT_OFF)
     magic, word = FRAME.unpack(frame)
     if magic != MAGIC:
-        raise RecordError(State.NO_MAGIC if first else State.CUT_OFF)
+        raise RecordError(RecordState.NO_MAGIC if first else RecordState.CUT_OFF)
     flag, length = divmod(word, LENGTH)
     if (flag in (0, 1)) != first or flag > 3:
-        raise RecordError(State.INSIDE if first else State.CUT_OFF)
+        raise RecordError(RecordState.INSIDE if first else RecordState.CUT_OFF)
     return flag, length
 
 

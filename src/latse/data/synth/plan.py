@@ -35,7 +35,7 @@ class Group(NamedTuple):
         return self.people * len(self.shots)
 
 
-class Settings(NamedTuple):
+class SynthSettings(NamedTuple):
     """What decides the bytes of a set; `check` says what is allowed."""
 
     people: int
@@ -61,7 +61,7 @@ VERIFICATION = {
 IDENTIFICATION = {"probes": 5 * (Shot("plain"),), "distractors": (Shot("plain"),)}
 
 
-def check(settings: Settings) -> None:
+def check(settings: SynthSettings) -> None:
     """Raise LatseError if a setting is out of its range."""
     ranges = {
         "people": (1, 2**24),
@@ -83,7 +83,7 @@ def check(settings: Settings) -> None:
         raise LatseError("distractors: without verification-people there is nobody to tell from them")
 
 
-def groups(settings: Settings) -> Dict[str, Group]:
+def groups(settings: SynthSettings) -> Dict[str, Group]:
     """All groups of people, by name; those of no people are left out. No person is in two of them.
 
     The numbers of a group's people depend on nothing, so that a larger set holds the pictures of a smaller
@@ -99,7 +99,7 @@ def groups(settings: Settings) -> Dict[str, Group]:
     return {group.name: group for group in made if group.people}
 
 
-def draw_pairs(people: int, random: np.random.Generator) -> Tuple[np.ndarray, np.ndarray]:
+def ring_pairs(people: int, random: np.random.Generator) -> Tuple[np.ndarray, np.ndarray]:
     """Draw the pairs of people who have 5 pictures each (`SIDES`), numbered 5 * person + picture.
 
     Each of a person's first three pictures is paired with each of their last two, and as many times with

@@ -68,7 +68,7 @@ def render(heads: Heads, person: Person, view: View) -> Photo:
 
     marks = scene.Landmarks(points, ears, depth.reshape(SIZE))
     scene.occlude(image, random, person, view, project, marks)
-    image = scene.photograph(image, random, view, shape.ENLARGEMENT)
+    image = scene.develop(image, random, view, shape.ENLARGEMENT)
     return Photo(image, camera.project(posed_points)[:, :2].astype(np.float64))
 
 

@@ -135,7 +135,7 @@ def _fixed(pixels: np.ndarray) -> np.ndarray:
     return (pixels * 8).round().astype(np.int32)
 
 
-def photograph(image: np.ndarray, random: np.random.Generator, view: View, enlargement: float) -> np.ndarray:
+def develop(image: np.ndarray, random: np.random.Generator, view: View, enlargement: float) -> np.ndarray:
     """Blur, noise and compression of a camera: sRGB float32 in 0..1 to uint8.
 
     `enlargement` is how many pixels of the picture make one of the aligned face.

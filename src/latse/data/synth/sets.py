@@ -35,11 +35,11 @@ from latse.data.synth.plan import (
     IDENTIFICATION,
     VERIFICATION,
     Group,
-    Settings,
     Shot,
+    SynthSettings,
     check,
-    draw_pairs,
     groups,
+    ring_pairs,
 )
 from latse.data.synth.render import Photo, render
 from latse.errors import LatseError
@@ -83,7 +83,7 @@ class Task(NamedTuple):
         return (self.last - self.first) * len(self.group.shots)
 
 
-def photograph(seed: int, person: int, image: int, shot: Shot) -> Photo:
+def draw_picture(seed: int, person: int, image: int, shot: Shot) -> Photo:
     """Draw the picture `image` of a person of the population `seed`; raises LatseError without the heads."""
     age = None
     if shot.ages is not None:
@@ -92,7 +92,10 @@ def photograph(seed: int, person: int, image: int, shot: Shot) -> Photo:
 
 
 def make(
-    out: str | os.PathLike, settings: Settings, processes: int = 1, photographer: Photographer = photograph
+    out: str | os.PathLike,
+    settings: SynthSettings,
+    processes: int = 1,
+    photographer: Photographer = draw_picture,
 ) -> Optional[Made]:
     """Make the data sets of `settings` in the folder `out`.
 
@@ -104,7 +107,7 @@ def make(
     ----------
     out : path
         Made if it does not exist.
-    settings : Settings
+    settings : SynthSettings
         What is made.
     processes : int
         At least 1.
@@ -139,7 +142,7 @@ def make(
     return made
 
 
-def contact_sheet(out: str | os.PathLike, people: int = 8, images: int = 10) -> np.ndarray:
+def sheet_of_sets(out: str | os.PathLike, people: int = 8, images: int = 10) -> np.ndarray:
     """Show the sets of a folder: uint8 (height, width, 3) RGB.
 
     A row for each of the first `people` people to train on, up to `images` pictures each; then for each
@@ -163,7 +166,7 @@ def contact_sheet(out: str | os.PathLike, people: int = 8, images: int = 10) -> 
     return sheet.transpose(0, 2, 1, 3, 4).reshape(len(rows) * align.SIZE, images * align.SIZE, 3)
 
 
-def versions() -> Dict[str, str]:
+def drawing_versions() -> Dict[str, str]:
     """Return the versions of what draws; a digest stands for the code beside this module."""
     code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     own = {"heads": heads.FILE, "renderer": hashlib.blake2b(code, digest_size=16).hexdigest()}
@@ -187,11 +190,11 @@ def _heads() -> heads.Heads:
     return heads.load()
 
 
-def _draw(settings: Settings, spool: Path, processes: int, photographer: Photographer) -> Made:
+def _draw(settings: SynthSettings, spool: Path, processes: int, photographer: Photographer) -> Made:
     """Draw what the spool lacks."""
     tasks = [task for group in groups(settings).values() for task in _tasks(group, spool)]
     missing = [task for task in tasks if not task.file.exists()]
-    if missing and photographer is photograph:
+    if missing and photographer is draw_picture:
         heads.load()  # fetched here and not by each process
     started, cpu_seconds = time.monotonic(), 0.0
     total, left = (sum(task.images for task in some) for some in (tasks, missing))
@@ -241,9 +244,9 @@ def _first_aligned(
     raise LatseError(f"the detector finds no face in {ATTEMPTS} pictures of {name}")
 
 
-def _open_spool(spool: Path, settings: Settings) -> Path:
+def _open_spool(spool: Path, settings: SynthSettings) -> Path:
     """Make the spool, or go on with that of a killed process if the same was made with the same versions."""
-    origin = {"settings": settings._asdict(), "versions": versions()}
+    origin = {"settings": settings._asdict(), "versions": drawing_versions()}
     try:
         usable = read_json(spool / MANIFEST) == origin
     except LatseError:
@@ -291,7 +294,7 @@ def _read(chunk: Path) -> Dict[str, np.ndarray]:
         raise LatseError(f"{chunk} is damaged: remove it and the same command draws it again") from error
 
 
-def _write(out: Path, stage: Path, settings: Settings, spool: Path) -> None:
+def _write(out: Path, stage: Path, settings: SynthSettings, spool: Path) -> None:
     """Write all files: those of `out` itself into the stage, those below it where they belong."""
     plan = groups(settings)
     _write_shard(stage, plan["train"], spool, settings.shards)
@@ -312,7 +315,7 @@ def _write(out: Path, stage: Path, settings: Settings, spool: Path) -> None:
         "pairs": pairs,
         "bytes": {name: path.stat().st_size for name, path in files.items()},
         "digests": {name: digest(path) for name, path in files.items()},
-        "versions": versions(),
+        "versions": drawing_versions(),
     }
     write_json(stage / MANIFEST, manifest)
 
@@ -344,7 +347,7 @@ def _write_shard(stage: Path, group: Group, spool: Path, shards: int = 1) -> Non
 def _write_pairs(stage: Path, group: Group, spool: Path, seed: int) -> int:
     """Write the pairs of a group and return how many they are."""
     pictures = [encoded for _, encoded in _spooled(group, spool)]
-    pairs, issame = draw_pairs(group.people, np.random.default_rng([seed, group.first]))
+    pairs, issame = ring_pairs(group.people, np.random.default_rng([seed, group.first]))
     write_pairs(stage / f"{group.name}.bin", [pictures[number] for number in pairs.ravel()], issame)
     write_people(stage / f"{group.name}.bin", group.first + pairs // len(group.shots))
     return len(issame)
@@ -358,7 +361,7 @@ def _settings_of(out: Path) -> dict | None:
         return None  # nothing there, or not what this module writes
 
 
-def _is_made(out: Path, settings: Settings) -> bool:
+def _is_made(out: Path, settings: SynthSettings) -> bool:
     try:
         manifest = read_json(out / MANIFEST)
         sizes = {name: (out / name).stat().st_size for name in manifest["bytes"]}

@@ -68,12 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Make the sets unless they are there; raise LatseError for bad input."""
     from latse.data.synth import sets
-    from latse.data.synth.plan import Settings
+    from latse.data.synth.plan import SynthSettings
     from latse.data.synth.sheet import write_sheet
 
     people = args.verification_people
     distractors = 10 * people if args.distractors is None else args.distractors
-    settings = Settings(
+    settings = SynthSettings(
         args.people, args.images, args.seed, args.shards, args.detect, args.quality, people, distractors
     )
     processes = len(os.sched_getaffinity(0)) if args.processes is None else args.processes
@@ -87,6 +87,7 @@ def run(args: argparse.Namespace) -> None:
         )
     if args.json:
         drawn = None if made is None else {**made._asdict(), "images_per_cpu_second": made.rate}
-        write_json(args.json, {"settings": settings._asdict(), "drawn": drawn, "versions": sets.versions()})
+        versions = sets.drawing_versions()
+        write_json(args.json, {"settings": settings._asdict(), "drawn": drawn, "versions": versions})
     if args.sheet:
-        write_sheet(Path(args.sheet), sets.contact_sheet(args.out))
+        write_sheet(Path(args.sheet), sets.sheet_of_sets(args.out))
