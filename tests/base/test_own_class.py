@@ -1,0 +1,80 @@
+"""Classes by name, shipped and a user's own."""
+
+import pickle
+
+import pytest
+
+from latse.errors import LatseError
+from latse.own_class import Kind, source
+
+FILE = """
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+with Path(__file__).with_suffix(".runs").open("a") as runs:
+    runs.write("x")
+
+
+@dataclass
+class Cube:
+    side: float = 1.0
+
+
+class Sphere:
+    pass
+"""
+
+
+class Disc:
+    pass
+
+
+BODY = Kind("body", {"disc": Disc}, lambda own: hasattr(own, "side"), "with a side")
+
+
+@pytest.fixture
+def own(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(FILE)
+    return path
+
+
+def test_a_file_is_executed_once_whatever_is_asked_of_it(own, monkeypatch):
+    cube = BODY.find(f"{own}:Cube")
+    assert dict(BODY.parameters(f"{own}:Cube")) == {"side": 1.0}
+    assert BODY.create(f"{own}:Cube", side=2.0) == cube(2.0)
+    with pytest.raises(LatseError, match="own.py has no class Sphere with a side$"):
+        BODY.find(f"{own}:Sphere")
+    monkeypatch.chdir(own.parent)
+    assert BODY.find("own.py:Cube") is cube  # by another path
+    assert pickle.loads(pickle.dumps(cube(3.0))) == cube(3.0)
+    assert own.with_suffix(".runs").read_text() == "x"
+
+
+def test_an_edited_file_is_executed_again(own):
+    first = BODY.find(f"{own}:Cube")
+    own.write_text(FILE.replace("1.0", "2.0"))  # as long as before, perhaps within the same second
+    assert (first().side, BODY.create(f"{own}:Cube").side) == (1.0, 2.0)
+
+
+def test_a_file_that_failed_is_tried_again(own, tmp_path):
+    own.write_text(f"{FILE}\n\nTEXT = Path(__file__).with_suffix('.txt').read_text()\n")
+    with pytest.raises(LatseError, match="^cannot run .*own.py: FileNotFoundError"):
+        BODY.find(f"{own}:Cube")
+    own.with_suffix(".txt").write_text("1")
+    assert BODY.create(f"{own}:Cube").side == 1.0
+
+
+def test_shipped_ones_go_by_name():
+    assert BODY.find("disc") is Disc
+    with pytest.raises(LatseError, match="^unknown body 'cone'; there are disc and FILE.py:CLASS$"):
+        BODY.create("cone")
+    with pytest.raises(LatseError, match="^the body 'disc' has no parameter 'side'; it has none$"):
+        BODY.create("disc", side=1.0)
+
+
+def test_only_a_python_file_with_a_class_is_a_source():
+    assert [source(name) for name in ("own.py", "own.txt:Cube", "disc")] == [None] * 3
+    assert str(source("C:/a/own.py:Cube")) == "C:/a/own.py"
