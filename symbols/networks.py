@@ -6,7 +6,7 @@ import mxnet as mx
 from mxnet.gluon import nn
 
 from latse.symbols.decoder import Decoder
-from latse.symbols.encoder import Encoder
+from latse.symbols.encoders import Encoder
 from latse.symbols.gate import Gate, Rank
 from latse.symbols.losses import L1, Similarity
 from latse.symbols.margins import ClassCentres, Loss

@@ -7,7 +7,7 @@ from typing import Any, Callable, Iterable, NamedTuple
 
 from yacs.config import CfgNode
 
-from latse.symbols import encoder, margins
+from latse.symbols import encoders, margins
 from latse.symbols.decoder import WIDTHS
 
 KVSTORES = ("local", "device", "nccl")
@@ -114,7 +114,7 @@ _REGULARISERS = [
     for name, kind in margins.REGULARISERS.items()
 ]
 _KEYS = [
-    Key("encoder.name", "resnet50", "Network that embeds a face.", one_of(encoder.ENCODERS)),
+    Key("encoder.name", "resnet50", "Network that embeds a face.", one_of(encoders.ENCODERS)),
     Key("encoder.dropout", 0.4, "Share of the features dropped before the last dense layer.", FRACTION),
     Key("margin.name", "linearface", "Loss of the embeddings.", NAME),
     *_REGULARISERS,

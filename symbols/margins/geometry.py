@@ -5,7 +5,7 @@ from __future__ import annotations
 import mxnet as mx
 from mxnet.gluon import nn
 
-from latse.symbols.encoder import EMBEDDING_SIZE
+from latse.symbols.encoders import EMBEDDING_SIZE
 
 # Squares of the shortest length that a vector is divided by, and of that of x - y and x + y that a gradient
 # flows through: well above what rounding leaves of parallel vectors, 1e-16, and below what fp32 tells apart.

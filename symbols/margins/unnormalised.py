@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from latse.symbols.encoder import EMBEDDING_SIZE
+from latse.symbols.encoders import EMBEDDING_SIZE
 from latse.symbols.margins.base import RUNNING, Loss, at_least, cross_entropy
 from latse.symbols.margins.geometry import class_centres, log_sum_exp_of_others
 

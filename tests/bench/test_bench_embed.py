@@ -7,7 +7,7 @@ import pytest
 from latse.bench import embed_command as embed
 from latse.cli import main
 from latse.models.embedding import Network
-from latse.symbols import encoder
+from latse.symbols import encoders
 from latse.symbols.networks import trace
 
 pytest.importorskip("onnxruntime")
@@ -37,7 +37,7 @@ def test_the_benchmark_measures_all_ways_on_one_network(tmp_path):
 
 
 def encoder_symbol(name):
-    return trace(encoder.create(name))
+    return trace(encoders.create(name))
 
 
 def test_multiplications_are_counted_layer_by_layer():

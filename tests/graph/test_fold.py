@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from latse.graph import fold as inference
 from latse.graph.simplify import simplified
-from latse.symbols import decoder, encoder, networks
+from latse.symbols import decoder, encoders, networks
 
 SHAPE = (2, 3, 16, 16)
 CPU = [mx.cpu()]
@@ -69,7 +69,7 @@ def operators(graph):
 
 @pytest.mark.parametrize("slopes", [(0.1, 0.4), (-0.5, 1.8)])
 def test_an_encoder_of_ours_keeps_its_embedding_and_no_normalisation(slopes):
-    symbol = networks.trace(encoder.create("resnet_tiny"))
+    symbol = networks.trace(encoders.create("resnet_tiny"))
     args, aux = draw(symbol, (2, 3, 112, 112), slopes=slopes)
     assert_same(symbol, args, aux, pictures((2, 3, 112, 112)))
     graph = simplified(symbol, args, aux)
@@ -81,7 +81,7 @@ def test_an_encoder_of_ours_keeps_its_embedding_and_no_normalisation(slopes):
 
 
 def test_insightfaces_names_and_operators_come_out_of_ours():
-    symbol = networks.trace(encoder.create("resnet_tiny"))
+    symbol = networks.trace(encoders.create("resnet_tiny"))
     args, aux = draw(symbol, (1, 3, 112, 112))
     graph = simplified(symbol, args, aux)
     assert set(graph.parameters) - graph.auxiliary == set(args)
@@ -91,7 +91,7 @@ def test_insightfaces_names_and_operators_come_out_of_ours():
 
 
 def test_the_decoder_and_several_outputs_stay_as_they_were():
-    network = networks.AutoEncoder(encoder.create("resnet_tiny"), decoder.Decoder())
+    network = networks.AutoEncoder(encoders.create("resnet_tiny"), decoder.Decoder())
     symbol = networks.trace(network)
     assert_same(symbol, *draw(symbol, (1, 3, 112, 112)), pictures((1, 3, 112, 112)), 3e-5)
 
@@ -247,7 +247,7 @@ def test_what_is_called_like_slopes_but_is_not_stays():
 
 
 def test_the_callers_parameters_are_not_touched():
-    symbol = networks.trace(encoder.create("resnet_tiny"))
+    symbol = networks.trace(encoders.create("resnet_tiny"))
     args, aux = draw(symbol, (1, 3, 112, 112))
     before = {name: array.asnumpy() for name, array in {**args, **aux}.items()}
     inference.fast(symbol, args, aux, CPU)

@@ -10,7 +10,7 @@ from latse.cli import main
 from latse.data.shards.records import Shard
 from latse.models import checkpoint, warm_start
 from latse.models.parameters import Parameters
-from latse.symbols import encoder, names
+from latse.symbols import encoders, names
 
 EPSILON = 2e-5
 
@@ -38,7 +38,7 @@ def squeezed(net, name, width):
 
 def network(name, squeeze=False):
     """insightface's graph of the encoder `name` up to fc1, with names, operators and layout of its own."""
-    units, widths = encoder.ENCODERS[name]
+    units, widths = encoders.ENCODERS[name].units, encoders.ENCODERS[name].widths
     net = (mx.sym.identity(mx.sym.var("data")) - 127.5) * 0.0078125
     net = prelu(batch_norm(convolution(net, "conv0", widths[0]), "bn0"), "relu0")
     for stage, (count, width) in enumerate(zip(units, widths[1:]), 1):

@@ -15,7 +15,7 @@ from latse.plan import graph as plan_graph
 from latse.plan import memonger
 from latse.plan import model as plan_model
 from latse.plan import search as plan_search
-from latse.symbols import encoder, margins, networks
+from latse.symbols import encoders, margins, networks
 from latse.symbols.decoder import Decoder
 
 CPU = mx.cpu()
@@ -596,7 +596,7 @@ def test_the_student_of_resnet_100_plans_and_takes_a_training_step():
         "mean_face": rng.uniform(-1, 1, (size, 3, 112, 112)),
     }
     shapes = {name: value.shape for name, value in batch.items()}
-    network = networks.Student(encoder.create("resnet100"), margins.create("linearface", classes), Decoder())
+    network = networks.Student(encoders.create("resnet100"), margins.create("linearface", classes), Decoder())
     plan = memonger.plan_in_subprocess(networks.trace(network).tojson(), shapes, mx.cpu())
     assert plan.after_megabytes < plan.before_megabytes
 

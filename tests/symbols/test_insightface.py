@@ -8,7 +8,7 @@ from latse.errors import LatseError
 from latse.models import warm_start
 from latse.models.export_command import plain
 from latse.models.parameters import Parameters
-from latse.symbols import encoder, names, networks
+from latse.symbols import encoders, names, networks
 
 UNITS = {34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 124: (3, 13, 40, 5)}
 EPSILON = 2e-5
@@ -106,7 +106,7 @@ def reference_embedding(images, args, aux, depth):
 
 
 def embed(name, images, args, aux):
-    symbol = networks.trace(encoder.create(name))
+    symbol = networks.trace(encoders.create(name))
     executor = symbol.simple_bind(mx.cpu(), grad_req="null", data=images.shape)
     executor.copy_params_from(args, aux)
     return executor.forward(is_train=False, data=mx.nd.array(images))[0].asnumpy()
@@ -125,7 +125,7 @@ def test_insightface_parameters_give_the_embedding_of_the_layer_equations():
 
 @pytest.mark.parametrize("depth", UNITS)
 def test_names_and_shapes_are_insightfaces(depth):
-    symbol = networks.trace(encoder.create(f"resnet{depth}"))
+    symbol = networks.trace(encoders.create(f"resnet{depth}"))
     arg_shapes, _, aux_shapes = symbol.infer_shape(data=(1, 3, 112, 112))
     args = {name: mx.nd.zeros(shape) for name, shape in zip(symbol.list_arguments(), arg_shapes)}
     aux = {name: mx.nd.zeros(shape) for name, shape in zip(symbol.list_auxiliary_states(), aux_shapes)}
@@ -148,7 +148,7 @@ def assert_same(found, expected):
 
 
 def test_the_map_there_and_back_changes_only_the_fixed_gamma(theirs):
-    symbol = networks.trace(encoder.create("resnet34"))
+    symbol = networks.trace(encoders.create("resnet34"))
     _, args, aux = plain(symbol, *names.from_insightface(*theirs)).write()
     assert_same(aux, theirs[1])
     assert_same(args, {**theirs[0], "fc1_gamma": mx.nd.ones((512,))})

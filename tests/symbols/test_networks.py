@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from latse.symbols import encoder, layers, margins, networks
+from latse.symbols import encoders, layers, margins, networks
 from latse.symbols.decoder import Decoder
 
 CLASSES = 5
-ENCODER = set(networks.trace(encoder.create("resnet_tiny")).list_arguments()) - {"data"}
+ENCODER = set(networks.trace(encoders.create("resnet_tiny")).list_arguments()) - {"data"}
 # fc1's batch normalisation cancels the shift before it, and its own gamma is fixed.
 CANCELLED = {"pre_fc1_bias", "fc1_gamma"}
 
 
 def tiny():
-    return encoder.create("resnet_tiny", dropout=0.0)
+    return encoders.create("resnet_tiny", dropout=0.0)
 
 
 def linear_face():

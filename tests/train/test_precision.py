@@ -15,7 +15,7 @@ from latse.data.shards.records import Shard
 from latse.errors import LatseError
 from latse.models.warm_start import Parameters
 from latse.plan import memonger
-from latse.symbols.encoder import ENCODERS
+from latse.symbols.encoders import ENCODERS
 from latse.train import graph, mixed_learner, precision, state
 from latse.train.trainer import Trainer
 from latse.train.verdicts import KeepAll

@@ -31,7 +31,7 @@ from latse.models.parameters import Arrays, fitting
 from latse.models.runner import Runner
 from latse.provenance import provenance
 from latse.runtime import threads
-from latse.symbols import encoder
+from latse.symbols import encoders
 from latse.symbols.networks import IMAGE_SHAPE, trace
 from latse.text_table import aligned
 
@@ -127,7 +127,7 @@ def random_checkpoint(folder: str | os.PathLike, name: str) -> tuple[str, int]:
 
     Raises LatseError for an unknown name.
     """
-    symbol = trace(encoder.create(name))
+    symbol = trace(encoders.create(name))
     shapes, _, aux_shapes = symbol.infer_shape(data=(1, *IMAGE_SHAPE))
     rng = np.random.default_rng(0)
 

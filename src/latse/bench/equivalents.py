@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mxnet as mx
 
-from latse.symbols.encoder import EMBEDDING_SIZE, ENCODERS
+from latse.symbols.encoders import EMBEDDING_SIZE, ENCODERS
 
 EPSILON, STATISTICS_MOMENTUM = 2e-5, 0.9
 SCALE, MARGIN = 64.0, 0.5
@@ -35,7 +35,7 @@ def training_symbol(name: str, classes: int, batch_size: int, dropout: float = 0
 
 def encoder(name: str, dropout: float) -> mx.sym.Symbol:
     """Return the encoder `name` as a Symbol of `data`, with LeakyReLU for PReLU; output `fc1_output`."""
-    units, widths = ENCODERS[name]
+    units, widths = ENCODERS[name].units, ENCODERS[name].widths
     x = (mx.sym.identity(mx.sym.var("data"), name="id") - 127.5) * 0.0078125
     x = _activation(_batch_norm(_convolution(x, "conv0", widths[0]), "bn0"), "relu0")
     for stage, (count, channels) in enumerate(zip(units, widths[1:]), 1):

@@ -34,7 +34,7 @@ from latse.goals import figure, goal, verdict
 from latse.models.embedding import Network
 from latse.provenance import provenance
 from latse.runtime import threads
-from latse.symbols import encoder
+from latse.symbols import encoders
 from latse.symbols.networks import IMAGE_SHAPE
 from latse.text_table import aligned
 from latse.train import graph, state
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
         raise LatseError(
             "--classes and --batch-size must be at least 2, the latter even, --repeats at least 1"
         )
-    encoder.create(args.encoder)
+    encoders.create(args.encoder)
     if args.json:
         make_folder(Path(args.json).parent)  # an unwritable place is better known before the work
     with tempfile.TemporaryDirectory(prefix="latse-bench-") as name:

@@ -15,7 +15,7 @@ from latse import recipe as recipes
 from latse.bench import graph_step, learner_step
 from latse.bench.protocol import Step, serve
 from latse.symbols import margins
-from latse.symbols.encoder import EMBEDDING_SIZE
+from latse.symbols.encoders import EMBEDDING_SIZE
 from latse.symbols.margins import Loss
 from latse.train.learner import Learner
 

@@ -46,7 +46,7 @@ class Unit(nn.Module):
 
 
 class Encoder(nn.Sequential):
-    """Images (N, 3, 112, 112) to embeddings (N, 512); parameters as `latse.symbols.encoder.Encoder`."""
+    """Images (N, 3, 112, 112) to embeddings (N, 512); parameters as `latse.symbols.encoders.ResNet`."""
 
     def __init__(self, units: list[int], widths: list[int], dropout: float) -> None:
         super().__init__(

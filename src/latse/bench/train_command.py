@@ -30,7 +30,7 @@ from latse.goals import figure, goal, verdict
 from latse.plan import memonger
 from latse.provenance import provenance
 from latse.runtime import threads
-from latse.symbols import encoder
+from latse.symbols import encoders
 from latse.symbols.networks import IMAGE_SHAPE
 from latse.text_table import NOTHING, aligned
 from latse.train import graph
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> None:
 def _check(args: argparse.Namespace) -> None:
     if args.classes < 2 or args.batch_size < 1 or args.repeats < 1:
         raise LatseError("--classes must be at least 2, --batch-size and --repeats at least 1")
-    encoder.create(args.encoder)
+    encoders.create(args.encoder)
     if args.peers and not Path(args.peers).is_dir():
         raise LatseError(f"--peers {args.peers}: there is no such folder")
     if args.torch_python and not Path(args.torch_python).is_file():
@@ -117,8 +117,8 @@ def _commands(args: argparse.Namespace, ours: list[str], planned: Path) -> dict[
     }
     python = _torch_python(args)
     if python:
-        units, widths = encoder.ENCODERS[args.encoder]
-        layout = ["--units", json.dumps(units), "--widths", json.dumps(widths)]
+        resnet = encoders.ENCODERS[args.encoder]
+        layout = ["--units", json.dumps(resnet.units), "--widths", json.dumps(resnet.widths)]
         iresnet = Path(args.peers or "", IRESNET)
         own = ["--iresnet", str(iresnet)] if args.peers and iresnet.is_file() else []
         script = Path(__file__).with_name("torch_step.py")

@@ -16,7 +16,7 @@ from latse.files import write_json
 from latse.models import checkpoint, warm_start
 from latse.models.embedding import Network
 from latse.provenance import provenance
-from latse.symbols import encoder
+from latse.symbols import encoders
 from latse.symbols.networks import IMAGE_SHAPE, trace
 
 IMAGES = 4  # that both networks embed
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--encoder",
-        choices=list(encoder.ENCODERS),
+        choices=list(encoders.ENCODERS),
         help="whose parameters to take (default: found from the parameters)",
     )
     parser.add_argument("--json", metavar="FILE", help="write what mapped and what did not")
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     fit = warm_start.fit(args.encoder, given) if args.encoder else warm_start.closest(given)
     fit.check(source)
     kept = set(fit.needed) | ({warm_start.CENTRES} & set(given))
-    symbol = trace(encoder.create(fit.network))
+    symbol = trace(encoders.create(fit.network))
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, *IMAGE_SHAPE), np.uint8)
     embed = functools.partial(_embed, images=images, contexts=contexts[:1])
     theirs = embed(prefix, number)  # whatever is wrong with it is better known before anything is written

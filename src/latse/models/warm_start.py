@@ -9,7 +9,7 @@ import numpy as np
 from latse.errors import LatseError
 from latse.models import checkpoint
 from latse.models.parameters import Fit, Parameters, Shapes, compare, needed_shapes
-from latse.symbols import encoder, names
+from latse.symbols import encoders, names
 from latse.symbols.networks import IMAGE_SHAPE, trace
 
 CENTRES, DECODER = "fc7_weight", "decoder_"
@@ -46,14 +46,14 @@ def fit(name: str, given: Shapes) -> Fit:
 
     Class centres and a decoder's parameters may be there as well.
     """
-    needed = needed_shapes(trace(encoder.create(name)), data=(1, *IMAGE_SHAPE))
+    needed = needed_shapes(trace(encoders.create(name)), data=(1, *IMAGE_SHAPE))
     others = {key: shape for key, shape in given.items() if not key.startswith(names.OTHER_PARTS)}
     return compare(name, needed, others)
 
 
 def closest(given: Shapes) -> Fit:
-    """Return the fit to that one of `encoder.ENCODERS` that has the fewest differences."""
-    return min((fit(name, given) for name in encoder.ENCODERS), key=lambda one: one.differences)
+    """Return the fit to that one of `encoders.ENCODERS` that has the fewest differences."""
+    return min((fit(name, given) for name in encoders.ENCODERS), key=lambda one: one.differences)
 
 
 def start(text: str, name: str, shapes: Shapes) -> Start:

@@ -10,7 +10,7 @@ import numpy as np
 from yacs.config import CfgNode
 
 from latse.plan import memonger
-from latse.symbols import encoder
+from latse.symbols import encoders
 from latse.symbols.networks import IMAGE_SHAPE, Verdict, trace
 from latse.train import graph
 from latse.train.verdicts import DOUBT
@@ -147,8 +147,8 @@ def _megabytes(shapes: list[tuple[int, ...]], size: int = 4) -> float:
 
 def _teacher(recipe: CfgNode, classes: int, share: int, device: mx.Context) -> float:
     parts = (
-        (encoder.create(recipe.encoder.name, recipe.encoder.dropout), {"data": IMAGE_SHAPE}),
-        (Verdict(classes, DOUBT), {"embedding": (encoder.EMBEDDING_SIZE,), "softmax_label": ()}),
+        (encoders.create(recipe.encoder.name, recipe.encoder.dropout), {"data": IMAGE_SHAPE}),
+        (Verdict(classes, DOUBT), {"embedding": (encoders.EMBEDDING_SIZE,), "softmax_label": ()}),
     )
     memory = 0.0
     for network, inputs in parts:

@@ -11,7 +11,7 @@ from yacs.config import CfgNode
 from latse.data.shards.records import Shard
 from latse.errors import LatseError
 from latse.recipe_keys import SINGLE
-from latse.symbols import encoder, margins
+from latse.symbols import encoders, margins
 from latse.symbols.decoder import Decoder
 from latse.symbols.layers import set_statistics_momentum
 from latse.symbols.networks import IMAGE_SHAPE, AutoEncoder, FilteredStudent, Student, Teacher, trace
@@ -21,9 +21,8 @@ from latse.train import precision
 def training(recipe: CfgNode, classes: int) -> nn.HybridBlock:
     """Return the network that the recipe trains, over `classes` people."""
     # In a lean unit gamma·x is x less (1 - gamma)·x, a difference that float16 rounds too much.
-    is_single = recipe.train.precision == SINGLE
-    unit = encoder.LeanUnit if is_single else encoder.ImprovedUnit
-    parts = encoder.create(recipe.encoder.name, recipe.encoder.dropout, unit), _loss(recipe, classes)
+    lean = recipe.train.precision == SINGLE
+    parts = encoders.create(recipe.encoder.name, recipe.encoder.dropout, lean), _loss(recipe, classes)
     if recipe.decoder.enabled:
         weights = recipe.decoder.l1_weight, recipe.decoder.similarity_weight
         network = Student(*parts, Decoder(recipe.decoder.widths), recipe.filter.gate_losses, *weights)
@@ -44,7 +43,7 @@ def _loss(recipe: CfgNode, classes: int) -> margins.Loss:
 
 def inference(recipe: CfgNode) -> mx.sym.Symbol:
     """Return the Symbol that a checkpoint keeps: `fc1_output` and, with a decoder, `generated_output`."""
-    part = encoder.create(recipe.encoder.name, recipe.encoder.dropout)
+    part = encoders.create(recipe.encoder.name, recipe.encoder.dropout)
     if not recipe.decoder.enabled:
         return trace(part)
     return trace(AutoEncoder(part, Decoder(recipe.decoder.widths)))

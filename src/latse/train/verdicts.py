@@ -17,7 +17,7 @@ from latse.graph import fold as inference
 from latse.models import checkpoint
 from latse.models.parameters import fitting
 from latse.models.runner import Runner
-from latse.symbols.encoder import EMBEDDING_SIZE
+from latse.symbols.encoders import EMBEDDING_SIZE
 from latse.symbols.networks import Verdict, trace
 from latse.train import verdict_file
 

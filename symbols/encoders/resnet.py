@@ -1,13 +1,12 @@
-"""The encoder of §4.1: a ResNet in insightface's layout, then BN-Dropout-FC-BN to the embedding."""
+"""The encoders of §4.1: ResNets in insightface's layout."""
 
 from __future__ import annotations
 
 from mxnet.gluon import nn
 
-from latse.errors import LatseError
+from latse.symbols.encoders.base import Encoder
 from latse.symbols.layers import (
     BATCH_NORM,
-    Dropout,
     MirroredPReLU,
     NegatedBatchNorm,
     NegatedConvolution,
@@ -16,17 +15,7 @@ from latse.symbols.layers import (
     convolution,
 )
 
-EMBEDDING_SIZE = 512
 STAGE_WIDTHS = (64, 64, 128, 256, 512)
-
-# Name -> (units in each of the four stages, channels of the stem and of the stages).
-ENCODERS = {
-    "resnet_tiny": ((1, 1, 1, 1), (16, 16, 32, 64, 16)),
-    "resnet34": ((3, 4, 6, 3), STAGE_WIDTHS),
-    "resnet50": ((3, 4, 14, 3), STAGE_WIDTHS),
-    "resnet100": ((3, 13, 30, 3), STAGE_WIDTHS),
-    "resnet124": ((3, 13, 40, 5), STAGE_WIDTHS),
-}
 
 
 class ImprovedUnit(nn.HybridBlock):
@@ -92,56 +81,58 @@ class LeanUnit(ImprovedUnit):
         ]
 
 
-class Encoder(nn.HybridBlock):
-    """Face images to embeddings; its parameters carry the names of insightface's networks.
+class ResNet(Encoder):
+    """A residual network; its parameters carry the names of insightface's.
 
-    Input: (N, 3, 112, 112), RGB in 0..255; the normalisation (x - 127.5) / 128 is part of the graph.
-    Output `fc1`: (N, 512), not normalised to unit length.
-
-    Parameters
+    Attributes
     ----------
     units : tuple of int
         Number of residual units in each stage; the first unit of a stage halves height and width.
     widths : tuple of int
         Channels of the 3x3 stem (stride 1) and of each stage.
-    dropout : float, default 0.4
-        Share of the values before the last fully-connected layer that is dropped in training, in [0, 1).
-    unit : type, default ImprovedUnit
-        What the stages consist of.
     """
 
-    def __init__(
-        self,
-        units: tuple[int, ...],
-        widths: tuple[int, ...],
-        dropout: float = 0.4,
-        unit: type[ImprovedUnit] = ImprovedUnit,
-    ) -> None:
-        super().__init__(prefix="")
-        self.body = nn.HybridSequential(prefix="")
-        self.body.add(
-            convolution(widths[0], 3, prefix="conv0_"), batch_norm("bn0_"), PReLU(widths[0], "relu0_")
-        )
-        for stage, (count, channels) in enumerate(zip(units, widths[1:]), 1):
+    units: tuple[int, ...]
+    widths: tuple[int, ...] = STAGE_WIDTHS
+
+    def features(self) -> nn.HybridBlock:
+        """Return stem and stages: (N, 3, 112, 112) becomes (N, C, 7, 7)."""
+        unit = LeanUnit if self.lean else ImprovedUnit
+        body = nn.HybridSequential(prefix="")
+        stem = self.widths[0]
+        body.add(convolution(stem, 3, prefix="conv0_"), batch_norm("bn0_"), PReLU(stem, "relu0_"))
+        for stage, (count, channels) in enumerate(zip(self.units, self.widths[1:]), 1):
             for number in range(1, count + 1):
                 stride = 2 if number == 1 else 1
-                self.body.add(unit(channels, stride, prefix=f"stage{stage}_unit{number}_"))
-        self.head = nn.HybridSequential(prefix="")
-        self.head.add(
-            batch_norm("bn1_"),
-            Dropout(dropout),
-            nn.Dense(EMBEDDING_SIZE, prefix="pre_fc1_"),
-            batch_norm("fc1_", scale=False),
-        )
-
-    def hybrid_forward(self, F, data):
-        """Return the embeddings (N, 512)."""
-        return F.identity(self.head(self.body((data - 127.5) * 0.0078125)), name="fc1")
+                body.add(unit(channels, stride, prefix=f"stage{stage}_unit{number}_"))
+        return body
 
 
-def create(name: str, dropout: float = 0.4, unit: type[ImprovedUnit] = ImprovedUnit) -> Encoder:
-    """Return the encoder `name`, one of `ENCODERS`, of such units; raise LatseError for any other name."""
-    if name not in ENCODERS:
-        raise LatseError(f"unknown encoder '{name}'; there are {', '.join(ENCODERS)}")
-    units, widths = ENCODERS[name]
-    return Encoder(units, widths, dropout, unit)
+class ResNetTiny(ResNet):
+    """The narrow one of ORL's recipes."""
+
+    units, widths = (1, 1, 1, 1), (16, 16, 32, 64, 16)
+
+
+class ResNet34(ResNet):
+    """Of 34 layers."""
+
+    units = (3, 4, 6, 3)
+
+
+class ResNet50(ResNet):
+    """Of 50 layers."""
+
+    units = (3, 4, 14, 3)
+
+
+class ResNet100(ResNet):
+    """Of 100 layers."""
+
+    units = (3, 13, 30, 3)
+
+
+class ResNet124(ResNet):
+    """Of 124 layers."""
+
+    units = (3, 13, 40, 5)

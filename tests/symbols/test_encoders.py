@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from latse.errors import LatseError
-from latse.symbols import encoder, networks
+from latse.symbols import encoders, networks
 
 
 def images(seed=0, count=2):
@@ -15,14 +15,14 @@ def images(seed=0, count=2):
 @pytest.fixture(scope="module")
 def tiny():
     mx.random.seed(0)
-    network = encoder.create("resnet_tiny")
+    network = encoders.create("resnet_tiny")
     network.initialize(mx.init.Xavier())
     network(images())
     return network
 
 
 def test_the_output_is_fc1_of_512_values():
-    symbol = networks.trace(encoder.create("resnet_tiny"))
+    symbol = networks.trace(encoders.create("resnet_tiny"))
     assert symbol.list_outputs() == ["fc1_output"]
     assert symbol.infer_shape(data=(3, 3, 112, 112))[1] == [(3, 512)]
 
@@ -62,27 +62,27 @@ def test_dropout_acts_in_training_only(tiny):
 
 def test_dropout_follows_the_seed_whatever_the_device():
     """That is, not cuDNN's, which does not."""
-    attributes = networks.trace(encoder.create("resnet_tiny")).attr_dict()
+    attributes = networks.trace(encoders.create("resnet_tiny")).attr_dict()
     dropouts = [values for values in attributes.values() if "cudnn_off" in values and values.get("p")]
     assert [(float(values["p"]), values["cudnn_off"]) for values in dropouts] == [(0.4, "True")]
 
 
 def test_without_dropout_there_is_none_in_the_graph():
-    symbol = networks.trace(encoder.create("resnet_tiny", dropout=0.0))
+    symbol = networks.trace(encoders.create("resnet_tiny", dropout=0.0))
     assert not any(node["op"] == "Dropout" for node in json.loads(symbol.tojson())["nodes"])
 
 
 def test_the_rate_of_dropout_is_a_parameter():
-    assert encoder.create("resnet_tiny", dropout=0.0).head[1]._rate == 0
-    assert encoder.create("resnet50").head[1]._rate == 0.4
+    assert encoders.create("resnet_tiny", dropout=0.0).head[1]._rate == 0
+    assert encoders.create("resnet50").head[1]._rate == 0.4
 
 
 def test_the_gamma_of_the_last_batch_normalisation_is_fixed():
-    attributes = networks.trace(encoder.create("resnet_tiny")).attr_dict()
+    attributes = networks.trace(encoders.create("resnet_tiny")).attr_dict()
     fixed = {name for name, values in attributes.items() if values.get("fix_gamma") == "True"}
     assert fixed == {"fc1_fwd"}
 
 
 def test_an_unknown_encoder_is_refused_with_the_known_ones():
     with pytest.raises(LatseError, match="unknown encoder 'resnet18'; there are resnet_tiny, resnet34"):
-        encoder.create("resnet18")
+        encoders.create("resnet18")

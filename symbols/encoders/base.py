@@ -1,0 +1,60 @@
+"""What every encoder is: features of a face, then BN-Dropout-FC-BN to the embedding (§4.1)."""
+
+from __future__ import annotations
+
+from mxnet.gluon import nn
+
+from latse.symbols.layers import Dropout, batch_norm
+
+EMBEDDING_SIZE = 512
+
+
+class Encoder(nn.HybridBlock):
+    """Face images to embeddings.
+
+    A backbone overrides `features`, and `embedding` where it has a head of its own. Two encoders of one class
+    must have the same parameters by name.
+
+    Input `data`: (N, 3, 112, 112), RGB in 0..255; the normalisation (x - 127.5) / 128 is part of the graph.
+    Output `fc1`: (N, embedding_size), not normalised to unit length.
+
+    Parameters
+    ----------
+    dropout : float, default 0.4
+        Share of the values before the last fully-connected layer that is dropped in training, in [0, 1).
+    lean : bool, default False
+        Whether to compute the same function of the same parameters in the form that keeps less for the
+        gradient, where the backbone has one.
+
+    Attributes
+    ----------
+    embedding_size : int
+        Length of the embedding.
+    """
+
+    embedding_size = EMBEDDING_SIZE
+
+    def __init__(self, dropout: float = 0.4, lean: bool = False) -> None:
+        super().__init__(prefix="")
+        self.lean = lean
+        self.body = self.features()
+        self.head = self.embedding(dropout)
+
+    def features(self) -> nn.HybridBlock:
+        """Return the block from normalised images (N, 3, 112, 112) to their features (N, C, H, W)."""
+        raise NotImplementedError(f"{type(self).__name__} must say what its features are")
+
+    def embedding(self, dropout: float) -> nn.HybridBlock:
+        """Return the block from features to embeddings (N, embedding_size): the paper's head."""
+        head = nn.HybridSequential(prefix="")
+        head.add(
+            batch_norm("bn1_"),
+            Dropout(dropout),
+            nn.Dense(self.embedding_size, prefix="pre_fc1_"),
+            batch_norm("fc1_", scale=False),
+        )
+        return head
+
+    def hybrid_forward(self, F, data):
+        """Return the embeddings (N, embedding_size)."""
+        return F.identity(self.head(self.body((data - 127.5) * 0.0078125)), name="fc1")
