@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 import latse.recipes
 from latse import recipe as recipes
 from latse.errors import LatseError
+from latse.recipes_command import page
 from latse.symbols import margins
 
 SHIPPED = sorted(Path(latse.recipes.__file__).parent.glob("*.yaml"))
@@ -54,6 +55,11 @@ def test_the_default_is_the_paper(empty):
 def test_every_shipped_recipe_loads(path):
     recipe = recipes.load(path)
     assert recipes.as_dict(recipe).keys() == recipes.default().keys()
+
+
+def test_the_page_of_all_keys_is_what_the_code_says():
+    written = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
+    assert written == page(), "run: latse recipes --keys > docs/recipes.md"
 
 
 def test_there_are_shipped_recipes():
