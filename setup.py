@@ -64,6 +64,7 @@ setup(
             "ruff==0.17.6",
             "setuptools>=70.1",  # the first that builds a wheel by itself
         ],
+        "mutants": ["cosmic-ray==8.7.0"],
     },
     entry_points={"console_scripts": ["latse = latse.cli:main"]},
 )
