@@ -14,8 +14,8 @@ from latse.symbols.margins import ClassCentres, Loss
 IMAGE_SHAPE = (3, 112, 112)
 
 
-class Teacher(nn.HybridBlock):
-    """Encoder and margin alone: the teacher, or a student with neither decoder nor filter.
+class Classifier(nn.HybridBlock):
+    """Encoder and margin alone: a teacher, or a student with neither decoder nor filter.
 
     Inputs: `data` (N, 3, 112, 112) RGB in 0..255, `softmax_label` (N,), and those of the margin.
     Outputs: `loss` (N,), to be minimised, and its part `dloss` (N,).

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from latse.train import graph
+from latse.train.training import inference
 
 REPOSITORY = Path(__file__).parents[2]
 TOOLS = ("bash", "awk", "sed", "rm", "touch", "mkdir", "chmod", "cat", "sh", "find")
@@ -301,7 +301,7 @@ def test_a_recipe_without_student_in_its_name_trains_without_a_teacher(installed
 
 @pytest.mark.parametrize("decoder", [True, False])
 def test_make_knows_a_student_with_a_decoder_by_its_symbol(tiny_recipe, decoder):
-    symbol = graph.inference(tiny_recipe(f"decoder.enabled={str(decoder).lower()}")).tojson()
+    symbol = inference(tiny_recipe(f"decoder.enabled={str(decoder).lower()}")).tojson()
     assert ('"generated"' in symbol) == decoder
 
 

@@ -10,7 +10,7 @@ from latse.cli import main
 from latse.errors import LatseError
 from latse.plan import memonger
 from latse.plan.graph import Graph
-from latse.train import graph
+from latse.train.training import traced
 
 CPU = mx.cpu()
 COMMAND = ["bench", "plan", "--classes", "7"]
@@ -32,13 +32,13 @@ def names(symbol):
 @pytest.fixture(scope="module")
 def teacher(tiny_recipe):
     """The graph of a ResNet-34 with its head, batch 2."""
-    return Graph(*graph.build(tiny_recipe("encoder.name=resnet34"), 5, 2))
+    return Graph(*traced(tiny_recipe("encoder.name=resnet34"), 5, 2))
 
 
 @pytest.fixture(scope="module")
 def student(tiny_recipe):
     """The graph of a student with decoder, batch 2."""
-    return Graph(*graph.build(tiny_recipe("decoder.enabled=true"), 5, 2))
+    return Graph(*traced(tiny_recipe("decoder.enabled=true"), 5, 2))
 
 
 @pytest.fixture(scope="module")

@@ -19,11 +19,11 @@ from latse.bench.contender import Contender
 from latse.bench.insightface_step import SOURCES
 from latse.bench.result import read
 from latse.cli import main
-from latse.models.warm_start import Parameters
 from latse.symbols import names
 from latse.symbols.networks import IMAGE_SHAPE
-from latse.train import graph
 from latse.train.learner import Learner
+from latse.train.state import RunState
+from latse.train.training import Training
 
 PEERS = os.environ.get("PEERS", "")
 CLASSES, BATCH_SIZE, RATE = 7, 4, 0.05
@@ -46,12 +46,9 @@ def both(tiny_recipe):
     symbol = equivalents.training_symbol("resnet_tiny", CLASSES, BATCH_SIZE)
     mx.random.seed(3)
     theirs = graph_step.bound(symbol, SHAPES, {"learning_rate": RATE, "rescale_grad": 1.0})
-    start = Parameters(*names.from_insightface(*theirs.get_params()))
-    recipe = tiny_recipe(*ARCFACE)
-    ours = Learner(
-        recipe, *graph.build(recipe, CLASSES, BATCH_SIZE), contexts=[mx.cpu()], seed=0, start=start
-    )
-    return ours, theirs, start
+    start = names.from_insightface(*theirs.get_params())
+    training = Training.of(tiny_recipe(*ARCFACE), CLASSES, [mx.cpu()])
+    return Learner(training, RunState(0, *start)), theirs, start
 
 
 def test_the_equivalent_has_our_loss_and_learns_what_we_learn(both):

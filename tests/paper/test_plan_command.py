@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 
@@ -12,7 +13,7 @@ from latse.errors import LatseError
 from latse.paper import plan_command
 from latse.paper.dry_run import dry_run
 from latse.plan import memonger
-from latse.train import graph
+from latse.train.training import Training, TrainingGraph, traced
 
 CPU = mx.cpu()
 SHAPES = {"data": (4, 3, 112, 112), "softmax_label": (4,)}
@@ -30,7 +31,7 @@ def plan(recipe, *arguments):
 
 
 def graph_of(recipe, classes, *changes):
-    return graph.build(recipes.load(recipe, changes), classes, 4)[0]
+    return traced(recipes.load(recipe, changes), classes, 4)[0]
 
 
 def test_writes_the_plan_and_says_what_the_executor_says(recipe, tmp_path, capsys):
@@ -154,7 +155,8 @@ def test_needs_either_data_or_classes(recipe, arguments):
 
 def test_a_graph_that_no_plan_helps_is_said_so(recipe, tmp_path, monkeypatch, capsys):
     unplanned = mx.sym.MakeLoss(mx.sym.FullyConnected(mx.sym.var("data"), num_hidden=2, name="fc"))
-    monkeypatch.setattr("latse.train.graph.build", lambda *_: (unplanned, {"data": (2, 3)}))
+    graph = TrainingGraph(unplanned, {"data": (2, 3)})
+    monkeypatch.setattr("latse.train.training.traced", lambda *_: graph)
     out = tmp_path / "narrow-plan.json"
     assert plan(recipe, "--classes", 7, "--out", out) == 0
     assert "nothing is computed again" in capsys.readouterr().out
@@ -188,9 +190,9 @@ def test_plan_file_is_of_one_graph(recipe, tmp_path):
     symbol = graph_of(recipe, 7)
     traced_again = graph_of(recipe, 7)
     assert symbol.tojson() != traced_again.tojson()  # for the names that MXNet counts
-    for traced in (symbol, traced_again):
-        assert "force_mirroring" in memonger.read_plan(out, traced).tojson()
-        assert "force_mirroring" not in traced.tojson()
+    for planless in (symbol, traced_again):
+        assert "force_mirroring" in memonger.read_plan(out, planless).tojson()
+        assert "force_mirroring" not in planless.tojson()
     with pytest.raises(LatseError, match="plan of another graph"):
         memonger.read_plan(out, graph_of(recipe, 8))
     with pytest.raises(LatseError, match="is no memory plan"):
@@ -210,9 +212,11 @@ def make(path, content):
 @pytest.mark.parametrize("batch_size, classes, bound", [(96, 85742, 14e9 / 2**20), (8, 85742, None)])
 def test_the_papers_setting_has_a_goal(recipe, batch_size, classes, bound):
     """Less than 14 GB a device; what is planned here is narrow, with few people."""
-    planned = dry_run(recipes.load(recipe), 7, None, [CPU])
+    training = Training.of(recipes.load(recipe), 7, [CPU])
+    planned = dry_run(training, None)
     wide = recipes.load(recipe, ["encoder.name=resnet124", f"train.batch_size={batch_size}"])
-    found = plan_command.figures(wide, classes, planned)
+    papers = dataclasses.replace(training, recipe=wide, classes=classes)
+    found = plan_command.figures(dataclasses.replace(planned, training=papers))
     (goal,) = found["goals"]
     assert goal.get("at_most") == bound
     assert goal["figure"]["median"] == planned.device_memory

@@ -9,7 +9,7 @@ from latse.symbols import encoders, margins, networks
 from latse.symbols.encoders import resnet
 from latse.symbols.layers import PReLU
 from latse.symbols.networks import IMAGE_SHAPE, trace
-from latse.train import graph
+from latse.train.training import traced
 
 CPU, CLASSES = mx.cpu(), 6
 
@@ -31,7 +31,7 @@ def training(tiny_recipe, name, has_decoder, batch_size):
     """Symbol and shapes of the training graph of an encoder with ArcFace's head, or of a LATSE student."""
     student = ["decoder.enabled=true", "filter.k=1"] if has_decoder else []
     recipe = tiny_recipe(f"encoder.name={name}", "margin.name=arcface", *student)
-    return graph.build(recipe, CLASSES, batch_size)
+    return traced(recipe, CLASSES, batch_size)
 
 
 def values(symbol, shapes, dtype="float32"):
@@ -190,7 +190,7 @@ def test_a_deep_encoder_of_lean_units_has_the_gradients_of_improved_ones(name, m
 
 def test_lean_units_have_the_parameters_of_improved_ones_and_keep_less(tiny_recipe):
     lean, shapes = training(tiny_recipe, "resnet34", False, batch_size=16)
-    improved = trace(networks.Teacher(encoders.create("resnet34"), margins.create("arcface", CLASSES)))
+    improved = trace(networks.Classifier(encoders.create("resnet34"), margins.create("arcface", CLASSES)))
     for kind in ("list_arguments", "list_auxiliary_states"):
         assert sorted(getattr(lean, kind)()) == sorted(getattr(improved, kind)())
     sizes = [dict(zip(one.list_arguments(), one.infer_shape(**shapes)[0])) for one in (lean, improved)]

@@ -74,7 +74,7 @@ def outputs(network, given, training=False):
 
 def test_the_outputs_are_told_by_their_names():
     expected = {
-        networks.Teacher(tiny(), linear_face()): ["loss_output", "dloss_output"],
+        networks.Classifier(tiny(), linear_face()): ["loss_output", "dloss_output"],
         filtered(True): ["loss_output", "dloss_output"],
         student(): ["loss_output", "dloss_output", "l1_output", "similarity_output"],
         networks.AutoEncoder(tiny(), Decoder()): ["fc1_output", "generated_output"],
@@ -91,7 +91,7 @@ def test_the_outputs_are_told_by_their_names():
 def test_every_network_has_the_same_names_for_the_same_parameters():
     full = networks.trace(student())
     for network in (
-        networks.Teacher(tiny(), linear_face()),
+        networks.Classifier(tiny(), linear_face()),
         networks.AutoEncoder(tiny(), Decoder()),
         filtered(False),
     ):
@@ -209,8 +209,8 @@ def losses_of_an_embedding():
 
 
 def test_the_parts_of_the_loss_pass_no_gradient():
-    alone = gradients(networks.Teacher(tiny(), linear_face()), inputs())
-    symbol = networks.trace(networks.Teacher(tiny(), linear_face()))
+    alone = gradients(networks.Classifier(tiny(), linear_face()), inputs())
+    symbol = networks.trace(networks.Classifier(tiny(), linear_face()))
     executor = bind(symbol["loss_output"], inputs())
     executor.forward(is_train=True)
     executor.backward()

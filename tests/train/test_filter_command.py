@@ -14,7 +14,7 @@ from latse.data.shards.shard_writer import write_shard
 from latse.models import checkpoint
 from latse.symbols.networks import IMAGE_SHAPE
 from latse.train import filter_command, verdict_file
-from latse.train.verdicts import Stored, TopK
+from latse.train.verdicts import Judge, Stored, TopK
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def judge(data, teacher, out, *arguments):
 def test_stored_and_online_verdicts_agree(teacher, stored, people, k):
     """On every image and its mirror image, in batches of another size."""
     shard = Shard(people)
-    online = TopK(teacher.split(",")[0], 0, k, shard.classes, IMAGE_SHAPE, 4, [mx.cpu()])
+    online = TopK(Judge(teacher.split(",")[0], 0, shard.classes, 4, [mx.cpu()]), k)
     offline, stream = Stored(stored, k, shard), BatchStream(shard, 4, seed=3)
     seen, kept = set(), []
     for iteration in range(60):

@@ -13,11 +13,12 @@ from latse import recipe as recipes
 from latse.cli import main
 from latse.data.shards.records import Shard
 from latse.errors import LatseError
-from latse.models.warm_start import Parameters
 from latse.plan import memonger
 from latse.symbols.encoders import ENCODERS
-from latse.train import graph, mixed_learner, precision, state
+from latse.train import mixed_learner, precision, state
+from latse.train.state import RunState
 from latse.train.trainer import Trainer
+from latse.train.training import Training, TrainingGraph, traced
 from latse.train.verdicts import KeepAll
 
 # MXNet multiplies no float16 on CPU: the products are emulated, all else is float16.
@@ -28,7 +29,7 @@ BATCH, CLASSES = 4, 5
 
 
 def built(recipe, *overrides, batch=BATCH):
-    return graph.build(recipe("encoder.dropout=0.0", *overrides), CLASSES, batch)
+    return traced(recipe("encoder.dropout=0.0", *overrides), CLASSES, batch)
 
 
 def internals(symbol, shapes):
@@ -118,7 +119,7 @@ def test_nearly_all_activations_are_float16_and_what_needs_float32_has_it(tiny_r
 
 def test_float32_is_the_graph_as_it_was(tiny_recipe):
     recipe = tiny_recipe(*STUDENT)
-    symbol, shapes = graph.build(recipe, CLASSES, 2)
+    symbol, shapes = traced(recipe, CLASSES, 2)
     again = precision.prepared(recipe, symbol, shapes)
     assert again[0] is symbol
     assert again[1] == shapes
@@ -282,10 +283,11 @@ def learner(recipe, *overrides, devices=1, **named):
     chosen = recipe(
         "encoder.dropout=0.0", "margin.s=16", "margin.a=0.88", f"train.batch_size={BATCH}", *overrides
     )
-    symbol, shapes = graph.build(chosen, CLASSES, BATCH)
-    contexts = [mx.cpu(number) for number in range(devices)]
-    made = mixed_learner.create(chosen, symbol, shapes, contexts, 0, **named)
-    return made, {name: array for name, array in inputs(shapes).items() if name != "loss_scale"}
+    training = Training.of(chosen, CLASSES, [mx.cpu(number) for number in range(devices)])
+    fed = inputs(training.graph.shapes)
+    return mixed_learner.create(training, **named), {
+        name: array for name, array in fed.items() if name != "loss_scale"
+    }
 
 
 @pytest.mark.parametrize(
@@ -335,10 +337,10 @@ def test_parameters_are_kept_and_begun_with_in_float32(tiny_recipe):
     half, fed = learner(tiny_recipe, EMULATED, "train.loss_scale=16")
     for name, array in half.capture(0).arg_params.items():
         np.testing.assert_array_equal(array.asnumpy(), drawn[name].asnumpy(), err_msg=name)
-    start = Parameters({name: array * 1.001 for name, array in drawn.items()}, {})
-    begun, _ = learner(tiny_recipe, EMULATED, "train.loss_scale=16", start=start)
+    begin = RunState(0, {name: array * 1.001 for name, array in drawn.items()})
+    begun, _ = learner(tiny_recipe, EMULATED, "train.loss_scale=16", begin=begin)
     for name, array in begun.capture(0).arg_params.items():
-        np.testing.assert_array_equal(array.asnumpy(), start.args[name].asnumpy(), err_msg=name)
+        np.testing.assert_array_equal(array.asnumpy(), begin.arg_params[name].asnumpy(), err_msg=name)
     half.step(fed, 0)
     moved = half.capture(1)
     weight = moved.arg_params["stage1_unit1_conv1_weight"].asnumpy()
@@ -377,11 +379,13 @@ def test_a_killed_run_resumes_to_the_same_bits(
     names = ("data", "softmax_label", "keep", "mean_face")
     symbol = precision.as_half(quick_student, names, emulated=True)
     contexts = [mx.cpu(number) for number in range(devices)]
+    shapes = traced(recipe, CLASSES, recipe.train.batch_size).shapes
+    training = Training(recipe, CLASSES, contexts, TrainingGraph(symbol, shapes), seed=3)
 
     def trainer(name):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        return Trainer(recipe, Shard(people), folder, 3, contexts, KeepAll(), symbol)
+        return Trainer(training, Shard(people), folder, KeepAll())
 
     # The scale goes up and down within these few steps.
     monkeypatch.setattr(precision.LossScale, "GROWTH_INTERVAL", 1)

@@ -13,7 +13,7 @@ from latse.train import state
 
 def made_up(iteration=7, size=5):
     array = mx.nd.array(np.random.default_rng(size).normal(size=(3, size)))
-    return state.State(
+    return state.RunState(
         iteration, {"fc_weight": array}, {"bn_moving_mean": array + 1}, {"fc_weight": array + 2}
     )
 

@@ -11,6 +11,7 @@ from latse.data.shards.shard_writer import write_shard
 from latse.symbols.margins import MARGINS, RUNNING
 from latse.train import state
 from latse.train.trainer import Trainer
+from latse.train.training import Training
 from latse.train.verdicts import KeepAll
 
 # Beside the defaults: a margin at which triplets cost something from the start, and what adds to a loss.
@@ -51,7 +52,7 @@ def losses(couples, tiny_recipe, tmp_path, run_metrics):
     def losses(*overrides):
         settings = "encoder.dropout=0", "train.batch_size=8", "train.iterations=10"
         recipe = tiny_recipe(*settings, *overrides)
-        Trainer(recipe, Shard(couples), tmp_path, 3, [mx.cpu()], KeepAll()).run()
+        Trainer(Training.of(recipe, 4, [mx.cpu()], 3), Shard(couples), tmp_path, KeepAll()).run()
         return [line["loss"] for line in run_metrics(tmp_path)]
 
     return losses
@@ -82,7 +83,7 @@ def run(people, tiny_recipe, tmp_path):
         (tmp_path / folder).mkdir(exist_ok=True)
         contexts = [mx.cpu(number) for number in range(devices)]
         recipe = tiny_recipe("train.iterations=4", *overrides)
-        Trainer(recipe, Shard(people), tmp_path / folder, 3, contexts, KeepAll()).run()
+        Trainer(Training.of(recipe, 5, contexts, 3), Shard(people), tmp_path / folder, KeepAll()).run()
         return state.load(tmp_path / folder)
 
     return run

@@ -10,9 +10,11 @@ import pytest
 from latse.data.shards.records import Shard
 from latse.errors import LatseError
 from latse.models import checkpoint
-from latse.train import graph, state
+from latse.symbols.networks import IMAGE_SHAPE
+from latse.train import mixed_learner, state
 from latse.train.bank import MeanFaceBank
 from latse.train.trainer import Trainer
+from latse.train.training import Training, TrainingGraph, traced
 from latse.train.verdicts import KeepAll
 
 
@@ -27,6 +29,17 @@ class Crash(BaseException):
     """Stands for the death of the process."""
 
 
+def trained(recipe, contexts, symbol=None, seed=3):
+    """The training of the recipe's graph, or of a symbol with the student's inputs or some of them."""
+    if symbol is None:
+        return Training.of(recipe, 5, contexts, seed)
+    size = recipe.train.batch_size
+    known = {"data": IMAGE_SHAPE, "softmax_label": (), "keep": (), "mean_face": IMAGE_SHAPE}
+    present = symbol.list_arguments()
+    shapes = {name: (size, *shape) for name, shape in known.items() if name in present}
+    return Training(recipe, 5, contexts, TrainingGraph(symbol, shapes), seed)
+
+
 @pytest.fixture
 def trainer(people, quick_student, tiny_recipe):
     """Make a trainer of the quick student; `overrides` go into the recipe."""
@@ -35,7 +48,8 @@ def trainer(people, quick_student, tiny_recipe):
         folder.mkdir(exist_ok=True)
         contexts = [mx.cpu(number) for number in range(devices)]
         recipe = tiny_recipe("decoder.enabled=true", *overrides)
-        return Trainer(recipe, Shard(people), folder, seed, contexts, teacher or EveryOther(), symbol)
+        training = trained(recipe, contexts, symbol, seed)
+        return Trainer(training, Shard(people), folder, teacher or EveryOther())
 
     return make
 
@@ -130,7 +144,7 @@ def unbroken(people, quick_student, tiny_recipe, tmp_path_factory, run_contents)
     """What the run above holds if nothing happens to it."""
     folder = tmp_path_factory.mktemp("unbroken")
     recipe = tiny_recipe("decoder.enabled=true", "train.log_every=4")
-    Trainer(recipe, Shard(people), folder, 3, [mx.cpu()], EveryOther(), quick_student).run()
+    Trainer(trained(recipe, [mx.cpu()], quick_student), Shard(people), folder, EveryOther()).run()
     return run_contents(folder)
 
 
@@ -165,7 +179,7 @@ def test_a_run_may_go_on_with_another_number_of_devices(
             trainer(tmp_path / "moved", devices=before).run()
     saved = state.load(tmp_path / "moved")
     mover = trainer(tmp_path / "moved", devices=after)
-    captured = mover._new_learner(saved).capture(saved.iteration)
+    captured = mixed_learner.create(mover._training, saved).capture(saved.iteration)
     assert saved.momentum.keys() == saved.arg_params.keys()
     for mine, theirs in zip(captured[1:], saved[1:]):
         assert {name: array.asnumpy().tobytes() for name, array in mine.items()} == {
@@ -233,7 +247,7 @@ def test_weight_decay_spares_biases_and_shifts(trainer, tmp_path):
         "schedule.learning_rate=1e-7",
     )
     one = trainer(tmp_path / "run", *recipe, "decoder.enabled=false", symbol=None, teacher=KeepAll())
-    one._learner, one._bank = one._new_learner(None), None
+    one._learner, one._bank = mixed_learner.create(one._training), None
     module = one._learner._module
     before = {name: array.asnumpy() for name, array in module.get_params()[0].items()}
     ones = {name: np.where(array == 0, 1, array) for name, array in before.items()}
@@ -255,7 +269,7 @@ def test_two_devices_have_the_loss_curve_of_one(trainer, tmp_path, tiny_recipe, 
         "schedule.learning_rate=0.001",
     )
     recipe = tiny_recipe(*overrides)
-    symbol = on_fixed_statistics(graph.build(recipe, 5, recipe.train.batch_size)[0])
+    symbol = on_fixed_statistics(traced(recipe, 5, recipe.train.batch_size).symbol)
     curves = {}
     for kvstore, devices in (("local", 1), ("local", 2), ("device", 2), ("local", 4)):
         folder = tmp_path / f"{kvstore}-{devices}"
@@ -292,7 +306,7 @@ def test_two_devices_teach_a_student_what_one_does(trainer, tmp_path, quick_stud
 def test_a_state_is_on_the_cpu_whatever_the_device(people, quick_student, tiny_recipe, tmp_path):
     """Here the second CPU context stands for a GPU."""
     recipe = tiny_recipe("decoder.enabled=true")
-    run = Trainer(recipe, Shard(people), tmp_path, 3, [mx.cpu(1)], EveryOther(), quick_student)
+    run = Trainer(trained(recipe, [mx.cpu(1)], quick_student), Shard(people), tmp_path, EveryOther())
     run.run()
     captured = run._learner.capture(6)
     assert captured.momentum.keys() == captured.arg_params.keys()
@@ -319,7 +333,7 @@ def test_an_undecodable_image_ends_the_run_and_names_its_record(people, tmp_path
     (broken / "train.rec").write_bytes(bytes(content))
     recipe = tiny_recipe("decoder.enabled=true")
     (tmp_path / "run").mkdir()
-    run = Trainer(recipe, Shard(broken), tmp_path / "run", 0, [mx.cpu()], EveryOther(), quick_student)
+    run = Trainer(trained(recipe, [mx.cpu()], quick_student), Shard(broken), tmp_path / "run", EveryOther())
     with pytest.raises(LatseError, match=r"train\.rec: record 1 "):
         run.run()
 

@@ -37,8 +37,9 @@ from latse.runtime import threads
 from latse.symbols import encoders
 from latse.symbols.networks import IMAGE_SHAPE
 from latse.text_table import aligned
-from latse.train import graph, state
+from latse.train import state
 from latse.train.learner import Learner
+from latse.train.training import Training, inference
 
 PLAIN, FILTERED = "plain student", "student, stored verdicts"
 STORED, ASKED = "LATSE, stored verdicts", "LATSE, teacher asked"
@@ -112,10 +113,9 @@ def _make_set(folder: Path, args: argparse.Namespace) -> None:
 
 def _make_teacher(prefix: Path, recipe_path: Path, shard: Shard) -> None:
     """Save an untrained encoder whose class centres are the embeddings of three people of four."""
-    recipe = recipes.load(recipe_path)
-    learner = Learner(recipe, *graph.build(recipe, shard.classes, 1), contexts=[mx.cpu()], seed=SEED)
-    begun, inference = learner.capture(0), graph.inference(recipe)
-    state.save_model(prefix, 0, inference, begun)
+    recipe = recipes.load(recipe_path, ["train.batch_size=1"])
+    begun = Learner(Training.of(recipe, shard.classes, [mx.cpu()], SEED)).capture(0)
+    state.save_model(prefix, 0, inference(recipe), begun)
     images = np.empty((len(shard), *IMAGE_SHAPE), np.uint8)
     for position, planes in enumerate(images):
         shard.read_into(planes, position, False)
@@ -123,8 +123,8 @@ def _make_teacher(prefix: Path, recipe_path: Path, shard: Shard) -> None:
     centres = begun.arg_params["fc7_weight"].asnumpy()
     known = np.arange(len(shard)) % 4 > 0
     centres[shard.labels[known].astype(np.int64)] = embeddings[known]
-    begun.arg_params["fc7_weight"] = mx.nd.array(centres)
-    state.save_model(prefix, 0, inference, begun)
+    knowing = begun._replace(arg_params={**begun.arg_params, "fc7_weight": mx.nd.array(centres)})
+    state.save_model(prefix, 0, inference(recipe), knowing)
 
 
 def _stored(folder: Path, args: argparse.Namespace) -> tuple[float, dict[str, Any]]:

@@ -17,10 +17,11 @@ from latse.errors import LatseError
 from latse.models import checkpoint
 from latse.plan import memonger
 from latse.symbols.networks import IMAGE_SHAPE
-from latse.train import graph, mixed_learner
+from latse.train import mixed_learner
 from latse.train.bank import MeanFaceBank
 from latse.train.learner import Learner
-from latse.train.verdicts import KeepAll, Stored, TopK
+from latse.train.training import Training, open_shard
+from latse.train.verdicts import Judge, KeepAll, Stored, Teacher, TopK
 
 SEED = 0
 
@@ -44,15 +45,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def build(args: argparse.Namespace) -> tuple[Learner, Callable[[], Mapping[str, np.ndarray]]]:
     """Return the learner of a recipe and a step of it, the filter's verdict and the bank included."""
     recipe = recipes.load(args.recipe, [*args.set, f"train.batch_size={args.batch_size}"])
-    symbol, shapes = graph.build(recipe, args.classes, args.batch_size)
+    training = Training.of(recipe, args.classes, [mx.cpu()], SEED)
     if args.plan:
-        symbol = memonger.read_plan(args.plan, symbol)
+        training = training.with_symbol(memonger.read_plan(args.plan, training.graph.symbol))
     elif args.symbol:
-        symbol = checkpoint.load_symbol(args.symbol)
-    inputs = graph_step.made_up(shapes, args.classes)
+        training = training.with_symbol(checkpoint.load_symbol(args.symbol))
+    inputs = graph_step.made_up(training.graph.shapes, args.classes)
     batch, teacher = _batch(args, inputs), _teacher(args, recipe)
     inputs.update(data=batch.image, softmax_label=batch.label)
-    learner = mixed_learner.create(recipe, symbol, shapes, [mx.cpu()], SEED)
+    learner = mixed_learner.create(training)
     momentum = recipe.decoder.momentum
     bank = MeanFaceBank(args.bank, args.classes, IMAGE_SHAPE, momentum, 0) if args.bank else None
 
@@ -69,20 +70,19 @@ def build(args: argparse.Namespace) -> tuple[Learner, Callable[[], Mapping[str, 
 def _batch(args: argparse.Namespace, inputs: Mapping[str, np.ndarray]) -> Batch:
     """Return the first batch of the set, or one of the random images."""
     if args.data:
-        return BatchStream(graph.open_shard(args.data), args.batch_size, SEED).batch(0)
+        return BatchStream(open_shard(args.data), args.batch_size, SEED).batch(0)
     numbers = np.arange(args.batch_size)
     return Batch(inputs["data"], inputs["softmax_label"], numbers, numbers % 2 == 1)
 
 
-def _teacher(args: argparse.Namespace, recipe: recipes.CfgNode) -> KeepAll | Stored | TopK:
+def _teacher(args: argparse.Namespace, recipe: recipes.CfgNode) -> Teacher:
     if args.verdicts:
         if not args.data:
             raise LatseError("--verdicts needs --data: they are those on a set")
         return Stored(args.verdicts, recipe.filter.k, Shard(args.data))
     if args.teacher:
-        prefix, number = checkpoint.parse(args.teacher)
-        size = args.batch_size
-        return TopK(prefix, number, recipe.filter.k, args.classes, IMAGE_SHAPE, size, [mx.cpu()])
+        judge = Judge(*checkpoint.parse(args.teacher), args.classes, args.batch_size, [mx.cpu()])
+        return TopK(judge, recipe.filter.k)
     return KeepAll()
 
 

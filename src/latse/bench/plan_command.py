@@ -34,13 +34,14 @@ from latse.bench.timing import ratios
 from latse.errors import LatseError
 from latse.files import make_folder, write_json
 from latse.goals import figure, goal, verdict
-from latse.paper.plan_command import Setting, add_setting_arguments, read_setting
+from latse.models.parameters import needed_shapes
+from latse.paper.plan_command import add_training_arguments, read_training
 from latse.plan import memonger
 from latse.provenance import provenance
 from latse.runtime import threads
 from latse.symbols.networks import IMAGE_SHAPE
 from latse.text_table import aligned
-from latse.train import graph
+from latse.train.training import Training
 
 TIME_RATIO = 1.25
 PLAIN, RULE, LEAST = "plain", "dmlc's rule", "ours, least memory"
@@ -83,7 +84,7 @@ class Row:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `latse bench plan`."""
-    add_setting_arguments(parser)
+    add_training_arguments(parser)
     parser.add_argument("--repeats", type=int, default=5, metavar="R", help="measured steps (default: 5)")
     parser.add_argument(
         "--peers",
@@ -103,21 +104,21 @@ def run(args: argparse.Namespace) -> None:
         For a device that is no CPU, fewer than two repeats, peers that are not there, or a graph that does
         not fit into the machine's memory.
     """
-    setting = read_setting(args)
-    _check(args, setting)
-    recipe, classes, batch_size = setting.recipe, setting.classes, setting.batch_size
-    symbol, shapes = graph.build(recipe, classes, batch_size)
+    training, _ = read_training(args)
+    _check(args, training.devices[0])
+    recipe, classes = training.recipe, training.classes
+    symbol, shapes = training.device_graph
     rows = in_child(our_rows, symbol.tojson(), shapes)
     sources = Path(args.peers or "", insightface_step.SOURCES)
     if args.peers and sources.is_dir() and is_insightfaces(recipe):
-        rows += in_child(their_rows, sources, recipe.encoder.name, classes, batch_size)
-    parameters = _parameter_megabytes(symbol, shapes)
+        rows += in_child(their_rows, sources, recipe.encoder.name, classes, shapes["data"][0])
+    parameters = 4 * sum(map(math.prod, needed_shapes(symbol, **shapes).values())) / MEBIBYTE
     at_once = sum(_guess(row, parameters) for row in rows) < _available_megabytes()
     figures = measured(rows, shapes, classes, args.repeats, at_once)
     report = {
         "kind": "plan compare",
-        "provenance": provenance(args, setting.devices),
-        "setting": _setting(args, setting, at_once),
+        "provenance": provenance(args, training.devices),
+        "setting": _setting(args, training, at_once),
         "contenders": figures,
         "goals": goals(rows, figures, recipe),
     }
@@ -288,8 +289,7 @@ def table(figures: dict[str, dict[str, Any]]) -> str:
     return aligned(rows)
 
 
-def _check(args: argparse.Namespace, setting: Setting) -> None:
-    device = setting.devices[0]
+def _check(args: argparse.Namespace, device: mx.Context) -> None:
     if device.device_type != "cpu":
         raise LatseError(f"bench plan measures on the CPU, not on {device}: resident memory is the process's")
     if args.repeats < 2:
@@ -307,12 +307,6 @@ def _contender(row: Row, shapes: dict[str, tuple[int, ...]], classes: int, folde
     inputs = mx.sym.load_json(row.symbol).list_arguments()
     sizes.write_text(json.dumps({name: shape for name, shape in shapes.items() if name in inputs}))
     return Contender(row.title, graph_command(symbol, sizes, classes))
-
-
-def _parameter_megabytes(symbol: mx.sym.Symbol, shapes: dict[str, tuple[int, ...]]) -> float:
-    """Return the MiB of a graph's parameters."""
-    found = zip(symbol.list_arguments(), symbol.infer_shape(**shapes)[0])
-    return 4 * sum(math.prod(shape) for name, shape in found if name not in shapes) / MEBIBYTE
 
 
 def _guess(row: Row, parameters: float) -> float:
@@ -334,15 +328,15 @@ def _order(at_once: bool) -> str:
     return "together the contenders would not have fitted into memory: they were measured one after the other"
 
 
-def _setting(args: argparse.Namespace, setting: Setting, at_once: bool) -> dict[str, Any]:
-    recipe = setting.recipe
+def _setting(args: argparse.Namespace, training: Training, at_once: bool) -> dict[str, Any]:
+    recipe = training.recipe
     return {
         "recipe": Path(args.recipe).stem,
         "encoder": recipe.encoder.name,
         "decoder": recipe.decoder.enabled,
         "filter": recipe.filter.k is not None,
-        "classes": setting.classes,
-        "batch_size": setting.batch_size,
+        "classes": training.classes,
+        "batch_size": training.device_graph.batch_size,
         "repeats": args.repeats,
         "order": _order(at_once),
         "threads": threads(),

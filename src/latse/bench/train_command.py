@@ -33,7 +33,7 @@ from latse.runtime import threads
 from latse.symbols import encoders
 from latse.symbols.networks import IMAGE_SHAPE
 from latse.text_table import NOTHING, aligned
-from latse.train import graph
+from latse.train.training import traced
 
 OURS, PLANNED, PARTS = "ours", "ours, memory plan", "ours, part by part"
 THEIRS, EQUIVALENT = "insightface's trainer", "equivalent of insightface's trainer"
@@ -159,7 +159,7 @@ def _learner_options(args: argparse.Namespace, folder: Path) -> list[str]:
 def _planned(args: argparse.Namespace, folder: Path) -> Path:
     """Write the training graph with the memory plan that needs least."""
     recipe = recipes.load(folder / "recipe.yaml")
-    symbol, shapes = graph.build(recipe, args.classes, args.batch_size)
+    symbol, shapes = traced(recipe, args.classes, args.batch_size)
     plan = memonger.plan_in_subprocess(symbol.tojson(), shapes, mx.cpu(), progress=True)
     path = folder / "planned-symbol.json"
     path.write_text(plan.symbol.tojson())

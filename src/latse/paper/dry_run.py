@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import mxnet as mx
 import numpy as np
-from yacs.config import CfgNode
 
+from latse.models.parameters import needed_shapes
 from latse.plan import memonger
 from latse.symbols import encoders
 from latse.symbols.networks import IMAGE_SHAPE, Verdict, trace
-from latse.train import graph
+from latse.train.training import Training, TrainingGraph
 from latse.train.verdicts import DOUBT
 
 MEBIBYTE = 2**20
@@ -27,12 +26,10 @@ class DryRun:
 
     Attributes
     ----------
-    iterations, batch_size, devices
-        Of the recipe (the batch over all devices), and how many devices share it.
-    images
-        That are looked at, repetitions counted.
-    epochs
-        How often each image of the set is, None where the set's size is not known.
+    training
+        What would be trained; all devices are taken for alike.
+    set_images
+        Images of the set, None where their number is not known.
     plan
         The memory planner's, of the activations of the training graph.
     parameters
@@ -42,25 +39,30 @@ class DryRun:
         without a filter.
     mean_faces
         Of all people, in the file on the host; 0 without a decoder.
-    uses_plan
-        Whether the recipe trains the planned graph (`train.memory_plan`).
     """
 
-    iterations: int
-    batch_size: int
-    devices: int
-    images: int
-    epochs: float | None
+    training: Training
+    set_images: int | None
     plan: memonger.Plan
     parameters: float
     teacher: float
     mean_faces: float
-    uses_plan: bool
+
+    @property
+    def images(self) -> int:
+        """Images that are looked at, repetitions counted."""
+        return self.training.recipe.train.iterations * self.training.recipe.train.batch_size
+
+    @property
+    def epochs(self) -> float | None:
+        """How often each image of the set is looked at, None where their number is not known."""
+        return self.images / self.set_images if self.set_images else None
 
     @property
     def activations(self) -> float:
         """The planner's figure for the graph that `latse train` would run."""
-        return self.plan.after_megabytes if self.uses_plan else self.plan.before_megabytes
+        uses_plan = self.training.recipe.train.memory_plan
+        return self.plan.after_megabytes if uses_plan else self.plan.before_megabytes
 
     @property
     def device_memory(self) -> float:
@@ -70,9 +72,9 @@ class DryRun:
     def as_json(self) -> dict[str, float | None]:
         """Return what a file of JSON says of it; null for a figure that has no end."""
         figures = {
-            "iterations": self.iterations,
-            "batch_size": self.batch_size,
-            "devices": self.devices,
+            "iterations": self.training.recipe.train.iterations,
+            "batch_size": self.training.recipe.train.batch_size,
+            "devices": len(self.training.devices),
             "images": self.images,
             "epochs": self.epochs,
             "before_megabytes": self.plan.before_megabytes,
@@ -89,23 +91,14 @@ class DryRun:
 
 
 def dry_run(
-    recipe: CfgNode,
-    classes: int,
-    images: int | None,
-    devices: list[mx.Context],
-    budget: memonger.Budget = None,
-    progress: bool = False,
+    training: Training, set_images: int | None, budget: memonger.Budget = None, progress: bool = False
 ) -> DryRun:
-    """Build the graphs of a recipe for `classes` people and plan the first device's memory.
+    """Plan the first device's memory.
 
     Parameters
     ----------
-    recipe
-        As `latse.recipe.load` returns it; its batch size must be divisible by the number of devices.
-    classes, images
-        People and images of the set, the latter None where it is not known.
-    devices
-        All are taken for alike.
+    training, set_images
+        As of `DryRun`.
     budget
         Of the memory plan, as `latse.plan.memonger.plan` takes it.
     progress
@@ -116,47 +109,40 @@ def dry_run(
     LatseError
         If no plan fits into the device or the budget.
     """
-    share = recipe.train.batch_size // len(devices)
-    symbol, shapes = graph.build(recipe, classes, share)
-    weights, statistics = _sizes(symbol, shapes)
-    seen = recipe.train.iterations * recipe.train.batch_size
+    recipe, graph = training.recipe, training.device_graph
+    weights, statistics = _sizes(graph)
     return DryRun(
-        iterations=recipe.train.iterations,
-        batch_size=recipe.train.batch_size,
-        devices=len(devices),
-        images=seen,
-        epochs=seen / images if images else None,
-        plan=memonger.plan(symbol, shapes, devices[0], budget=budget, progress=progress),
+        training,
+        set_images,
+        plan=memonger.plan(*graph, training.devices[0], budget=budget, progress=progress),
         parameters=3 * weights + statistics,
-        teacher=_teacher(recipe, classes, share, devices[0]) if recipe.filter.k is not None else 0.0,
-        mean_faces=_mean_faces(classes) if recipe.decoder.enabled else 0.0,
-        uses_plan=recipe.train.memory_plan,
+        teacher=_teacher(training) if recipe.filter.k is not None else 0.0,
+        mean_faces=_mean_faces(training.classes) if recipe.decoder.enabled else 0.0,
     )
 
 
-def _sizes(symbol: mx.sym.Symbol, shapes: dict[str, tuple[int, ...]]) -> tuple[float, float]:
+def _sizes(graph: TrainingGraph) -> tuple[float, float]:
     """Return the MiB of float32 parameters and of auxiliary states."""
-    arguments, _, states = symbol.infer_shape(**shapes)
-    parameters = [shape for name, shape in zip(symbol.list_arguments(), arguments) if name not in shapes]
-    return _megabytes(parameters), _megabytes(states)
+    shapes, states = needed_shapes(graph.symbol, **graph.shapes), graph.symbol.list_auxiliary_states()
+    sizes = {name: 4 * math.prod(shape) / MEBIBYTE for name, shape in shapes.items()}
+    statistics = sum(sizes.pop(name) for name in states)
+    return sum(sizes.values()), statistics
 
 
-def _megabytes(shapes: list[tuple[int, ...]], size: int = 4) -> float:
-    return sum(math.prod(shape) for shape in shapes) * size / MEBIBYTE
-
-
-def _teacher(recipe: CfgNode, classes: int, share: int, device: mx.Context) -> float:
+def _teacher(training: Training) -> float:
+    named, share = training.recipe.encoder, training.device_graph.batch_size
     parts = (
-        (encoders.create(recipe.encoder.name, recipe.encoder.dropout), {"data": IMAGE_SHAPE}),
-        (Verdict(classes, DOUBT), {"embedding": (encoders.EMBEDDING_SIZE,), "softmax_label": ()}),
+        (encoders.create(named.name, named.dropout), {"data": IMAGE_SHAPE}),
+        (Verdict(training.classes, DOUBT), {"embedding": (encoders.EMBEDDING_SIZE,), "softmax_label": ()}),
     )
     memory = 0.0
     for network, inputs in parts:
-        symbol, shapes = trace(network), {name: (share, *shape) for name, shape in inputs.items()}
-        memory += memonger.planned_megabytes(symbol, shapes, device, fixed=symbol.list_arguments())
-        memory += sum(_sizes(symbol, shapes))
+        graph = TrainingGraph(trace(network), {name: (share, *shape) for name, shape in inputs.items()})
+        fixed = graph.symbol.list_arguments()
+        memory += memonger.planned_megabytes(*graph, training.devices[0], fixed=fixed)
+        memory += sum(_sizes(graph))
     return memory
 
 
 def _mean_faces(classes: int) -> float:
-    return _megabytes([(classes, *IMAGE_SHAPE)], np.dtype(np.float16).itemsize)
+    return classes * math.prod(IMAGE_SHAPE) * np.dtype(np.float16).itemsize / MEBIBYTE

@@ -20,7 +20,7 @@ from latse.files import read_json
 from latse.models import checkpoint
 from latse.paper.filter_figure import FilteredImages
 from latse.symbols.networks import IMAGE_SHAPE
-from latse.train.verdicts import Stored, TopK
+from latse.train.verdicts import Judge, Stored, TopK
 
 
 class People(NamedTuple):
@@ -109,7 +109,7 @@ def asked_verdicts(
     LatseError
         If the teacher is missing, damaged or knows another number of people, or an image cannot be read.
     """
-    judge = TopK(*checkpoint.parse(teacher), k, shard.classes, IMAGE_SHAPE, batch_size, contexts)
+    judge = TopK(Judge(*checkpoint.parse(teacher), shard.classes, batch_size, contexts), k)
     position = _some_labels(shard.labels, images)
     keep = np.empty(len(position), np.float32)
     for start in tqdm(range(0, len(position), batch_size), "teacher", unit="batch", leave=False):

@@ -23,7 +23,7 @@ from latse.paper.figure_inputs import People, asked_verdicts, people_in_pairs, s
 from latse.provenance import provenance
 from latse.symbols import margins
 from latse.symbols.margins import Margin
-from latse.train.graph import open_shard
+from latse.train.training import open_shard
 
 DESCRIPTION = """\
 Draw figures of the paper from a run (a folder with student/ and teacher/, as make train-student leaves it):

@@ -4,39 +4,22 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import dataclass
 from pathlib import Path
-
-import mxnet as mx
 
 from latse import recipe as recipes
 from latse.data.shards.records import Shard
-from latse.devices import add_device_arguments, contexts, share
+from latse.devices import add_device_arguments, contexts
 from latse.errors import LatseError
 from latse.files import write_json
 from latse.goals import figure, goal
 from latse.paper.dry_run import PAPERS_LIMIT, PAPERS_SETTING, DryRun, dry_run
 from latse.plan import memonger
 from latse.provenance import provenance
+from latse.train.training import Training
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What a training graph is built for: the recipe, people, images (None: unknown), and the devices."""
-
-    recipe: recipes.CfgNode
-    classes: int
-    images: int | None
-    devices: list[mx.Context]
-
-    @property
-    def batch_size(self) -> int:
-        """Images of one device."""
-        return share(self.recipe.train.batch_size, self.devices)
-
-
-def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say what a training graph is built for; `read_setting` reads them."""
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say what would be trained; `read_training` reads them."""
     parser.add_argument("recipe", help="YAML file, or the name of a shipped recipe: orl_student")
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument("--data", metavar="FOLDER", help="shard whose number of people the graph classifies")
@@ -50,22 +33,24 @@ def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
     add_device_arguments(parser)
 
 
-def read_setting(args: argparse.Namespace) -> Setting:
-    """Return what a training graph is built for; raise LatseError for bad input."""
+def read_training(args: argparse.Namespace) -> tuple[Training, int | None]:
+    """Return what would be trained, and on how many images where that is known.
+
+    Raises LatseError for bad input.
+    """
     batch = [] if args.batch_size is None else [f"train.batch_size={args.batch_size}"]
     recipe = recipes.load(args.recipe, [*args.set, *batch])
     devices = contexts(args)
-    share(recipe.train.batch_size, devices)
     shard = None if args.data is None else Shard(args.data)
     classes = args.classes if shard is None else shard.classes
     if classes < 2:
         raise LatseError(f"{args.data or '--classes'}: {classes} people, a classifier needs at least 2")
-    return Setting(recipe, classes, None if shard is None else len(shard), devices)
+    return Training.of(recipe, classes, devices), None if shard is None else len(shard)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `latse plan`."""
-    add_setting_arguments(parser)
+    add_training_arguments(parser)
     parser.add_argument(
         "--images", type=int, metavar="N", help="number of images, without a shard: for the number of epochs"
     )
@@ -94,16 +79,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Plan the recipe's training graph for one device and write it; raise LatseError for bad input."""
-    setting = read_setting(args)
-    images = _images(args, setting)
-    recipe, classes, devices = setting.recipe, setting.classes, setting.devices
-    planned = dry_run(recipe, classes, images, devices, _budget(args), progress=True)
+    training, images = read_training(args)
+    planned = dry_run(training, _images(args, images), _budget(args), progress=True)
     out = Path(args.out or Path("out", "plan", f"{Path(args.recipe).stem}-plan.json"))
-    memonger.write_plan(out, planned.plan, provenance(args, devices))
+    memonger.write_plan(out, planned.plan, provenance(args, training.devices))
     if args.json:
-        write_json(args.json, _record(args, recipe, classes, planned, devices))
+        write_json(args.json, _record(args, planned))
     print(work(planned))
-    print(_summary(planned.plan, setting.batch_size, devices[0]))
+    print(_summary(planned))
     print(f"no plan can be below {int(planned.plan.bound_megabytes)} MiB: one operator needs them at once")
     print(memory(planned))
     print(f"memory plan: {out}")
@@ -118,9 +101,10 @@ def _budget(args: argparse.Namespace) -> memonger.Budget:
 def work(planned: DryRun) -> str:
     """Return the line that says how much a run would look at."""
     epochs = "" if planned.epochs is None else f", {planned.epochs:.1f} epochs"
-    devices = f"{planned.devices} devices" if planned.devices > 1 else "one device"
+    train, count = planned.training.recipe.train, len(planned.training.devices)
+    devices = f"{count} devices" if count > 1 else "one device"
     return (
-        f"{planned.iterations:,} iterations of {planned.batch_size} images on {devices}: "
+        f"{train.iterations:,} iterations of {train.batch_size} images on {devices}: "
         f"{planned.images:,} images{epochs}"
     )
 
@@ -134,35 +118,35 @@ def memory(planned: DryRun) -> str:
     return f"estimated memory of each device: {total} ({', '.join(parts)}){host}"
 
 
-def _images(args: argparse.Namespace, setting: Setting) -> int | None:
+def _images(args: argparse.Namespace, of_the_shard: int | None) -> int | None:
     """Return the number of images of the set where it is known."""
     if args.images is None:
-        return setting.images
-    if setting.images is not None:
+        return of_the_shard
+    if of_the_shard is not None:
         raise LatseError("--images and --data exclude each other: the shard has its number of images")
     if args.images < 1:
         raise LatseError(f"--images {args.images}: must be at least 1")
     return args.images
 
 
-def _record(
-    args: argparse.Namespace, recipe: recipes.CfgNode, classes: int, planned: DryRun, devices: list
-) -> dict:
+def _record(args: argparse.Namespace, planned: DryRun) -> dict:
     """Return what the file of `--json` says."""
+    training = planned.training
     return {
         "kind": "plan",
-        "provenance": provenance(args, devices),
+        "provenance": provenance(args, training.devices),
         "unit": "MiB on one device; before and after the memory plan: activations only",
         **planned.as_json(),
-        "classes": classes,
+        "classes": training.classes,
         "recipe": Path(args.recipe).stem,
-        "settings": recipes.as_dict(recipe),
-        **figures(recipe, classes, planned),
+        "settings": recipes.as_dict(training.recipe),
+        **figures(planned),
     }
 
 
-def figures(recipe: recipes.CfgNode, classes: int, planned: DryRun) -> dict:
+def figures(planned: DryRun) -> dict:
     """Return setting, figures in MiB and the goal as results of benchmarks have them."""
+    recipe, classes = planned.training.recipe, planned.training.classes
     parts = {
         "activations without a plan": planned.plan.before_megabytes,
         "activations with the plan": planned.plan.after_megabytes,
@@ -172,7 +156,7 @@ def figures(recipe: recipes.CfgNode, classes: int, planned: DryRun) -> dict:
         "together": planned.device_memory,
         "mean faces, on the host": planned.mean_faces,
     }
-    images = recipe.train.batch_size // planned.devices
+    images = planned.training.device_graph.batch_size
     setting = recipe.encoder.name, classes, images
     limit = {"at_most": PAPERS_LIMIT} if setting == PAPERS_SETTING else {}
     finite = {name: figure([value], "MiB") for name, value in parts.items() if math.isfinite(value)}
@@ -191,9 +175,10 @@ def figures(recipe: recipes.CfgNode, classes: int, planned: DryRun) -> dict:
     }
 
 
-def _summary(plan: memonger.Plan, batch_size: int, device: object) -> str:
+def _summary(planned: DryRun) -> str:
     """Return the line that `latse plan` prints."""
-    where = f"planned memory on {device}, batch {batch_size}"
+    plan, training = planned.plan, planned.training
+    where = f"planned memory on {training.devices[0]}, batch {training.device_graph.batch_size}"
     if plan.stages == 1:
         return (
             f"{where}: {plan.before_megabytes:.0f} MiB; nothing is computed again, the graph stays as it is"

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from latse import recipe as recipes
 from latse.data.shards.records import Shard
-from latse.devices import add_device_arguments, contexts, share
+from latse.devices import add_device_arguments, contexts
 from latse.errors import LatseError
 from latse.eval.results import read_object, reading
 from latse.files import make_folder, write_json
@@ -39,6 +39,7 @@ from latse.paper.paper_tables import (
 from latse.provenance import provenance
 from latse.recipe_keys import KVSTORES
 from latse.text_table import aligned
+from latse.train.training import Training
 
 NUMBERS = [table.number for table in tables()]
 # What `latse identify` takes MegaFace from -> what each needs beside it, and what it is.
@@ -240,12 +241,14 @@ def _dry_runs(args: argparse.Namespace, chosen: list[PaperTable], shards: dict[s
     """Plan every recipe, for the given shard or for what the paper's set is said to hold, and print them."""
     devices = contexts(args)
     with_teachers = (name for recipe in _rows(chosen) for name in (teacher_of(recipe), recipe) if name)
-    loaded = {name: recipes.load(recipes.SHIPPED / name, args.set) for name in with_teachers}
-    for recipe in loaded.values():
-        share(recipe.train.batch_size, devices)
+    trainings = {}
+    for name in with_teachers:
+        people, images = _size(name, shards)
+        recipe = recipes.load(recipes.SHIPPED / name, args.set)
+        trainings[Path(name).stem] = Training.of(recipe, people, devices), images
     planned = {
-        Path(name).stem: dry_run(recipe, *_size(name, shards), devices)
-        for name, recipe in tqdm(loaded.items(), unit=" recipes", leave=False)
+        name: dry_run(training, images)
+        for name, (training, images) in tqdm(trainings.items(), unit=" recipes", leave=False)
     }
     if args.json:
         content = {name: one.as_json() for name, one in planned.items()}
@@ -264,6 +267,7 @@ def _size(recipe: str, shards: dict[str, Shard]) -> tuple[int, int]:
 
 
 def _cells(one: DryRun) -> list[str]:
-    counts = f"{one.iterations:,}", f"{one.batch_size:,}", f"{one.images:,}", f"{one.epochs:.1f}"
+    train = one.training.recipe.train
+    counts = f"{train.iterations:,}", f"{train.batch_size:,}", f"{one.images:,}", f"{one.epochs:.1f}"
     memory = one.plan.before_megabytes, one.plan.after_megabytes, one.device_memory
     return [*counts, *(f"{megabytes:.0f}" for megabytes in memory)]

@@ -19,7 +19,8 @@ from latse.files import digest, locked, make_folder, write_json
 from latse.models import checkpoint
 from latse.provenance import provenance
 from latse.symbols.networks import IMAGE_SHAPE
-from latse.train import graph, verdict_file
+from latse.train import verdict_file
+from latse.train.training import open_shard
 from latse.train.verdict_file import Verdicts, VerdictWriter
 from latse.train.verdicts import Judge, preprocessing
 
@@ -58,10 +59,10 @@ def run(args: argparse.Namespace) -> None:
         raise LatseError(f"--check {args.check}: must be at least 1")
     devices = contexts(args)
     share(args.batch_size, devices, "--batch-size")
-    shard = graph.open_shard(args.data)
+    shard = open_shard(args.data)
     prefix, number = checkpoint.parse(args.teacher)
     ks = verdict_file.check_ks(args.k)
-    judge = Judge(prefix, number, shard.classes, IMAGE_SHAPE, args.batch_size, devices)
+    judge = Judge(prefix, number, shard.classes, args.batch_size, devices)
     verdicts = _made(args, shard, judge, ks)
     record = {
         "kind": "filter",

@@ -6,12 +6,12 @@ from typing import Mapping
 
 import mxnet as mx
 import numpy as np
-from yacs.config import CfgNode
 
-from latse.models.parameters import Parameters
 from latse.models.runner import as_input
 from latse.train import schedule, state
 from latse.train.optimiser import SGDWithRunning
+from latse.train.state import AFRESH, RunState
+from latse.train.training import Training
 
 LABEL = "softmax_label"
 
@@ -21,45 +21,27 @@ class Learner:
 
     Parameters
     ----------
-    recipe : CfgNode
-        As `latse.recipe.load` returns it.
-    symbol : mx.sym.Symbol
-        The training graph, with or without a memory plan.
-    shapes : mapping of str to tuple of int
-        The shape of every input for the whole batch, as `latse.train.graph.shapes` returns it.
-    contexts : list of mx.Context
-        Devices; the batch is split over them evenly.
-    seed : int
-        Decides the initial parameters; at least 0.
-    resumed : State, optional
-        Where the run goes on; by default at the start.
-    start : Parameters, optional
-        What the first iteration begins with; all that is not among it begins at random.
+    training : Training
+        Graph, devices, recipe and seed.
+    begin : RunState, default nothing
+        What it begins with; at iteration 0 all that is not there begins at random.
     """
 
-    def __init__(
-        self,
-        recipe: CfgNode,
-        symbol: mx.sym.Symbol,
-        shapes: Mapping[str, tuple[int, ...]],
-        contexts: list[mx.Context],
-        seed: int,
-        resumed: state.State | None = None,
-        start: Parameters | None = None,
-    ) -> None:
-        self._recipe, self._shapes = recipe, dict(shapes)
+    def __init__(self, training: Training, begin: RunState = AFRESH) -> None:
+        self._training = training
+        symbol, shapes = training.graph
         self._module = mx.mod.Module(
             symbol,
             data_names=[name for name in shapes if name != LABEL],
             label_names=[LABEL],
-            context=contexts,
+            context=training.devices,
         )
         self._module.bind(
             data_shapes=[(name, shape) for name, shape in shapes.items() if name != LABEL],
             label_shapes=[(LABEL, shapes[LABEL])],
         )
-        self._set_parameters(seed, resumed, start or Parameters({}, {}))
-        self._set_optimiser(resumed)
+        self._set_parameters(begin)
+        self._set_optimiser(begin)
         self._output_names = [name[: -len("_output")] for name in self._module.output_names]
 
     @property
@@ -83,47 +65,44 @@ class Learner:
             The graph's outputs by name, computed with the parameters before the step.
         """
         mx.random.seed(seed)
-        arrays = {name: as_input(inputs[name]) for name in self._shapes}
+        arrays = {name: as_input(inputs[name]) for name in self._training.graph.shapes}
         label = arrays.pop(LABEL)
         self._module.forward_backward(mx.io.DataBatch(list(arrays.values()), [label]))
         self._update()
         return {name: array.asnumpy() for name, array in zip(self._output_names, self._module.get_outputs())}
 
-    def capture(self, iteration: int) -> state.State:
+    def capture(self, iteration: int) -> RunState:
         """Return all that a run needs to go on after `iteration` steps."""
         return state.capture(self._module, iteration)
 
     def _update(self) -> None:
         self._module.update()
 
-    def _set_parameters(self, seed: int, resumed: state.State | None, start: Parameters) -> None:
-        mx.random.seed(seed)
-        np.random.seed(seed)  # some of MXNet's initialisers draw from numpy
-        if resumed:
-            self._module.init_params(arg_params=resumed.arg_params, aux_params=resumed.aux_params)
-        else:
+    def _set_parameters(self, begin: RunState) -> None:
+        mx.random.seed(self._training.seed)
+        np.random.seed(self._training.seed)  # some of MXNet's initialisers draw from numpy
+        self._module.init_params(
             # insightface's, fit for residual units with PReLU.
-            self._module.init_params(
-                mx.init.Xavier(rnd_type="gaussian", factor_type="out", magnitude=2),
-                arg_params=start.args,
-                aux_params=start.aux,
-                allow_missing=True,
-            )
+            mx.init.Xavier(rnd_type="gaussian", factor_type="out", magnitude=2),
+            arg_params=begin.arg_params,
+            aux_params=begin.aux_params,
+            allow_missing=begin.iteration == 0,
+        )
 
-    def _set_optimiser(self, resumed: state.State | None) -> None:
-        train = self._recipe.train
+    def _set_optimiser(self, begin: RunState) -> None:
+        recipe = self._training.recipe
+        train = recipe.train
         self._module.init_optimizer(
             kvstore=train.kvstore,
             optimizer=SGDWithRunning.__name__,
             optimizer_params={
-                "one_by_one": self._module._context[0].device_type == "cpu",
-                "lr_scheduler": schedule.create(self._recipe),
+                "one_by_one": self._training.devices[0].device_type == "cpu",
+                "lr_scheduler": schedule.create(recipe),
                 "momentum": train.momentum,
                 "wd": train.weight_decay,
                 "multi_precision": True,  # of float16 parameters, where there are any
                 "rescale_grad": 1 / train.batch_size,  # each sample's loss counts equally on any device
-                "begin_num_update": resumed.iteration if resumed else 0,
+                "begin_num_update": begin.iteration,
             },
         )
-        if resumed:
-            state.restore(self._module, resumed)
+        state.restore(self._module, begin)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from typing import Mapping
 
 import mxnet as mx
 import numpy as np
 from mxnet.test_utils import environment
-from yacs.config import CfgNode
 
-from latse.models.parameters import Parameters
 from latse.recipe_keys import SINGLE
 from latse.train import precision, state
 from latse.train.learner import LABEL, Learner
+from latse.train.state import AFRESH, RunState
+from latse.train.training import Training
 
 
 class MixedLearner(Learner):
@@ -26,19 +26,10 @@ class MixedLearner(Learner):
     Raises LatseError if a device does not compute in the recipe's precision.
     """
 
-    def __init__(
-        self,
-        recipe: CfgNode,
-        symbol: mx.sym.Symbol,
-        shapes: Mapping[str, tuple[int, ...]],
-        contexts: list[mx.Context],
-        seed: int,
-        resumed: state.State | None = None,
-        start: Parameters | None = None,
-    ) -> None:
-        precision.check(recipe, contexts)
-        self._scale = precision.LossScale(recipe.train.loss_scale, resumed.scaling if resumed else None)
-        super().__init__(recipe, symbol, shapes, contexts, seed, resumed, start)
+    def __init__(self, training: Training, begin: RunState = AFRESH) -> None:
+        precision.check(training.recipe, training.devices)
+        self._scale = precision.LossScale(training.recipe.train.loss_scale, begin.scaling)
+        super().__init__(training, begin)
 
     def step(self, inputs: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
         """Learn from one batch as `Learner.step` does.
@@ -60,7 +51,7 @@ class MixedLearner(Learner):
         skipped = np.array([self._scale.streak < 0], np.float32)
         return {**values, "loss_scale": np.array([scale], np.float32), "skipped": skipped}
 
-    def capture(self, iteration: int) -> state.State:
+    def capture(self, iteration: int) -> RunState:
         """Return all that a run needs to go on after `iteration` steps; its parameters are float32."""
         return super().capture(iteration)._replace(scaling=self._scale.saved())
 
@@ -73,7 +64,7 @@ class MixedLearner(Learner):
         optimiser = module._optimizer
         finite = precision.all_finite(copies[0] for copies in group.grad_arrays)
         if finite:
-            optimiser.rescale_grad = 1 / (self._recipe.train.batch_size * self._scale.value)
+            optimiser.rescale_grad = 1 / (self._training.recipe.train.batch_size * self._scale.value)
             mx.model._update_params(
                 group.param_arrays, group.grad_arrays, module._updater, len(module._context)
             )
@@ -82,24 +73,24 @@ class MixedLearner(Learner):
             optimiser.skip()
         self._scale.step(finite)
 
-    def _set_parameters(self, seed: int, resumed: state.State | None, start: Parameters) -> None:
+    def _set_parameters(self, begin: RunState) -> None:
         """Draw float32 parameters as a float32 run does; the devices get what float16 makes of them."""
         module = self._module
         bound = module._arg_params
         module._arg_params = {name: array.astype(np.float32) for name, array in bound.items()}
-        super()._set_parameters(seed, resumed, start)
+        super()._set_parameters(begin)
         self._masters = module._arg_params
         module._arg_params = {name: self._masters[name].astype(array.dtype) for name, array in bound.items()}
 
-    def _set_optimiser(self, resumed: state.State | None) -> None:
+    def _set_optimiser(self, begin: RunState) -> None:
         # Where a KVStore moves the parameters, it does so one by one, before all gradients are seen.
         with environment("MXNET_UPDATE_ON_KVSTORE", "0"):
-            super()._set_optimiser(resumed)
+            super()._set_optimiser(begin)
         state.set_masters(self._module, self._masters)
         del self._masters
 
 
-def create(recipe: CfgNode, *args: Any, **named: Any) -> Learner:
+def create(training: Training, begin: RunState = AFRESH) -> Learner:
     """Return what learns in the recipe's precision; the arguments are those of `Learner`."""
-    kind = Learner if recipe.train.precision == SINGLE else MixedLearner
-    return kind(recipe, *args, **named)
+    kind = Learner if training.recipe.train.precision == SINGLE else MixedLearner
+    return kind(training, begin)

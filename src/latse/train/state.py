@@ -15,23 +15,29 @@ from latse.models import checkpoint
 
 FILE = "state.params"
 PARTS = ("arg", "aux", "momentum", "scaling")
+Arrays = Mapping[str, mx.nd.NDArray]
+NOTHING: Arrays = MappingProxyType({})
 
 
-class State(NamedTuple):
+class RunState(NamedTuple):
     """Iterations done; parameters and moving statistics by name; the optimiser's too, where it has any.
 
     All are float32: where the graph has float16 parameters, those that the optimiser moves. `scaling` is what
-    `latse.train.precision.LossScale` goes on from, nothing where the loss is not scaled.
+    `latse.train.precision.LossScale` goes on from, nothing where the loss is not scaled. At iteration 0 any
+    of them may be missing: a parameter then begins at random.
     """
 
-    iteration: int
-    arg_params: dict[str, mx.nd.NDArray]
-    aux_params: dict[str, mx.nd.NDArray]
-    momentum: dict[str, mx.nd.NDArray]
-    scaling: Mapping[str, mx.nd.NDArray] = MappingProxyType({})
+    iteration: int = 0
+    arg_params: Arrays = NOTHING
+    aux_params: Arrays = NOTHING
+    momentum: Arrays = NOTHING
+    scaling: Arrays = NOTHING
 
 
-def capture(module: mx.mod.Module, iteration: int) -> State:
+AFRESH = RunState()
+
+
+def capture(module: mx.mod.Module, iteration: int) -> RunState:
     """Return the state of a module after `iteration` updates.
 
     Statistics that differ between devices are averaged and set on all of them, so that a run that goes on and
@@ -48,10 +54,10 @@ def capture(module: mx.mod.Module, iteration: int) -> State:
     momentum, masters = {}, {}
     for key, array in states.items():
         momentum[keys[key]], masters[keys[key]] = array if isinstance(array, tuple) else (array, None)
-    return State(iteration, {**arg_params, **_on_cpu(masters)}, aux_params, _on_cpu(momentum))
+    return RunState(iteration, {**arg_params, **_on_cpu(masters)}, aux_params, _on_cpu(momentum))
 
 
-def restore(module: mx.mod.Module, state: State) -> None:
+def restore(module: mx.mod.Module, state: RunState) -> None:
     """Set the optimiser's arrays of an initialised module; its parameters are set when it is initialised."""
     updater = _updater(module)
     keys = {key: name for key, name in _optimiser_keys(module).items() if name in state.momentum}
@@ -59,7 +65,7 @@ def restore(module: mx.mod.Module, state: State) -> None:
     updater.states_synced = dict.fromkeys(keys, False)
 
 
-def set_masters(module: mx.mod.Module, masters: Mapping[str, mx.nd.NDArray]) -> None:
+def set_masters(module: mx.mod.Module, masters: Arrays) -> None:
     """Give the optimiser of a restored or new module the float32 arrays that float16 parameters follow."""
     updater, group = _updater(module), module._exec_group
     types = {name: copies[0].dtype for name, copies in zip(group.param_names, group.param_arrays)}
@@ -72,17 +78,16 @@ def set_masters(module: mx.mod.Module, masters: Mapping[str, mx.nd.NDArray]) -> 
             updater.states[key], updater.states_synced[key] = (momentum, master), False
 
 
-def save(folder: Path, state: State) -> None:
+def save(folder: Path, state: RunState) -> None:
     """Write the state into `folder`, atomically; raise LatseError if that is impossible."""
-    arrays = {f"arg:{name}": array for name, array in state.arg_params.items()}
-    arrays.update({f"aux:{name}": array for name, array in state.aux_params.items()})
-    arrays.update({f"momentum:{name}": array for name, array in state.momentum.items()})
-    arrays.update({f"scaling:{name}": array for name, array in state.scaling.items()})
+    arrays = {
+        f"{part}:{name}": array for part, named in zip(PARTS, state[1:]) for name, array in named.items()
+    }
     arrays["iteration"] = mx.nd.array([state.iteration], dtype="int64")
     checkpoint.write_arrays(folder / FILE, arrays)
 
 
-def load(folder: Path) -> State | None:
+def load(folder: Path) -> RunState | None:
     """Read the state in `folder`; None if there is none; raise LatseError if it is damaged."""
     path = folder / FILE
     if not path.exists():
@@ -96,11 +101,11 @@ def load(folder: Path) -> State | None:
             parts[part][name] = array
     except (mx.base.MXNetError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise LatseError(f"{path} is damaged, the run cannot go on from it") from error
-    return State(iteration, *(parts[part] for part in PARTS))
+    return RunState(iteration, *(parts[part] for part in PARTS))
 
 
 def save_model(
-    prefix: Path, number: int, symbol: mx.sym.Symbol, state: State, keep: tuple[str, ...] = ("fc7_weight",)
+    prefix: Path, number: int, symbol: mx.sym.Symbol, state: RunState, keep: tuple[str, ...] = ("fc7_weight",)
 ) -> None:
     """Write the checkpoint that others read: what `symbol` uses, and the class centres."""
     wanted = {*symbol.list_arguments(), *keep}

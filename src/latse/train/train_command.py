@@ -11,20 +11,21 @@ from yacs.config import CfgNode
 import latse
 from latse import recipe as recipes
 from latse.data.shards.records import Shard
-from latse.devices import add_device_arguments, contexts, describe, share
+from latse.devices import add_device_arguments, contexts, describe
 from latse.errors import LatseError
 from latse.files import digest, locked, make_folder, read_json, remove_parts, write_json
 from latse.models import checkpoint, warm_start
-from latse.models.parameters import Parameters, needed_shapes
+from latse.models.parameters import needed_shapes
 from latse.plan import memonger
 from latse.provenance import provenance
 from latse.recipe_keys import KVSTORES
 from latse.runtime import versions
 from latse.symbols import margins
-from latse.symbols.networks import IMAGE_SHAPE
-from latse.train import bank, graph, precision, state
+from latse.train import bank, precision, state
+from latse.train.state import AFRESH, RunState
 from latse.train.trainer import Trainer
-from latse.train.verdicts import KeepAll, Stored, TopK
+from latse.train.training import Training, open_shard
+from latse.train.verdicts import Judge, KeepAll, Stored, Teacher, TopK
 
 RECORD = "run.json"
 PLAN = "memory-plan.json"
@@ -70,7 +71,8 @@ def run(args: argparse.Namespace) -> None:
     recipe = recipes.load(args.recipe, overrides)
     devices = contexts(args)
     _check_devices(recipe, devices, args)
-    shard = graph.open_shard(args.data)
+    shard = open_shard(args.data)
+    training = Training.of(recipe, shard.classes, devices, args.seed)
     folder = make_folder(args.out)
     with locked(folder):
         for name in ("model-*", "untrained-*", state.FILE):
@@ -81,12 +83,12 @@ def run(args: argparse.Namespace) -> None:
             bank.remove_traces(folder)
             print(f"{folder}: the run is finished, {recipe.train.iterations} iterations")
             return
-        teacher = stored or _teacher(args, recipe, shard, devices)
+        teacher = stored or _teacher(args, training)
         begins = args.start and not (folder / state.FILE).exists()
-        start = _start(args.start, recipe, shard) if begins else None
-        symbol = _planned(args, recipe, shard, devices, folder)
+        begin = _warm(args.start, training) if begins else AFRESH
+        planned = _planned(args, training, folder)
         write_json(folder / RECORD, record)
-        Trainer(recipe, shard, folder, args.seed, devices, teacher, symbol, start).run()
+        Trainer(planned, shard, folder, teacher, begin).run()
 
 
 def _check_devices(recipe: CfgNode, devices: list[mx.Context], args: argparse.Namespace) -> None:
@@ -94,7 +96,6 @@ def _check_devices(recipe: CfgNode, devices: list[mx.Context], args: argparse.Na
         raise LatseError(f"--seed {args.seed}: must be from 0 to {2**31 - 1}")
     if recipe.train.kvstore == "nccl" and not latse.features()["NCCL"]:
         raise LatseError("train.kvstore nccl needs the GPU build: make setup GPU=1")
-    share(recipe.train.batch_size, devices)
     precision.check(recipe, devices)
     if args.teacher and args.verdicts:
         raise LatseError("--teacher and --verdicts exclude each other: the verdicts are those of a teacher")
@@ -165,47 +166,43 @@ def _difference(old: object, new: object) -> str:
     return f"{old}, not {new}"
 
 
-def _teacher(
-    args: argparse.Namespace, recipe: CfgNode, shard: Shard, devices: list[mx.Context]
-) -> TopK | KeepAll:
-    if recipe.filter.k is None:
+def _teacher(args: argparse.Namespace, training: Training) -> Teacher:
+    k, size = training.recipe.filter.k, training.recipe.train.batch_size
+    if k is None:
         return KeepAll()
-    prefix, number = checkpoint.parse(args.teacher)
-    return TopK(prefix, number, recipe.filter.k, shard.classes, IMAGE_SHAPE, recipe.train.batch_size, devices)
+    return TopK(Judge(*checkpoint.parse(args.teacher), training.classes, size, training.devices), k)
 
 
-def _start(text: str, recipe: CfgNode, shard: Shard) -> Parameters:
-    """Return the parameters to begin with, and say of each part whether it is among them."""
-    symbol, inputs = graph.build(recipe, shard.classes, 1)
-    start = warm_start.start(text, recipe.encoder.name, needed_shapes(symbol, **inputs))
+def _warm(text: str, training: Training) -> RunState:
+    """Return what a checkpoint has to begin with, and say of each part whether it is there."""
+    symbol, inputs = training.graph
+    start = warm_start.start(text, training.recipe.encoder.name, needed_shapes(symbol, **inputs))
     for line in start.report:
         print(f"{text}: {line}")
-    return start.parameters
+    return RunState(0, *start.parameters)
 
 
-def _planned(
-    args: argparse.Namespace, recipe: CfgNode, shard: Shard, devices: list[mx.Context], folder: Path
-) -> mx.sym.Symbol | None:
-    """Return the training graph with its memory plan, which a resumed run takes from the run's folder.
+def _planned(args: argparse.Namespace, training: Training, folder: Path) -> Training:
+    """Return the training with the memory plan of its graph, if there is one or the wish for one.
 
-    None where there is neither a plan nor the wish for one.
+    A resumed run takes its plan from its folder.
     """
     own, begun = folder / PLAN, (folder / RECORD).exists()
     if begun and args.plan and not own.exists():
         raise LatseError(f"{folder}: the run goes on without a memory plan, as it began: leave out --plan")
     if begun and args.plan and read_json(args.plan) != read_json(own):
         raise LatseError(f"{folder}: the run goes on with its own memory plan {own}: leave out --plan")
-    symbol, shapes = graph.build(recipe, shard.classes, share(recipe.train.batch_size, devices))
+    symbol, shapes = training.device_graph
     if begun and own.exists():
-        return memonger.read_plan(own, symbol)
+        return training.with_symbol(memonger.read_plan(own, symbol))
     if args.plan:
         planned = memonger.read_plan(args.plan, symbol)
         write_json(own, read_json(args.plan))
-        return planned
+        return training.with_symbol(planned)
     own.unlink(missing_ok=True)  # that of a run which was killed before it began
-    if not recipe.train.memory_plan:
-        return None
-    plan = memonger.plan_in_subprocess(symbol.tojson(), shapes, devices[0], progress=True)
+    if not training.recipe.train.memory_plan:
+        return training
+    plan = memonger.plan_in_subprocess(symbol.tojson(), shapes, training.devices[0], progress=True)
     print(f"memory plan: {plan.before_megabytes:.0f} MiB before, {plan.after_megabytes:.0f} MiB after")
-    memonger.write_plan(own, plan, provenance(args, devices))
-    return plan.symbol
+    memonger.write_plan(own, plan, provenance(args, training.devices))
+    return training.with_symbol(plan.symbol)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import mxnet as mx
 import numpy as np
-from yacs.config import CfgNode
 
 from latse.data.shards.loader import Batch, BatchStream
 from latse.data.shards.records import Shard
-from latse.devices import share
 from latse.errors import LatseError
-from latse.models.parameters import Parameters
-from latse.train import graph, mixed_learner, state
+from latse.train import mixed_learner, state
 from latse.train.bank import MeanFaceBank
-from latse.train.learner import Learner
 from latse.train.metrics import Journal
-from latse.train.verdicts import KeepAll, Stored, TopK
+from latse.train.state import AFRESH, RunState
+from latse.train.training import Training, inference
+from latse.train.verdicts import Teacher
 
 LAST = 0  # number of the checkpoint that is the last one
 
@@ -27,57 +24,39 @@ class Trainer:
 
     Parameters
     ----------
-    recipe : CfgNode
-        As `latse.recipe.load` returns it.
+    training : Training
+        Recipe, graph, devices and seed.
     shard : Shard
         The training images.
     folder : Path
         Receives `model-symbol.json`, `model-NNNN.params` (NNNN iterations; 0000 is the last), `untrained-…`,
         `state.params`, `metrics.jsonl`, `train.log` and the mean faces. If it holds a state, the run goes on.
-    seed : int
-        Decides the initial parameters, the order of the images, flips and dropout; at least 0.
-    contexts : list of mx.Context
-        Devices; the batch is split over them evenly.
-    teacher : TopK, Stored or KeepAll
+    teacher : Teacher
         Says which samples reach the encoder.
-    symbol : mx.sym.Symbol, optional
-        The training graph with a memory plan; by default the recipe's graph as it is.
-    start : Parameters, optional
-        What the first iteration begins with; all that is not among it begins at random.
+    begin : RunState, default nothing
+        What the first iteration begins with; all that is not there begins at random.
 
     Raises
     ------
     LatseError
-        For a batch that the devices cannot share, a damaged state, or a folder that cannot be written.
+        For a damaged state, or a folder that cannot be written.
     """
 
     def __init__(
-        self,
-        recipe: CfgNode,
-        shard: Shard,
-        folder: Path,
-        seed: int,
-        contexts: list[mx.Context],
-        teacher: TopK | Stored | KeepAll,
-        symbol: mx.sym.Symbol | None = None,
-        start: Parameters | None = None,
+        self, training: Training, shard: Shard, folder: Path, teacher: Teacher, begin: RunState = AFRESH
     ) -> None:
-        self._recipe, self._folder, self._seed, self._contexts = recipe, folder, seed, contexts
-        self._teacher, self._start = teacher, start
-        self._classes = shard.classes
-        self._stream = BatchStream(shard, recipe.train.batch_size, seed, recipe.train.images_per_person)
-        plain, self._shapes = graph.build(recipe, shard.classes, recipe.train.batch_size)
-        self._symbol = plain if symbol is None else symbol
-        self._inference = graph.inference(recipe)
-        share(recipe.train.batch_size, contexts)
+        self._training, self._folder, self._teacher, self._begin = training, folder, teacher, begin
+        self._recipe, train = training.recipe, training.recipe.train
+        self._stream = BatchStream(shard, train.batch_size, training.seed, train.images_per_person)
+        self._inference = inference(training.recipe)
 
     def run(self) -> None:
         """Train from the last state, or from the start, to the recipe's last iteration."""
         train = self._recipe.train
-        resumed = state.load(self._folder)
-        start = resumed.iteration if resumed else 0
-        self._learner = self._new_learner(resumed)
-        if resumed is None:
+        begin = state.load(self._folder) or self._begin
+        start = begin.iteration
+        self._learner = mixed_learner.create(self._training, begin)
+        if start == 0:
             self._save_model("untrained", self._learner.capture(0))
         self._bank = self._opened_bank(start)
         journal = Journal(self._folder, start, train.iterations, train.batch_size, train.log_every)
@@ -118,7 +97,7 @@ class Trainer:
         if self._bank is not None:
             teaches = keep.astype(bool) | self._recipe.filter.refused_in_mean
             inputs["mean_face"] = self._bank.update(batch.image, batch.label, teaches)
-        values = self._learner.step(inputs, (self._seed * 1_000_003 + iteration) % 2**31)
+        values = self._learner.step(inputs, (self._training.seed * 1_000_003 + iteration) % 2**31)
         if not np.isfinite(values["loss"]).all():
             raise LatseError(
                 f"the loss is not finite at iteration {iteration + 1}: lower schedule.learning_rate; "
@@ -128,16 +107,12 @@ class Trainer:
             values["ssim"] = 1 - 2 * values.pop("similarity")
         return {**values, "kept": keep}
 
-    def _new_learner(self, resumed: state.State | None) -> Learner:
-        return mixed_learner.create(
-            self._recipe, self._symbol, self._shapes, self._contexts, self._seed, resumed, self._start
-        )
-
     def _opened_bank(self, start: int) -> MeanFaceBank | None:
-        if "mean_face" not in self._shapes:
+        shape = self._training.graph.shapes.get("mean_face")
+        if shape is None:
             return None
-        shape = self._shapes["mean_face"][1:]
-        return MeanFaceBank(self._folder, self._classes, shape, self._recipe.decoder.momentum, start)
+        momentum = self._recipe.decoder.momentum
+        return MeanFaceBank(self._folder, self._training.classes, shape[1:], momentum, start)
 
     def _checkpoint(self, done: int) -> None:
         """Write the models that others read, then the state: a run whose state is its last is complete."""
@@ -151,5 +126,5 @@ class Trainer:
         if self._bank is not None:
             self._bank.checkpoint(done)
 
-    def _save_model(self, name: str, captured: state.State, number: int = LAST) -> None:
+    def _save_model(self, name: str, captured: RunState, number: int = LAST) -> None:
         state.save_model(self._folder / name, number, self._inference, captured)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from typing import Sequence
+from typing import Protocol, Sequence
 
 import mxnet as mx
 import numpy as np
@@ -18,13 +18,20 @@ from latse.models import checkpoint
 from latse.models.parameters import fitting
 from latse.models.runner import Runner
 from latse.symbols.encoders import EMBEDDING_SIZE
-from latse.symbols.networks import Verdict, trace
+from latse.symbols.networks import IMAGE_SHAPE, Verdict, trace
 from latse.train import verdict_file
 
 # Cosines closer than this are not taken for different where a batch is judged. On the CPU those of a
 # ResNet-50 differ by 3e-7 between batches of different sizes, by 1e-6 between folded and unfolded graph.
 DOUBT = 1e-5
 SAMPLE = 64  # images whose numbers preprocessing() reads
+
+
+class Teacher(Protocol):
+    """What says which samples of a batch reach the encoder."""
+
+    def keep(self, batch: Batch) -> np.ndarray:
+        """Return 1 for each sample that does, else 0, float32 (B,)."""
 
 
 class KeepAll:
@@ -49,8 +56,6 @@ class Judge:
         The teacher's checkpoint; its class centres `fc7_weight` must be among the parameters.
     classes : int
         Number of people; the teacher must know as many.
-    image_shape : tuple of int
-        (3, 112, 112).
     batch_size : int
         Size of the largest batch that will be judged.
     contexts : list of mx.Context
@@ -73,7 +78,6 @@ class Judge:
         prefix: str | os.PathLike,
         number: int,
         classes: int,
-        image_shape: tuple[int, ...],
         batch_size: int,
         contexts: list[mx.Context],
     ) -> None:
@@ -87,8 +91,8 @@ class Judge:
         if not np.isfinite(centres.asnumpy()).all():
             raise LatseError(f"the teacher {path} has class centres that are not finite")
         symbol = checkpoint.pick_outputs(symbol, ["fc1_output"], prefix)
-        parameters = fitting(symbol, args, aux, (1, *image_shape), path)
-        embedding = symbol.infer_shape(data=(1, *image_shape))[1][0]
+        parameters = fitting(symbol, args, aux, (1, *IMAGE_SHAPE), path)
+        embedding = symbol.infer_shape(data=(1, *IMAGE_SHAPE))[1][0]
         if not embedding[-1] == centres.shape[-1] == EMBEDDING_SIZE:
             raise LatseError(
                 f"the teacher {path} has embeddings of {embedding[-1]} numbers and class centres of "
@@ -99,7 +103,7 @@ class Judge:
         self._network = verdict, {**args, "fc7_weight": centres}, aux
         self.alone = 0
         self._path = path
-        self._shape, self._contexts = tuple(image_shape), contexts
+        self._contexts = contexts
         self._together = self._runner(batch_size, contexts)
 
     @functools.cached_property
@@ -108,7 +112,7 @@ class Judge:
         return self._runner(1, self._contexts[:1], self._together)
 
     def _runner(self, size: int, contexts: list[mx.Context], shared: Runner | None = None) -> Runner:
-        shapes = {"data": (size, *self._shape), "softmax_label": (size,)}
+        shapes = {"data": (size, *IMAGE_SHAPE), "softmax_label": (size,)}
         return Runner(*self._network, shapes, contexts, shared)
 
     def ranks(self, batch: Batch, ks: Sequence[int]) -> np.ndarray:
@@ -136,29 +140,14 @@ class TopK:
 
     Parameters
     ----------
-    prefix, number, classes, image_shape, batch_size, contexts
-        As of `Judge`.
+    judge : Judge
+        The teacher.
     k : int
         At least 1.
-
-    Raises
-    ------
-    LatseError
-        As `Judge`.
     """
 
-    def __init__(
-        self,
-        prefix: str | os.PathLike,
-        number: int,
-        k: int,
-        classes: int,
-        image_shape: tuple[int, ...],
-        batch_size: int,
-        contexts: list[mx.Context],
-    ) -> None:
-        self._k = k
-        self._judge = Judge(prefix, number, classes, image_shape, batch_size, contexts)
+    def __init__(self, judge: Judge, k: int) -> None:
+        self._judge, self._k = judge, k
 
     def keep(self, batch: Batch) -> np.ndarray:
         """Return 1 where the label is among the top k, else 0, float32 (B,)."""

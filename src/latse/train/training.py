@@ -1,0 +1,126 @@
+"""What is trained: a recipe's network as one graph, on which devices, from which seed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import mxnet as mx
+from mxnet.gluon import nn
+from yacs.config import CfgNode
+
+from latse.data.shards.records import Shard
+from latse.devices import share
+from latse.errors import LatseError
+from latse.models.parameters import Shapes
+from latse.recipe_keys import SINGLE
+from latse.symbols import encoders, margins
+from latse.symbols.decoder import Decoder
+from latse.symbols.layers import set_statistics_momentum
+from latse.symbols.networks import IMAGE_SHAPE, AutoEncoder, Classifier, FilteredStudent, Student, trace
+from latse.train import precision
+
+
+class TrainingGraph(NamedTuple):
+    """A traced training graph, with or without a memory plan, and the shapes of its inputs for a batch."""
+
+    symbol: mx.sym.Symbol
+    shapes: Shapes
+
+    @property
+    def batch_size(self) -> int:
+        """How many images the shapes are for."""
+        return self.shapes["data"][0]
+
+    def for_batch(self, size: int) -> TrainingGraph:
+        """Return the graph with the shapes for a batch of another size."""
+        return self._replace(shapes={name: (size, *shape[1:]) for name, shape in self.shapes.items()})
+
+
+def traced(recipe: CfgNode, classes: int, batch_size: int) -> TrainingGraph:
+    """Return the training graph of a recipe for `classes` people, in the recipe's precision."""
+    network = _network(recipe, classes)
+    images = (batch_size, *IMAGE_SHAPE)
+    known = {"data": images, "mean_face": images}
+    shapes = {name: known.get(name, (batch_size,)) for name in network.inputs}
+    return TrainingGraph(*precision.prepared(recipe, trace(network), shapes))
+
+
+@dataclass(frozen=True)
+class Training:
+    """All that decides the bits of a training besides its images and its teacher.
+
+    Attributes
+    ----------
+    recipe : CfgNode
+        As `latse.recipe.load` returns it.
+    classes : int
+        Number of people.
+    devices : list of mx.Context
+        The batch is split over them evenly.
+    graph : TrainingGraph
+        The recipe's, with the shapes for the whole batch.
+    seed : int, default 0
+        Decides the initial parameters, the order of the images, flips and dropout; at least 0.
+    """
+
+    recipe: CfgNode
+    classes: int
+    devices: list[mx.Context]
+    graph: TrainingGraph
+    seed: int = 0
+
+    @classmethod
+    def of(cls, recipe: CfgNode, classes: int, devices: list[mx.Context], seed: int = 0) -> Training:
+        """Trace the recipe's graph; raise LatseError for a batch that the devices cannot share."""
+        share(recipe.train.batch_size, devices)
+        return cls(recipe, classes, devices, traced(recipe, classes, recipe.train.batch_size), seed)
+
+    def with_symbol(self, symbol: mx.sym.Symbol) -> Training:
+        """Return the training of another Symbol with the same inputs, such as the planned one."""
+        return replace(self, graph=self.graph._replace(symbol=symbol))
+
+    @property
+    def device_graph(self) -> TrainingGraph:
+        """The graph with the shapes for one device's share of the batch, as the planner takes them."""
+        return self.graph.for_batch(share(self.recipe.train.batch_size, self.devices))
+
+
+def inference(recipe: CfgNode) -> mx.sym.Symbol:
+    """Return the Symbol that a checkpoint keeps: `fc1_output` and, with a decoder, `generated_output`."""
+    part = encoders.create(recipe.encoder.name, recipe.encoder.dropout)
+    if not recipe.decoder.enabled:
+        return trace(part)
+    return trace(AutoEncoder(part, Decoder(recipe.decoder.widths)))
+
+
+def open_shard(folder: str | os.PathLike) -> Shard:
+    """Open a set for the networks; raise LatseError if it cannot be read or its images have another size."""
+    shard = Shard(folder)
+    if (3, *shard.image_size) != IMAGE_SHAPE:
+        raise LatseError(f"{folder}/property: the images must be 112x112, not {shard.image_size}")
+    return shard
+
+
+def _network(recipe: CfgNode, classes: int) -> nn.HybridBlock:
+    """Return the network that the recipe trains, over `classes` people."""
+    # In a lean unit gamma·x is x less (1 - gamma)·x, a difference that float16 rounds too much.
+    lean = recipe.train.precision == SINGLE
+    parts = encoders.create(recipe.encoder.name, recipe.encoder.dropout, lean), _loss(recipe, classes)
+    if recipe.decoder.enabled:
+        weights = recipe.decoder.l1_weight, recipe.decoder.similarity_weight
+        network = Student(*parts, Decoder(recipe.decoder.widths), recipe.filter.gate_losses, *weights)
+    elif recipe.filter.k is not None:
+        network = FilteredStudent(*parts, recipe.filter.gate_losses)
+    else:
+        network = Classifier(*parts)
+    set_statistics_momentum(network, recipe.train.statistics_momentum)
+    return network
+
+
+def _loss(recipe: CfgNode, classes: int) -> margins.Loss:
+    """Return the loss of the recipe with the regularisers that have a weight."""
+    loss = margins.create(classes=classes, **recipe.margin)
+    weights = {name: weight for name, weight in recipe.regularisers.items() if weight}
+    return margins.Regularised(loss, weights) if weights else loss
