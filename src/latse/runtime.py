@@ -32,22 +32,26 @@ CUDA_LIBRARIES = (
     "nccl/lib/libnccl.so.2",
 )
 
+OPENBLAS = "libopenblas.so.0"  # comes with mxnet
+OPENBLAS_CORE = "OPENBLAS_CORETYPE"
+
 FEATURES = ("CUDA", "CUDNN", "NCCL", "DIST_KVSTORE")
 
 
 def prepare() -> None:
     """Make the process ready for `import mxnet`; called once by `import latse`, without importing mxnet.
 
-    Sets `DEFAULTS` where the user has set nothing, and OMP_NUM_THREADS to `threads()`. With the GPU build it
-    loads the CUDA 11 libraries of the nvidia wheels: the loader then finds them by their sonames when it
-    loads libmxnet.so, so that neither a system CUDA nor LD_LIBRARY_PATH is needed. A library without its
-    wheel is left to the system.
+    Sets `DEFAULTS` where the user has set nothing, and OMP_NUM_THREADS to `threads()`. Chooses the kernels of
+    mxnet's OpenBLAS. With the GPU build it loads the CUDA 11 libraries of the nvidia wheels: the loader then
+    finds them by their sonames when it loads libmxnet.so, so that neither a system CUDA nor LD_LIBRARY_PATH
+    is needed. A library without its wheel is left to the system.
     """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     # By itself MXNet takes every second processor for a hyperthread, whether it is one or not.
     # It ends the process at what is no number, such as OpenMP's list for nested teams.
     os.environ["OMP_NUM_THREADS"] = str(threads())
+    _load_openblas()
     if _is_gpu_build():
         for library in _wheel_libraries():
             ctypes.CDLL(str(library))
@@ -135,6 +139,23 @@ def versions() -> dict[str, str]:
     found = {"latse": latse.__version__, "python": platform.python_version()}
     build = GPU_BUILD if _is_gpu_build() else "mxnet"
     return {**found, **{package: metadata.version(package) for package in (build, *packages)}}
+
+
+def _load_openblas(cpu: Path = Path("/proc/cpuinfo")) -> None:
+    """Load the OpenBLAS that mxnet links, with its kernels for AVX2 where the processor has that.
+
+    It is of 2020. A processor that it does not know, Intel's from 2021 on, it takes for one of 2004, and a
+    product of matrices takes twice as long. The user's OPENBLAS_CORETYPE counts; other libraries, numpy's
+    OpenBLAS among them, go by their own choice.
+    """
+    package = importlib.util.find_spec("mxnet")
+    library = package and Path(package.origin).with_name(OPENBLAS)
+    if OPENBLAS_CORE in os.environ or not (library and library.exists() and cpu.exists()):
+        return
+    if " avx2 " in cpu.read_text():
+        os.environ[OPENBLAS_CORE] = "Haswell"
+        ctypes.CDLL(str(library))
+        del os.environ[OPENBLAS_CORE]
 
 
 def _is_gpu_build() -> bool:

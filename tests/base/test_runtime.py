@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -76,6 +77,31 @@ def test_what_the_user_has_set_stays(monkeypatch):
     assert os.environ["MXNET_SUBGRAPH_VERBOSE"] == "0"
 
 
+CORE = """
+import latse, ctypes, os, mxnet
+library = ctypes.CDLL(os.path.join(os.path.dirname(mxnet.__file__), "libopenblas.so.0"))
+library.openblas_get_corename.restype = ctypes.c_char_p
+print(library.openblas_get_corename().decode(), os.environ.get("OPENBLAS_CORETYPE"))
+"""
+
+
+@pytest.mark.skipif(
+    " avx2 " not in Path("/proc/cpuinfo").read_text(), reason="there are other kernels for this processor"
+)
+def test_mxnets_matrix_products_use_avx2_unless_the_user_says_otherwise():
+    """By itself, its OpenBLAS has kernels of SSE3 for a processor that is newer than it."""
+    assert python(CORE).stdout.split() == ["Haswell", "None"]
+    assert python(CORE, OPENBLAS_CORETYPE="Nehalem").stdout.split() == ["Nehalem", "Nehalem"]
+
+
+def test_without_avx2_openblas_chooses_by_itself(loaded, tmp_path):
+    cpu = tmp_path / "cpuinfo"
+    cpu.write_text("flags\t\t: fpu avx sse4_1 \n")
+    runtime._load_openblas(cpu)
+    runtime._load_openblas(tmp_path / "missing")
+    assert loaded == []
+
+
 def test_features_are_those_that_mxnet_tells():
     from mxnet.runtime import feature_list
 
@@ -97,7 +123,7 @@ def test_version_tells_mxnet_and_its_features(capsys):
 def test_the_cpu_build_loads_no_cuda(loaded, monkeypatch):
     monkeypatch.setattr(runtime, "GPU_BUILD", "no-such-distribution")
     runtime.prepare()
-    assert loaded == []
+    assert [name for name in loaded if not name.endswith(runtime.OPENBLAS)] == []
 
 
 def test_the_gpu_build_loads_the_wheels_libraries_after_what_they_link(gpu_build, loaded):
