@@ -156,7 +156,7 @@ def curves(margin: Margin) -> Tuple[LogitCurve, LogitCurve]:
     name = type(margin).__name__
     return (
         LogitCurve(f"{name}.target_logit", lambda theta: margin.target_logit(mx.nd, theta)),
-        LogitCurve(f"{name}.other_logit", lambda theta: margin.other_logit(mx.nd, mx.nd.cos(theta))),
+        LogitCurve(f"{name}.other_logit", lambda theta: margin.g(mx.nd, mx.nd.cos(theta))),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Dict, Type
 
 from latse.own_class import Kind, source
 from latse.symbols.margins.adaptive import AdaCos, AdaCosFixed, AdaptiveFace, SVAMSoftmax
-from latse.symbols.margins.base import RUNNING, Loss, Margin
+from latse.symbols.margins.base import Loss, Margin
 from latse.symbols.margins.family import (
     ArcFace,
     ArcFaceEasyMargin,
@@ -27,7 +27,6 @@ from latse.symbols.margins.unnormalised import CentreLoss, Softmax, SoftmaxBias
 __all__ = [
     "MARGINS",
     "REGULARISERS",
-    "RUNNING",
     "ClassCentres",
     "Loss",
     "Margin",

@@ -7,9 +7,9 @@ import math
 import mxnet as mx
 
 from latse.errors import LatseError
-from latse.symbols.margins.base import RUNNING, Margin, OverAllCosines, assign, at_least
+from latse.symbols.margins.base import Margin, OverAllCosines, at_least
 from latse.symbols.margins.family import CosFace, NormalisedSoftmax
-from latse.symbols.margins.geometry import log_sum_exp_of_others
+from latse.symbols.running import moved, running_parameter
 
 
 class SVAMSoftmax(OverAllCosines, CosFace):
@@ -27,10 +27,10 @@ class SVAMSoftmax(OverAllCosines, CosFace):
 
     def _logits(self, F, theta, cosine, label):
         target = self.target_logit(F, theta)
-        others = self.other_logit(F, cosine)
+        others = self._s * cosine
         beats = F.broadcast_greater(others, F.cast(F.BlockGrad(target), dtype="float32"))
         weighed = others + (self._t - 1) * beats * (others + self._s)
-        return target, weighed, F.zeros((1,))
+        return target, self._sum(F, weighed, label), F.zeros((1,))
 
 
 class AdaCosFixed(NormalisedSoftmax):
@@ -48,23 +48,22 @@ class AdaCos(OverAllCosines, NormalisedSoftmax):
 
     s = log(B) / cos(min(π/4, median θ)), where B is the mean over the batch of Σ_{j≠y} exp(s·cos θ_j) at the
     s of the iteration before; the first is that of `AdaCosFixed`. Median and mean are those of one device's
-    share of the batch. The parameter `fc7_scale_running` (1,) keeps s; its gradient is what brings it to its
-    new value (see `RUNNING`). `target_logit` has the first s. A sample whose label is no class, of loss NaN,
-    counts in B and the median as one of person 0.
+    share of the batch. The running parameter `fc7_scale_running` (1,) keeps s; `target_logit` has the first.
+    A sample whose label is no class, of loss NaN, counts in B and the median as one of person 0.
     """
 
     def __init__(self, classes: int) -> None:
         super().__init__(classes, _adacos_scale(classes))
-        with self.name_scope():
-            self.scale = self.params.get(f"scale{RUNNING}", shape=(1,), init=mx.init.Constant(self._s))
+        self.scale = running_parameter(self, "scale", shape=(1,), init=mx.init.Constant(self._s))
 
     def _logits(self, F, theta, cosine, label, scale):
         blocked = F.BlockGrad(cosine)
-        others = log_sum_exp_of_others(F, F.broadcast_mul(blocked, F.BlockGrad(scale)), label, self.classes)
+        others = self._sum(F, F.broadcast_mul(blocked, F.BlockGrad(scale)), label)
         median = F.cast(_median(F, theta), dtype="float32")
         new = F.BlockGrad(_log_mean_exp(F, others) / F.cos(F.minimum(median, math.pi / 4)))
         target = F.broadcast_mul(F.cos(theta), F.cast(new, dtype="float64"))
-        return target, F.broadcast_mul(cosine, new), assign(F, scale, new)
+        rest = self._sum(F, F.broadcast_mul(cosine, new), label)
+        return target, rest, moved(F, scale, scale - new)
 
 
 class AdaptiveFace(Margin):
@@ -90,10 +89,10 @@ class AdaptiveFace(Margin):
         """Return h(θ) for θ in [0, π] radians at the first margin."""
         return self._s * (F.cos(theta) - self._m3)
 
-    def _target(self, F, theta, label, margin):
+    def _logits(self, F, theta, rest, label, margin):
         own = F.cast(F.relu(F.take(margin, label)), dtype="float64")
         mean = F.reshape(F.mean(margin), shape=(1,))
-        return self._s * (F.cos(theta) - own), -self._weight * mean
+        return self._s * (F.cos(theta) - own), rest, -self._weight * mean
 
 
 def _adacos_scale(classes: int) -> float:

@@ -10,10 +10,6 @@ from latse.errors import LatseError
 from latse.symbols.margins.geometry import angle, class_centres, cosines, log_sum_exp_of_others, unit_length
 from latse.symbols.margins.head import other_classes
 
-# A parameter whose name ends so is moved by the mean of its gradient over the batch as it is: without rate,
-# momentum or decay. It keeps what a loss must remember; its gradient is its old value less the new one.
-RUNNING = "_running"
-
 
 class Loss(nn.HybridBlock):
     """A loss of embeddings.
@@ -44,10 +40,10 @@ class Loss(nn.HybridBlock):
 class Margin(Loss):
     """The base of every margin: cross entropy (eq. 3, 11) over g(θ) = s·cos θ, the target's logit being h(θ).
 
-    A margin overrides `target_logit`, h(θ) of §3.1, and may override `other_logit`, g(θ); all else is here:
-    lengths, cosines, θ between embedding and class centre, and the cross entropy, whose value and gradient
-    are exact to rounding for θ from 0 to π, also where the target's probability is 1 to the last bit. At
-    θ = 0 and π exactly, where the direction of the gradient of θ is not defined, it is 0.
+    A margin overrides `target_logit`, h(θ) of §3.1; all else is here: lengths, cosines, θ between embedding
+    and class centre, and the cross entropy, whose value and gradient are exact to rounding for θ from 0 to π,
+    also where the target's probability is 1 to the last bit. At θ = 0 and π exactly, where the direction of
+    the gradient of θ is not defined, it is 0.
 
     Parameters
     ----------
@@ -61,6 +57,9 @@ class Margin(Loss):
     loosest : mapping of str to float
         The parameters that are margins, each with the value at which it is loosest: from there to its own it
         must grow stricter (eq. 9).
+    other_logit : method (F, cosine), or None
+        g(θ) from cos θ of any shape where it is not s·cos θ. It costs several arrays of N×K; without it, the
+        default, the sum over the other classes is one operator.
 
     Raises
     ------
@@ -69,6 +68,7 @@ class Margin(Loss):
     """
 
     loosest: Mapping[str, float] = {}
+    other_logit = None
 
     def __init__(self, classes: int, s: float = 64.0) -> None:
         super().__init__(classes)
@@ -81,51 +81,44 @@ class Margin(Loss):
         """Return h(θ), the target's logit, for θ of any shape, float64, in [0, π] radians."""
         raise NotImplementedError(f"{type(self).__name__} must say what its target_logit is")
 
-    def other_logit(self, F, cosine):
-        """Return g(θ), the logit of any other class, for cos θ of any shape, in [-1, 1]."""
-        return self._s * cosine
+    def g(self, F, cosine):
+        """Return the logit of any other class, the paper's g, for cos θ of any shape, in [-1, 1]."""
+        return self._s * cosine if self.other_logit is None else self.other_logit(F, cosine)
 
     def hybrid_forward(self, F, embedding, label, *inputs, weight, **parameters):
         """Return the cross entropy of each sample."""
         label, factor = self._known(F, label)
         unit = unit_length(F, F.cast(embedding, dtype="float64"))
-        rest, own = self._rest(F, unit, weight, label)
+        others, own = self._classes(F, unit, weight, label)
         theta = angle(F, unit, unit_length(F, F.cast(own, dtype="float64")))
-        target, addition = self._target(F, theta, label, *inputs, **parameters)
+        target, rest, addition = self._logits(F, theta, others, label, *inputs, **parameters)
         return F.broadcast_add(cross_entropy(F, target, rest), addition) * factor
 
-    def _rest(self, F, unit, weight, label):
-        """Return log Σ e^g over the other classes (N, 1) and the class centres of the labels (N, 512)."""
-        if type(self).other_logit is Margin.other_logit:
+    def _classes(self, F, unit, weight, label):
+        """Return what `_logits` takes of the other classes, and the class centres of the labels (N, 512)."""
+        if self.other_logit is None:
             return other_classes(F, F.cast(self._s * unit, dtype="float32"), weight, label)
-        # Another g needs the cosines themselves, in several arrays of N×K.
         logits = self.other_logit(F, cosines(F, F.cast(unit, dtype="float32"), weight, self.classes))
-        return log_sum_exp_of_others(F, logits, label, self.classes), F.take(weight, label)
+        return self._sum(F, logits, label), F.take(weight, label)
 
-    def _target(self, F, theta, label):
-        """Return the target's logits (N, 1) from θ (N, 1), float64, and a term of every loss (1,)."""
-        return self.target_logit(F, theta), F.zeros((1,))
+    def _logits(self, F, theta, rest, label):
+        """Return the logits of the targets, log Σ e^g over the others, (N, 1) both, and a term of every loss.
+
+        θ (N, 1) is float64, the term is (1,). Inputs and parameters of the margin follow the label.
+        """
+        return self.target_logit(F, theta), rest, F.zeros((1,))
+
+    def _sum(self, F, logits, label):
+        """Return log Σ exp of the logits (N, K) of the classes other than the label, (N, 1)."""
+        return log_sum_exp_of_others(F, logits, label, self.classes)
 
 
 class OverAllCosines(Margin):
-    """A margin whose logits of the other classes are not s·cos θ; it pays with several arrays of N×K."""
+    """A margin whose `_logits` takes the cosines (N, K) fp32 to all classes; it pays with arrays of N×K."""
 
-    def hybrid_forward(self, F, embedding, label, weight, **parameters):
-        """Return the cross entropy of each sample."""
-        label, factor = self._known(F, label)
-        unit = unit_length(F, F.cast(embedding, dtype="float64"))
-        centres = unit_length(F, F.cast(F.take(weight, label), dtype="float64"))
+    def _classes(self, F, unit, weight, label):
         cosine = cosines(F, F.cast(unit, dtype="float32"), weight, self.classes)
-        target, others, addition = self._logits(F, angle(F, unit, centres), cosine, label, **parameters)
-        rest = log_sum_exp_of_others(F, others, label, self.classes)
-        return F.broadcast_add(cross_entropy(F, target, rest), addition) * factor
-
-    def _logits(self, F, theta, cosine, label):
-        """Return the logits of the target (N, 1) and of the others (N, K), and a term of every loss (1,).
-
-        θ (N, 1) is float64, cosine (N, K) fp32. The label's column of the others is not read.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must say what its _logits are")
+        return cosine, F.take(weight, label)
 
 
 def cross_entropy(F, target, others):
@@ -133,15 +126,6 @@ def cross_entropy(F, target, others):
     # log(1 + exp(others - target)), in float64 because oneDNN's fp32 is 0 where it is small.
     excess = F.cast(others, dtype="float64") - F.cast(target, dtype="float64")
     return F.reshape(F.cast(F.Activation(excess, act_type="softrelu"), dtype="float32"), shape=(-1,))
-
-
-def assign(F, running, new):
-    """Return 0, (1,) or (N,), whose gradient moves a `RUNNING` parameter to `new`, both of that shape.
-
-    To be added to the loss of each sample.
-    """
-    pull = F.BlockGrad(running - new) * running
-    return pull - F.BlockGrad(pull)
 
 
 def at_least(lowest: float, name: str, value: float) -> float:

@@ -127,10 +127,10 @@ class SphereFaceAnnealed(SphereFace):
         """Return h(θ) for θ in [0, π] radians at the end of the annealing."""
         return self._annealed(F, theta, self._lambda_min)
 
-    def _target(self, F, theta, label, iteration):
+    def _logits(self, F, theta, rest, label, iteration):
         done = F.cast(F.expand_dims(iteration, 1), dtype="float64")
         weight = F.maximum(self._lambda_base / (1 + self._lambda_gamma * done), self._lambda_min)
-        return self._annealed(F, theta, weight), F.zeros((1,))
+        return self._annealed(F, theta, weight), rest, F.zeros((1,))
 
     def _annealed(self, F, theta, weight):
         psi = super().target_logit(F, theta)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from latse.symbols.encoders import EMBEDDING_SIZE
-from latse.symbols.margins.base import RUNNING, Loss, at_least, cross_entropy
+from latse.symbols.margins.base import Loss, at_least, cross_entropy
 from latse.symbols.margins.geometry import class_centres, log_sum_exp_of_others
+from latse.symbols.running import moved, running_parameter
 
 
 class Softmax(Loss):
@@ -51,7 +52,7 @@ class CentreLoss(SoftmaxBias):
     """Softmax and weight/2·|x - c_y|², c_y being a running mean of the person's embeddings (Wen et al. 2016).
 
     After each batch c_j moves by alpha·Σ(x_i - c_j) / (1 + n_j) over its n_j samples of the person j; with
-    several devices by the mean of what each makes of its share. The centres, 0 at the start, are the
+    several devices by the mean of what each makes of its share. The centres, 0 at the start, are the running
     parameter `fc7_centre_running` (classes, 512).
 
     Parameters
@@ -67,8 +68,7 @@ class CentreLoss(SoftmaxBias):
     def __init__(self, classes: int, weight: float = 0.003, alpha: float = 0.5) -> None:
         super().__init__(classes)
         self._weight, self._alpha = at_least(0, "weight", weight), at_least(0, "alpha", alpha)
-        with self.name_scope():
-            self.centre = self.params.get(f"centre{RUNNING}", shape=(classes, EMBEDDING_SIZE), init="zeros")
+        self.centre = running_parameter(self, "centre", shape=(classes, EMBEDDING_SIZE), init="zeros")
 
     def hybrid_forward(self, F, embedding, label, weight, bias, centre):
         """Return softmax cross entropy plus weighted distance of each sample."""
@@ -79,7 +79,5 @@ class CentreLoss(SoftmaxBias):
         distance = embedding - F.BlockGrad(own)
         samples = F.sum(F.broadcast_equal(F.expand_dims(label, 1), F.expand_dims(label, 0)), axis=1)
         share = self._alpha * F.broadcast_div(F.sum(F.ones_like(label)), 1 + samples)
-        # The mean over the batch of the gradient of this moves the centres.
-        pull = -F.BlockGrad(F.broadcast_mul(distance, F.expand_dims(share, 1))) * own
-        pull = F.sum(pull - F.BlockGrad(pull), axis=1)
-        return softmax + 0.5 * self._weight * F.sum(F.square(distance), axis=1) + pull
+        pull = moved(F, own, -F.broadcast_mul(distance, F.expand_dims(share, 1)))
+        return softmax + 0.5 * self._weight * F.sum(F.square(distance), axis=1) + F.sum(pull, axis=1)

@@ -56,7 +56,7 @@ def test_it_has_the_value_and_gradient_of_its_formula(own, theta):
 
 def test_its_other_logit_is_trained_with(own):
     """All other logits up by 0.7 is the target's down by 0.7: the same loss, by another way."""
-    up = "\n    def other_logit(self, F, cosine):\n        return super().other_logit(F, cosine) + 0.7\n"
+    up = "\n    def other_logit(self, F, cosine):\n        return self._s * cosine + 0.7\n"
     body, rest = SOURCE.split("\n\nclass NoLoss")
     own.write_text(f"{body}{up}\n\nclass NoLoss{rest}", encoding="utf-8")
     batch = at_angles("cosface", [0.3, 1.2, 2.5], seed=2)

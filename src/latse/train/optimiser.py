@@ -6,12 +6,12 @@ from typing import Any
 
 import mxnet as mx
 
-from latse.symbols.margins import RUNNING
+from latse.symbols.running import is_running
 
 
 @mx.optimizer.register
 class SGDWithRunning(mx.optimizer.SGD):
-    """Stochastic gradient descent with momentum, except for parameters whose name ends with `RUNNING`.
+    """Stochastic gradient descent with momentum, except for running parameters (`latse.symbols.running`).
 
     Those become their old value less the mean of their gradient over the batch: no rate, momentum or decay.
 
@@ -53,4 +53,4 @@ class SGDWithRunning(mx.optimizer.SGD):
                 counts[index] += 1
 
     def _is_running(self, index: int | str) -> bool:
-        return str(self.idx2name.get(index, index)).endswith(RUNNING)
+        return is_running(str(self.idx2name.get(index, index)))
