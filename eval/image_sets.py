@@ -84,7 +84,7 @@ def open_images(path: str | os.PathLike) -> ImageSet:
         shard = Shard(path)
 
         def read(positions: np.ndarray) -> np.ndarray:
-            return np.stack([shard.read(int(position))[0].transpose(2, 0, 1) for position in positions])
+            return shard.batch(positions).image
 
         labels = shard.labels.astype(np.int64)
         return ImageSet(Path(path).name, len(shard), np.arange(len(shard)), read, labels, None)

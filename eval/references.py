@@ -14,7 +14,6 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.pipeline import make_pipeline
-from tqdm import tqdm
 
 from latse.data.shards.records import Shard
 from latse.errors import LatseError
@@ -94,9 +93,7 @@ def training_images(folder: str | os.PathLike) -> Tuple[np.ndarray, np.ndarray]:
         raise LatseError(
             f"{folder}: pca and fisherfaces need two people or more, and two images of one of them"
         )
-    bar = tqdm(positions, desc=f"reading {folder}", unit="image", leave=False, disable=None)
-    images = np.stack([shard.read(int(position))[0].transpose(2, 0, 1) for position in bar])
-    return images, label
+    return shard.batch(positions).image, label
 
 
 def _of_pixels(transform: Feature, images: np.ndarray, title: str) -> np.ndarray:

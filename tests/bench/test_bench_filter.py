@@ -23,10 +23,7 @@ def test_the_teacher_believes_three_labels_of_four(tmp_path):
     assert len(set(shard.labels.tolist())) == len(shard)
     recipe = bench_filter._recipe(tmp_path, SIZES, filtered=False, decodes=False)
     bench_filter._make_teacher(tmp_path / "teacher", recipe, shard)
-    images = np.empty((len(shard), 3, 112, 112), np.uint8)
-    for position, planes in enumerate(images):
-        shard.read_into(planes, position, False)
-    embeddings = Network(tmp_path / "teacher", 0)(images)
+    embeddings = Network(tmp_path / "teacher", 0)(shard.batch(np.arange(len(shard))).image)
     centres = checkpoint.load(tmp_path / "teacher", 0)[1]["fc7_weight"].asnumpy()
     cosines = embeddings @ (centres / np.linalg.norm(centres, axis=1, keepdims=True)).T
     likeliest = cosines.argmax(axis=1) == shard.labels

@@ -40,3 +40,16 @@ def test_processes_end_with_a_parent_that_is_killed():
             return
         time.sleep(0.1)
     pytest.fail("a process goes on without its parent")
+
+
+def test_threads_give_results_in_order_and_end_with_the_loop():
+    def cube(number):
+        time.sleep(0.002 * (number % 3))
+        return number**3
+
+    assert list(workers.in_threads(cube, zip(range(50)), 3)) == [number**3 for number in range(50)]
+    for result in workers.in_threads(cube, zip(range(10**9)), 2):
+        if result:
+            break
+    with pytest.raises(ZeroDivisionError):
+        list(workers.in_threads(lambda number: 1 // number, [(1,), (0,)], 2))

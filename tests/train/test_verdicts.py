@@ -7,8 +7,8 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from latse.data.shards.loader import Batch, BatchStream
-from latse.data.shards.records import Shard
+from latse.data.shards.loader import BatchStream
+from latse.data.shards.records import Batch, Shard
 from latse.errors import LatseError
 from latse.models import checkpoint
 from latse.train.verdict_file import VerdictWriter

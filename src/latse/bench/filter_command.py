@@ -116,10 +116,7 @@ def _make_teacher(prefix: Path, recipe_path: Path, shard: Shard) -> None:
     recipe = recipes.load(recipe_path, ["train.batch_size=1"])
     begun = Learner(Training.of(recipe, shard.classes, [mx.cpu()], SEED)).capture(0)
     state.save_model(prefix, 0, inference(recipe), begun)
-    images = np.empty((len(shard), *IMAGE_SHAPE), np.uint8)
-    for position, planes in enumerate(images):
-        shard.read_into(planes, position, False)
-    embeddings = Network(prefix, 0)(images)
+    embeddings = Network(prefix, 0)(shard.batch(np.arange(len(shard))).image)
     centres = begun.arg_params["fc7_weight"].asnumpy()
     known = np.arange(len(shard)) % 4 > 0
     centres[shard.labels[known].astype(np.int64)] = embeddings[known]

@@ -11,8 +11,8 @@ import numpy as np
 from latse import recipe as recipes
 from latse.bench import graph_step
 from latse.bench.protocol import Step, serve
-from latse.data.shards.loader import Batch, BatchStream
-from latse.data.shards.records import Shard
+from latse.data.shards.loader import BatchStream
+from latse.data.shards.records import Batch, Shard
 from latse.errors import LatseError
 from latse.models import checkpoint
 from latse.plan import memonger

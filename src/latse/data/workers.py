@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections import deque
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -27,17 +27,35 @@ def in_order(function: Callable, tasks: Iterable[tuple], processes: int, path: P
     if processes == 1:
         yield from itertools.starmap(function, tasks)
         return
-    waiting: deque = deque()
     try:
         with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _end_with_parent) as pool:
-            for task in tasks:
-                waiting.append(pool.submit(function, *task))
-                if len(waiting) > 4 * processes:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            yield from _ahead(pool, function, tasks, 4 * processes + 1)
     except BrokenProcessPool as error:
         raise LatseError(f"a process that read {path} died; out of memory?") from error
+
+
+def in_threads(function: Callable, tasks: Iterable[tuple], threads: int, queue: int = 1) -> Iterator[Any]:
+    """Iterate the results of `function(*task)` for each task, in order, from so many threads.
+
+    At most `threads` + `queue` results are held. An error of a task is raised when its turn comes; leaving
+    the loop early ends the threads.
+    """
+    with ThreadPoolExecutor(threads, "latse-ahead") as pool:
+        yield from _ahead(pool, function, tasks, threads + queue)
+
+
+def _ahead(pool: Executor, function: Callable, tasks: Iterable[tuple], most: int) -> Iterator[Any]:
+    waiting: deque[Future] = deque()
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(function, *task))
+            if len(waiting) == most:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 def _end_with_parent() -> None:

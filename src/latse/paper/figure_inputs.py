@@ -10,9 +10,8 @@ import numpy as np
 from tqdm import tqdm
 
 from latse.data.pairs.pairs import check_people, read_pairs, read_people
-from latse.data.shards.loader import Batch
 from latse.data.shards.noise import Truth, read_truth
-from latse.data.shards.records import Shard
+from latse.data.shards.records import Batch, Shard
 from latse.errors import LatseError
 from latse.eval.figures import find_people
 from latse.eval.verification import distinct_images
@@ -114,7 +113,7 @@ def asked_verdicts(
     keep = np.empty(len(position), np.float32)
     for start in tqdm(range(0, len(position), batch_size), "teacher", unit="batch", leave=False):
         part = position[start : start + batch_size]
-        keep[start : start + batch_size] = judge.keep(_batch(shard, part, batch_size))[: len(part)]
+        keep[start : start + batch_size] = judge.keep(shard.batch(part))
     return _judged(shard, position, keep)
 
 
@@ -134,13 +133,3 @@ def _some_labels(labels: np.ndarray, images: int) -> np.ndarray:
     order = np.random.default_rng(0).permutation(len(people))
     needed = int(np.searchsorted(np.cumsum(counts[order]), images)) + 1
     return np.flatnonzero(np.isin(labels, people[order[:needed]]))
-
-
-def _batch(shard: Shard, position: np.ndarray, batch_size: int) -> Batch:
-    """Return the images at some positions, not mirrored, the batch filled up by repeating them."""
-    filled = np.resize(position, batch_size)
-    images = np.empty((batch_size, *IMAGE_SHAPE), np.uint8)
-    for planes, place in zip(images, filled.tolist()):
-        shard.read_into(planes, place, mirrored=False)
-    labels = shard.labels[filled].astype(np.float32)
-    return Batch(images, labels, shard.records[filled], np.zeros(batch_size, bool))

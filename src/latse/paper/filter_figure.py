@@ -144,7 +144,7 @@ def _label(cell: Axes, text: str) -> None:
 
 def _image(cell: Axes, shard: Shard, judged: FilteredImages, index: int) -> None:
     cell.set_axis_on()
-    show(cell, shard.read(int(judged.position[index]))[0].transpose(2, 0, 1))
+    show(cell, shard.batch(judged.position[[index]]).image[0])
     cell.set_xlabel(judged.note(index), fontsize=9, labelpad=2)
     right = judged.right(index)
     if right is not None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Iterator
 
 import numpy as np
 from tqdm import tqdm
 
-from latse.data.shards.loader import Batch
-from latse.data.shards.records import Shard
+from latse.data.shards.records import Batch, Shard
+from latse.data.workers import in_threads
 from latse.devices import add_device_arguments, contexts, share
 from latse.errors import LatseError
 from latse.files import digest, locked, make_folder, write_json
@@ -180,22 +179,6 @@ def _batches(shard: Shard, faces: np.ndarray, batch_size: int) -> Iterator[tuple
 
     def read(start: int) -> tuple[np.ndarray, Batch]:
         part = faces[start : start + batch_size]
-        return part, _batch(shard, *np.divmod(part, 2))
+        return part, shard.batch(*np.divmod(part, 2))
 
-    with ThreadPoolExecutor(1, thread_name_prefix="latse-filter") as pool:
-        coming = None
-        for start in range(0, len(faces), batch_size):
-            ready, coming = coming, pool.submit(read, start)
-            if ready:
-                yield ready.result()
-        if coming:
-            yield coming.result()
-
-
-def _batch(shard: Shard, positions: np.ndarray, mirrored: np.ndarray) -> Batch:
-    """Read images, where `mirrored` is 1 their mirror images."""
-    image = np.empty((len(positions), *IMAGE_SHAPE), np.uint8)
-    for planes, position, mirror in zip(image, positions.tolist(), mirrored.tolist()):
-        shard.read_into(planes, position, mirror)
-    labels = shard.labels[positions].astype(np.float32)
-    return Batch(image, labels, shard.records[positions], mirrored.astype(bool))
+    return in_threads(read, zip(range(0, len(faces), batch_size)), 1)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from latse.data.shards.loader import Batch, BatchStream
-from latse.data.shards.records import Shard
+from latse.data.shards.loader import BatchStream
+from latse.data.shards.records import Batch, Shard
 from latse.errors import LatseError
 from latse.train import mixed_learner, state
 from latse.train.bank import MeanFaceBank

@@ -10,8 +10,7 @@ from typing import Protocol, Sequence
 import mxnet as mx
 import numpy as np
 
-from latse.data.shards.loader import Batch
-from latse.data.shards.records import Shard
+from latse.data.shards.records import Batch, Shard
 from latse.errors import LatseError
 from latse.graph import fold as inference
 from latse.models import checkpoint
@@ -204,9 +203,8 @@ def preprocessing(shard: Shard) -> str:
     JPEG, and of the mirroring. What the networks do with the numbers is part of their graphs.
     """
     found = hashlib.blake2b(digest_size=16)
-    planes = np.empty((3, *shard.image_size), np.uint8)
-    for position in np.linspace(0, len(shard) - 1, min(SAMPLE, len(shard))).astype(np.int64).tolist():
-        for mirrored in (False, True):
-            shard.read_into(planes, position, mirrored)
-            found.update(str(planes.shape).encode() + planes.tobytes())
+    positions = np.linspace(0, len(shard) - 1, min(SAMPLE, len(shard))).astype(np.int64)
+    both = np.tile([False, True], len(positions))
+    for image in shard.batch(np.repeat(positions, 2), both).image:
+        found.update(str(image.shape).encode() + image.tobytes())
     return found.hexdigest()

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latse.data.shards.loader import QUEUE, Batch, BatchStream, flips
-from latse.data.shards.records import Shard
+from latse.data.shards.loader import QUEUE, BatchStream, flips
+from latse.data.shards.records import Batch, Shard
 from latse.data.shards.shard_writer import write_shard
 from latse.errors import LatseError
 
@@ -37,6 +37,8 @@ class FakeShard:
     def read_into(self, planes, position, mirrored):
         image = self.read(position)[0].transpose(2, 0, 1)
         planes[:] = image[:, :, ::-1] if mirrored else image
+
+    batch = Shard.batch
 
 
 SIZES = {"n": st.integers(1, 40), "batch_size": st.integers(1, 50), "seed": st.integers(0, 2**40)}
@@ -128,7 +130,7 @@ def test_refuses_numbers_out_of_range(batch_size, seed):
 
 
 def prefetching():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("latse-prefetch")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("latse-ahead")]
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -178,7 +180,9 @@ def test_prefetch_does_not_run_far_ahead():
         batches = BatchStream(Counting(10), 1).prefetch(0, 1000, threads)
         next(batches)
         time.sleep(0.2)
-        assert len(read) == QUEUE + threads  # the one that was given out is not waiting any more
+        assert (
+            prefetching() and len(read) == QUEUE + threads
+        )  # the one that was given out is not waiting any more
         batches.close()
         assert prefetching() == []
 

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import collections
 import functools
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Deque, Iterator, NamedTuple
+from typing import Iterator
 
 import numpy as np
 
-from latse.data.shards.records import Shard
+from latse.data.shards.records import Batch, Shard
+from latse.data.workers import in_threads
 from latse.errors import LatseError
 
 THREADS = 2  # that decode
 QUEUE = 4  # batches that wait for the consumer
-
-
-class Batch(NamedTuple):
-    """What a batch holds.
-
-    image uint8 (B, 3, height, width) RGB 0..255; label float32 (B,); record int64 (B,), as `Shard.records`;
-    mirrored bool (B,).
-    """
-
-    image: np.ndarray
-    label: np.ndarray
-    record: np.ndarray
-    mirrored: np.ndarray
 
 
 class BatchStream:
@@ -90,12 +76,7 @@ class BatchStream:
         Raises LatseError if one of its images cannot be decoded.
         """
         epochs, positions = self._images(iteration)
-        records = self.shard.records[positions]
-        image = np.empty((self.batch_size, 3, *self.shard.image_size), np.uint8)
-        mirrored = flips(self.seed, epochs, records)
-        for planes, position, mirror in zip(image, positions.tolist(), mirrored.tolist()):
-            self.shard.read_into(planes, position, mirror)
-        return Batch(image, self.shard.labels[positions].astype(np.float32), records, mirrored)
+        return self.shard.batch(positions, flips(self.seed, epochs, self.shard.records[positions]))
 
     def prefetch(self, start: int, stop: int, threads: int = THREADS) -> Iterator[tuple[int, Batch]]:
         """Iterate (iteration, batch) for start <= iteration < stop, decoding ahead in `threads` threads.
@@ -103,19 +84,11 @@ class BatchStream:
         At most QUEUE + `threads` batches are held. An error of a thread is raised here when its batch's turn
         comes. Leaving the loop early ends the threads.
         """
-        pool = ThreadPoolExecutor(threads, thread_name_prefix="latse-prefetch")
-        waiting: Deque[tuple[int, Future]] = collections.deque()
-        try:
-            for iteration in range(start, stop):
-                waiting.append((iteration, pool.submit(self.batch, iteration)))
-                if len(waiting) == QUEUE + threads:
-                    yield _first_done(waiting)
-            while waiting:
-                yield _first_done(waiting)
-        finally:
-            for _, future in waiting:
-                future.cancel()
-            pool.shutdown()
+
+        def numbered(iteration: int) -> tuple[int, Batch]:
+            return iteration, self.batch(iteration)
+
+        yield from in_threads(numbered, zip(range(start, stop)), threads, QUEUE)
 
     def _first_place(self, iteration: int) -> int:
         """Place of the batch's first image in the sequence of all epochs."""
@@ -142,11 +115,6 @@ class BatchStream:
         groups = _number_within(labels) // self._images_per_person
         _, group = np.unique(np.stack([labels, groups]), axis=1, return_inverse=True)
         return order[np.argsort(random.permutation(group.max() + 1)[group], kind="stable")]
-
-
-def _first_done(waiting: Deque[tuple[int, Future]]) -> tuple[int, Batch]:
-    iteration, future = waiting.popleft()
-    return iteration, future.result()
 
 
 def flips(seed: int, epochs: np.ndarray, records: np.ndarray) -> np.ndarray:

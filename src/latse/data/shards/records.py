@@ -8,6 +8,7 @@ import warnings
 import weakref
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -34,6 +35,19 @@ SAMPLE = 1024  # images whose content digest() reads
 NO_MAGIC = "does not start with RecordIO's magic number"
 CUT_OFF = "is cut off: the file is truncated"
 SHORT = "is shorter than its labels"
+
+
+class Batch(NamedTuple):
+    """Images of a set.
+
+    image uint8 (B, 3, height, width) RGB 0..255; label float32 (B,); record int64 (B,), as `Shard.records`;
+    mirrored bool (B,).
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    record: np.ndarray
+    mirrored: np.ndarray
 
 
 class Shard:
@@ -118,6 +132,17 @@ class Shard:
         """
         image = cv2.cvtColor(self._image(position), cv2.COLOR_BGR2RGB)
         return image, int(self.labels[position]), int(self.records[position])
+
+    def batch(self, positions: np.ndarray, mirrored: np.ndarray | None = None) -> Batch:
+        """Read the images at int (B,) positions, where `mirrored`, bool (B,), is true their mirror images.
+
+        Raises LatseError like `read`.
+        """
+        mirrored = np.zeros(len(positions), bool) if mirrored is None else mirrored.astype(bool)
+        image = np.empty((len(positions), 3, *self.image_size), np.uint8)
+        for planes, position, mirror in zip(image, positions.tolist(), mirrored.tolist()):
+            self.read_into(planes, position, mirror)
+        return Batch(image, self.labels[positions].astype(np.float32), self.records[positions], mirrored)
 
     def read_into(self, planes: np.ndarray, position: int, mirrored: bool) -> None:
         """Write the image at `position` into `planes`, contiguous uint8 (3, height, width) RGB.
