@@ -18,7 +18,6 @@ from latse.eval.verification import distinct_images
 from latse.files import read_json
 from latse.models import checkpoint
 from latse.paper.filter_figure import FilteredImages
-from latse.symbols.networks import IMAGE_SHAPE
 from latse.train.verdicts import Judge, Stored, TopK
 
 

@@ -17,7 +17,6 @@ from latse.errors import LatseError
 from latse.files import digest, locked, make_folder, write_json
 from latse.models import checkpoint
 from latse.provenance import provenance
-from latse.symbols.networks import IMAGE_SHAPE
 from latse.train import verdict_file
 from latse.train.training import open_shard
 from latse.train.verdict_file import Verdicts, VerdictWriter
