@@ -1,8 +1,7 @@
-"""`latse bench page`: one page of Markdown and one chart of all results in a folder.
+"""`latse bench page`: a page of all goals, a page of all figures and a chart, from the results in a folder.
 
-Every number on the page stands in the JSON files. Why a goal is missed they do not know: what is written by
-hand in NOTES/NAME.md stands in the section of NAME.json, and NOTES/introduction.md at the top, however often
-the page is written anew.
+Every number on the pages is in the JSON files. Why a goal is missed is in NOTES/NAME.md: a clause, the first
+paragraph, for the table of goals, and what the reader of the section of NAME.json should know.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import argparse
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Mapping, Sequence
 
 import jinja2
 
@@ -23,49 +22,57 @@ from latse.eval.canvas import save
 from latse.files import replacing
 from latse.text_table import NOTHING, markdown
 
-INTRODUCTION = "introduction"
+# Notes of the pages themselves; all others are of results.
+SUMMARY, DETAILS = "introduction", "details"
 VERDICTS = {True: "met", False: "**missed**", None: "information"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `latse bench page`."""
+    """Add the arguments of `latse bench page`."""
     parser.add_argument(
         "folder", metavar="FOLDER", help="results, the --json of benchmarks: FOLDER/NAME.json"
     )
-    parser.add_argument("--out", required=True, metavar="FILE.md", help="the page to write")
+    parser.add_argument(
+        "--out", required=True, metavar="FILE.md", help="the page to write; FILE_details.md goes beside it"
+    )
     parser.add_argument("--chart", metavar="FILE.png", help="the chart to write and to show on the page")
     parser.add_argument(
         "--notes",
         metavar="FOLDER",
-        help="what is written by hand: NAME.md for the section of NAME.json, introduction.md for the top; "
-        "default: beside FILE.md, docs/performance_notes for docs/performance.md",
+        help="what is written by hand: NAME.md for NAME.json, introduction.md and details.md for the tops of "
+        "the pages (default: FILE_notes beside FILE.md)",
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write page and chart; print what is missed and where a note is without its result.
+    """Write pages and chart; print what is missed and which note has no result.
 
     Raises
     ------
     LatseError
-        If the folder holds no results, one is damaged or of another kind, a note cannot be read, or the
-        page or its chart cannot be written.
+        If the folder holds no results, one is damaged or of another kind, a note cannot be read, or a page
+        or the chart cannot be written.
     """
     results = read_folder(Path(args.folder))
     out = Path(args.out)
+    details = out.with_name(f"{out.stem}_details.md")
     notes = read_notes(Path(args.notes) if args.notes else out.with_name(f"{out.stem}_notes"))
     chart = None
     if args.chart:
         save(draw(results), args.chart)
         chart = Path(os.path.relpath(args.chart, out.parent)).as_posix()
-    with replacing(out) as temporary:
-        temporary.write_text(page(results, notes, chart), encoding="utf-8")
+    for path, text in (
+        (out, summary_page(results, notes, details.name, chart)),
+        (details, details_page(results, notes, out.name)),
+    ):
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        print(path)
     for result, goal in missed(results):
         unexplained = "" if result.name in notes else "; no note says why"
         print(f"missed: {result.name}: {goal.text}: {measured(goal)}, {bound(goal)}{unexplained}")
-    for name in sorted(notes.keys() - {result.name for result in results} - {INTRODUCTION}):
+    for name in sorted(notes.keys() - {result.name for result in results} - {SUMMARY, DETAILS}):
         print(f"the note {name}.md has no result and is left out")
-    print(out)
 
 
 def read_notes(folder: Path) -> dict[str, str]:
@@ -76,18 +83,49 @@ def read_notes(folder: Path) -> dict[str, str]:
         raise LatseError(f"cannot read the notes in {folder}: {error}") from error
 
 
-def page(results: Sequence[Result], notes: Mapping[str, str], chart: Optional[str] = None) -> str:
-    """Return the page; the same results and notes give the same text.
+def summary_page(
+    results: Sequence[Result], notes: Mapping[str, str], details: str, chart: str | None = None
+) -> str:
+    """Return the page of goals; the same results and notes give the same text.
 
     Parameters
     ----------
-    results
-        In the order of their sections.
-    notes
-        Name of a result, or `introduction` -> Markdown written by hand.
-    chart
-        Address of the picture as seen from the page.
+    results : sequence of Result
+        In the order of their rows.
+    notes : mapping of str to str
+        Name of a result, or `SUMMARY` -> Markdown written by hand.
+    details, chart : str
+        Addresses of the other page and of the picture as seen from this page.
     """
+    return _template("summary.md.j2").render(
+        introduction=notes.get(SUMMARY),
+        bounded=sum(goal.met is not None for result in results for goal in result.goals),
+        missed=missed(results),
+        table=summary(results, notes, details),
+        details=details,
+        chart=chart,
+    )
+
+
+def details_page(results: Sequence[Result], notes: Mapping[str, str], summary: str) -> str:
+    """Return the page of all figures, as `summary_page`; `summary` is the address of that page."""
+    commits: dict[str, list[str]] = {}
+    for result in results:
+        commits.setdefault(commit(result.provenance), []).append(result.name)
+    counts = Counter(result.kind for result in results)
+    return _template("details.md.j2").render(
+        results=results,
+        titles={kind: title for kind, (title, _) in KINDS.items()},
+        measures={kind: text for kind, (_, text) in KINDS.items()},
+        repeated={kind: count > 1 for kind, count in counts.items()},
+        commits=commits,
+        introduction=notes.get(DETAILS),
+        notes={result.name: notes.get(result.name) for result in results},
+        summary=summary,
+    )
+
+
+def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("latse.bench", "."),
         autoescape=False,  # it is Markdown
@@ -96,30 +134,29 @@ def page(results: Sequence[Result], notes: Mapping[str, str], chart: Optional[st
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(
-        bound=bound, cell=cell, commit=commit, contenders=contenders, goals=goals, measured=measured
-    )
-    commits: dict[str, list[str]] = {}
-    for result in results:
-        commits.setdefault(commit(result.provenance), []).append(result.name)
-    counts = Counter(result.kind for result in results)
-    return environment.get_template("page.md.j2").render(
-        results=results,
-        titles={kind: title for kind, (title, _) in KINDS.items()},
-        measures={kind: text for kind, (_, text) in KINDS.items()},
-        repeated={kind: count > 1 for kind, count in counts.items()},
-        commits=commits,
-        bounded=sum(goal.met is not None for result in results for goal in result.goals),
-        missed=missed(results),
-        introduction=notes.get(INTRODUCTION),
-        notes={result.name: notes.get(result.name) for result in results},
-        chart=chart,
-    )
+    environment.filters.update(commit=commit, contenders=contenders, goals=goals)
+    return environment.get_template(name)
 
 
 def missed(results: Sequence[Result]) -> list[tuple[Result, Goal]]:
     """Return each goal that is missed, with its result."""
     return [(result, goal) for result in results for goal in result.goals if goal.met is False]
+
+
+def summary(results: Sequence[Result], notes: Mapping[str, str], details: str) -> str:
+    """Return the table of all bounded goals, each with its verdict; a missed one says why."""
+    rows = [["benchmark", "figure", "measured", "goal", ""]]
+    for result in results:
+        name = f"[{result.name}]({details}#{result.name})"
+        reason = " ".join(notes.get(result.name, "").partition("\n\n")[0].split())
+        for goal in result.goals:
+            if goal.met is None:
+                continue
+            verdict = VERDICTS[goal.met] + (f": {reason}" if goal.met is False and reason else "")
+            rows.append([name, cell(goal.text), measured(goal), bound(goal), cell(verdict)])
+            name = ""
+            reason = reason if goal.met else ""  # said once
+    return markdown(rows).replace("---:", "---")
 
 
 def contenders(result: Result) -> str:
@@ -164,7 +201,7 @@ def cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def _range(figure: Optional[Figure], factor: float) -> str:
+def _range(figure: Figure | None, factor: float) -> str:
     if figure is None:
         return NOTHING
     median, least, most = (number(factor * value) for value in (figure.median, figure.min, figure.max))
