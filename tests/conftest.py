@@ -3,10 +3,14 @@
 import latse  # noqa: F401, before mxnet, as in the command: it chooses the kernels of its OpenBLAS
 
 # isort: split
+import contextlib
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -14,6 +18,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+from latse import cli
 from latse import recipe as recipes
 from latse.data.pairs.pairs import write_pairs
 from latse.data.shards.shard_writer import write_shard
@@ -78,6 +83,63 @@ def latse_process():
         )
 
     return start
+
+
+def wait_until(condition, seconds=300):
+    """Wait for `condition()`, as long as it may take on a machine with much else to do."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="session")
+def until():
+    """Give `wait_until(condition)` to a test."""
+    return wait_until
+
+
+@pytest.fixture(scope="session")
+def kill_family():
+    """Kill a process, and wait until those that it has started have ended too; return how many they were."""
+
+    def kill(process):
+        lists = Path(f"/proc/{process.pid}/task").glob("*/children")
+        children = [Path("/proc", child) for path in lists for child in path.read_text().split()]
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        wait_until(lambda: not any(child.exists() for child in children))
+        return len(children)
+
+    return kill
+
+
+@contextlib.contextmanager
+def in_this_process():
+    """Run each `latse` that subprocess.run should start in this process, which has imported all it needs."""
+    start = subprocess.run
+
+    def run(words, **options):
+        words = [*map(str, words)]
+        if words[:3] != [sys.executable, "-m", "latse"]:
+            return start(words, **options)
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = cli.main(words[3:])
+        if not options.get("capture_output"):
+            print(out.getvalue(), end="", file=options.get("stdout") or sys.stdout)
+            print(err.getvalue(), end="", file=sys.stderr)
+        return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "run", run)
+        yield
+
+
+@pytest.fixture(scope="session")
+def one_process():
+    """Give `in_this_process()` to a test of a command that starts others."""
+    return in_this_process
 
 
 @pytest.fixture(scope="session")

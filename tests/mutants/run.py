@@ -114,20 +114,6 @@ def mutant(room: str, file: str, start: tuple[int, int], operator: str, occurren
     }
 
 
-def tests_of(file: str, room: str) -> list[str]:
-    """Return the room's test files: of the same name, that name the module, of its inner room."""
-    path = Path(file)
-
-    def distance(test: Path) -> tuple:
-        elsewhere = test.parent.name != path.parent.name
-        return test.stem != f"test_{path.stem}", path.stem not in test.read_text(), elsewhere, test
-
-    return [
-        str(test.relative_to(ROOT))
-        for test in sorted((ROOT / "tests" / room).rglob("test_*.py"), key=distance)
-    ]
-
-
 class Tree:
     """A copy of what git knows of the checkout, whose tests run in processes of their own."""
 
@@ -141,6 +127,17 @@ class Tree:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             if (ROOT / name).exists():
                 shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
+
+    def tests_of(self, room: str, file: str = "") -> list[str]:
+        """Return the room's test files: of the file's name, that name the module, of its inner room."""
+        near = Path(file)
+
+        def distance(test: Path) -> tuple:
+            elsewhere = test.parent.name != near.parent.name
+            return test.stem != f"test_{near.stem}", near.stem not in test.read_text(), elsewhere, test
+
+        tests = (self.folder / "tests" / room).rglob("test_*.py")
+        return [str(test.relative_to(self.folder)) for test in sorted(tests, key=distance)]
 
     def test(self, files: list[str], seconds: float) -> dict:
         """Run test files until one fails; return what came of it, by which test, in how long."""
@@ -184,7 +181,7 @@ class Tree:
         truth = path.read_text()
         path.write_text(mutate_code(truth, operators()[mutant["operator"]], mutant["occurrence"]))
         try:
-            return self.test(tests_of(mutant["file"], mutant["room"]), seconds)
+            return self.test(self.tests_of(mutant["room"], mutant["file"]), seconds)
         finally:
             path.write_text(truth)
 
@@ -201,7 +198,7 @@ def judge(mutants: list[dict], keep) -> None:
 
     def unchanged(room: str) -> None:
         with a_tree() as tree:
-            said = tree.test(tests_of("none.py", room), 60 * MINUTES_AT_MOST)
+            said = tree.test(tree.tests_of(room), 60 * MINUTES_AT_MOST)
         if said["outcome"] == "noticed":
             raise RuntimeError(f"without any lie fails {said['by']}")
         limits[room] = 60 + 3 * said["seconds"]

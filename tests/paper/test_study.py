@@ -49,10 +49,11 @@ def run_study(study_file, people, pairs_file):
 
 
 @pytest.fixture(scope="module")
-def finished(run_study, tmp_path_factory):
+def finished(run_study, tmp_path_factory, one_process):
     """The folder of the finished study."""
     out = tmp_path_factory.mktemp("out")
-    assert run_study(out) == 0
+    with one_process():
+        assert run_study(out) == 0
     return out
 
 
@@ -110,20 +111,22 @@ def test_the_report_is_that_of_the_judgements(finished, pairs_file):
 
 
 @pytest.mark.slow
-def test_a_second_time_only_what_is_missing_is_done(finished, run_study, capsys):
+def test_a_second_time_only_what_is_missing_is_done(finished, run_study, capsys, one_process):
     before = times(finished)
     assert len(before) == 8
     table = (finished / "table.md").read_text()
     (lost,) = runs(finished)[3].glob("verification-*.json")
     lost.unlink()
-    assert run_study(finished) == 0
+    with one_process():
+        assert run_study(finished) == 0
     after = times(finished)
     assert {file for file in after if after[file] != before[file]} == {lost}
     assert (finished / "table.md").read_text() == table
     lines = capsys.readouterr().out.splitlines()
     older, *_ = runs(finished)[0].glob("verification-*.json")
     older.write_text('{"people": {"accuracy": 0.5}}')  # as written before there were several models
-    assert run_study(finished) == 0
+    with one_process():
+        assert run_study(finished) == 0
     assert json.loads(older.read_text())["kind"] == "verification"
     assert (finished / "table.md").read_text() == table
     assert lines[0] == "people: mean ± standard deviation over 2 seeds"

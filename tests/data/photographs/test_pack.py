@@ -4,8 +4,6 @@ import json
 import os
 import resource
 import shutil
-import signal
-import time
 from pathlib import Path
 
 import cv2
@@ -199,19 +197,7 @@ def test_a_folder_of_everything(mixed, tmp_path, capfd):
     assert "2 people have no image and no label: empty, nobody to see" in said
 
 
-def wait_for(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-def children(process):
-    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    return [int(child) for child in path.read_text().split()]
-
-
-def test_killed_and_resumed_is_as_unbroken(three, tmp_path, detector, latse_process):
+def test_killed_and_resumed_is_as_unbroken(three, tmp_path, detector, latse_process, until, kill_family):
     name = detector("time.sleep(0.04)")
     assert latse_pack(three, tmp_path / "unbroken", "--detector", name) == 0
     out = tmp_path / "out"
@@ -219,13 +205,9 @@ def test_killed_and_resumed_is_as_unbroken(three, tmp_path, detector, latse_proc
     for processes in (2, 1):
         there = len(list(out.glob(".pack/chunks/0*")))
         process = latse_process(*arguments, processes)
-        wait_for(lambda least=there: len(list(out.glob(".pack/chunks/0*"))) > least)
-        workers = children(process)
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
+        until(lambda least=there: len(list(out.glob(".pack/chunks/0*"))) > least)
+        assert kill_family(process) >= processes
         process.communicate()
-        assert len(workers) >= processes
-        wait_for(lambda pids=workers: not any(Path(f"/proc/{pid}").exists() for pid in pids))
         assert [file.name for file in out.iterdir()] == [".pack"]
         (out / ".pack" / "chunks" / ".000001.x.part").write_bytes(b"half of")
     assert 2 <= len(list(out.glob(".pack/chunks/0*"))) < 4
@@ -364,10 +346,10 @@ def test_the_same_again_and_another_set(three, tmp_path, detector, capfd):
     assert "train.idx is there" in complaint(capfd)
 
 
-def test_two_at_once(three, tmp_path, detector, latse_process, capfd):
+def test_two_at_once(three, tmp_path, detector, latse_process, capfd, until):
     arguments = ("data", "pack", three, tmp_path / "out", "--detector", detector("time.sleep(0.2)"))
     process = latse_process(*arguments)
-    wait_for((tmp_path / "out" / ".pack" / "run.json").exists)
+    until((tmp_path / "out" / ".pack" / "run.json").exists)
     assert main([*map(str, arguments)]) == 1
     assert "another process is at work in" in complaint(capfd)
     process.terminate()

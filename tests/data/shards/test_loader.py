@@ -156,18 +156,15 @@ def test_prefetch_passes_on_the_error_after_the_good_batches():
     assert prefetching() == []
 
 
-def test_prefetch_ends_with_its_consumer():
+def test_prefetch_ends_with_its_consumer(until):
     stream = BatchStream(FakeShard(10), 2)
     for iteration, _ in stream.prefetch(0, 10**9):
         if iteration == 3:
             break
-    deadline = time.monotonic() + 5
-    while prefetching() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert prefetching() == []
+    until(lambda: not prefetching())
 
 
-def test_prefetch_does_not_run_far_ahead():
+def test_prefetch_does_not_run_far_ahead(until):
     read = []
 
     class Counting(FakeShard):
@@ -179,10 +176,10 @@ def test_prefetch_does_not_run_far_ahead():
         read.clear()
         batches = BatchStream(Counting(10), 1).prefetch(0, 1000, threads)
         next(batches)
-        time.sleep(0.2)
-        assert (
-            prefetching() and len(read) == QUEUE + threads
-        )  # the one that was given out is not waiting any more
+        ahead = QUEUE + threads  # the one that was given out is not waiting any more
+        until(lambda least=ahead: len(read) >= least)
+        time.sleep(0.1)
+        assert prefetching() and len(read) == ahead
         batches.close()
         assert prefetching() == []
 
