@@ -6,7 +6,6 @@ import ctypes
 import importlib.util
 import os
 import platform
-import signal
 from importlib import metadata
 from pathlib import Path
 
@@ -75,16 +74,6 @@ def threads() -> int:
     """
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return (int(first) if first.isascii() and first.isdigit() else 0) or cores()
-
-
-def end_with_parent() -> None:
-    """Let the kernel end this process with the one that started it, however that ends (Linux).
-
-    To be called by a child that is of use to its parent alone. Not from a `preexec_fn`, which forks: where
-    MXNet is at work, the fork may never come back.
-    """
-    set_parent_death_signal = 1  # PR_SET_PDEATHSIG, prctl(2)
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def require_mxnet() -> None:

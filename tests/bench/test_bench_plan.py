@@ -6,10 +6,12 @@ import pytest
 
 from latse.bench import dmlc_rule, result
 from latse.bench import plan_command as bench_plan
+from latse.child import in_child
 from latse.cli import main
 from latse.errors import LatseError
+from latse.graph.nodes import Node
 from latse.plan import memonger
-from latse.plan.graph import Graph
+from latse.plan.plan_graph import PlanGraph
 from latse.train.training import traced
 
 CPU = mx.cpu()
@@ -32,13 +34,13 @@ def names(symbol):
 @pytest.fixture(scope="module")
 def teacher(tiny_recipe):
     """The graph of a ResNet-34 with its head, batch 2."""
-    return Graph(*traced(tiny_recipe("encoder.name=resnet34"), 5, 2))
+    return PlanGraph(*traced(tiny_recipe("encoder.name=resnet34"), 5, 2))
 
 
 @pytest.fixture(scope="module")
 def student(tiny_recipe):
     """The graph of a student with decoder, batch 2."""
-    return Graph(*traced(tiny_recipe("decoder.enabled=true"), 5, 2))
+    return PlanGraph(*traced(tiny_recipe("decoder.enabled=true"), 5, 2))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def compared(tiny, tmp_path_factory):
 
 
 def test_stages_end_where_insightface_marks_them(teacher):
-    marked = [teacher.nodes[i]["name"] for i in sorted(dmlc_rule.stage_ends(teacher))]
+    marked = [teacher.nodes[i].name for i in sorted(dmlc_rule.stage_ends(teacher))]
     units = [3, 4, 6, 3]
     assert len(marked) == sum(units)
     assert [name for name in marked if name.endswith("_sc_fwd")] == [
@@ -64,7 +66,7 @@ def test_stages_end_where_insightface_marks_them(teacher):
 
 
 def test_stages_of_a_decoder_end_at_its_shortcuts(student):
-    marked = [student.nodes[i]["name"] for i in dmlc_rule.stage_ends(student)]
+    marked = [student.nodes[i].name for i in dmlc_rule.stage_ends(student)]
     in_decoder = [name for name in marked if name.startswith("decoder")]
     assert len(in_decoder) == 8
     assert sum(name.endswith("_sc_fwd") for name in in_decoder) == 4
@@ -72,7 +74,9 @@ def test_stages_of_a_decoder_end_at_its_shortcuts(student):
 
 def test_stages_by_hand():
     # Six nodes of 4, 4, 8, 2, 2, 100 bytes behind a variable; a stage may end at nodes 2, 4 and 5.
-    nodes = SimpleNamespace(sizes=[[50], [4], [4], [8], [2], [2], [100]], is_variable=lambda i: i == 0)
+    nodes = SimpleNamespace(
+        nodes=[Node("null", "data"), *[Node("relu", "x")] * 6], sizes=[[50], [4], [4], [8], [2], [2], [100]]
+    )
     ends = frozenset({2, 4, 5})
     assert dmlc_rule.stages(nodes, ends, 0) == dmlc_rule.Stages(frozenset({2, 4, 5}), 8, 10)
     assert dmlc_rule.stages(nodes, ends, 7) == dmlc_rule.Stages(frozenset({2, 4}), 6, 10)
@@ -82,16 +86,16 @@ def test_stages_by_hand():
 
 def test_rule_keeps_the_ends_of_stages_and_what_may_not_be_repeated(teacher):
     ends = dmlc_rule.stage_ends(teacher)
-    again = names(dmlc_rule.marked(teacher, ends))
+    again = names(dmlc_rule.marks(teacher, ends).on(teacher.symbol()))
     assert again
-    assert not {teacher.nodes[i]["name"] for i in ends}.intersection(again)
+    assert not {teacher.nodes[i].name for i in ends}.intersection(again)
     assert not [name for name in again if "dropout" in name or "custom" in name]
 
 
 def test_rule_finds_less_than_the_plain_graph_takes(teacher):
     shapes = {"data": (2, 3, 112, 112), "softmax_label": (2,)}
-    found = dmlc_rule.search(teacher.symbol, shapes, CPU)
-    assert found.megabytes < memonger.planned_megabytes(teacher.symbol, shapes, CPU)
+    found = dmlc_rule.search(teacher.symbol(), shapes, CPU)
+    assert found.megabytes < memonger.planned_megabytes(teacher.symbol(), shapes, CPU)
     assert names(found.symbol)
 
 
@@ -218,4 +222,4 @@ def test_a_gpu_is_refused(tiny, monkeypatch, capsys):
 
 def test_an_error_of_the_search_comes_back():
     with pytest.raises(LatseError, match="cannot be inferred"):
-        bench_plan.in_child(bench_plan.our_rows, mx.sym.FullyConnected(num_hidden=3).tojson(), {})
+        in_child("the search", bench_plan.our_rows, mx.sym.FullyConnected(num_hidden=3).tojson(), {})

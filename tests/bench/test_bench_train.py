@@ -145,7 +145,8 @@ def test_layers_are_counted_by_shape():
 
 
 def test_the_roofline_has_all_layers_of_the_encoder_and_the_head():
-    found = roofline.layers(equivalents.training_symbol("resnet50", CLASSES, 1), {"data": (1, *IMAGE_SHAPE)})
+    shapes = {"data": (1, *IMAGE_SHAPE), "softmax_label": (1,)}
+    found = roofline.layers(equivalents.training_symbol("resnet50", CLASSES, 1), shapes)
     convolutions = sum(count for layer, count in found.items() if layer.operator == "Convolution")
     assert convolutions == 1 + 2 * (3 + 4 + 14 + 3) + 4
     dense = {layer.weight: count for layer, count in found.items() if layer.operator == "FullyConnected"}

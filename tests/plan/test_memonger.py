@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from latse.bench import equivalents
+from latse.child import in_child
 from latse.errors import LatseError
-from latse.plan import graph as plan_graph
 from latse.plan import memonger
 from latse.plan import model as plan_model
 from latse.plan import search as plan_search
+from latse.plan.plan_graph import REPEATABLE, Marks, PlanGraph
 from latse.symbols import encoders, margins, networks
 from latse.symbols.decoder import Decoder
+from latse.train.training import TrainingGraph
 
 CPU = mx.cpu()
 
@@ -89,8 +91,10 @@ TWO_LOSSES = {"image": (4, 3, 16, 16), "target": (4, 16, 16), "label": (4,)}
 LARGER_BATCH = {name: (32, *shape[1:]) for name, shape in TWO_LOSSES.items()}
 
 
-def judge_parameters(symbol):
-    return [name for name in symbol.list_arguments() if name.startswith("judge")]
+def with_judge(symbol, shapes):
+    """The shapes of inputs and of the frozen judge's parameters, which get no gradient."""
+    arguments = zip(symbol.list_arguments(), symbol.infer_shape(**shapes)[0])
+    return {**shapes, **{name: shape for name, shape in arguments if name.startswith("judge")}}
 
 
 def marked(symbol):
@@ -101,9 +105,9 @@ def marked(symbol):
     }
 
 
-def one_step(symbol, shapes, fixed=(), seed=5):
+def one_step(symbol, shapes, seed=5):
     """Outputs, gradients and moving statistics after one forward and backward pass from seeded values."""
-    requests = {name: "null" if name in {*shapes, *fixed} else "write" for name in symbol.list_arguments()}
+    requests = {name: "null" if name in shapes else "write" for name in symbol.list_arguments()}
     executor = symbol.simple_bind(CPU, requests, dict.fromkeys(shapes, "float32"), **shapes)
     random = np.random.RandomState(3)
     for name, array in sorted(executor.arg_dict.items()):
@@ -119,8 +123,8 @@ def one_step(symbol, shapes, fixed=(), seed=5):
     return outputs, gradients, {name: array.asnumpy() for name, array in executor.aux_dict.items()}
 
 
-def assert_same_step(planned, unplanned, shapes, fixed=()):
-    before, after = one_step(unplanned, shapes, fixed), one_step(planned, shapes, fixed)
+def assert_same_step(planned, unplanned, shapes):
+    before, after = one_step(unplanned, shapes), one_step(planned, shapes)
     for expected, found in zip(before[0], after[0]):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     for expected, found in zip(before[1:], after[1:]):
@@ -194,13 +198,13 @@ def test_step_is_the_same_with_and_without_plan(dropout):
 
 def compare_to_the_bit():
     cases = [
-        (classifier(4, 16, 0.4, inner_dropout=0.2), classifier_shapes(8, 28), ()),
-        (two_losses(), LARGER_BATCH, judge_parameters(two_losses())),
+        (classifier(4, 16, 0.4, inner_dropout=0.2), classifier_shapes(8, 28)),
+        (two_losses(), with_judge(two_losses(), LARGER_BATCH)),
     ]
-    for symbol, shapes, fixed in cases:
-        planned = memonger.plan(symbol, shapes, CPU, fixed=fixed).symbol
+    for symbol, shapes in cases:
+        planned = memonger.plan(symbol, shapes, CPU).symbol
         assert marked(planned)
-        before, after = one_step(symbol, shapes, fixed), one_step(planned, shapes, fixed)
+        before, after = one_step(symbol, shapes), one_step(planned, shapes)
         np.testing.assert_array_equal(after[0][0], before[0][0])
         for expected, found in zip(before[1:], after[1:]):
             for name, values in expected.items():
@@ -226,24 +230,22 @@ def test_dropout_really_drops_in_the_comparison():
 
 def test_two_losses_and_a_frozen_judge():
     symbol = two_losses()
-    fixed = judge_parameters(symbol)
-    shapes = LARGER_BATCH
-    plan = memonger.plan(symbol, shapes, CPU, fixed=fixed)
+    shapes = with_judge(symbol, LARGER_BATCH)
+    plan = memonger.plan(symbol, shapes, CPU)
     assert plan.after_megabytes < plan.before_megabytes
     assert not [name for name in marked(plan.symbol) if name.startswith("judge")]
     assert any(name.startswith("encoder") for name in marked(plan.symbol))
-    assert_same_step(plan.symbol, symbol, shapes, fixed)
+    assert_same_step(plan.symbol, symbol, shapes)
 
 
-def model_of(symbol, shapes, fixed=()):
-    named = plan_graph.renamed(symbol, plan_model.PREFIX)
-    report = memonger._report(named, shapes, CPU, None, fixed)
-    return plan_model.Model(plan_graph.Graph(symbol, shapes, fixed=fixed), report)
+def model_of(symbol, shapes):
+    graph = PlanGraph(symbol, shapes)
+    report = memonger._report(graph.renamed(plan_model.PREFIX).symbol(), shapes, CPU)
+    return plan_model.Model(graph, report)
 
 
 def with_nothing_kept(symbol, shapes):
-    marks = model_of(symbol, shapes).marks(())
-    return plan_graph.rewritten(symbol, marks.recomputed, marks.kept, marks.read)
+    return model_of(symbol, shapes).marks(()).on(symbol)
 
 
 def test_judge_behind_blocked_gradients_is_left_alone_even_if_not_said_to_be_fixed():
@@ -334,14 +336,14 @@ def all_gradients(symbol):
     return {name: array.asnumpy() for name, array in executor.grad_dict.items()}
 
 
-@pytest.mark.parametrize("name", sorted(plan_graph.REPEATABLE))
+@pytest.mark.parametrize("name", sorted(REPEATABLE))
 def test_every_repeatable_operator_gives_the_same_gradients_again(name):
     w = mx.sym.var("w", shape=(2, 4, 6, 6), dtype="float32")
     x = mx.sym.tanh(mx.sym.var("x", shape=(2, 4, 6, 6), dtype="float32"))
     y = applied(name, x, w, positive=mx.sym.square(x) + 0.5, row=mx.sym.sum(x, axis=1, keepdims=True))
     symbol = mx.sym.MakeLoss(mx.sym.sum(mx.sym.square(y)))
     content = json.loads(symbol.tojson())
-    again = [node for node in content["nodes"] if node["op"] in plan_graph.REPEATABLE]
+    again = [node for node in content["nodes"] if node["op"] in REPEATABLE]
     assert name in {node["op"] for node in again}
     for node in again:
         node.setdefault("attrs", {})["__force_mirroring__"] = "True"
@@ -351,7 +353,7 @@ def test_every_repeatable_operator_gives_the_same_gradients_again(name):
         np.testing.assert_allclose(found[key], values, rtol=1e-5, atol=1e-6, err_msg=key)
 
 
-@pytest.mark.parametrize("name", sorted(plan_graph.REPEATABLE - {"broadcast_to"}))  # which names a shape
+@pytest.mark.parametrize("name", sorted(REPEATABLE - {"broadcast_to"}))  # which names a shape
 def test_no_executor_does_with_less_than_the_bound(name):
     shape = (8, 4, 128, 128)  # 2 MiB; the executor's figure is rounded down
     w, x = mx.sym.var("w", shape=shape), mx.sym.tanh(mx.sym.var("x", shape=shape))
@@ -377,7 +379,7 @@ def test_outputs_that_are_sums_are_planned():
 
 def test_nodes_of_one_name_are_told_apart():
     x = mx.sym.tanh(mx.sym.relu(mx.sym.var("data"), name="a"), name="a")
-    assert plan_graph.Graph(mx.sym.MakeLoss(x), {"data": (2, 8)}).sizes[1:3] == [[64], [64]]
+    assert PlanGraph(mx.sym.MakeLoss(x), {"data": (2, 8)}).sizes[1:3] == [[64], [64]]
 
 
 def test_stages_that_are_taken_for_alike_are():
@@ -397,15 +399,13 @@ def test_stages_that_are_taken_for_alike_are():
 @pytest.mark.parametrize("network", ["deep", "two losses"])
 def test_everything_computed_again_is_read(network, deep):
     """MXNet's own kernels refuse to run for an output that nobody reads."""
-    symbol, shapes, fixed = deep[0], deep[1], ()
+    symbol, shapes, _ = deep
     if network == "two losses":
-        symbol, shapes = two_losses(), TWO_LOSSES
-        fixed = judge_parameters(symbol)
-    model = model_of(symbol, shapes, fixed)
+        symbol, shapes = two_losses(), with_judge(two_losses(), TWO_LOSSES)
+    model = model_of(symbol, shapes)
     for candidate in plan_search.front(model)[1::8]:
-        marks = model.marks(candidate.keep)
-        planned = plan_graph.rewritten(symbol, marks.recomputed, marks.kept, marks.read)
-        requests = {name: "write" for name in planned.list_arguments() if name not in {*shapes, *fixed}}
+        planned = model.marks(candidate.keep).on(symbol)
+        requests = {name: "write" for name in planned.list_arguments() if name not in shapes}
         executor = planned.simple_bind(CPU, requests, dict.fromkeys(shapes, "float32"), **shapes)
         lines = re.findall(r"arg\[\d+\]=(\S+)\(\d+\)", executor.debug_str())
         again = set(re.findall(r"Op:(?!_copy)\S+, Name=(\S+_mirror)\n", executor.debug_str()))
@@ -416,15 +416,13 @@ def test_everything_computed_again_is_read(network, deep):
 
 @pytest.mark.parametrize("network", ["deep", "two losses"])
 def test_model_foresees_what_the_executor_allocates(network, deep):
-    symbol, shapes, fixed = deep[0], deep[1], ()
+    symbol, shapes, _ = deep
     if network == "two losses":
-        symbol, shapes = two_losses(), {name: (256, *shape[1:]) for name, shape in TWO_LOSSES.items()}
-        fixed = judge_parameters(symbol)
-    model = model_of(symbol, shapes, fixed)
+        batch = {name: (256, *shape[1:]) for name, shape in TWO_LOSSES.items()}
+        symbol, shapes = two_losses(), with_judge(two_losses(), batch)
+    model = model_of(symbol, shapes)
     for candidate in plan_search.front(model)[::6]:
-        marks = model.marks(candidate.keep)
-        planned = plan_graph.rewritten(symbol, marks.recomputed, marks.kept, marks.read)
-        found = memonger.planned_megabytes(planned, shapes, CPU, fixed=fixed)
+        found = memonger.planned_megabytes(model.marks(candidate.keep).on(symbol), shapes, CPU)
         assert 0.8 * found < candidate.allocated / 2**20 < 1.1 * found
 
 
@@ -432,7 +430,7 @@ def test_old_marks_are_replaced():
     with mx.AttrScope(force_mirroring="True"):
         symbol = classifier(2, 8)
     assert marked(symbol)
-    assert not marked(plan_graph.rewritten(symbol, ()))
+    assert not marked(Marks().on(symbol))
 
 
 def test_no_better_plan_returns_the_symbol_itself():
@@ -440,16 +438,16 @@ def test_no_better_plan_returns_the_symbol_itself():
     plan = memonger.plan(symbol, {"data": (2, 3), "softmax_label": (2,)}, CPU)
     assert plan.symbol is symbol
     assert plan.before_megabytes == plan.after_megabytes
-    assert (plan.stages, plan.predicted_time, plan.recomputed) == (1, 1, ())
+    assert (plan.stages, plan.predicted_time, plan.marks) == (1, 1, Marks())
 
 
 def test_float16_arrays_are_half_as_large():
-    x = mx.sym.Convolution(mx.sym.var("data"), num_filter=8, kernel=(1, 1), name="conv")
-    symbol = mx.sym.MakeLoss(mx.sym.sum(mx.sym.square(x)), name="loss")
-    sizes = [
-        sum(map(sum, plan_graph.Graph(symbol, {"data": (2, 3, 8, 8)}, {"data": kind}).sizes))
-        for kind in ("float32", "float16")
-    ]
+    sizes = []
+    for kind in ("float32", "float16"):
+        x = mx.sym.cast(mx.sym.var("data"), dtype=kind)
+        x = mx.sym.Convolution(x, num_filter=8, kernel=(1, 1), name="conv")
+        graph = PlanGraph(mx.sym.MakeLoss(mx.sym.sum(mx.sym.square(x))), {"data": (2, 3, 8, 8)})
+        sizes.append(sum(map(sum, graph.sizes[1:])))
     conv_and_square = 2 * 2 * 8 * 8 * 8
     assert sizes[0] == 2 * sizes[1]
     assert sizes[1] >= 2 * conv_and_square
@@ -482,7 +480,7 @@ def test_memory_budget_is_kept_in_less_time_than_the_least_memory_takes(deep):
 def test_no_plan_in_the_same_memory_takes_less_time_than_that_of_a_memory_budget(deep):
     """The executor's figures do not fall steadily along the search's."""
     symbol, shapes, least = deep
-    search = memonger._Search(symbol, shapes, CPU, None, (), False)
+    search = memonger._Search(symbol, shapes, CPU, False)
     measured = [search._megabytes(candidate) for candidate in search._front]
     for megabytes in sorted(set(measured)):
         fitting = [one for one, found in zip(search._front, measured) if found <= megabytes]
@@ -522,7 +520,7 @@ def test_bound_is_the_largest_operator():
 def test_subprocess_finds_the_same_plan():
     symbol, shapes = classifier(6, 16), classifier_shapes(8, 28)
     here = memonger.plan(symbol, shapes, CPU)
-    there = memonger.plan_in_subprocess(symbol.tojson(), shapes, CPU)
+    there = in_child("the search", memonger.plan, symbol, shapes, CPU)
     assert marked(there.symbol) == marked(here.symbol) != {}
     assert there.after_megabytes == here.after_megabytes < here.before_megabytes
 
@@ -544,7 +542,7 @@ def test_wrong_shapes_are_one_sentence(shapes, sentence):
 
 def test_subprocess_hands_its_error_on():
     with pytest.raises(LatseError, match="^the shapes of the graph cannot be inferred.*lable"):
-        memonger.plan_in_subprocess(shallow().tojson(), {"data": (2, 3), "lable": (2,)}, CPU)
+        in_child("the search", memonger.plan, shallow(), {"data": (2, 3), "lable": (2,)}, CPU)
 
 
 def test_a_graph_too_large_for_the_device_is_infinite_and_refused(monkeypatch):
@@ -560,7 +558,7 @@ def test_a_graph_too_large_for_the_device_is_infinite_and_refused(monkeypatch):
 
 CHILD = """
 import time
-from latse.runtime import end_with_parent
+from latse.child import end_with_parent
 end_with_parent()
 print("there", flush=True)
 time.sleep(600)
@@ -575,12 +573,9 @@ def test_a_child_ends_with_its_parent_however_that_ends():
         assert parent.stdout.read() == b""  # the child held the pipe open
 
 
-def test_a_killed_child_is_an_error(monkeypatch):
-    monkeypatch.setattr(memonger.sys, "executable", "/bin/false")
-    with pytest.raises(LatseError, match="ended with status 1"):
-        memonger.plan_in_subprocess(
-            classifier(2, 8).tojson(), classifier_shapes(2, 8), CPU, budget=memonger.Time(1.1)
-        )
+def test_a_killed_child_is_an_error():
+    with pytest.raises(LatseError, match="^the search was killed: the machine may be short of memory"):
+        in_child("the search", os.abort)
 
 
 @pytest.mark.slow
@@ -597,7 +592,7 @@ def test_the_student_of_resnet_100_plans_and_takes_a_training_step():
     }
     shapes = {name: value.shape for name, value in batch.items()}
     network = networks.Student(encoders.create("resnet100"), margins.create("linearface", classes), Decoder())
-    plan = memonger.plan_in_subprocess(networks.trace(network).tojson(), shapes, mx.cpu())
+    plan = TrainingGraph(networks.trace(network), shapes).planned(mx.cpu())
     assert plan.after_megabytes < plan.before_megabytes
 
     module = mx.mod.Module(plan.symbol, data_names=list(batch), label_names=None)

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import mxnet as mx
 from tqdm import tqdm
 
+from latse.graph.nodes import Shapes
 from latse.plan import memonger
-from latse.plan.graph import Graph, Shapes, rewritten
+from latse.plan.plan_graph import Marks, PlanGraph
 
 GUESSES, STEPS = 3, 6
 
@@ -60,13 +61,13 @@ def search(symbol: mx.sym.Symbol, shapes: Shapes, context: mx.Context, progress:
     half the product of the bytes kept and the bytes of the longest stage. Six more go in even steps up to
     √2 times the guess that would come next, from the shortest longest stage.
     """
-    graph = Graph(symbol, shapes)
+    graph = PlanGraph(symbol, shapes)
     ends, found, longest = stage_ends(graph), [], []
     with tqdm(total=GUESSES + STEPS, desc="dmlc's rule", leave=False, disable=not progress) as bar:
 
         def tried(threshold: float) -> Stages:
             cut = stages(graph, ends, threshold)
-            planned = marked(graph, cut.kept)
+            planned = marks(graph, cut.kept).on(symbol)
             found.append(Found(planned, memonger.planned_megabytes(planned, shapes, context), threshold))
             bar.update()
             return cut
@@ -82,32 +83,31 @@ def search(symbol: mx.sym.Symbol, shapes: Shapes, context: mx.Context, progress:
     return min(found, key=lambda plan: plan.megabytes)
 
 
-def stage_ends(graph: Graph) -> frozenset:
+def stage_ends(graph: PlanGraph) -> frozenset:
     """Return the nodes that insightface marks: what a residual unit adds to its body.
 
     That is its input, or where the shape changes the batch normalisation of its shortcut.
     """
     ends = set()
-    for node, inputs in zip(graph.nodes, graph.inputs):
-        if _SUM.search(node["name"]):
-            operands = [i for i, _ in inputs]
-            layered = [i for i in operands if _SHORTCUT.search(graph.nodes[i]["name"])]
+    for node in graph.nodes:
+        if _SUM.search(node.name):
+            operands = [i for i, _ in node.inputs]
+            layered = [i for i in operands if _SHORTCUT.search(graph.nodes[i].name)]
             ends.update(layered or [min(operands)])
     return frozenset(ends)
 
 
-def stages(graph: Graph, ends: frozenset, threshold: float) -> Stages:
+def stages(graph: PlanGraph, ends: frozenset, threshold: float) -> Stages:
     """Cut the graph at those of `ends` at which more than `threshold` bytes have been passed."""
     kept, passed, longest = set(), 0, 0
     for i, sizes in enumerate(graph.sizes):
-        passed += 0 if graph.is_variable(i) else sum(sizes)
+        passed += 0 if graph.nodes[i].is_variable else sum(sizes)
         if i in ends and passed > threshold:
             kept.add(i)
             passed, longest = 0, max(longest, passed)
     return Stages(frozenset(kept), sum(sum(graph.sizes[i]) for i in kept), longest)
 
 
-def marked(graph: Graph, kept: frozenset) -> mx.sym.Symbol:
-    """Return the graph in which all is computed again that may be, but what is kept."""
-    able = (i for i in range(len(graph.nodes)) if graph.trained[i] and graph.repeatable[i])
-    return rewritten(graph.symbol, (i for i in able if i not in kept and i not in graph.heads))
+def marks(graph: PlanGraph, kept: frozenset) -> Marks:
+    """Return a plan by which all is computed again that may be, but what is kept."""
+    return Marks([i for i, may in enumerate(graph.may_repeat) if may and i not in kept])

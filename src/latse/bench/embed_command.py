@@ -10,8 +10,6 @@ in a large matrix product, taken in the same turns: about as much as any network
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import os
 import tempfile
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Callable
 import mxnet as mx
 import numpy as np
 
+from latse.bench.roofline import is_layer
 from latse.bench.timing import in_turn, ratios
 from latse.errors import LatseError
 from latse.files import make_folder, write_json
@@ -29,6 +28,8 @@ from latse.models import checkpoint, onnx_export, onnx_model
 from latse.models.embedding import Network
 from latse.models.parameters import Arrays, fitting
 from latse.models.runner import Runner
+from latse.plan import cost
+from latse.plan.plan_graph import PlanGraph
 from latse.provenance import provenance
 from latse.runtime import threads
 from latse.symbols import encoders
@@ -110,16 +111,8 @@ def multiply_adds(symbol: mx.sym.Symbol, image_shape: tuple[int, ...]) -> int:
 
     Grouped convolutions are left out: depthwise ones are a way to write a PReLU.
     """
-    internals = symbol.get_internals()["fc1_output"].get_internals()
-    shapes = dict(zip(internals.list_outputs(), internals.infer_shape(data=(1, *image_shape))[1]))
-    nodes = json.loads(internals.tojson())["nodes"]
-    total = 0
-    for node in nodes:
-        dense = node["op"] == "FullyConnected"
-        if dense or (node["op"] == "Convolution" and node["attrs"].get("num_group", "1") == "1"):
-            weight = shapes[nodes[node["inputs"][1][0]]["name"]]
-            total += math.prod(shapes[f"{node['name']}_output"]) * math.prod(weight[1:])
-    return total
+    graph = PlanGraph(symbol.get_internals()["fc1_output"], {"data": (1, *image_shape)})
+    return sum(cost.multiply_adds(graph, i) for i, node in enumerate(graph.nodes) if is_layer(node))
 
 
 def random_checkpoint(folder: str | os.PathLike, name: str) -> tuple[str, int]:

@@ -17,13 +17,10 @@ import math
 import os
 import sys
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Callable, Sequence
+from typing import Any, Sequence
 
 import mxnet as mx
 from yacs.config import CfgNode
@@ -31,6 +28,7 @@ from yacs.config import CfgNode
 from latse.bench import dmlc_rule, insightface_step
 from latse.bench.contender import Contender, graph_command, take_turns
 from latse.bench.timing import ratios
+from latse.child import in_child
 from latse.errors import LatseError
 from latse.files import make_folder, write_json
 from latse.goals import figure, goal, verdict
@@ -64,6 +62,7 @@ LARGEST_PLAN, LARGEST_PLAN_OF = 850, ("resnet50", 32, False)
 # For a guess at what a contender needs: resident memory per planned, and MiB of a process with MXNet in it.
 RESIDENT_OVER_PLANNED, PROCESS = 1.5, 400
 MEBIBYTE = 2**20
+SEARCH = "the search for memory plans"
 
 
 @dataclass(frozen=True)
@@ -108,10 +107,10 @@ def run(args: argparse.Namespace) -> None:
     _check(args, training.devices[0])
     recipe, classes = training.recipe, training.classes
     symbol, shapes = training.device_graph
-    rows = in_child(our_rows, symbol.tojson(), shapes)
+    rows = in_child(SEARCH, our_rows, symbol.tojson(), shapes)
     sources = Path(args.peers or "", insightface_step.SOURCES)
     if args.peers and sources.is_dir() and is_insightfaces(recipe):
-        rows += in_child(their_rows, sources, recipe.encoder.name, classes, shapes["data"][0])
+        rows += in_child(SEARCH, their_rows, sources, recipe.encoder.name, classes, shapes["data"][0])
     parameters = 4 * sum(map(math.prod, needed_shapes(symbol, **shapes).values())) / MEBIBYTE
     at_once = sum(_guess(row, parameters) for row in rows) < _available_megabytes()
     figures = measured(rows, shapes, classes, args.repeats, at_once)
@@ -176,17 +175,6 @@ def is_insightfaces(recipe: CfgNode) -> bool:
     """Tell whether insightface has the recipe's network: neither decoder nor filter, and its own depths."""
     is_teacher = not recipe.decoder.enabled and recipe.filter.k is None
     return is_teacher and recipe.encoder.name in insightface_step.LAYERS
-
-
-def in_child(function: Callable[..., list[Row]], *arguments: Any) -> list[Row]:
-    """Call a function in a process that ends with it; raise LatseError if it is killed."""
-    try:
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            return pool.submit(function, *arguments).result()
-    except BrokenProcessPool as error:
-        raise LatseError(
-            "a search for a memory plan was killed: the machine may be short of memory"
-        ) from error
 
 
 def measured(

@@ -22,6 +22,8 @@ import mxnet as mx
 
 from latse.bench import equivalents
 from latse.bench.protocol import Step, serve
+from latse.graph.nodes import Node
+from latse.plan.plan_graph import PlanGraph
 from latse.symbols.networks import IMAGE_SHAPE
 
 NEIGHBOUR = 16  # channels on the far sides of the neighbours, one block of AVX-512
@@ -48,27 +50,18 @@ def layers(symbol: mx.sym.Symbol, shapes: Mapping[str, Sequence[int]]) -> Counte
     shapes : mapping of str to tuple of int
         The shape of every input; a layer that reads one by way of no parameter does not learn its input.
     """
-    internals = symbol.get_internals()
-    sizes = dict(zip(internals.list_outputs(), internals.infer_shape(**shapes)[1]))
-    nodes = json.loads(internals.tojson())["nodes"]
-    learned: list[bool] = []
-    found: Counter[Layer] = Counter()
-    for node in nodes:
-        inputs = [entry[0] for entry in node["inputs"]]
-        learned.append(node["op"] == "null" and node["name"] not in shapes or any(learned[i] for i in inputs))
-        if node["op"] not in ("Convolution", "FullyConnected") or node["attrs"].get("num_group", "1") != "1":
-            continue
-        data, weight = (sizes[_entry(nodes[i])] for i in inputs[:2])
-        stride = int(node["attrs"].get("stride", "(1,").strip("()").split(",")[0])
-        found[Layer(node["op"], data, weight, stride, learned[inputs[0]])] += 1
-    return found
+    graph = PlanGraph(symbol, shapes)
+    counted: Counter[Layer] = Counter()
+    for node in filter(is_layer, graph.nodes):
+        data, weight = (graph.shapes[i][output] for i, output in node.inputs[:2])
+        learns_input = graph.trained[node.inputs[0][0]]
+        counted[Layer(node.op, data, weight, node.numbers("stride", (1,))[0], learns_input)] += 1
+    return counted
 
 
-def _entry(node: Mapping[str, Any]) -> str:
-    """Return what the first output of a node is called."""
-    if node["op"] == "null":
-        return node["name"]
-    return f"{node['name']}_{'data' if node['op'] == 'SliceChannel' else 'output'}"
+def is_layer(node: Node) -> bool:
+    """Tell whether a node is an ungrouped convolution or a dense layer."""
+    return node.op in ("Convolution", "FullyConnected") and node.attrs.get("num_group", "1") == "1"
 
 
 def bound(layer: Layer) -> mx.executor.Executor:

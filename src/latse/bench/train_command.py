@@ -27,7 +27,6 @@ from latse.bench.timing import ratios
 from latse.errors import LatseError
 from latse.files import make_folder, write_json
 from latse.goals import figure, goal, verdict
-from latse.plan import memonger
 from latse.provenance import provenance
 from latse.runtime import threads
 from latse.symbols import encoders
@@ -159,10 +158,9 @@ def _learner_options(args: argparse.Namespace, folder: Path) -> list[str]:
 def _planned(args: argparse.Namespace, folder: Path) -> Path:
     """Write the training graph with the memory plan that needs least."""
     recipe = recipes.load(folder / "recipe.yaml")
-    symbol, shapes = traced(recipe, args.classes, args.batch_size)
-    plan = memonger.plan_in_subprocess(symbol.tojson(), shapes, mx.cpu(), progress=True)
+    graph = traced(recipe, args.classes, args.batch_size)
     path = folder / "planned-symbol.json"
-    path.write_text(plan.symbol.tojson())
+    path.write_text(graph.planned(mx.cpu()).symbol.tojson())
     return path
 
 

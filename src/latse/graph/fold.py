@@ -16,7 +16,8 @@ from typing import Dict, List, Mapping, Tuple
 import mxnet as mx
 import numpy as np
 
-from latse.graph.simplify import VARIABLE, Entry, Graph, Node, Parameters, simplified
+from latse.graph.nodes import VARIABLE, Arrays, Entry, Node
+from latse.graph.simplify import ValuedGraph, simplified
 
 ADDITIONS = ("elemwise_add", "_plus", "_Plus")
 LINEAR = ("Convolution", "FullyConnected")
@@ -75,7 +76,7 @@ def fast(
     args: Mapping[str, mx.nd.NDArray],
     aux: Mapping[str, mx.nd.NDArray],
     contexts: List[mx.Context],
-) -> Tuple[mx.sym.Symbol, Parameters, Parameters]:
+) -> Tuple[mx.sym.Symbol, Arrays, Arrays]:
     """Return symbol and parameters that give the same outputs, rounding apart, in the least time.
 
     On the CPU convolutions are fused with what follows them by MXNet's oneDNN backend. The symbol is for
@@ -98,7 +99,7 @@ def fast(
     return (symbol.optimize_for("MKLDNN") if one_dnn else symbol), args, aux
 
 
-def folded(graph: Graph, depthwise_slopes: bool = False) -> Graph:
+def folded(graph: ValuedGraph, depthwise_slopes: bool = False) -> ValuedGraph:
     """Return a graph whose batch normalisations have gone into their neighbours wherever that is exact.
 
     Parameters
@@ -115,14 +116,14 @@ def folded(graph: Graph, depthwise_slopes: bool = False) -> Graph:
 class _Folding:
     """Walks over a graph and writes the folded one."""
 
-    def __init__(self, source: Graph, depthwise_slopes: bool):
+    def __init__(self, source: ValuedGraph, depthwise_slopes: bool):
         self._source = source
         self._depthwise = depthwise_slopes
         self._uses = source.uses()
         self._wanted = self._wanted_shifts()
         self._found: Dict[int, Value | Linear] = {}
         self._affine: Dict[Entry, Entry] = {}  # what was left on a tensor, written once for all who need it
-        self.graph = Graph(auxiliary=set(source.auxiliary))
+        self.graph = ValuedGraph(auxiliary=set(source.auxiliary))
         for number, node in enumerate(source.nodes):
             self._found[number] = self._folded(number, node)
         self.graph.heads = [self._named(entry) for entry in source.heads]
@@ -143,7 +144,7 @@ class _Folding:
         return wanted
 
     def _folded(self, number: int, node: Node) -> Value | Linear:
-        if node.op == VARIABLE:
+        if node.is_variable:
             return self._variable(node)
         if not _by_channel(node):
             return self._other(node)
@@ -167,7 +168,7 @@ class _Folding:
     def _variable(self, node: Node) -> Value:
         if node.name in self._source.parameters:
             self.graph.parameters[node.name] = self._source.parameters[node.name]
-        return Value(self.graph.add(VARIABLE, node.name, [], **node.attrs))
+        return Value(self.graph.add(VARIABLE, node.name, **node.attrs))
 
     def _linear(self, node: Node) -> Linear:
         """A layer that has taken over what its input still lacks."""
@@ -296,7 +297,7 @@ class _Folding:
         """An output under its old name."""
         name, plain = self._source.nodes[entry[0]].name, self._plain(entry)
         node = self.graph.nodes[plain[0]]
-        if node.name != name and node.op != VARIABLE and self._uses[entry[0]] == 1:
+        if node.name != name and not node.is_variable and self._uses[entry[0]] == 1:
             node.name = name
         return plain if node.name == name else self.graph.add("_copy", name, [plain])
 
@@ -309,7 +310,7 @@ def _by_channel(node: Node) -> bool:
     )
 
 
-def _affine(graph: Graph, node: Node) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _affine(graph: ValuedGraph, node: Node) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return scale and shift of a batch normalisation, and the standard deviation that it divides by."""
     gamma, beta, mean, variance = (graph.value(entry) for entry in node.inputs[1:])
     deviation = np.sqrt(variance + float(node.attrs.get("eps", 1e-3)))

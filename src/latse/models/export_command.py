@@ -12,8 +12,8 @@ import numpy as np
 
 from latse.errors import LatseError
 from latse.files import digest, make_folder, replacing, write_json
-from latse.graph import fold as inference
-from latse.graph.simplify import Graph, simplified
+from latse.graph.nodes import Arrays
+from latse.graph.simplify import ValuedGraph, simplified
 from latse.models import checkpoint, onnx_export, onnx_model
 from latse.models.parameters import fitting
 from latse.models.runner import Runner
@@ -74,8 +74,8 @@ def run(args: argparse.Namespace) -> None:
 def _write_copies(
     args: argparse.Namespace,
     symbol: mx.sym.Symbol,
-    arg_params: inference.Parameters,
-    aux_params: inference.Parameters,
+    arg_params: Arrays,
+    aux_params: Arrays,
 ) -> Dict[str, Dict[str, object]]:
     """Write all copies or none; return what `_compared` says of each, by its form."""
     images = np.random.default_rng(0).integers(0, 256, (TRIALS, *IMAGE_SHAPE)).astype(np.float32)
@@ -94,7 +94,7 @@ def _write_copies(
     return copies
 
 
-def plain(symbol: mx.sym.Symbol, args: inference.Parameters, aux: inference.Parameters) -> Graph:
+def plain(symbol: mx.sym.Symbol, args: Arrays, aux: Arrays) -> ValuedGraph:
     """Return a network without what only training needs, its statistics under insightface's names."""
     graph = simplified(symbol, args, aux)
     for node in graph.nodes:
@@ -106,8 +106,8 @@ def plain(symbol: mx.sym.Symbol, args: inference.Parameters, aux: inference.Para
 
 def _embed(
     symbol: mx.sym.Symbol,
-    args: inference.Parameters,
-    aux: inference.Parameters,
+    args: Arrays,
+    aux: Arrays,
     images: np.ndarray,
     source: str,
 ) -> np.ndarray:

@@ -15,7 +15,8 @@ import numpy as np
 from latse.errors import LatseError
 from latse.files import replacing
 from latse.graph.fold import folded
-from latse.graph.simplify import Parameters, simplified
+from latse.graph.nodes import Arrays
+from latse.graph.simplify import simplified
 from latse.models.onnx_model import PRODUCER, required
 
 # What MXNet's translations are written for; it labels them with the newest set that onnx knows.
@@ -74,7 +75,7 @@ def converted(
     return model.SerializeToString()
 
 
-def _raw(onnx: ModuleType, symbol: mx.sym.Symbol, parameters: Parameters, shape: Tuple[int, ...]) -> Any:
+def _raw(onnx: ModuleType, symbol: mx.sym.Symbol, parameters: Arrays, shape: Tuple[int, ...]) -> Any:
     """Return the model of MXNet's exporter, its faults included."""
     with tempfile.TemporaryDirectory(prefix="latse-onnx-") as folder:
         path = str(Path(folder) / "raw.onnx")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Dict, List, Mapping, NamedTuple, Tuple
+from typing import Dict, List, NamedTuple, Tuple
 
 import mxnet as mx
 
 from latse.errors import LatseError
-
-Arrays = Dict[str, mx.nd.NDArray]
-Shapes = Mapping[str, Tuple[int, ...]]
+from latse.graph.nodes import Arrays, Shapes
 
 NAMED = 3  # faults of a kind that an error names
 

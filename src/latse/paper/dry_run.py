@@ -138,8 +138,9 @@ def _teacher(training: Training) -> float:
     memory = 0.0
     for network, inputs in parts:
         graph = TrainingGraph(trace(network), {name: (share, *shape) for name, shape in inputs.items()})
-        fixed = graph.symbol.list_arguments()
-        memory += memonger.planned_megabytes(*graph, training.devices[0], fixed=fixed)
+        arguments = graph.symbol.infer_shape(**graph.shapes)[0]
+        untrained = dict(zip(graph.symbol.list_arguments(), arguments))
+        memory += memonger.planned_megabytes(graph.symbol, untrained, training.devices[0])
         memory += sum(_sizes(graph))
     return memory
 

@@ -6,10 +6,9 @@ ratio of the two constants matters: how many multiply-adds take as long as movin
 
 from __future__ import annotations
 
-import ast
 import math
 
-from latse.plan.graph import Graph
+from latse.plan.plan_graph import PlanGraph
 
 # One Zen 4 core with AVX-512, fp32: a 3x3 convolution of 64 to 64 channels at 16x112x112 takes 127 ms, an
 # addition of two such arrays 12 ms. GPUs have ratios of the same size.
@@ -20,24 +19,23 @@ BYTES_PER_SECOND = 13e9
 BACKWARD = 2.0
 
 
-def forward_seconds(graph: Graph, i: int) -> float:
+def forward_seconds(graph: PlanGraph, i: int) -> float:
     """Return the seconds that the forward pass of node i takes: what it computes or what it moves."""
-    multiply_adds = _multiply_adds(graph, i) / MULTIPLY_ADDS_PER_SECOND
-    moved = sum(graph.sizes[i]) + sum(
-        graph.sizes[j][k] for j, k in graph.inputs[i] if k < len(graph.sizes[j])
-    )
-    return max(multiply_adds, moved / BYTES_PER_SECOND)
+    read = [graph.sizes[j][k] for j, k in graph.nodes[i].inputs if k < len(graph.sizes[j])]
+    moved = sum(graph.sizes[i]) + sum(read)
+    return max(multiply_adds(graph, i) / MULTIPLY_ADDS_PER_SECOND, moved / BYTES_PER_SECOND)
 
 
-def step_seconds(graph: Graph, seconds: list[float]) -> float:
+def step_seconds(graph: PlanGraph, seconds: list[float]) -> float:
     """Return the seconds of a plain step, forward and backward, given those of each forward pass."""
     return sum(s * (1 + BACKWARD * graph.trained[i]) for i, s in enumerate(seconds))
 
 
-def _multiply_adds(graph: Graph, i: int) -> int:
-    operator = graph.nodes[i]["op"]
-    attributes = graph.nodes[i].get("attrs", {})
-    shapes = [graph.shapes[j][k] if k < len(graph.shapes[j]) else () for j, k in graph.inputs[i]]
+def multiply_adds(graph: PlanGraph, i: int) -> int:
+    """Return how many multiplications the forward pass of node i takes; 0 of one that moves bytes."""
+    node = graph.nodes[i]
+    operator = node.op
+    shapes = [graph.shapes[j][k] if k < len(graph.shapes[j]) else () for j, k in node.inputs]
     result = math.prod(graph.shapes[i][0]) if graph.shapes[i] else 0
     if operator == "Convolution":
         return result * math.prod(shapes[1][1:])
@@ -47,8 +45,7 @@ def _multiply_adds(graph: Graph, i: int) -> int:
         return result * shapes[1][-1]
     if operator in ("dot", "batch_dot"):
         first = shapes[0]
-        is_transposed = ast.literal_eval(attributes.get("transpose_a", "False"))
-        return result * (first[0 if is_transposed else -1] if operator == "dot" else first[-1])
+        return result * (first[0 if node.is_true("transpose_a") else -1] if operator == "dot" else first[-1])
     if operator == "Custom":  # the classifier: every sample with every class centre
         return max(math.prod(shape) for shape in graph.shapes[i]) * shapes[0][-1]
     return 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from typing import Any, Mapping
 
@@ -11,29 +9,15 @@ import mxnet as mx
 
 from latse.errors import LatseError
 from latse.files import read_json, write_json
-from latse.plan.graph import PLAN_ATTRIBUTES, rewritten
+from latse.graph.nodes import Graph
+from latse.plan.plan_graph import PLAN_ATTRIBUTES, Marks
 
 KIND = "memory plan"
 
 
-def digest(symbol: mx.sym.Symbol) -> str:
-    """Return 32 hexadecimal digits that stand for the structure of a graph.
-
-    Operators, their settings and connexions, the names of variables and the outputs count; names of other
-    nodes, which depend on how often a network was traced, and the marks of a plan do not.
-    """
-    content = json.loads(symbol.tojson())
-    nodes = [
-        [
-            node["op"],
-            node["name"] if node["op"] == "null" else None,
-            sorted(item for item in node.get("attrs", {}).items() if item[0] not in PLAN_ATTRIBUTES),
-            [entry[:2] for entry in node["inputs"]],
-        ]
-        for node in content["nodes"]
-    ]
-    text = json.dumps([nodes, [entry[:2] for entry in content["heads"]]], separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+def digest(graph: Graph) -> str:
+    """Return 32 hexadecimal digits that stand for a graph without the marks of a plan."""
+    return graph.digest(without=PLAN_ATTRIBUTES)
 
 
 def write_plan(path: str | os.PathLike, plan: Any, provenance: Mapping[str, Any] | None = None) -> None:
@@ -75,13 +59,14 @@ def read_plan(path: str | os.PathLike, symbol: mx.sym.Symbol) -> mx.sym.Symbol:
     content = read_json(path)
     if not isinstance(content, dict) or content.get("kind") != KIND:
         raise LatseError(f"{path} is no memory plan")
-    if content.get("graph") != digest(symbol):
+    graph = Graph.read(symbol)
+    if content.get("graph") != digest(graph):
         raise LatseError(f"{path} is the memory plan of another graph: make one with latse plan")
-    count = len(json.loads(symbol.tojson())["nodes"])
+    count = len(graph.nodes)
     parts = [content.get(key) for key in ("recomputed", "kept", "read")]
     if not all(isinstance(part, list) and all(_is_index(i, count) for i in part) for part in parts):
         raise LatseError(f"{path} is damaged: 'recomputed', 'kept' and 'read' must be lists of nodes")
-    return rewritten(symbol, *parts)
+    return Marks(*parts).on(symbol)
 
 
 def _is_index(value: Any, count: int) -> bool:

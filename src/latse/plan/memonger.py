@@ -8,27 +8,22 @@ executor itself says that it would allocate on the device decides.
 
 from __future__ import annotations
 
-import importlib
-import json
 import math
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
-from typing import Any, Iterable, Mapping, Union
+from typing import Any, Mapping, Union
 
 import mxnet as mx
 from tqdm import tqdm
 
 from latse.errors import LatseError
+from latse.graph.nodes import Shapes, sentence
 from latse.plan.file import digest, read_plan, write_plan
-from latse.plan.graph import Graph, Shapes, Types, all_types, as_tuples, renamed, rewritten, sentence
-from latse.plan.model import PREFIX, Marks, Model
+from latse.plan.model import PREFIX, Model
+from latse.plan.plan_graph import Marks, PlanGraph
 from latse.plan.search import Candidate, front, refined
-from latse.runtime import end_with_parent
 
-__all__ = ["Budget", "Memory", "Plan", "Time", "plan", "plan_in_subprocess", "planned_megabytes", "read_plan"]
-__all__ += ["write_plan"]
+__all__ = ["Budget", "Memory", "Plan", "Time", "plan", "planned_megabytes", "read_plan", "write_plan"]
 
 MEBIBYTE = 2**20
 _SHORT_LIST = 8  # plans at most that are bound to compare them, where the least memory is looked for
@@ -80,8 +75,8 @@ class Plan:
         Digest of the plain graph, `latse.plan.file.digest`.
     shapes : dict of str to tuple of int
         Of the inputs, for which the figures hold.
-    recomputed, kept, read : tuple of int
-        As `latse.plan.graph.rewritten` takes them.
+    marks : Marks
+        What the plan sets on which nodes.
     """
 
     symbol: mx.sym.Symbol
@@ -92,24 +87,16 @@ class Plan:
     bound_megabytes: float
     graph: str
     shapes: Mapping[str, tuple]
-    recomputed: tuple = ()
-    kept: tuple = ()
-    read: tuple = ()
+    marks: Marks = Marks()
 
     def as_json(self) -> dict[str, Any]:
         """Return all but the Symbol, null for a figure that has no end."""
-        content = {name: value for name, value in vars(self).items() if name != "symbol"}
-        return {name: None if value == math.inf else value for name, value in content.items()}
+        content = {name: value for name, value in vars(self).items() if name not in ("symbol", "marks")}
+        marks = {name: sorted(nodes) for name, nodes in vars(self.marks).items()}
+        return {**{name: None if value == math.inf else value for name, value in content.items()}, **marks}
 
 
-def planned_megabytes(
-    symbol: mx.sym.Symbol,
-    shapes: Shapes,
-    context: mx.Context,
-    *,
-    types: Types | None = None,
-    fixed: Iterable[str] = (),
-) -> float:
+def planned_megabytes(symbol: mx.sym.Symbol, shapes: Shapes, context: mx.Context) -> float:
     """Bind `symbol` for training and return the memory that its executor plans for activations, in MiB.
 
     Parameters
@@ -117,14 +104,10 @@ def planned_megabytes(
     symbol : mx.sym.Symbol
         A training graph with one or many outputs.
     shapes : mapping of str to tuple of int
-        The shape of every input (data, labels, masks) on one device. These get no gradient; all other
-        arguments do.
+        The shape of every input (data, labels, masks) on one device, and of parameters that are not trained
+        (a teacher's). These get no gradient; all other arguments do.
     context : mx.Context
         The device. The executor is really bound there and freed again.
-    types : mapping of str to str, optional
-        Data types of inputs or parameters that are not float32, such as ``{"data": "float16"}``.
-    fixed : iterable of str, default ()
-        Parameters that are not trained (a teacher's): they get no gradient.
 
     Returns
     -------
@@ -139,17 +122,15 @@ def planned_megabytes(
     LatseError
         If the graph cannot be bound for another reason, such as a wrong shape.
     """
-    return _megabytes(_report(symbol, shapes, context, types, fixed))
+    return _megabytes(_report(symbol, shapes, context))
 
 
-def _report(
-    symbol: mx.sym.Symbol, shapes: Shapes, context: mx.Context, types: Types | None, fixed: Iterable[str]
-) -> str | None:
+def _report(symbol: mx.sym.Symbol, shapes: Shapes, context: mx.Context) -> str | None:
     """Return what the executor says of itself; None if the device cannot hold the graph."""
-    untrained = {*shapes, *fixed}
-    requests = {name: "null" if name in untrained else "write" for name in symbol.list_arguments()}
+    requests = {name: "null" if name in shapes else "write" for name in symbol.list_arguments()}
+    types = dict.fromkeys(shapes, "float32")
     try:
-        executor = symbol.simple_bind(context, requests, all_types(shapes, types), **as_tuples(shapes))
+        executor = symbol.simple_bind(context, requests, types, **shapes)
         report = executor.debug_str()
         mx.nd.waitall()
     except (mx.MXNetError, RuntimeError) as error:
@@ -169,9 +150,6 @@ def plan(
     symbol: mx.sym.Symbol,
     shapes: Shapes,
     context: mx.Context,
-    *,
-    types: Types | None = None,
-    fixed: Iterable[str] = (),
     budget: Budget = None,
     progress: bool = False,
 ) -> Plan:
@@ -184,9 +162,9 @@ def plan(
 
     Parameters
     ----------
-    symbol, shapes, context, types, fixed
+    symbol, shapes, context
         As in `planned_megabytes`. Executors bound here leave their arrays in the allocator's pool of this
-        process: a training process should call `plan_in_subprocess`.
+        process: a training process should call this by `latse.child.in_child`.
     budget : Memory, Time or None, default None
         None: the least memory. The same graph and budget have the same plan at every run.
     progress : bool, default False
@@ -202,7 +180,7 @@ def plan(
         If shapes are missing or wrong, if `symbol` cannot be bound, if no plan fits into the device, or none
         into the budget.
     """
-    search = _Search(symbol, shapes, context, types, tuple(fixed), progress)
+    search = _Search(symbol, shapes, context, progress)
     if isinstance(budget, Memory):
         best = search.within_memory(budget.megabytes)
     else:
@@ -214,26 +192,17 @@ def plan(
 class _Search:
     """The search for one graph on one device, with the executor as the judge."""
 
-    def __init__(
-        self,
-        symbol: mx.sym.Symbol,
-        shapes: Shapes,
-        context: mx.Context,
-        types: Types | None,
-        fixed: tuple[str, ...],
-        progress: bool,
-    ) -> None:
+    def __init__(self, symbol: mx.sym.Symbol, shapes: Shapes, context: mx.Context, progress: bool) -> None:
         self._symbol, self._shapes, self._context, self._progress = symbol, shapes, context, progress
-        self._binding = {"types": types, "fixed": fixed}
-        graph = Graph(symbol, shapes, **self._binding)
-        named = renamed(symbol, PREFIX)
-        report = _report(named, shapes, context, **self._binding)
+        self._graph = PlanGraph(symbol, shapes)
+        numbered = self._graph.renamed(PREFIX).symbol()
+        report = _report(numbered, shapes, context)
         self._before = _megabytes(report)
         if report is None:  # what reads what does not depend on the size of the device
-            report = _report(named, shapes, mx.cpu(), **self._binding)
+            report = _report(numbered, shapes, mx.cpu())
         if report is None:
             raise LatseError(f"no plan fits into the memory of {context}: use a smaller batch")
-        self.model = Model(graph, report)
+        self.model = Model(self._graph, report)
         self._front = front(self.model, progress)
         self._judged = {Marks(): self._before}
 
@@ -267,15 +236,15 @@ class _Search:
         """Return the plan that keeps what the candidate keeps."""
         marks = self.model.marks(candidate.keep)
         return Plan(
-            symbol=self._marked(marks) if marks.recomputed else self._symbol,
+            symbol=marks.on(self._symbol) if marks.recomputed else self._symbol,
             before_megabytes=self._before,
             after_megabytes=self._megabytes(candidate),
             stages=self._stages(marks),
             predicted_time=1 + candidate.seconds / self.model.plain_seconds,
             bound_megabytes=self._bound,
-            graph=digest(self._symbol),
-            shapes=as_tuples(self._shapes),
-            **{name: tuple(sorted(nodes)) for name, nodes in vars(marks).items()},
+            graph=digest(self._graph),
+            shapes=dict(self._shapes),
+            marks=marks,
         )
 
     @property
@@ -285,93 +254,10 @@ class _Search:
     def _megabytes(self, candidate: Candidate) -> float:
         marks = self.model.marks(candidate.keep)
         if marks not in self._judged:
-            planned = self._marked(marks)
-            self._judged[marks] = planned_megabytes(planned, self._shapes, self._context, **self._binding)
+            planned = marks.on(self._symbol)
+            self._judged[marks] = planned_megabytes(planned, self._shapes, self._context)
         return self._judged[marks]
-
-    def _marked(self, marks: Marks) -> mx.sym.Symbol:
-        return rewritten(self._symbol, marks.recomputed, marks.kept, marks.read)
 
     def _stages(self, marks: Marks) -> int:
         again = [i in marks.recomputed and i not in marks.kept for i in self.model.order]
         return 1 + sum(was and not goes_on for was, goes_on in zip(again, again[1:]))
-
-
-def plan_in_subprocess(
-    symbol_json: str,
-    shapes: Shapes,
-    context: mx.Context,
-    *,
-    types: Types | None = None,
-    fixed: Iterable[str] = (),
-    budget: Budget = None,
-    progress: bool = False,
-) -> Plan:
-    """Do the work of `plan` in a child process, so that none of its memory stays in this process's pool.
-
-    Parameters
-    ----------
-    symbol_json : str
-        The Symbol as ``Symbol.tojson()`` gives it.
-    shapes, context, types, fixed, budget, progress
-        As in `plan`.
-
-    Returns
-    -------
-    Plan
-
-    Raises
-    ------
-    LatseError
-        As `plan` does, or if the child process is killed, which a machine short of memory does.
-    """
-    job = {
-        "symbol": symbol_json,
-        "shapes": as_tuples(shapes),
-        "context": [context.device_type, context.device_id],
-        "types": dict(types or {}),
-        "fixed": list(fixed),
-        "budget": budget and [type(budget).__name__, *vars(budget).values()],
-        "progress": progress,
-    }
-    child = subprocess.run(
-        [sys.executable, "-m", "latse.plan.memonger"],
-        input=json.dumps(job),
-        stdout=subprocess.PIPE,
-        encoding="utf-8",
-        check=False,
-    )
-    if child.returncode != 0:
-        raise LatseError(f"the search for a memory plan on {context} ended with status {child.returncode}")
-    answer = json.loads(child.stdout.splitlines()[-1])
-    if "error" in answer:
-        raise LatseError(answer["error"])
-    return _from_json(answer)
-
-
-def _from_json(content: dict[str, Any]) -> Plan:
-    before = content.pop("before_megabytes")
-    return Plan(
-        symbol=mx.sym.load_json(content.pop("symbol")),
-        before_megabytes=math.inf if before is None else before,
-        shapes=as_tuples(content.pop("shapes")),
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()},
-    )
-
-
-def _answer(job: dict) -> dict:
-    """Carry out the job that `plan_in_subprocess` hands over."""
-    importlib.import_module("latse.symbols.margins")  # registers the operator that training graphs hold
-    try:
-        symbol, context = mx.sym.load_json(job.pop("symbol")), mx.Context(*job.pop("context"))
-        kind, *size = job.pop("budget") or [None]
-        budget = {"Memory": Memory, "Time": Time}[kind](*size) if kind else None
-        found = plan(symbol, context=context, budget=budget, **job)
-    except LatseError as error:
-        return {"error": str(error)}
-    return {**found.as_json(), "symbol": found.symbol.tojson()}
-
-
-if __name__ == "__main__":
-    end_with_parent()
-    print(json.dumps(_answer(json.load(sys.stdin))))

@@ -13,8 +13,9 @@ from typing import Iterable, Sequence
 
 import numpy as np
 
+from latse.graph.nodes import Entry
 from latse.plan.cost import BYTES_PER_SECOND, forward_seconds, step_seconds
-from latse.plan.graph import Graph
+from latse.plan.plan_graph import Marks, PlanGraph
 
 PREFIX = "planned_node_"  # names of the operators in the executor's report that a model is made from
 
@@ -37,17 +38,6 @@ _PASSES_ON = frozenset({"elemwise_add", "add_n", "_copy", "Reshape", "Flatten", 
 _SIZES = 12  # sizes that are told apart
 _LEAST = 1 / 512  # of the largest: smaller arrays are not counted
 _POWER = 16  # of the mean over all moments
-
-Entry = tuple  # (node, output)
-
-
-@dataclass(frozen=True)
-class Marks:
-    """Which nodes of a graph are computed again, as `latse.plan.graph.rewritten` takes them."""
-
-    recomputed: frozenset = frozenset()
-    kept: frozenset = frozenset()
-    read: frozenset = frozenset()
 
 
 @dataclass(frozen=True)
@@ -93,7 +83,7 @@ class Model:
 
     Parameters
     ----------
-    graph : Graph
+    graph : PlanGraph
         The nodes.
     report : str
         What the executor of the plain graph, its operators renamed with `PREFIX`, says of itself.
@@ -116,32 +106,31 @@ class Model:
         The sizes that are told apart, in bytes, falling.
     """
 
-    def __init__(self, graph: Graph, report: str) -> None:
+    def __init__(self, graph: PlanGraph, report: str) -> None:
         self.graph = graph
         self.reads, self.follows = _backward(report, len(graph.nodes))
-        self.order = [i for i in range(len(graph.nodes)) if not graph.is_variable(i)]
+        self.order = [i for i in range(len(graph.nodes)) if not graph.nodes[i].is_variable]
         self.seconds = [forward_seconds(graph, i) for i in range(len(graph.nodes))]
         self.plain_seconds = step_seconds(graph, self.seconds)
         self.thresholds = _thresholds([size for i in self.order for size in graph.sizes[i]])
         self.steps = self.thresholds - np.append(self.thresholds[1:], 0)
         self.readers = [set() for _ in graph.nodes]
         for i in self.order:
-            for j, _ in graph.inputs[i] if graph.trained[i] else ():
+            for j, _ in graph.nodes[i].inputs if graph.trained[i] else ():
                 self.readers[j].add(i)
-        may = [
-            graph.trained[i] and graph.repeatable[i] and i not in graph.heads for i in range(len(graph.nodes))
-        ]
-        stays = {i for i in self.order if not may[i]}
+        stays = {i for i in self.order if not graph.may_repeat[i]}
         self.always = frozenset(stays | {j for i in stays for j, _ in self.reads[i]})
 
     def size(self, entry: Entry) -> int:
         """Return the bytes of an output, 0 of a variable and of a hidden output."""
         i, k = entry
-        return 0 if self.graph.is_variable(i) or k >= len(self.graph.sizes[i]) else self.graph.sizes[i][k]
+        return (
+            0 if self.graph.nodes[i].is_variable or k >= len(self.graph.sizes[i]) else self.graph.sizes[i][k]
+        )
 
     def is_dear(self, i: int) -> bool:
         """Tell whether a node takes its time by computing, not by moving bytes."""
-        moved = self.size((i, 0)) + sum(map(self.size, self.graph.inputs[i]))
+        moved = self.size((i, 0)) + sum(map(self.size, self.graph.nodes[i].inputs))
         return self.seconds[i] > 2 * moved / BYTES_PER_SECOND
 
     def marks(self, keep: Iterable[int], nodes: Sequence[int] | None = None) -> Marks:
@@ -163,7 +152,7 @@ class Model:
             recomputed.add(i)
             if i in needed or reads_itself:
                 read.add(i)
-            needed.update(j for j, _ in self.graph.inputs[i] if j in lost)
+            needed.update(j for j, _ in self.graph.nodes[i].inputs if j in lost)
         kept = recomputed - lost
         return Marks(frozenset(recomputed), frozenset(kept), frozenset(recomputed - read))
 
@@ -242,7 +231,7 @@ class _Run:
                 self._step(
                     i,
                     self._outputs(i, self._first),
-                    [self._first.get(entry) for entry in self._graph.inputs[i]],
+                    [self._first.get(entry) for entry in self._graph.nodes[i].inputs],
                 )
         else:
             self._step(None, [array for i in nodes for array in self._outputs(i, self._first)], [])
@@ -289,7 +278,7 @@ class _Run:
         return [place[i, k] for k in range(len(self._graph.sizes[i]))]
 
     def _step(self, i: int | None, writes: list[int], reads: list[int | None]) -> None:
-        in_place = i is not None and self._graph.nodes[i]["op"] in _IN_PLACE
+        in_place = i is not None and self._graph.nodes[i].op in _IN_PLACE
         self.steps.append(_Step([a for a in reads if a is not None], writes, in_place))
 
     def _receive(self, nodes: Sequence[int]) -> None:
@@ -304,10 +293,12 @@ class _Run:
     def _backward(self, i: int) -> None:
         graph, model = self._graph, self._model
         from_above = [self._sum(i, k) for k in range(len(graph.sizes[i]))]
-        if i not in graph.heads and all(array is None for array in from_above):
+        if i not in graph.outputs and all(array is None for array in from_above):
             return
-        entries = [e for e in graph.inputs[i] if graph.trained[e[0]] and not graph.is_variable(e[0])]
-        if graph.nodes[i]["op"] in _PASSES_ON:
+        entries = [
+            e for e in graph.nodes[i].inputs if graph.trained[e[0]] and not graph.nodes[e[0]].is_variable
+        ]
+        if graph.nodes[i].op in _PASSES_ON:
             passed = self._array(0) if from_above[0] is None else from_above[0]  # an output's: the caller's
             for entry in entries:
                 self._gradients.setdefault(entry, []).append(passed)
@@ -345,13 +336,13 @@ class _Run:
             found.add(i)
             stack += [
                 j
-                for j, _ in self._graph.inputs[i]
+                for j, _ in self._graph.nodes[i].inputs
                 if j not in found and j not in self._marks.kept and self._must(j)
             ]
         for i in sorted(found):
             self._again.add(i)
             self.seconds += self._model.seconds[i]
-            reads = [self._source(entry, by=i) for entry in self._graph.inputs[i]]
+            reads = [self._source(entry, by=i) for entry in self._graph.nodes[i].inputs]
             self._step(i, self._outputs(i, self._second), reads)
 
     def _must(self, i: int) -> bool:

@@ -239,19 +239,19 @@ class _Stages:
         model, graph = self._model, self._model.graph
         inputs, reads = (
             tuple(sorted((self._place[i] - self._place[j], k) for j, k in entries if j in self._place))
-            for entries in (graph.inputs[i], model.reads[i])
+            for entries in (graph.nodes[i].inputs, model.reads[i])
         )
         readers = tuple(sorted(self._place[j] - self._place[i] for j in model.readers[i]))
-        sources = tuple((model.size(entry), graph.trained[entry[0]]) for entry in graph.inputs[i])
+        sources = tuple((model.size(entry), graph.trained[entry[0]]) for entry in graph.nodes[i].inputs)
         own = (
-            graph.nodes[i]["op"],
+            graph.nodes[i].op,
             tuple(graph.sizes[i]),
             sources,
             model.seconds[i],
             graph.trained[i],
             model.follows[i],
         )
-        return (*own, i in model.always, i in graph.heads, inputs, reads, readers)
+        return (*own, i in model.always, i in graph.outputs, inputs, reads, readers)
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ kept and moved in float32, and the loss is scaled up so that small gradients do 
 
 from __future__ import annotations
 
-import json
 from typing import Any, Iterable, Mapping
 
 import mxnet as mx
 from yacs.config import CfgNode
 
 from latse.errors import LatseError
+from latse.graph.nodes import VARIABLE, Entry, Graph, Node, Rewriting
 from latse.recipe_keys import DYNAMIC, EMULATED, HALF, LARGEST_SCALE, SINGLE
 
 LOSS_SCALE = "loss_scale"  # the further input (N,) of a float16 graph
@@ -74,7 +74,7 @@ def as_half(symbol: mx.sym.Symbol, inputs: Iterable[str], emulated: bool = False
         With the same outputs, and `loss_scale` (N,) as a further input by which all gradients are multiplied.
         The parameters that only products read are float16, to be trained with float32 copies of them.
     """
-    return _Rewriter(json.loads(symbol.tojson()), frozenset(inputs), emulated).rewritten()
+    return _Halving(Graph.read(symbol), frozenset(inputs), emulated).done().symbol()
 
 
 class LossScale:
@@ -144,127 +144,92 @@ def all_finite(arrays: Iterable[mx.nd.NDArray]) -> bool:
     return all(verdict.asscalar() for verdict in verdicts)
 
 
-class _Rewriter:
-    """The nodes of a new graph, made from those of the old one in their order."""
+class _Halving(Rewriting):
+    """Casts what a node reads to the type that it computes in, and scales the losses."""
 
-    def __init__(self, content: dict, inputs: frozenset[str], emulated: bool) -> None:
-        self._content, self._old = content, content["nodes"]
+    def __init__(self, source: Graph, inputs: frozenset[str], emulated: bool) -> None:
+        super().__init__(source)
         self._inputs, self._emulated = inputs, emulated
-        self._products = {i for i, node in enumerate(self._old) if self._is_product(node)}
-        self._nodes: list[dict] = []
-        self._moved: dict[tuple[int, int], tuple[int, int]] = {}  # old output -> new one
-        self._half: set[tuple[int, int]] = set()  # new outputs of float16
-        self._casts: dict[tuple[tuple[int, int], str], tuple[int, int]] = {}
+        self._products = {i for i, node in enumerate(source.nodes) if self._is_product(node)}
+        self._halves = self._half_variables()
+        self._half: set[Entry] = set()  # new outputs of float16
+        self._casts: dict[tuple[Entry, str], Entry] = {}
+        self._scale = self.graph.add(VARIABLE, LOSS_SCALE)
 
-    def rewritten(self) -> mx.sym.Symbol:
-        """Return the new graph."""
-        scale = self._add("null", LOSS_SCALE)
-        halves = self._half_variables()
-        for i, node in enumerate(self._old):
-            if node["op"] == "null":
-                self._variable(i, node, i in halves)
-            elif i in self._products:
-                self._product(i, node)
-            elif node["op"] == "MakeLoss":
-                self._loss(i, node, scale)
-            else:
-                self._other(i, node)
-        content = {
-            "nodes": self._nodes,
-            "arg_nodes": [i for i, node in enumerate(self._nodes) if node["op"] == "null"],
-            "heads": [[*self._place(head), 0] for head in self._content["heads"]],
-            "attrs": self._content["attrs"],
-        }
-        return mx.sym.load_json(json.dumps(content))
-
-    def _variable(self, i: int, node: dict, half: bool) -> None:
-        attributes = node.get("attrs", {})
-        if half:
-            attributes = {**attributes, "__dtype__": _MXNET_NUMBER_OF_FLOAT16}
-        new = self._add("null", node["name"], attrs=attributes)
-        self._moved[i, 0] = new
-        if half:
-            self._half.add(new)
-
-    def _product(self, i: int, node: dict) -> None:
-        operands = [self._cast(self._place(entry), HALF) for entry in node["inputs"]]
-        if self._emulated:
-            operands = [self._cast(operand, SINGLE) for operand in operands]
-        new = self._add(node["op"], node["name"], operands, node.get("attrs", {}))
-        if not self._emulated:
-            self._half.add(new)
-        new = self._cast(new, HALF)
-        # A dense layer returns few numbers, of which BatchNorm makes an embedding.
-        self._moved[i, 0] = self._cast(new, SINGLE) if node["op"] == "FullyConnected" else new
-
-    def _loss(self, i: int, node: dict, scale: tuple[int, int]) -> None:
-        """Make of a loss x x + (scale - 1)·(x - BlockGrad(x)): the same value, `scale` times the gradient."""
-        name, x = node["name"], self._cast(self._place(node["inputs"][0]), SINGLE)
-        constant = self._add("BlockGrad", f"{name}_constant", [x])
-        nothing = self._add("elemwise_sub", f"{name}_nothing", [x, constant])
-        more = self._add("_minus_scalar", f"{name}_scale_more", [scale], {"scalar": "1"})
-        slope = self._add("elemwise_mul", f"{name}_slope", [nothing, more])
-        scaled = self._add("elemwise_add", f"{name}_scaled", [x, slope])
-        self._moved[i, 0] = self._add("MakeLoss", name, [scaled], node.get("attrs", {}))
-
-    def _other(self, i: int, node: dict) -> None:
-        operands = [self._place(entry) for entry in node["inputs"]]
-        data = operands[:1] if node["op"] == "BatchNorm" else operands
-        follows = node["op"] in FOLLOWING and self._half.issuperset(data)
-        if not follows and node["op"] != "Cast":
-            operands = [self._cast(operand, SINGLE) for operand in operands]
-        new = self._add(node["op"], node["name"], operands, node.get("attrs", {}))
+    def rewritten(self, i: int, node: Node, inputs: list[Entry]) -> Entry:
+        """Append a node in the precision that is its own."""
+        if i in self._products:
+            return self._product(i, node, inputs)
+        if node.op == "MakeLoss":
+            return self._loss(i, node, inputs)
+        if i in self._halves:
+            entry = self.copied(i, node, [], __dtype__=_MXNET_NUMBER_OF_FLOAT16)
+            self._half.add(entry)
+            return entry
+        follows = node.op in FOLLOWING and self._half.issuperset(
+            inputs[:1] if node.op == "BatchNorm" else inputs
+        )
+        if not follows and node.op != "Cast":
+            inputs = [self._cast(entry, SINGLE) for entry in inputs]
+        entry = self.copied(i, node, inputs)
         if follows:
-            self._half.add(new)
-        self._moved[i, 0] = new
+            self._half.add(entry)
+        return entry
 
-    def _place(self, entry: list[int]) -> tuple[int, int]:
-        """Return where an output of the old graph is in the new one."""
-        i, output = entry[:2]
-        return self._moved[i, 0] if output == 0 else (self._moved[i, 0][0], output)
+    def _product(self, i: int, node: Node, inputs: list[Entry]) -> Entry:
+        inputs = [self._cast(entry, HALF) for entry in inputs]
+        if self._emulated:
+            inputs = [self._cast(entry, SINGLE) for entry in inputs]
+        entry = self.copied(i, node, inputs)
+        if not self._emulated:
+            self._half.add(entry)
+        entry = self._cast(entry, HALF)
+        # A dense layer returns few numbers, of which BatchNorm makes an embedding.
+        return self._cast(entry, SINGLE) if node.op == "FullyConnected" else entry
 
-    def _cast(self, entry: tuple[int, int], kind: str) -> tuple[int, int]:
+    def _loss(self, i: int, node: Node, inputs: list[Entry]) -> Entry:
+        """Make of a loss x x + (scale - 1)·(x - BlockGrad(x)): the same value, `scale` times the gradient."""
+        name, x, add = node.name, self._cast(inputs[0], SINGLE), self.graph.add
+        constant = add("BlockGrad", f"{name}_constant", [x])
+        nothing = add("elemwise_sub", f"{name}_nothing", [x, constant])
+        more = add("_minus_scalar", f"{name}_scale_more", [self._scale], scalar="1")
+        slope = add("elemwise_mul", f"{name}_slope", [nothing, more])
+        return self.copied(i, node, [add("elemwise_add", f"{name}_scaled", [x, slope])])
+
+    def _cast(self, entry: Entry, kind: str) -> Entry:
         """Return an output as float16 or float32, which are the only types it can have."""
         if (entry in self._half) == (kind == HALF):
             return entry
         if (entry, kind) not in self._casts:
-            name = f"{self._nodes[entry[0]]['name']}_{kind}"
-            new = self._casts[entry, kind] = self._add("Cast", name, [entry], {"dtype": kind})
+            name = f"{self.graph.nodes[entry[0]].name}_{kind}"
+            new = self._casts[entry, kind] = self.graph.add("Cast", name, [entry], dtype=kind)
             if kind == HALF:
                 self._half.add(new)
         return self._casts[entry, kind]
 
-    def _add(
-        self, op: str, name: str, operands: Iterable = (), attrs: Mapping | None = None
-    ) -> tuple[int, int]:
-        inputs = [[*operand, 0] for operand in operands]
-        self._nodes.append({"op": op, "name": name, "attrs": dict(attrs or {}), "inputs": inputs})
-        return len(self._nodes) - 1, 0
-
-    def _is_product(self, node: dict) -> bool:
+    def _is_product(self, node: Node) -> bool:
         """Tell whether a node multiplies by trained weights, other than a loss's."""
-        if node["op"] not in PRODUCTS:
+        if node.op not in PRODUCTS:
             return False
-        trained = self._variables(node["inputs"][1][0]) - self._inputs
+        trained = self._variables(node.inputs[1][0]) - self._inputs
         return bool(trained) and not any(name.startswith(LOSS_PREFIX) for name in trained)
 
     def _variables(self, i: int) -> set[str]:
         """Return the names of all variables that a node of the old graph depends on."""
-        node = self._old[i]
-        if node["op"] == "null":
-            return {node["name"]}
-        return set().union(*(self._variables(entry[0]) for entry in node["inputs"]))
+        node = self.source.nodes[i]
+        if node.is_variable:
+            return {node.name}
+        return set().union(*(self._variables(j) for j, _ in node.inputs))
 
     def _half_variables(self) -> set[int]:
         """Return the parameters that nothing but products reads."""
         readers: dict[int, set[int]] = {}
-        for i, node in enumerate(self._old):
-            for entry in node["inputs"]:
-                readers.setdefault(entry[0], set()).add(i)
+        for i, node in enumerate(self.source.nodes):
+            for j, _ in node.inputs:
+                readers.setdefault(j, set()).add(i)
+        variables = {i: self.source.nodes[i] for i in readers if self.source.nodes[i].is_variable}
         return {
             i
-            for i, by in readers.items()
-            if self._old[i]["op"] == "null"
-            and self._old[i]["name"] not in self._inputs
-            and by <= self._products
+            for i, node in variables.items()
+            if node.name not in self._inputs and readers[i] <= self._products
         }

@@ -202,7 +202,7 @@ def _planned(args: argparse.Namespace, training: Training, folder: Path) -> Trai
     own.unlink(missing_ok=True)  # that of a run which was killed before it began
     if not training.recipe.train.memory_plan:
         return training
-    plan = memonger.plan_in_subprocess(symbol.tojson(), shapes, training.devices[0], progress=True)
+    plan = training.device_graph.planned(training.devices[0])
     print(f"memory plan: {plan.before_megabytes:.0f} MiB before, {plan.after_megabytes:.0f} MiB after")
     memonger.write_plan(own, plan, provenance(args, training.devices))
     return training.with_symbol(plan.symbol)

@@ -10,10 +10,12 @@ import mxnet as mx
 from mxnet.gluon import nn
 from yacs.config import CfgNode
 
+from latse.child import in_child
 from latse.data.shards.records import Shard
 from latse.devices import share
 from latse.errors import LatseError
 from latse.models.parameters import Shapes
+from latse.plan import memonger
 from latse.recipe_keys import SINGLE
 from latse.symbols import encoders, margins
 from latse.symbols.decoder import Decoder
@@ -36,6 +38,20 @@ class TrainingGraph(NamedTuple):
     def for_batch(self, size: int) -> TrainingGraph:
         """Return the graph with the shapes for a batch of another size."""
         return self._replace(shapes={name: (size, *shape[1:]) for name, shape in self.shapes.items()})
+
+    def planned(self, device: mx.Context) -> memonger.Plan:
+        """Search the memory plan that takes the least memory, in a process of its own.
+
+        Raises
+        ------
+        LatseError
+            If no plan fits into the device, or the process is killed.
+        """
+        return in_child("the search for a memory plan", _plan, self, device)
+
+
+def _plan(graph: TrainingGraph, device: mx.Context) -> memonger.Plan:
+    return memonger.plan(*graph, device, progress=True)
 
 
 def traced(recipe: CfgNode, classes: int, batch_size: int) -> TrainingGraph:
