@@ -99,15 +99,7 @@ def _as_it_is(file: Path) -> bytes:
 
 def _aligning() -> Callable[[Path], bytes]:
     from latse.data.images import encode
-    from latse.data.photographs.align import Aligner, NoFaceError, decode_photograph, read_photograph
+    from latse.data.photographs.align import Aligner
 
     aligner = Aligner()
-
-    def face(file: Path) -> bytes:
-        try:
-            photograph = decode_photograph(read_photograph(file))
-        except NoFaceError as error:
-            raise LatseError(f"{file}: {error}") from error
-        return encode(aligner.align(photograph, str(file)))
-
-    return face
+    return lambda file: encode(aligner.align_file(file))

@@ -66,6 +66,14 @@ class Aligner:
         except NoFaceError as error:
             raise LatseError(f"{name}: {error}") from error
 
+    def align_file(self, path: str | os.PathLike) -> np.ndarray:
+        """Return the face of the photograph in a file, as `align` does of a decoded one."""
+        try:
+            photograph = decode_photograph(read_photograph(path))
+        except NoFaceError as error:
+            raise LatseError(f"{path}: {error}") from error
+        return self.align(photograph, str(path))
+
     def cut_out(self, photograph: np.ndarray, points: np.ndarray | None = None) -> Aligned:
         """Align the face of `photograph`, uint8 (height, width, 3) RGB; at `points` (5, 2) if they are given.
 
