@@ -1,8 +1,12 @@
-"""The generative losses of §3.2, one value a sample."""
+"""The generative losses of §3.2, one value a sample, and those of a user's own."""
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from mxnet.gluon import nn
+
+from latse.own_class import Kind
 
 # Wang et al. 2004: an 11x11 window, its standard deviation in pixels, and the two stabilising constants.
 RADIUS = 5
@@ -10,7 +14,30 @@ SIGMA = 1.5
 K1, K2 = 0.01, 0.03
 
 
-class L1(nn.HybridBlock):
+class GenerativeLoss(nn.HybridBlock):
+    """The base of every loss of generated faces.
+
+    A loss overrides `hybrid_forward(F, generated, target)`: two arrays (N, 3, 112, 112), RGB in [-1, 1], to
+    what is to be minimised of each sample, (N,). The gradient flows into `generated`.
+
+    Attributes
+    ----------
+    metric : str
+        What the metrics of a run call it, and the graph its output; default: the name of the class.
+    """
+
+    def __init_subclass__(cls) -> None:
+        cls.metric = cls.__dict__.get("metric", cls.__name__.lower())
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def shown(self, F, loss):
+        """Return what the metrics say of the loss (N,): by default the loss itself."""
+        return loss
+
+
+class L1(GenerativeLoss):
     """Mean absolute difference over the pixels and channels: two (N, C, H, W) arrays to (N,)."""
 
     def hybrid_forward(self, F, x, y):
@@ -66,9 +93,30 @@ class SSIM(nn.HybridBlock):
         return F.broadcast_div(weight, F.sum(weight, axis=0, keepdims=True))
 
 
-class Similarity(SSIM):
+class Similarity(GenerativeLoss):
     """SimLoss = (1 - SSIM) / 2 (eq. 13) of images in [-1, 1]: two (N, C, H, W) arrays to (N,) in [0, 1]."""
+
+    metric = "ssim"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.similarity = SSIM()
 
     def hybrid_forward(self, F, x, y):
         """Return the loss of each sample."""
-        return (1 - super().hybrid_forward(F, (x + 1) / 2, (y + 1) / 2)) / 2
+        return (1 - self.similarity((x + 1) / 2, (y + 1) / 2)) / 2
+
+    def shown(self, F, loss):
+        """Return the SSIM of each sample."""
+        return 1 - 2 * loss
+
+
+LOSSES = {"l1": L1, "similarity": Similarity}
+PAPERS = MappingProxyType(dict.fromkeys(LOSSES, 1.0))  # weights, eq. 14
+_KIND = Kind(
+    "generative loss",
+    LOSSES,
+    lambda own: issubclass(own, GenerativeLoss),
+    "over latse.symbols.losses.GenerativeLoss",
+)
+create = _KIND.create

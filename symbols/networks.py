@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import Mapping
+
 import mxnet as mx
 from mxnet.gluon import nn
 
+from latse.errors import LatseError
+from latse.symbols import losses
 from latse.symbols.decoder import Decoder
 from latse.symbols.encoders import Encoder
 from latse.symbols.gate import Gate, Rank
-from latse.symbols.losses import L1, Similarity
 from latse.symbols.margins import ClassCentres, Loss
 
 IMAGE_SHAPE = (3, 112, 112)
@@ -70,13 +74,18 @@ class Student(FilteredStudent):
 
     Inputs: `data`, `softmax_label`, `keep`, `mean_face` (N, 3, 112, 112), RGB in [-1, 1] (eq. 12), and those
     of the margin.
-    Outputs: `loss` = DLoss + l1_weight·L1 + similarity_weight·SimLoss (eq. 14, 15) and its parts `dloss`,
-    `l1`, `similarity`, each (N,).
+    Outputs: `loss` = DLoss + Σ weight·GLoss (eq. 14, 15), `dloss`, and what the metrics show of each
+    generative loss under its `metric` (`l1`, `ssim`), each (N,).
 
     Parameters
     ----------
-    l1_weight, similarity_weight : float, default 1
-        Weights of the two generative losses, at least 0.
+    weights : mapping of str to float, default L1 and SimLoss, 1 each
+        The generative losses, as of `latse.symbols.losses.create`, with their weights, at least 0.
+
+    Raises
+    ------
+    LatseError
+        If there is no such loss, or two outputs would have one name.
     """
 
     inputs = ("data", "softmax_label", "keep", "mean_face")
@@ -87,28 +96,28 @@ class Student(FilteredStudent):
         margin: Loss,
         decoder: Decoder,
         gate_losses: bool = False,
-        l1_weight: float = 1.0,
-        similarity_weight: float = 1.0,
+        weights: Mapping[str, float] = losses.PAPERS,
     ) -> None:
         super().__init__(encoder, margin, gate_losses)
         self.decoder = decoder
-        self.l1 = L1()
-        self.similarity = Similarity()
-        self._weights = l1_weight, similarity_weight
+        self.terms = nn.HybridSequential(prefix="")
+        self.terms.add(*map(losses.create, weights))
+        self._weights = list(weights.values())
+        outputs = Counter(["loss", "dloss", *(term.metric for term in self.terms)])
+        for name in (name for name, count in outputs.items() if count > 1):
+            raise LatseError(f"a generative loss needs another name than '{name}', which is taken")
 
     def hybrid_forward(self, F, data, label, keep, mean_face, *margin_inputs):
         """Return the outputs."""
         embedding = self.gate(self.encoder(data), keep)
         generated = self.decoder(embedding)
-        dloss = self.margin(embedding, label, *margin_inputs)
-        l1, similarity = self.l1(generated, mean_face), self.similarity(generated, mean_face)
-        loss = dloss + self._weights[0] * l1 + self._weights[1] * similarity
-        return (
-            F.MakeLoss(self.loss_gate(loss, keep), name="loss"),
-            F.BlockGrad(dloss, name="dloss"),
-            F.BlockGrad(l1, name="l1"),
-            F.BlockGrad(similarity, name="similarity"),
-        )
+        loss = dloss = self.margin(embedding, label, *margin_inputs)
+        parts = [F.BlockGrad(dloss, name="dloss")]
+        for weight, term in zip(self._weights, self.terms):
+            part = term(generated, mean_face)
+            loss = loss + weight * part
+            parts.append(F.BlockGrad(term.shown(F, part), name=term.metric))
+        return (F.MakeLoss(self.loss_gate(loss, keep), name="loss"), *parts)
 
 
 class AutoEncoder(nn.HybridBlock):

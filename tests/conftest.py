@@ -162,7 +162,7 @@ def quick_student():
             mx.sym.MakeLoss(dloss + l1 + similarity, name="loss"),
             mx.sym.BlockGrad(dloss, name="dloss"),
             mx.sym.BlockGrad(l1, name="l1"),
-            mx.sym.BlockGrad(similarity, name="similarity"),
+            mx.sym.BlockGrad(1 - 2 * similarity, name="ssim"),
         ]
     )
 

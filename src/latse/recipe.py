@@ -171,6 +171,8 @@ def _merge(recipe: CfgNode, layer: _Layer, origins: dict[str, str]) -> None:
 
 def _placed(value: Any, folder: Path) -> Any:
     """Return `FILE.py:CLASS` with the whole path, the file being relative to `folder`; all else as it is."""
+    if isinstance(value, dict):
+        return {_placed(key, folder): weight for key, weight in value.items()}
     return str(folder.resolve() / value) if isinstance(value, str) and source(value) else value
 
 
@@ -203,7 +205,11 @@ def _typed(section: str, key: Any, value: Any, recipe: CfgNode, title: str) -> A
 def _check(recipe: CfgNode, origins: dict[str, str]) -> None:
     """Raise LatseError for the first value that is out of range, naming what set it."""
     for key in KEYS.values():
-        if not key.must.holds(_value(recipe, key.name), recipe):
+        try:
+            holds = key.must.holds(_value(recipe, key.name), recipe)
+        except LatseError as error:  # of a class that the value names
+            raise LatseError(f"{origins.get(key.name, DEFAULT)}: {key.name}: {error}") from error
+        if not holds:
             others = [
                 f" ({other} is {_value(recipe, other)!r}, set by {origins.get(other, DEFAULT)})"
                 for other in KEYS

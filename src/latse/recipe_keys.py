@@ -7,7 +7,8 @@ from typing import Any, Callable, Iterable, NamedTuple
 
 from yacs.config import CfgNode
 
-from latse.symbols import encoders, margins
+from latse.own_class import source
+from latse.symbols import encoders, losses, margins
 from latse.symbols.decoder import WIDTHS
 
 KVSTORES = ("local", "device", "nccl")
@@ -87,12 +88,20 @@ def _rises(steps: list, _: CfgNode) -> bool:
     )
 
 
+def _are_own_losses(weights: dict, _: CfgNode) -> bool:
+    return all(
+        type(weight) in (int, float) and 0 <= weight < math.inf and source(str(name)) and losses.create(name)
+        for name, weight in weights.items()
+    )
+
+
 NAME = Rule("a name of the table below or FILE.py:CLASS", lambda *_: True)  # see `OPEN`
 FRACTION = Rule("in [0, 1)", lambda value, _: 0 <= value < 1)
 FACTOR = Rule("in (0, 1]", lambda value, _: 0 < value <= 1)
 POSITIVE = Rule("positive", lambda value, _: value > 0)
 STAGES = Rule(f"{len(WIDTHS)} whole numbers, each at least 1", _are_widths)
 RISING = Rule("rising whole numbers from 1 on", _rises)
+OWN_LOSSES = Rule("FILE.py:CLASS, each with a weight of at least 0", _are_own_losses)
 COUNT = Rule("null or at least 1", lambda value, _: value is None or value >= 1)
 SCALE = Rule(f"{DYNAMIC} or a power of two from 1 to {LARGEST_SCALE:.0f}", _is_loss_scale)
 DIVISOR = Rule(
@@ -122,6 +131,7 @@ _KEYS = [
     Key("decoder.widths", [*WIDTHS], "Channels of the decoder's stages, the first stage first.", STAGES),
     Key("decoder.l1_weight", 1.0, "Weight of the mean absolute error (eq. 14).", at_least(0)),
     Key("decoder.similarity_weight", 1.0, "Weight of (1 - SSIM)/2 (eq. 13).", at_least(0)),
+    Key("decoder.losses", {}, "Further losses of the generated face, with weights.", OWN_LOSSES),
     Key("decoder.momentum", 0.9, "Momentum of a person's mean face (eq. 12).", FRACTION),
     Key("filter.k", None, "Keep samples whose label is in the teacher's top `k`; null: all.", COUNT, (int,)),
     Key("filter.gate_losses", False, "A refused sample trains neither classifier nor decoder."),

@@ -25,7 +25,7 @@ ROOMS = {
     "provenance": {"runtime", "devices"},
     "symbols": {"errors", "own_class"},
     "recipes": set(),
-    "recipe_keys": {"symbols"},
+    "recipe_keys": {"own_class", "symbols"},
     "recipe": {"errors", "own_class", "recipes", "recipe_keys"},
     "recipes_command": {"recipe", "recipe_keys", "text_table"},
     "graph": {"errors"},

@@ -119,6 +119,10 @@ def test_an_unknown_key_or_a_wrong_type_is_named(write, text, key):
         ("decoder.widths", ["[]", "[64, 32, 16]", "[64, 32, 16, 8, 4]", "[64, 32, 16, 0]"]),
         ("decoder.l1_weight", ["-1", ".inf"]),
         ("decoder.similarity_weight", ["-1"]),
+        (
+            "decoder.losses",
+            ["{l1: 1}", "{own.py:Own: -1}", "{own.py:Own: .inf}", "{own.py:Own: a}", "{1: 1}"],
+        ),
         ("regularisers.exclusive", ["-1", ".nan"]),
         ("filter.k", ["0", "-1"]),
         ("train.batch_size", ["0"]),
@@ -402,3 +406,13 @@ def test_a_recipe_is_frozen_and_leaves_the_default_alone(tiny):
     with pytest.raises(AttributeError):
         recipe.train.iterations = 3
     assert recipes.default().schedule.steps == [10000, 16000, 20000, 22000]
+
+
+def test_generative_losses_in_files_are_found_from_the_recipe(write):
+    text = "from latse.symbols.losses import GenerativeLoss\nclass Own(GenerativeLoss):\n    pass\n"
+    file = write("own.py", text)
+    path = write("own.yaml", "decoder: {losses: {'own.py:Own': 2}}")
+    assert recipes.load(path).decoder.losses == {f"{file}:Own": 2}
+    wrong = refused(write("wrong.yaml", "decoder: {losses: {'own.py:No': 1}}"))
+    assert "wrong.yaml: decoder.losses: " in wrong
+    assert "own.py has no class No over latse.symbols.losses.GenerativeLoss" in wrong

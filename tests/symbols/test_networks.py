@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
+from latse.errors import LatseError
 from latse.symbols import encoders, layers, margins, networks
 from latse.symbols.decoder import Decoder
 
@@ -76,7 +77,7 @@ def test_the_outputs_are_told_by_their_names():
     expected = {
         networks.Classifier(tiny(), linear_face()): ["loss_output", "dloss_output"],
         filtered(True): ["loss_output", "dloss_output"],
-        student(): ["loss_output", "dloss_output", "l1_output", "similarity_output"],
+        student(): ["loss_output", "dloss_output", "l1_output", "ssim_output"],
         networks.AutoEncoder(tiny(), Decoder()): ["fc1_output", "generated_output"],
     }
     for network, names in expected.items():
@@ -105,7 +106,7 @@ def test_every_network_has_the_same_names_for_the_same_parameters():
 
 def test_losses_are_those_of_embedding_and_generated_face():
     given = inputs()
-    found = outputs(student(l1_weight=0.5, similarity_weight=2.0), given)
+    found = outputs(student(weights={"l1": 0.5, "similarity": 2.0}), given)
     made = outputs(networks.AutoEncoder(tiny(), Decoder()), given)
     faces, targets = made["generated_output"].astype(np.float64), given["mean_face"]
     centres = bind(networks.trace(student()), given).arg_dict["fc7_weight"].asnumpy().astype(np.float64)
@@ -132,13 +133,41 @@ def test_losses_are_those_of_embedding_and_generated_face():
     similarity = (1 - np.array(ssim)) / 2
     np.testing.assert_allclose(found["dloss_output"], dloss, rtol=1e-4)
     np.testing.assert_allclose(found["l1_output"], l1, rtol=1e-5)
-    np.testing.assert_allclose(found["similarity_output"], similarity, atol=1e-5)
+    np.testing.assert_allclose(found["ssim_output"], ssim, atol=2e-5)
     np.testing.assert_allclose(found["loss_output"], dloss + 0.5 * l1 + 2 * similarity, rtol=1e-4)
+
+
+OWN_LOSS = """
+from latse.symbols.losses import GenerativeLoss
+
+
+class Own(GenerativeLoss):
+    def hybrid_forward(self, F, generated, target):
+        return F.max(F.abs(generated - target), axis=0, exclude=True)
+
+    def shown(self, F, loss):
+        return 255 * loss
+"""
+
+
+def test_a_loss_of_ones_own_is_part_of_the_loss_and_shown(tmp_path):
+    (tmp_path / "own.py").write_text(OWN_LOSS)
+    own, given = f"{tmp_path}/own.py:Own", inputs()
+    found = outputs(student(weights={"l1": 0.5, own: 3.0}), given)
+    faces = outputs(networks.AutoEncoder(tiny(), Decoder()), given)["generated_output"]
+    farthest = np.abs(faces - given["mean_face"]).reshape(3, -1).max(axis=1)
+    np.testing.assert_allclose(found["own_output"], 255 * farthest, rtol=1e-5)
+    expected = found["dloss_output"] + 0.5 * found["l1_output"] + 3 * farthest
+    np.testing.assert_allclose(found["loss_output"], expected, rtol=1e-5)
+    assert "ssim_output" not in found
+    (tmp_path / "other.py").write_text(OWN_LOSS.replace("class Own", "class L1"))
+    with pytest.raises(LatseError, match="^a generative loss needs another name than 'l1', which is taken$"):
+        student(weights={"l1": 1.0, f"{tmp_path}/other.py:L1": 1.0})
 
 
 def test_the_weights_of_the_losses_are_1_and_1():
     found = outputs(student(), inputs(), training=True)
-    parts = found["dloss_output"] + found["l1_output"] + found["similarity_output"]
+    parts = found["dloss_output"] + found["l1_output"] + (1 - found["ssim_output"]) / 2
     np.testing.assert_allclose(found["loss_output"], parts, rtol=1e-6)
 
 
@@ -204,7 +233,7 @@ def losses_of_an_embedding():
     network = student()
     embedding, label, target = map(mx.sym.var, ("embedding", "softmax_label", "mean_face"))
     faces = network.decoder(embedding)
-    loss = network.margin(embedding, label) + network.l1(faces, target) + network.similarity(faces, target)
+    loss = network.margin(embedding, label) + sum(term(faces, target) for term in network.terms)
     return mx.sym.MakeLoss(loss)
 
 

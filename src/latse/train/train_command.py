@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import mxnet as mx
 from yacs.config import CfgNode
@@ -16,11 +17,11 @@ from latse.errors import LatseError
 from latse.files import digest, locked, make_folder, read_json, remove_parts, write_json
 from latse.models import checkpoint, warm_start
 from latse.models.parameters import needed_shapes
+from latse.own_class import source
 from latse.plan import memonger
 from latse.provenance import provenance
 from latse.recipe_keys import KVSTORES
 from latse.runtime import versions
-from latse.symbols import margins
 from latse.train import bank, precision, state
 from latse.train.state import AFRESH, RunState
 from latse.train.trainer import Trainer
@@ -30,7 +31,7 @@ from latse.train.verdicts import Judge, KeepAll, Stored, Teacher, TopK
 RECORD = "run.json"
 PLAN = "memory-plan.json"
 # A run goes on only where these are as they were.
-DECISIVE = ("seed", "settings", "margin", "data", "teacher", "start")
+DECISIVE = ("seed", "settings", "margin", "losses", "data", "teacher", "start")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,17 +110,14 @@ def _check_devices(recipe: CfgNode, devices: list[mx.Context], args: argparse.Na
 
 def _record(args: argparse.Namespace, recipe: CfgNode, shard: Shard, stored: Stored | None) -> dict:
     """Return what run.json says: all that decides the run, then where it was made."""
-    margin = margins.source(recipe.margin.name)
-    settings = recipes.as_dict(recipe)
-    if margin:  # its digest counts, not where it is
-        settings["margin"]["name"] = Path(recipe.margin.name).name
     teacher = args.teacher and digest(checkpoint.parameters_path(*checkpoint.parse(args.teacher)))
     return {
         "recipe": Path(args.recipe).stem,
         "seed": args.seed,
-        "settings": settings,
+        "settings": _without_folders(recipes.as_dict(recipe)),
         "changed": recipes.changed(Path(args.recipe).stem, recipe),
-        "margin": margin and digest(margin),
+        "margin": _own_digest(recipe.margin.name),
+        "losses": [*map(_own_digest, recipe.decoder.losses)] or None,
         "data": {"images": len(shard), "people": shard.classes, "digest": shard.digest()},
         "teacher": stored.teacher if stored else teacher,
         "start": args.start and digest(checkpoint.parameters_path(*checkpoint.parse(args.start))),
@@ -132,6 +130,19 @@ def _record(args: argparse.Namespace, recipe: CfgNode, shard: Shard, stored: Sto
         "versions": versions(),
         "device": describe(contexts(args)),
     }
+
+
+def _without_folders(value: Any) -> Any:
+    """Return settings whose FILE.py:CLASS has no folder: the file's digest counts, not its place."""
+    if isinstance(value, dict):
+        return {_without_folders(key): _without_folders(part) for key, part in value.items()}
+    return Path(value).name if isinstance(value, str) and source(value) else value
+
+
+def _own_digest(name: str) -> str | None:
+    """Return the digest of the file of a user's own class, None for a shipped one."""
+    file = source(name)
+    return file and digest(file)
 
 
 def _is_finished(folder: Path, record: dict, resume: bool, recipe: CfgNode) -> bool:

@@ -103,8 +103,6 @@ class Trainer:
                 f"the loss is not finite at iteration {iteration + 1}: lower schedule.learning_rate; "
                 f"the last checkpoint is in {self._folder}"
             )
-        if "similarity" in values:
-            values["ssim"] = 1 - 2 * values.pop("similarity")
         return {**values, "kept": keep}
 
     def _opened_bank(self, start: int) -> MeanFaceBank | None:

@@ -125,8 +125,9 @@ def _network(recipe: CfgNode, classes: int) -> nn.HybridBlock:
     lean = recipe.train.precision == SINGLE
     parts = encoders.create(recipe.encoder.name, recipe.encoder.dropout, lean), _loss(recipe, classes)
     if recipe.decoder.enabled:
-        weights = recipe.decoder.l1_weight, recipe.decoder.similarity_weight
-        network = Student(*parts, Decoder(recipe.decoder.widths), recipe.filter.gate_losses, *weights)
+        decoder = recipe.decoder
+        weights = {"l1": decoder.l1_weight, "similarity": decoder.similarity_weight, **decoder.losses}
+        network = Student(*parts, Decoder(decoder.widths), recipe.filter.gate_losses, weights)
     elif recipe.filter.k is not None:
         network = FilteredStudent(*parts, recipe.filter.gate_losses)
     else:
