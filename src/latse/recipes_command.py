@@ -37,9 +37,9 @@ A recipe is a YAML file that names only what differs from the defaults below. Th
 ## Margins
 
 The section `margin` holds the name of a loss and that loss's own parameters, all floats. Another name drops
-the parameters of the old loss except the scale `s`. [margins.md](margins.md) explains each loss.
-[extending.md](extending.md) shows how to add your own as `FILE.py:CLASS`; the file's path is relative to the
-recipe's.
+the parameters of the old loss except the scale `s`. [margins.md](margins.md) explains each loss and gives the
+ranges. [extending.md](extending.md) shows how to add your own as `FILE.py:CLASS`; the file's path is relative
+to the recipe's.
 
 {margins}
 

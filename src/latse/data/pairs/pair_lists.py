@@ -174,7 +174,7 @@ def _draw(low: np.ndarray, high: np.ndarray, number: int, chance: random.Random,
     ends = np.cumsum(high - low)
     total = int(ends[-1]) if len(ends) else 0
     if number > total:
-        raise LatseError(f"{number} pairs of {whose} are asked for, there are {total}")
+        raise LatseError(f"{number} pairs of {whose} are asked for, there are {total}: lower --pairs")
     rank = np.array(chance.sample(range(total), number), np.int64)
     first = np.searchsorted(ends, rank, side="right")
     return np.stack([first, high[first] - (ends[first] - rank)], axis=1)
