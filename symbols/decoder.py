@@ -110,7 +110,7 @@ class ToColours(nn.HybridBlock):
 class Decoder(nn.HybridBlock):
     """Embeddings to frontal faces.
 
-    Input: (N, 512). Output `generated`: (N, 3, 112, 112), RGB in [-1, 1], where -1 and 1 stand for 0 and 255.
+    Input: (N, D). Output `generated`: (N, 3, 112, 112), RGB in [-1, 1], where -1 and 1 stand for 0 and 255.
 
     Parameters
     ----------

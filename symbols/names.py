@@ -5,9 +5,11 @@
 | statistics of a batch normalisation | `…_moving_mean`, `…_moving_var` | `…_running_mean`, `…_running_var` |
 | slopes of a PReLU, `…relu…_gamma` | (C,) | (C, 1, 1, 1) |
 | `fc1_gamma` | any values, which its graph ignores | 1 |
+| weight of the last dense layer | `pre_fc1_weight`; `fc1_weight` in older ones | `pre_fc1_weight` |
 
 All other names and shapes are the same for the networks of recognition/arcface_mxnet/symbol/fresnet.py with
-net_unit=3, net_act='prelu', net_se=0, net_input=1 and net_output='E'.
+net_unit=3, net_act='prelu', net_se=0, net_input=1 and net_output='E', and for those of fmobilefacenet.py
+with net_act='prelu' and net_output='GDC'.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ Parameters = Dict[str, mx.nd.NDArray]
 # Parameters of the class centres and of the decoder, which may lie in one file with an encoder's.
 OTHER_PARTS = ("fc7_", "decoder_")
 
-SLOPES = re.compile(r"(^|_)relu\d+_gamma$")
+SLOPES = re.compile(r"(^|_)relu\d*_gamma$")
 
 
 def from_insightface(
@@ -36,6 +38,8 @@ def from_insightface(
         name: array.reshape((-1, 1, 1, 1)) if SLOPES.search(name) else array
         for name, array in arg_params.items()
     }
+    if "pre_fc1_bias" in args and "fc1_weight" in args:
+        args["pre_fc1_weight"] = args.pop("fc1_weight")
     if "fc1_gamma" in args:
         args["fc1_gamma"] = mx.nd.ones_like(args["fc1_gamma"])
     return args, {_renamed(name, "moving", "running"): array for name, array in aux_params.items()}

@@ -11,7 +11,6 @@ from mxnet.gluon import nn
 from latse.errors import LatseError
 from latse.symbols import losses
 from latse.symbols.decoder import Decoder
-from latse.symbols.encoders import Encoder
 from latse.symbols.gate import Gate, Rank
 from latse.symbols.margins import ClassCentres, Loss
 
@@ -27,8 +26,9 @@ class Classifier(nn.HybridBlock):
 
     inputs = ("data", "softmax_label")
 
-    def __init__(self, encoder: Encoder, margin: Loss) -> None:
+    def __init__(self, encoder: nn.HybridBlock, margin: Loss) -> None:
         super().__init__(prefix="")
+        margin.set_embedding_size(encoder.embedding_size)
         self.encoder = encoder
         self.margin = margin
         self.inputs = (*self.inputs, *margin.inputs)
@@ -55,8 +55,9 @@ class FilteredStudent(nn.HybridBlock):
 
     inputs = ("data", "softmax_label", "keep")
 
-    def __init__(self, encoder: Encoder, margin: Loss, gate_losses: bool) -> None:
+    def __init__(self, encoder: nn.HybridBlock, margin: Loss, gate_losses: bool) -> None:
         super().__init__(prefix="")
+        margin.set_embedding_size(encoder.embedding_size)
         self.encoder = encoder
         self.margin = margin
         self.inputs = (*self.inputs, *margin.inputs)
@@ -92,7 +93,7 @@ class Student(FilteredStudent):
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: nn.HybridBlock,
         margin: Loss,
         decoder: Decoder,
         gate_losses: bool = False,
@@ -121,11 +122,11 @@ class Student(FilteredStudent):
 
 
 class AutoEncoder(nn.HybridBlock):
-    """Encoder and decoder at test time: `data` to `fc1` (N, 512) and `generated` (N, 3, 112, 112)."""
+    """Encoder and decoder at test time: `data` to `fc1` (N, D) and `generated` (N, 3, 112, 112)."""
 
     inputs = ("data",)
 
-    def __init__(self, encoder: Encoder, decoder: Decoder) -> None:
+    def __init__(self, encoder: nn.HybridBlock, decoder: Decoder) -> None:
         super().__init__(prefix="")
         self.encoder = encoder
         self.decoder = decoder
@@ -140,7 +141,7 @@ class Verdict(nn.HybridBlock):
     """The fixed teacher as a judge of labels (§3.3): how many classes it finds likelier than the label.
 
     Its probabilities are softmax over scaled cosines without margin, so the order of the cosines is theirs.
-    Inputs: `embedding` (N, 512), `softmax_label` (N,). Outputs: `rank` (N,) in 0..classes-1; rank < k: in the
+    Inputs: `embedding` (N, D), `softmax_label` (N,). Outputs: `rank` (N,) in 0..classes-1; rank < k: in the
     top k; then `least` and `most`, between which it lies if each cosine is wrong by `doubt`/2 at most.
 
     Parameters

@@ -29,6 +29,8 @@ class Kind:
         The same in words, as they follow "has no class NAME".
     given : tuple of str, default none
         Arguments of the class that are no parameters of a recipe, the first ones.
+    others : tuple of str, default FILE.py:CLASS
+        How names look that are not shipped.
     """
 
     title: str
@@ -36,6 +38,7 @@ class Kind:
     accepts: Callable[[type], bool]
     needs: str
     given: tuple[str, ...] = ()
+    others: tuple[str, ...] = ("FILE.py:CLASS",)
 
     def find(self, name: str) -> type:
         """Return a class: a shipped one, or the one of `FILE.py:CLASS`, whose file is run.
@@ -48,8 +51,8 @@ class Kind:
         path = source(name)
         if path is None:
             if name not in self.shipped:
-                known = ", ".join(self.shipped)
-                raise LatseError(f"unknown {self.title} '{name}'; there are {known} and FILE.py:CLASS")
+                *known, last = *self.shipped, *self.others
+                raise LatseError(f"unknown {self.title} '{name}'; there are {', '.join(known)} and {last}")
             return self.shipped[name]
         class_name = name.rpartition(":")[2]
         own = getattr(_module(path), class_name, None)

@@ -19,7 +19,7 @@ from yacs.config import CfgNode
 import latse.recipes
 from latse.errors import LatseError
 from latse.own_class import source
-from latse.recipe_keys import KEYS, OPEN
+from latse.recipe_keys import KEYS, OPEN, SHARED
 
 SHIPPED = Path(latse.recipes.__file__).parent
 STUDIES = SHIPPED / "studies"
@@ -48,7 +48,7 @@ def load(path: str | os.PathLike, overrides: Iterable[str] = ()) -> CfgNode:
     Returns
     -------
     CfgNode
-        Every key of `KEYS` and every parameter of the margin, frozen.
+        Every key of `KEYS` and every parameter of encoder and margin, frozen.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def changed(name: str, recipe: CfgNode) -> dict[str, Any] | None:
     -------
     dict or None
         `section.key` -> the recipe's value; None if no recipe of that name is shipped. Parameters that only
-        another margin of the shipped recipe has are left out.
+        another encoder or margin of the shipped recipe has are left out.
     """
     path = SHIPPED / f"{name}.yaml"
     if not path.is_file():
@@ -177,10 +177,10 @@ def _placed(value: Any, folder: Path) -> Any:
 
 
 def _forget_parameters(section: CfgNode, classes: Any, other: Any) -> None:
-    """Leave nothing but the scale, where the `other` class has one: all else is this one's own."""
+    """Leave nothing but what is `SHARED`, where the `other` class has it: all else is this one's own."""
     stays = {"name"}
     with contextlib.suppress(LatseError):  # an unknown class is named by the last check
-        stays |= {"s"} & classes.parameters(str(other)).keys()
+        stays |= SHARED & classes.parameters(str(other)).keys()
     for key in section.keys() - stays:
         del section[key]
 
@@ -227,7 +227,7 @@ def _check(recipe: CfgNode, origins: dict[str, str]) -> None:
                 classes.check(**parameters)
             except LatseError as error:
                 title = origins.get(f"{section}.{key}", DEFAULT)
-                raise LatseError(f"{title}: {section}: {error}") from error
+                raise LatseError(f"{title}: {section}.{key}: {error}") from error
 
 
 def _value(recipe: CfgNode, name: str) -> Any:

@@ -19,7 +19,8 @@ DYNAMIC = "dynamic"
 LARGEST_SCALE = 2.0**24
 SCHEDULES = ("step", "cosine", "poly", "linear", "constant")
 # Sections whose key `name` chooses a class; their other keys are parameters of that class, all numbers.
-OPEN = {"margin": margins}
+OPEN = {"encoder": encoders, "margin": margins}
+SHARED = {"dropout", "s"}  # those that mean the same in every class that has them
 
 
 class Rule(NamedTuple):
@@ -95,7 +96,7 @@ def _are_own_losses(weights: dict, _: CfgNode) -> bool:
     )
 
 
-NAME = Rule("a name of the table below or FILE.py:CLASS", lambda *_: True)  # see `OPEN`
+NAME = Rule("a name of the tables below", lambda *_: True)  # see `OPEN`
 FRACTION = Rule("in [0, 1)", lambda value, _: 0 <= value < 1)
 FACTOR = Rule("in (0, 1]", lambda value, _: 0 < value <= 1)
 POSITIVE = Rule("positive", lambda value, _: value > 0)
@@ -123,8 +124,7 @@ _REGULARISERS = [
     for name, kind in margins.REGULARISERS.items()
 ]
 _KEYS = [
-    Key("encoder.name", "resnet50", "Network that embeds a face.", one_of(encoders.ENCODERS)),
-    Key("encoder.dropout", 0.4, "Share of the features dropped before the last dense layer.", FRACTION),
+    Key("encoder.name", "resnet50", "Network that embeds a face.", NAME),
     Key("margin.name", "linearface", "Loss of the embeddings.", NAME),
     *_REGULARISERS,
     Key("decoder.enabled", False, "Train a decoder, which draws the mean face of each person."),

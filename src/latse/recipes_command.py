@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, Mapping
 
 import yaml
 
@@ -33,6 +34,14 @@ A recipe is a YAML file that names only what differs from the defaults below. Th
 ## Keys
 
 {keys}
+
+## Encoders
+
+The section `encoder` holds the name of an encoder and that encoder's own parameters, all floats. Besides the
+names of this table there are `gluoncv/NAME`, an image classifier of gluoncv's model zoo
+([encoders.md](encoders.md)), and `FILE.py:CLASS`, a network of your own ([extending.md](extending.md)).
+
+{encoders}
 
 ## Margins
 
@@ -90,16 +99,22 @@ def shown(name: str, overrides: list[str]) -> str:
 def page() -> str:
     """Return docs/recipes.md."""
     keys = [["key", "type", "default", "range", "meaning"], *map(_row, KEYS.values())]
-    losses = [["name", "parameters and defaults", "loss"]]
-    for name, kind in OPEN["margin"].MARGINS.items():
-        parameters = ", ".join(f"{key} = {value:g}" for key, value in OPEN["margin"].parameters(name).items())
-        losses.append([f"`{name}`", parameters, kind.__doc__.splitlines()[0]])
     return PAGE.format(
         keys=_table(keys),
-        margins=_table(losses),
+        encoders=_classes(OPEN["encoder"], OPEN["encoder"].ENCODERS, "encoder"),
+        margins=_classes(OPEN["margin"], OPEN["margin"].MARGINS, "loss"),
         recipes=_table([["recipe", "what it trains"], *_summaries(recipes.SHIPPED)]),
         studies=_table([["study", "what it compares"], *_summaries(recipes.STUDIES)]),
     )
+
+
+def _classes(kind: ModuleType, shipped: Mapping[str, type], title: str) -> str:
+    """Return a table of the shipped classes of a kind, with their parameters."""
+    rows = [["name", "parameters and defaults", title]]
+    for name, one in shipped.items():
+        parameters = ", ".join(f"{key} = {value:g}" for key, value in kind.parameters(name).items())
+        rows.append([f"`{name}`", parameters, one.__doc__.splitlines()[0]])
+    return _table(rows)
 
 
 def _row(key: Key) -> list[str]:

@@ -1,14 +1,19 @@
-"""Encoders by name."""
+"""Encoders by name: those of §4.1, and what they are compared with."""
 
 from __future__ import annotations
 
-from typing import Dict, Type
+import functools
+from typing import Callable, Dict, Type
 
-from latse.errors import LatseError
-from latse.symbols.encoders.base import EMBEDDING_SIZE, Encoder
+import mxnet as mx
+
+from latse.own_class import Kind
+from latse.symbols.encoders.base import Encoder
+from latse.symbols.encoders.gluoncv import PREFIX, GluonCVEncoder
+from latse.symbols.encoders.mobilefacenet import Y1, Y2
 from latse.symbols.encoders.resnet import ResNet, ResNet34, ResNet50, ResNet100, ResNet124, ResNetTiny
 
-__all__ = ["EMBEDDING_SIZE", "ENCODERS", "Encoder", "ResNet", "create"]
+__all__ = ["ENCODERS", "Encoder", "ResNet", "check", "create", "find", "parameters"]
 
 ENCODERS: Dict[str, Type[Encoder]] = {
     "resnet_tiny": ResNetTiny,
@@ -16,11 +21,54 @@ ENCODERS: Dict[str, Type[Encoder]] = {
     "resnet50": ResNet50,
     "resnet100": ResNet100,
     "resnet124": ResNet124,
+    "y1": Y1,
+    "y2": Y2,
 }
 
 
-def create(name: str, dropout: float = 0.4, lean: bool = False) -> Encoder:
-    """Return the encoder `name`, one of `ENCODERS`; raise LatseError for any other name."""
-    if name not in ENCODERS:
-        raise LatseError(f"unknown encoder '{name}'; there are {', '.join(ENCODERS)}")
-    return ENCODERS[name](dropout, lean)
+class _Encoders(Kind):
+    """Encoders: also those that `gluoncv/NAME` names."""
+
+    def find(self, name: str) -> Callable[..., Encoder]:
+        """Return what makes the encoder `name`; raises as `Kind.find`."""
+        if name.startswith(PREFIX):
+            return functools.partial(GluonCVEncoder, name[len(PREFIX) :])
+        return super().find(name)
+
+
+_KIND = _Encoders(
+    "encoder",
+    ENCODERS,
+    lambda own: issubclass(own, Encoder),
+    "over latse.symbols.encoders.Encoder",
+    ("lean",),
+    (f"{PREFIX}NAME", "FILE.py:CLASS"),
+)
+find, parameters = _KIND.find, _KIND.parameters
+
+
+def create(name: str, lean: bool = False, **given: float) -> Encoder:
+    """Return an encoder.
+
+    Parameters
+    ----------
+    name : str
+        One of `ENCODERS`, `gluoncv/NAME`, or `FILE.py:CLASS`, whose file is run.
+    lean : bool, default False
+        As of `Encoder`.
+    **given : float
+        Any of `parameters(name)`.
+
+    Raises
+    ------
+    LatseError
+        If there is none of that name, it cannot be made, or a parameter is unknown or out of range.
+    """
+    # Blocks without a name of their own are numbered from 0 on: two encoders have the same parameters.
+    with mx.name.NameManager():
+        return _KIND.create(name, lean, **given)
+
+
+def check(name: str, **given: float) -> None:
+    """Raise LatseError if there is no encoder `name`, or a parameter `given` is unknown or out of range."""
+    create(name, **given)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from mxnet.gluon import nn
 
+from latse.errors import LatseError
 from latse.symbols.layers import Dropout, batch_norm
-
-EMBEDDING_SIZE = 512
 
 
 class Encoder(nn.HybridBlock):
@@ -20,11 +19,11 @@ class Encoder(nn.HybridBlock):
 
     Parameters
     ----------
-    dropout : float, default 0.4
-        Share of the values before the last fully-connected layer that is dropped in training, in [0, 1).
     lean : bool, default False
         Whether to compute the same function of the same parameters in the form that keeps less for the
         gradient, where the backbone has one.
+    dropout : float, default 0.4
+        Share of the features that is dropped in training, in [0, 1).
 
     Attributes
     ----------
@@ -32,10 +31,12 @@ class Encoder(nn.HybridBlock):
         Length of the embedding.
     """
 
-    embedding_size = EMBEDDING_SIZE
+    embedding_size = 512
 
-    def __init__(self, dropout: float = 0.4, lean: bool = False) -> None:
+    def __init__(self, lean: bool = False, dropout: float = 0.4) -> None:
         super().__init__(prefix="")
+        if not 0 <= dropout < 1:
+            raise LatseError(f"dropout is {dropout}, must be in [0, 1)")
         self.lean = lean
         self.body = self.features()
         self.head = self.embedding(dropout)

@@ -109,30 +109,30 @@ class ResNet(Encoder):
 
 
 class ResNetTiny(ResNet):
-    """The narrow one of ORL's recipes."""
+    """The narrow ResNet of ORL's recipes."""
 
     units, widths = (1, 1, 1, 1), (16, 16, 32, 64, 16)
 
 
 class ResNet34(ResNet):
-    """Of 34 layers."""
+    """insightface's ResNet-34."""
 
     units = (3, 4, 6, 3)
 
 
 class ResNet50(ResNet):
-    """Of 50 layers."""
+    """insightface's ResNet-50."""
 
     units = (3, 4, 14, 3)
 
 
 class ResNet100(ResNet):
-    """Of 100 layers."""
+    """insightface's ResNet-100."""
 
     units = (3, 13, 30, 3)
 
 
 class ResNet124(ResNet):
-    """Of 124 layers."""
+    """insightface's ResNet-124."""
 
     units = (3, 13, 40, 5)

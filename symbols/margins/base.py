@@ -14,7 +14,7 @@ from latse.symbols.margins.head import other_classes
 class Loss(nn.HybridBlock):
     """A loss of embeddings.
 
-    Inputs: embedding (N, 512) of fp32 or fp16, label (N,) whole numbers in 0..classes-1 of any type, then
+    Inputs: embedding (N, D) of fp32 or fp16, label (N,) whole numbers in 0..classes-1 of any type, then
     those named in `inputs`. Output: the loss of each sample, (N,) fp32; NaN where the label is not one of the
     classes.
 
@@ -29,6 +29,15 @@ class Loss(nn.HybridBlock):
     def __init__(self, classes: int) -> None:
         super().__init__(prefix="fc7_")
         self.classes = classes
+
+    def set_embedding_size(self, size: int) -> None:
+        """Say how long embeddings are, D; where nobody does, the first batch does."""
+        for parameter in self.collect_params().values():
+            parameter.shape = tuple(length or size for length in parameter.shape)
+
+    def infer_shape(self, embedding, *_):
+        """Give the parameters their shapes, as Gluon asks for before the first batch."""
+        self.set_embedding_size(embedding.shape[1])
 
     def _known(self, F, label):
         """Return the labels, 0 for one that is no class, and a factor that is NaN there, else 1."""
@@ -48,7 +57,7 @@ class Margin(Loss):
     Parameters
     ----------
     classes : int
-        Number of people K; the class centres are the parameter `fc7_weight`, (K, 512) fp32, of any length.
+        Number of people K; the class centres are the parameter `fc7_weight`, (K, D) fp32, of any length.
     s : float, default 64
         Scale of the logits, positive.
 
@@ -95,7 +104,7 @@ class Margin(Loss):
         return F.broadcast_add(cross_entropy(F, target, rest), addition) * factor
 
     def _classes(self, F, unit, weight, label):
-        """Return what `_logits` takes of the other classes, and the class centres of the labels (N, 512)."""
+        """Return what `_logits` takes of the other classes, and the class centres of the labels (N, D)."""
         if self.other_logit is None:
             return other_classes(F, F.cast(self._s * unit, dtype="float32"), weight, label)
         logits = self.other_logit(F, cosines(F, F.cast(unit, dtype="float32"), weight, self.classes))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import mxnet as mx
 from mxnet.gluon import nn
 
-from latse.symbols.encoders import EMBEDDING_SIZE
-
 # Squares of the shortest length that a vector is divided by, and of that of x - y and x + y that a gradient
 # flows through: well above what rounding leaves of parallel vectors, 1e-16, and below what fp32 tells apart.
 TINY = 1e-16
@@ -16,20 +14,25 @@ NEVER = -1e30
 
 
 def class_centres(block: nn.HybridBlock, classes: int) -> mx.gluon.Parameter:
-    """Return the parameter `weight` of a block, under its prefix: the class centres, (classes, 512)."""
+    """Return the parameter `weight` of a block, under its prefix: the class centres, (classes, D).
+
+    D, the length of the embeddings, is 0 until it is known, as Gluon's layers have it for their inputs.
+    """
     with block.name_scope():
-        return block.params.get("weight", shape=(classes, EMBEDDING_SIZE), init=mx.init.Normal(0.01))
+        return block.params.get(
+            "weight", shape=(classes, 0), init=mx.init.Normal(0.01), allow_deferred_init=True
+        )
 
 
 class ClassCentres(nn.HybridBlock):
     """The cosine of every embedding with every class centre.
 
-    Input: embedding (N, 512). Output: (N, classes) in [-1, 1].
+    Input: embedding (N, D). Output: (N, classes) in [-1, 1].
 
     Parameters
     ----------
     classes : int
-        Number of people K; the class centres are the parameter `fc7_weight`, (K, 512), of any length.
+        Number of people K; the class centres are the parameter `fc7_weight`, (K, D), of any length.
     """
 
     def __init__(self, classes: int) -> None:
@@ -68,9 +71,8 @@ def cosines(F, embedding, centres, classes):
 
     The lengths divide the N·K products, not the K·D numbers of the centres: no normalised copy is made.
     """
-    squares = F.FullyConnected(
-        F.square(centres), F.ones((1, EMBEDDING_SIZE)), no_bias=True, num_hidden=1, flatten=False
-    )
+    ones = F.ones_like(F.slice_axis(centres, axis=0, begin=0, end=1))
+    squares = F.FullyConnected(F.square(centres), ones, no_bias=True, num_hidden=1, flatten=False)
     products = F.FullyConnected(embedding, centres, no_bias=True, num_hidden=classes)
     return F.broadcast_mul(products, F.reshape(F.rsqrt(squares + TINY), shape=(1, -1)))
 

@@ -97,7 +97,8 @@ class LogSumExpOfOthersProp(mx.operator.CustomOpProp):
     def infer_shape(self, in_shape):
         """Return the shapes of inputs, outputs and auxiliary states."""
         (samples, size), (classes, _) = in_shape[:2]
-        return in_shape[:2] + [[samples]], [[samples, 1], [samples, size], [samples, classes]], []
+        inputs = [[samples, size], [classes, size], [samples]]
+        return inputs, [[samples, 1], [samples, size], [samples, classes]], []
 
     def declare_backward_dependency(self, out_grad, in_data, out_data):
         """Return what `backward` reads: not the gradient of the third output, which nobody uses."""

@@ -59,6 +59,7 @@ class Regularised(Loss):
         self.inputs = loss.inputs
         self.loss = loss
         self.weight = loss.weight
+        self.params.update(loss.params)
         self._weights = [at_least(0, name, weight) for name, weight in weights.items()]
         self.terms = nn.HybridSequential(prefix="")
         self.terms.add(*[REGULARISERS[name]() for name in weights])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from latse.symbols.encoders import EMBEDDING_SIZE
 from latse.symbols.margins.base import Loss, at_least, cross_entropy
 from latse.symbols.margins.geometry import class_centres, log_sum_exp_of_others
 from latse.symbols.running import moved, running_parameter
@@ -14,7 +13,7 @@ class Softmax(Loss):
     Parameters
     ----------
     classes : int
-        Number of people K; W is the parameter `fc7_weight`, (K, 512).
+        Number of people K; W is the parameter `fc7_weight`, (K, D).
     """
 
     def __init__(self, classes: int) -> None:
@@ -53,7 +52,7 @@ class CentreLoss(SoftmaxBias):
 
     After each batch c_j moves by alpha·Σ(x_i - c_j) / (1 + n_j) over its n_j samples of the person j; with
     several devices by the mean of what each makes of its share. The centres, 0 at the start, are the running
-    parameter `fc7_centre_running` (classes, 512).
+    parameter `fc7_centre_running` (classes, D).
 
     Parameters
     ----------
@@ -68,7 +67,9 @@ class CentreLoss(SoftmaxBias):
     def __init__(self, classes: int, weight: float = 0.003, alpha: float = 0.5) -> None:
         super().__init__(classes)
         self._weight, self._alpha = at_least(0, "weight", weight), at_least(0, "alpha", alpha)
-        self.centre = running_parameter(self, "centre", shape=(classes, EMBEDDING_SIZE), init="zeros")
+        self.centre = running_parameter(
+            self, "centre", shape=(classes, 0), init="zeros", allow_deferred_init=True
+        )
 
     def hybrid_forward(self, F, embedding, label, weight, bias, centre):
         """Return softmax cross entropy plus weighted distance of each sample."""

@@ -155,7 +155,7 @@ def test_an_unknown_margin_or_margin_parameter_is_named(write):
 
 def test_a_scale_out_of_range_is_named(empty):
     for value in ("0", "-64"):
-        assert f"margin: s is {float(value)}, must be positive" in refused(empty, f"margin.s={value}")
+        assert f"margin.s: s is {float(value)}, must be positive" in refused(empty, f"margin.s={value}")
 
 
 def test_a_margin_takes_its_own_parameters_and_has_all_of_them(write):
@@ -345,8 +345,8 @@ def test_an_error_about_two_keys_says_what_set_both(write):
 
 def test_the_parameter_that_spoils_a_margin_is_the_one_that_is_named(write):
     path = write("wrong.yaml", "margin: {name: arcface, m2: 9}")
-    assert refused(path, "margin.s=30").startswith(f"{path}: margin: m2 is 9.0")
-    assert refused(path, "margin.m2=0.3", "margin.s=0").startswith("--set: margin: s is 0.0")
+    assert refused(path, "margin.s=30").startswith(f"{path}: margin.m2: m2 is 9.0")
+    assert refused(path, "margin.m2=0.3", "margin.s=0").startswith("--set: margin.s: s is 0.0")
 
 
 def test_a_cycle_of_bases_is_refused(write):

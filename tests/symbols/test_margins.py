@@ -400,12 +400,28 @@ SHAPES = {
 @every_loss
 def test_the_parameters_by_name(name):
     block = margins.create(name, 10)
+    block.set_embedding_size(512)
     assert {key: value.shape for key, value in block.collect_params().items()} == SHAPES.get(name, WEIGHT)
 
 
 @every_loss
+def test_an_embedding_may_be_of_any_length(name):
+    batch = at_angles(name, [0.5, 1.1, 1.6], seed=7)
+    first = {key: array[:, :20] if array.shape[-1] == 512 else array for key, array in batch.arrays.items()}
+    batch = replace(batch, embedding=batch.embedding[:, :20], arrays=first)
+    loss, gradients = evaluate_named(name, {}, batch)
+    right = expected(name, {}, batch)
+    assert_losses(name, loss, right.loss)
+    for key, gradient in right.gradients.items():
+        difference, length = error_norm(gradients[key], gradient)
+        assert difference <= 1e-4 * length, key
+
+
+@every_loss
 def test_class_centres_are_initialised_as_small_noise(name):
-    block = with_arrays(margins.create(name, 100), {})
+    block = margins.create(name, 100)
+    block.set_embedding_size(512)
+    with_arrays(block, {})
     for key, parameter in block.collect_params(".*weight").items():
         assert abs(parameter.data().asnumpy().std() - 0.01) < 2e-4, key
 

@@ -49,6 +49,7 @@ def test_the_centres_follow_the_published_rule(alpha):
     """Wen et al. 2016, equation 4, three batches in a row; people without a sample stay where they are."""
     classes, rng = 4, np.random.default_rng(2)
     block = margins.create("centre_loss", classes, alpha=alpha)
+    block.set_embedding_size(512)
     block.initialize()
     centres = np.zeros((classes, 512))
     assert (block.centre.data().asnumpy() == centres).all()

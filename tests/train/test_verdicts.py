@@ -176,7 +176,7 @@ def test_a_teacher_of_other_people_is_named(judge):
         judge(classes=6)
 
 
-@pytest.mark.parametrize("embeddings, centres", [(512, 256), (256, 512), (256, 256)])
+@pytest.mark.parametrize("embeddings, centres", [(512, 256), (256, 512)])
 def test_numbers_of_embeddings_and_class_centres_that_do_not_fit_are_said(judge, embeddings, centres):
     sentence = (
         rf"model-0003\.params has embeddings of {embeddings} numbers and class centres of {centres}: both"
@@ -184,6 +184,14 @@ def test_numbers_of_embeddings_and_class_centres_that_do_not_fit_are_said(judge,
     arrays = {"fc1_weight": np.ones((embeddings, 48)), "fc7_weight": np.ones((CLASSES, centres))}
     with pytest.raises(LatseError, match=sentence):
         judge(size=embeddings, **arrays)
+
+
+def test_a_teacher_may_have_embeddings_of_any_length(judge, arrays, faces):
+    shorter = {
+        name: array[:128] if name == "fc1_weight" else array[:, :128] for name, array in arrays.items()
+    }
+    ranks = judged(judge(size=128, **shorter), faces, BATCH, [1])
+    assert ranks.tolist() == (ahead(*faces, *shorter.values()) > 0).sum(axis=1).tolist()
 
 
 def test_a_teacher_without_all_its_arrays_is_named(judge):

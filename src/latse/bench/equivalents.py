@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import mxnet as mx
 
-from latse.symbols.encoders import EMBEDDING_SIZE, ENCODERS
+from latse.errors import LatseError
+from latse.symbols import encoders
+from latse.symbols.encoders import ResNet
 
 EPSILON, STATISTICS_MOMENTUM = 2e-5, 0.9
 SCALE, MARGIN = 64.0, 0.5
@@ -35,20 +37,28 @@ def training_symbol(name: str, classes: int, batch_size: int, dropout: float = 0
 
 def encoder(name: str, dropout: float) -> mx.sym.Symbol:
     """Return the encoder `name` as a Symbol of `data`, with LeakyReLU for PReLU; output `fc1_output`."""
-    units, widths = ENCODERS[name].units, ENCODERS[name].widths
+    units, widths = resnet(name).units, resnet(name).widths
     x = (mx.sym.identity(mx.sym.var("data"), name="id") - 127.5) * 0.0078125
     x = _activation(_batch_norm(_convolution(x, "conv0", widths[0]), "bn0"), "relu0")
     for stage, (count, channels) in enumerate(zip(units, widths[1:]), 1):
         for unit in range(1, count + 1):
             x = _unit(x, f"stage{stage}_unit{unit}", channels, halves=unit == 1)
     x = mx.sym.Dropout(_batch_norm(x, "bn1"), p=dropout)
-    x = mx.sym.FullyConnected(x, num_hidden=EMBEDDING_SIZE, name="pre_fc1")
+    x = mx.sym.FullyConnected(x, num_hidden=ResNet.embedding_size, name="pre_fc1")
     return _batch_norm(x, "fc1", fix_gamma=True)
+
+
+def resnet(name: str) -> type[ResNet]:
+    """Return the class of an encoder; raise LatseError if it is no ResNet, which has no equivalent here."""
+    encoder = encoders.find(name)
+    if not (isinstance(encoder, type) and issubclass(encoder, ResNet)):
+        raise LatseError(f"{name} is no ResNet of insightface's, so there is no trainer to compare it with")
+    return encoder
 
 
 def arcface(embedding: mx.sym.Symbol, label: mx.sym.Symbol, classes: int) -> mx.sym.Symbol:
     """Return the logits (N, classes), the target's replaced by adding a one-hot array."""
-    centres = mx.sym.var("fc7_weight", shape=(classes, EMBEDDING_SIZE), init=mx.init.Normal(0.01))
+    centres = mx.sym.var("fc7_weight", shape=(classes, ResNet.embedding_size), init=mx.init.Normal(0.01))
     weight = mx.sym.L2Normalization(centres, mode="instance")
     unit = mx.sym.L2Normalization(embedding, mode="instance", name="fc1n") * SCALE
     logits = mx.sym.FullyConnected(unit, weight, no_bias=True, num_hidden=classes, name="fc7")

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
         raise LatseError(
             "--classes and --batch-size must be at least 2, the latter even, --repeats at least 1"
         )
-    encoders.create(args.encoder)
+    encoders.check(args.encoder)
     if args.json:
         make_folder(Path(args.json).parent)  # an unwritable place is better known before the work
     with tempfile.TemporaryDirectory(prefix="latse-bench-") as name:

@@ -25,10 +25,10 @@ from latse.plan.memonger import planned_megabytes
 from latse.provenance import provenance
 from latse.runtime import threads
 from latse.symbols import margins
-from latse.symbols.encoders import EMBEDDING_SIZE
 from latse.text_table import aligned
 
 SCALE, MARGIN = 64.0, 0.5
+EMBEDDING_SIZE = 512
 STEP, PLANNED, RESIDENT = "step", "planned memory", "resident memory"
 MEBIBYTE = 2**20
 

@@ -14,8 +14,7 @@ import mxnet as mx
 from latse import recipe as recipes
 from latse.bench import graph_step, learner_step
 from latse.bench.protocol import Step, serve
-from latse.symbols import margins
-from latse.symbols.encoders import EMBEDDING_SIZE
+from latse.symbols import encoders, margins
 from latse.symbols.margins import Loss
 from latse.train.learner import Learner
 
@@ -65,9 +64,10 @@ def by_parts(learner: Learner, learn: Callable[[], Any]) -> Callable[[], dict[st
     return step
 
 
-def head_step(loss: Loss, batch_size: int) -> Callable[[], None]:
+def head_step(loss: Loss, batch_size: int, embedding_size: int) -> Callable[[], None]:
     """Return a step, forward and backward, of a loss alone on random embeddings."""
-    shapes = {"data": (batch_size, EMBEDDING_SIZE), "softmax_label": (batch_size,)}
+    shapes = {"data": (batch_size, embedding_size), "softmax_label": (batch_size,)}
+    loss.set_embedding_size(embedding_size)
     shapes.update(dict.fromkeys(loss.inputs, (batch_size,)))
     symbol = mx.sym.MakeLoss(loss(*map(mx.sym.var, shapes)))
     requests = {
@@ -98,7 +98,8 @@ def _build(args: argparse.Namespace) -> tuple[dict[str, Any], Step]:
     facts = learner_step.facts(learner)
     step_by_parts = by_parts(learner, learn)
     recipe = recipes.load(args.recipe, args.set)
-    head = head_step(margins.create(classes=args.classes, **recipe.margin), args.batch_size)
+    loss = margins.create(classes=args.classes, **recipe.margin)
+    head = head_step(loss, args.batch_size, encoders.create(**recipe.encoder).embedding_size)
 
     def step() -> dict[str, Any]:
         parts = step_by_parts()

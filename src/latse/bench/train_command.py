@@ -21,6 +21,7 @@ import mxnet as mx
 import yaml
 
 from latse import recipe as recipes
+from latse.bench import equivalents
 from latse.bench.contender import Contender, take_turns
 from latse.bench.insightface_step import LAYERS, SOURCES
 from latse.bench.timing import ratios
@@ -29,7 +30,6 @@ from latse.files import make_folder, write_json
 from latse.goals import figure, goal, verdict
 from latse.provenance import provenance
 from latse.runtime import threads
-from latse.symbols import encoders
 from latse.symbols.networks import IMAGE_SHAPE
 from latse.text_table import NOTHING, aligned
 from latse.train.training import traced
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> None:
 def _check(args: argparse.Namespace) -> None:
     if args.classes < 2 or args.batch_size < 1 or args.repeats < 1:
         raise LatseError("--classes must be at least 2, --batch-size and --repeats at least 1")
-    encoders.create(args.encoder)
+    equivalents.resnet(args.encoder)
     if args.peers and not Path(args.peers).is_dir():
         raise LatseError(f"--peers {args.peers}: there is no such folder")
     if args.torch_python and not Path(args.torch_python).is_file():
@@ -116,7 +116,7 @@ def _commands(args: argparse.Namespace, ours: list[str], planned: Path) -> dict[
     }
     python = _torch_python(args)
     if python:
-        resnet = encoders.ENCODERS[args.encoder]
+        resnet = equivalents.resnet(args.encoder)
         layout = ["--units", json.dumps(resnet.units), "--widths", json.dumps(resnet.widths)]
         iresnet = Path(args.peers or "", IRESNET)
         own = ["--iresnet", str(iresnet)] if args.peers and iresnet.is_file() else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List, NamedTuple
+from typing import Any, List, Mapping, NamedTuple
 
 import numpy as np
 
@@ -41,12 +41,12 @@ def read(text: str) -> Parameters:
     return Parameters(*names.from_insightface(*parts))
 
 
-def fit(name: str, given: Shapes) -> Fit:
-    """Compare the shapes of parameters with those of the encoder `name`.
+def fit(name: str, given: Shapes, **parameters: float) -> Fit:
+    """Compare the shapes of parameters with those of an encoder, named as `encoders.create` has it.
 
     Class centres and a decoder's parameters may be there as well.
     """
-    needed = needed_shapes(trace(encoders.create(name)), data=(1, *IMAGE_SHAPE))
+    needed = needed_shapes(trace(encoders.create(name, **parameters)), data=(1, *IMAGE_SHAPE))
     others = {key: shape for key, shape in given.items() if not key.startswith(names.OTHER_PARTS)}
     return compare(name, needed, others)
 
@@ -56,15 +56,15 @@ def closest(given: Shapes) -> Fit:
     return min((fit(name, given) for name in encoders.ENCODERS), key=lambda one: one.differences)
 
 
-def start(text: str, name: str, shapes: Shapes) -> Start:
+def start(text: str, encoder: Mapping[str, Any], shapes: Shapes) -> Start:
     """Take from a checkpoint what a training can begin with.
 
     Parameters
     ----------
     text
         `PREFIX,NUMBER`, a checkpoint of insightface or of this project.
-    name
-        The encoder that is trained; all of it must be in the checkpoint.
+    encoder
+        Name and parameters of the encoder that is trained; all of it must be in the checkpoint.
     shapes
         Of all parameters that are trained, by name. Class centres are taken where they are of as many people
         (whether of the same ones, no file says), a decoder where the checkpoint holds all of it.
@@ -77,14 +77,13 @@ def start(text: str, name: str, shapes: Shapes) -> Start:
     source = str(checkpoint.parameters_path(*checkpoint.parse(text)))
     parameters = read(text)
     given = parameters.shapes()
-    best = closest(given)
-    if best.fits and best.network != name:
-        raise LatseError(f"{source} holds {best.network}, but the recipe trains {name}")
-    needed = fit(name, given)
+    needed = fit(given=given, **encoder)
+    if not needed.fits and closest(given).fits:
+        raise LatseError(f"{source} holds {closest(given).network}, but the recipe trains {needed.network}")
     needed.check(source)
     known = {*shapes, *given}  # what belongs together is taken together; all else stands for itself
     parts = {
-        f"encoder {name}": set(needed.needed),
+        f"encoder {needed.network}": set(needed.needed),
         "class centres": known & {CENTRES},
         "decoder": {key for key in known if key.startswith(DECODER)},
     }

@@ -130,10 +130,10 @@ def _sizes(graph: TrainingGraph) -> tuple[float, float]:
 
 
 def _teacher(training: Training) -> float:
-    named, share = training.recipe.encoder, training.device_graph.batch_size
+    encoder, share = encoders.create(**training.recipe.encoder), training.device_graph.batch_size
     parts = (
-        (encoders.create(named.name, named.dropout), {"data": IMAGE_SHAPE}),
-        (Verdict(training.classes, DOUBT), {"embedding": (encoders.EMBEDDING_SIZE,), "softmax_label": ()}),
+        (encoder, {"data": IMAGE_SHAPE}),
+        (Verdict(training.classes, DOUBT), {"embedding": (encoder.embedding_size,), "softmax_label": ()}),
     )
     memory = 0.0
     for network, inputs in parts:

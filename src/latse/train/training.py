@@ -105,7 +105,7 @@ class Training:
 
 def inference(recipe: CfgNode) -> mx.sym.Symbol:
     """Return the Symbol that a checkpoint keeps: `fc1_output` and, with a decoder, `generated_output`."""
-    part = encoders.create(recipe.encoder.name, recipe.encoder.dropout)
+    part = encoders.create(**recipe.encoder)
     if not recipe.decoder.enabled:
         return trace(part)
     return trace(AutoEncoder(part, Decoder(recipe.decoder.widths)))
@@ -123,7 +123,7 @@ def _network(recipe: CfgNode, classes: int) -> nn.HybridBlock:
     """Return the network that the recipe trains, over `classes` people."""
     # In a lean unit gamma·x is x less (1 - gamma)·x, a difference that float16 rounds too much.
     lean = recipe.train.precision == SINGLE
-    parts = encoders.create(recipe.encoder.name, recipe.encoder.dropout, lean), _loss(recipe, classes)
+    parts = encoders.create(lean=lean, **recipe.encoder), _loss(recipe, classes)
     if recipe.decoder.enabled:
         decoder = recipe.decoder
         weights = {"l1": decoder.l1_weight, "similarity": decoder.similarity_weight, **decoder.losses}

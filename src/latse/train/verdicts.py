@@ -16,7 +16,6 @@ from latse.graph import fold as inference
 from latse.models import checkpoint
 from latse.models.parameters import fitting
 from latse.models.runner import Runner
-from latse.symbols.encoders import EMBEDDING_SIZE
 from latse.symbols.networks import IMAGE_SHAPE, Verdict, trace
 from latse.train import verdict_file
 
@@ -68,8 +67,8 @@ class Judge:
     Raises
     ------
     LatseError
-        If the checkpoint is missing, damaged, or has no class centres for `classes` people, if embeddings or
-        class centres are not of 512 numbers, or the latter not finite.
+        If the checkpoint is missing, damaged, or has no class centres for `classes` people, if embeddings and
+        class centres are not of as many numbers, or the latter not finite.
     """
 
     def __init__(
@@ -92,10 +91,10 @@ class Judge:
         symbol = checkpoint.pick_outputs(symbol, ["fc1_output"], prefix)
         parameters = fitting(symbol, args, aux, (1, *IMAGE_SHAPE), path)
         embedding = symbol.infer_shape(data=(1, *IMAGE_SHAPE))[1][0]
-        if not embedding[-1] == centres.shape[-1] == EMBEDDING_SIZE:
+        if embedding[1:] != centres.shape[1:]:
             raise LatseError(
                 f"the teacher {path} has embeddings of {embedding[-1]} numbers and class centres of "
-                f"{centres.shape[-1]}: both must be of {EMBEDDING_SIZE}"
+                f"{centres.shape[-1]}: both must be of as many"
             )
         encoder, args, aux = inference.fast(symbol, *parameters, contexts=contexts)
         verdict = trace(Verdict(classes, DOUBT))(embedding=encoder)

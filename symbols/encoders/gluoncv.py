@@ -1,0 +1,103 @@
+"""Image classifiers of gluoncv's model zoo as backbones: `gluoncv/NAME`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Callable
+
+import mxnet as mx
+from mxnet.gluon import SymbolBlock, nn
+
+from latse.errors import LatseError
+from latse.symbols.encoders.base import Encoder
+from latse.symbols.networks import IMAGE_SHAPE, trace
+
+PREFIX = "gluoncv/"
+# The modules of gluoncv.model_zoo whose networks classify images. All others detect, segment, track, read
+# videos or are quantised, and some load weights from the network whatever they are told.
+CLASSIFIERS = (
+    *("alexnet", "cifarresnet", "cifarresnext", "cifarwideresnet", "densenet", "dla", "googlenet", "hrnet"),
+    *("inception", "mobilenet", "mobilenetv3", "nasnet", "pruned_resnet.resnetv1b_pruned"),
+    *("residual_attentionnet", "resnest", "resnet", "resnetv1b", "resnext", "senet", "shufflenet"),
+    *("squeezenet", "vgg", "xception", "yolo.darknet"),
+)
+
+
+class GluonCVEncoder(Encoder):
+    """A classifier's features, its weights random, with the paper's head.
+
+    Its parameters have gluoncv's own names, those of the first network of its kind in a process.
+
+    Parameters
+    ----------
+    name : str
+        What gluoncv calls it.
+    lean : bool, default False
+        Makes no difference.
+    dropout : float, default 0.4
+        As of `Encoder`.
+
+    Raises
+    ------
+    LatseError
+        If there is no classifier of that name, or it does not take images of 112x112.
+    """
+
+    def __init__(self, name: str, lean: bool = False, dropout: float = 0.4) -> None:
+        self._zoo_name = name
+        super().__init__(lean, dropout)
+
+    def features(self) -> nn.HybridBlock:
+        """Return the classifier up to its last map of several pixels."""
+        with contextlib.suppress(mx.base.MXNetError):  # of one that MXNet 1.9.1 cannot trace
+            network = builder(self._zoo_name)(pretrained=False)
+            last_map = _last_map(network)
+            if last_map is not None:
+                data = mx.sym.var("data", dtype="float32")
+                return SymbolBlock(last_map, data, params=network.collect_params())
+        raise _no_classifier(self._zoo_name)
+
+
+def builder(name: str) -> Callable[..., nn.HybridBlock]:
+    """Return what builds the classifier `name`; raise LatseError if there is none."""
+    from gluoncv.model_zoo import model_zoo
+
+    build = model_zoo._models.get(name)  # `get_model` would build a detector to see what it is
+    if build is None:
+        raise LatseError(f"unknown encoder '{PREFIX}{name}': gluoncv's model zoo has no {name}")
+    if build.__module__.partition("model_zoo.")[2] not in CLASSIFIERS:
+        raise _no_classifier(name)
+    return build
+
+
+def _no_classifier(name: str) -> LatseError:
+    height, width = IMAGE_SHAPE[1:]
+    return LatseError(f"gluoncv's {name} is no image classifier that takes images of {height}x{width}")
+
+
+def _last_map(network: nn.HybridBlock) -> mx.sym.Symbol | None:
+    """Return a classifier up to its last map of several pixels; None if it has no such part.
+
+    Its `features` are that where they end in one. Else it is what the last pooling gets: the one over the
+    whole map, or, where dense layers follow, one that only makes it smaller.
+    """
+    has_features = hasattr(network, "features")
+    symbol = trace(network.features if has_features else network)
+    graph = json.loads(symbol[0].tojson())  # the first output: the second of a NASNet only helps training
+    last = graph["heads"][0]
+    while graph["nodes"][last[0]]["op"] == "Dropout":
+        last = graph["nodes"][last[0]]["inputs"][0]
+    poolings = [node for node in graph["nodes"] if node["op"] == "Pooling"]
+    candidates = [last] * has_features + [node["inputs"][0] for node in poolings[-1:]]
+    maps = (mx.sym.load_json(json.dumps({**graph, "heads": [entry]})) for entry in candidates)
+    return next((found for found in maps if _is_map(found)), None)
+
+
+def _is_map(symbol: mx.sym.Symbol) -> bool:
+    """Tell whether an image of 112x112 makes an output of several rows and columns."""
+    try:
+        shape = symbol.infer_shape_partial(data=(1, *IMAGE_SHAPE))[1][0]
+    except mx.base.MXNetError:  # such as a last pooling that is larger than the map
+        return False
+    return len(shape) == 4 and min(shape[2:]) > 1
