@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--encoder",
-        choices=list(encoders.ENCODERS),
-        help="whose parameters to take (default: found from the parameters)",
+        metavar="NAME",
+        help="whose parameters to take, a name as recipes have it (default: found from the parameters)",
     )
     parser.add_argument("--json", metavar="FILE", help="write what mapped and what did not")
     devices.add_device_arguments(parser)
