@@ -15,7 +15,7 @@ with net_act='prelu' and net_output='GDC'.
 from __future__ import annotations
 
 import re
-from typing import Dict, Mapping, Tuple
+from typing import Dict, Mapping
 
 import mxnet as mx
 
@@ -29,7 +29,7 @@ SLOPES = re.compile(r"(^|_)relu\d*_gamma$")
 
 def from_insightface(
     arg_params: Mapping[str, mx.nd.NDArray], aux_params: Mapping[str, mx.nd.NDArray]
-) -> Tuple[Parameters, Parameters]:
+) -> tuple[Parameters, Parameters]:
     """Return the parameters under our names and in our shapes; ours come back as they are.
 
     What else the file holds (`fc7_weight`) is kept.

@@ -9,7 +9,7 @@ import shlex
 import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any, Sequence
 
 from latse.runtime import cores, threads, versions
 
@@ -17,7 +17,7 @@ from latse.runtime import cores, threads, versions
 _CODE = (":/", ":(top,exclude)docs", ":(top,exclude)*.md", ":(top,exclude)tests")
 
 
-def provenance(args: argparse.Namespace, contexts: Optional[Sequence[Any]] = None) -> dict[str, Any]:
+def provenance(args: argparse.Namespace, contexts: Sequence[Any] | None = None) -> dict[str, Any]:
     """Return what every JSON of a measurement says of itself.
 
     Parameters
@@ -68,7 +68,7 @@ def _processor() -> str:
     return next(named, "") or platform.processor() or platform.machine()
 
 
-def commit(folder: Path) -> Optional[str]:
+def commit(folder: Path) -> str | None:
     """Return the commit of a folder's checkout, a `+` behind it if code is changed; None outside of git.
 
     Documents and tests do not count: neither changes what a result is made with.
@@ -87,7 +87,7 @@ def is_same_code(folder: Path, older: str) -> bool:
     return _git(folder, "diff", "--quiet", older, "--", *_CODE) is not None
 
 
-def _git(folder: Path, *arguments: str) -> Optional[str]:
+def _git(folder: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
             ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=60

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Callable, Dict, Type
+from typing import Callable
 
 import mxnet as mx
 
@@ -15,7 +15,7 @@ from latse.symbols.encoders.resnet import ResNet, ResNet34, ResNet50, ResNet100,
 
 __all__ = ["ENCODERS", "Encoder", "ResNet", "check", "create", "find", "parameters"]
 
-ENCODERS: Dict[str, Type[Encoder]] = {
+ENCODERS: dict[str, type[Encoder]] = {
     "resnet_tiny": ResNetTiny,
     "resnet34": ResNet34,
     "resnet50": ResNet50,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Dict, Type
-
 from latse.own_class import Kind, source
 from latse.symbols.margins.adaptive import AdaCos, AdaCosFixed, AdaptiveFace, SVAMSoftmax
 from latse.symbols.margins.base import Loss, Margin
@@ -38,7 +36,7 @@ __all__ = [
     "source",
 ]
 
-MARGINS: Dict[str, Type[Loss]] = {
+MARGINS: dict[str, type[Loss]] = {
     "softmax": Softmax,
     "softmax_bias": SoftmaxBias,
     "normalised_softmax": NormalisedSoftmax,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Mapping, Tuple
+from typing import Mapping
 
 from mxnet.gluon import nn
 
@@ -24,7 +24,7 @@ class Loss(nn.HybridBlock):
         Names of further inputs. There is one: `iteration` (N,), how many iterations are done.
     """
 
-    inputs: Tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
 
     def __init__(self, classes: int) -> None:
         super().__init__(prefix="fc7_")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Dict, NamedTuple
+from typing import NamedTuple
 
 import mxnet as mx
 import numpy as np
@@ -26,7 +26,7 @@ class Batch:
     embedding: np.ndarray
     label: np.ndarray
     classes: int
-    arrays: Dict[str, np.ndarray] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
     iteration: int = 0
 
 
@@ -34,8 +34,8 @@ class Expected(NamedTuple):
     """Losses (N,), gradients of their sum by name (`data`: embedding), new values of what is running."""
 
     loss: np.ndarray
-    gradients: Dict[str, np.ndarray]
-    running: Dict[str, np.ndarray]
+    gradients: dict[str, np.ndarray]
+    running: dict[str, np.ndarray]
 
 
 def unit(vectors):

@@ -11,7 +11,7 @@ residual units the differences of the t lie in the biases of the last convolutio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, List, Mapping, Tuple
+from typing import Mapping
 
 import mxnet as mx
 import numpy as np
@@ -75,8 +75,8 @@ def fast(
     symbol: mx.sym.Symbol,
     args: Mapping[str, mx.nd.NDArray],
     aux: Mapping[str, mx.nd.NDArray],
-    contexts: List[mx.Context],
-) -> Tuple[mx.sym.Symbol, Arrays, Arrays]:
+    contexts: list[mx.Context],
+) -> tuple[mx.sym.Symbol, Arrays, Arrays]:
     """Return symbol and parameters that give the same outputs, rounding apart, in the least time.
 
     On the CPU convolutions are fused with what follows them by MXNet's oneDNN backend. The symbol is for
@@ -121,16 +121,16 @@ class _Folding:
         self._depthwise = depthwise_slopes
         self._uses = source.uses()
         self._wanted = self._wanted_shifts()
-        self._found: Dict[int, Value | Linear] = {}
-        self._affine: Dict[Entry, Entry] = {}  # what was left on a tensor, written once for all who need it
+        self._found: dict[int, Value | Linear] = {}
+        self._affine: dict[Entry, Entry] = {}  # what was left on a tensor, written once for all who need it
         self.graph = ValuedGraph(auxiliary=set(source.auxiliary))
         for number, node in enumerate(source.nodes):
             self._found[number] = self._folded(number, node)
         self.graph.heads = [self._named(entry) for entry in source.heads]
 
-    def _wanted_shifts(self) -> Dict[int, np.ndarray]:
+    def _wanted_shifts(self) -> dict[int, np.ndarray]:
         """For each tensor that goes through a batch normalisation into a padded convolution, its t."""
-        wanted: Dict[int, np.ndarray] = {}
+        wanted: dict[int, np.ndarray] = {}
         for node in self._source.nodes:
             if node.op != "Convolution" or not any(node.numbers("pad", ())):
                 continue
@@ -310,7 +310,7 @@ def _by_channel(node: Node) -> bool:
     )
 
 
-def _affine(graph: ValuedGraph, node: Node) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _affine(graph: ValuedGraph, node: Node) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return scale and shift of a batch normalisation, and the standard deviation that it divides by."""
     gamma, beta, mean, variance = (graph.value(entry) for entry in node.inputs[1:])
     deviation = np.sqrt(variance + float(node.attrs.get("eps", 1e-3)))

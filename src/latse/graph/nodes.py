@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any, Collection, Dict, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, Collection, Dict, Mapping, NamedTuple, Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -46,9 +46,9 @@ class Node:
 
     op: str
     name: str
-    attrs: Dict[str, str] = field(default_factory=dict)
-    inputs: List[Entry] = field(default_factory=list)
-    more: Dict[str, Any] = field(default_factory=dict)
+    attrs: dict[str, str] = field(default_factory=dict)
+    inputs: list[Entry] = field(default_factory=list)
+    more: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_variable(self) -> bool:
@@ -79,9 +79,9 @@ class Graph:
         What MXNet says of the whole graph.
     """
 
-    nodes: List[Node] = field(default_factory=list)
-    heads: List[Entry] = field(default_factory=list)
-    settings: Dict[str, Any] = field(default_factory=lambda: {"mxnet_version": ["int", 10901]})
+    nodes: list[Node] = field(default_factory=list)
+    heads: list[Entry] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=lambda: {"mxnet_version": ["int", 10901]})
 
     @classmethod
     def read(cls, symbol: mx.sym.Symbol) -> Graph:

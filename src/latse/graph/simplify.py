@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Dict, List, Mapping, Set, Tuple
+from typing import Mapping
 
 import mxnet as mx
 import numpy as np
@@ -26,10 +26,10 @@ class ValuedGraph(Graph):
         Those of them that are states.
     """
 
-    parameters: Dict[str, np.ndarray] = field(default_factory=dict)
-    auxiliary: Set[str] = field(default_factory=set)
+    parameters: dict[str, np.ndarray] = field(default_factory=dict)
+    auxiliary: set[str] = field(default_factory=set)
 
-    def write(self) -> Tuple[mx.sym.Symbol, Arrays, Arrays]:
+    def write(self) -> tuple[mx.sym.Symbol, Arrays, Arrays]:
         """Return the symbol and its parameters."""
         symbol = self.symbol()
         arrays = {
@@ -116,7 +116,7 @@ class _Simplifying(Rewriting):
             graph.heads.append(_named(graph, entry, name))
         return graph
 
-    def rewritten(self, i: int, node: Node, inputs: List[Entry]) -> Entry:
+    def rewritten(self, i: int, node: Node, inputs: list[Entry]) -> Entry:
         """Append what stands for a node at test time."""
         graph = self.graph
         if node.op in PASSING:
@@ -141,7 +141,7 @@ class _Simplifying(Rewriting):
         return graph.add("LeakyReLU", name[: -len("_gamma")], slopes, act_type="prelu")
 
 
-def _slopes(graph: ValuedGraph, node: Node, inputs: List[Entry]) -> Tuple[Entry, Entry] | None:
+def _slopes(graph: ValuedGraph, node: Node, inputs: list[Entry]) -> tuple[Entry, Entry] | None:
     """Return x and gamma where the node adds gamma·x and (1 - gamma)·relu(x), depthwise convolutions."""
     if node.op not in ("elemwise_add", "_plus", "_Plus"):
         return None
@@ -160,7 +160,7 @@ def _slopes(graph: ValuedGraph, node: Node, inputs: List[Entry]) -> Tuple[Entry,
     return None
 
 
-def _channel_factor(graph: ValuedGraph, entry: Entry) -> Tuple[Entry, Entry] | None:
+def _channel_factor(graph: ValuedGraph, entry: Entry) -> tuple[Entry, Entry] | None:
     """Return input and weight of a 1x1 depthwise convolution with no bias."""
     node = graph.nodes[entry[0]]
     if node.op != "Convolution" or not node.is_true("no_bias") or not graph.is_parameter(node.inputs[1]):

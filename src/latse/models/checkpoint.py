@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Dict, Mapping, Sequence, Tuple
+from typing import Mapping, Sequence
 
 import mxnet as mx
 import numpy as np
@@ -29,7 +29,7 @@ def parameters_path(prefix: str | os.PathLike, number: int) -> Path:
     return Path(f"{os.fspath(prefix)}-{number:04d}.params")
 
 
-def parse(text: str) -> Tuple[str, int]:
+def parse(text: str) -> tuple[str, int]:
     """Split `PREFIX,NUMBER` as it stands on a command line; a bare `PREFIX` means checkpoint 0.
 
     Raises
@@ -89,7 +89,7 @@ def write_arrays(path: str | os.PathLike, arrays: Mapping[str, mx.nd.NDArray]) -
             raise LatseError(f"cannot write all of {path}: is the disk full?")
 
 
-def load(prefix: str | os.PathLike, number: int) -> Tuple[mx.sym.Symbol, Arrays, Arrays]:
+def load(prefix: str | os.PathLike, number: int) -> tuple[mx.sym.Symbol, Arrays, Arrays]:
     """Read a checkpoint.
 
     Parameters
@@ -138,7 +138,7 @@ def pick_outputs(symbol: mx.sym.Symbol, names: Sequence[str], prefix: str | os.P
     return mx.sym.Group([internals[name] for name in names])
 
 
-def _load_parameters(path: Path) -> Tuple[Arrays, Arrays]:
+def _load_parameters(path: Path) -> tuple[Arrays, Arrays]:
     path = _existing(path)
     try:
         named = mx.nd.load(str(path))
@@ -146,7 +146,7 @@ def _load_parameters(path: Path) -> Tuple[Arrays, Arrays]:
         raise LatseError(f"{path} is damaged or unreadable: it holds no MXNet parameters") from error
     if not isinstance(named, dict):
         raise LatseError(f"{path} holds arrays without names, so it is no checkpoint")
-    kinds: Dict[str, Arrays] = {"arg": {}, "aux": {}}
+    kinds: dict[str, Arrays] = {"arg": {}, "aux": {}}
     for key, array in named.items():
         kind, colon, name = key.partition(":")
         if kind not in kinds or not colon:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Dict, Sequence, Tuple
+from typing import Sequence
 
 import mxnet as mx
 import numpy as np
@@ -56,7 +56,7 @@ class Network:
         self._path = checkpoint.parameters_path(prefix, number)
         symbol, self._args, self._aux = checkpoint.load(prefix, number)
         self._symbol = checkpoint.pick_outputs(symbol, [output], prefix)
-        self._bound: Dict[Tuple[int, ...], Runner] = {}
+        self._bound: dict[tuple[int, ...], Runner] = {}
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return the output for `images`.
@@ -83,7 +83,7 @@ class Network:
         (rows,) = self._runner(images.shape[1:])(images)
         return rows
 
-    def _runner(self, image_shape: Tuple[int, ...]) -> Runner:
+    def _runner(self, image_shape: tuple[int, ...]) -> Runner:
         """Return what runs images of this shape; only that of the last shape is kept."""
         if image_shape not in self._bound:
             shape = (self.batch_size, *image_shape)

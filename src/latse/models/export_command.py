@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 from pathlib import Path
-from typing import Dict
 
 import mxnet as mx
 import numpy as np
@@ -76,7 +75,7 @@ def _write_copies(
     symbol: mx.sym.Symbol,
     arg_params: Arrays,
     aux_params: Arrays,
-) -> Dict[str, Dict[str, object]]:
+) -> dict[str, dict[str, object]]:
     """Write all copies or none; return what `_compared` says of each, by its form."""
     images = np.random.default_rng(0).integers(0, 256, (TRIALS, *IMAGE_SHAPE)).astype(np.float32)
     expected = _embed(symbol, arg_params, aux_params, images, args.checkpoint)
@@ -116,7 +115,7 @@ def _embed(
     return Runner(symbol, *parameters, {"data": images.shape})(images)[0]
 
 
-def _compared(file: str, found: np.ndarray, expected: np.ndarray) -> Dict[str, object]:
+def _compared(file: str, found: np.ndarray, expected: np.ndarray) -> dict[str, object]:
     """Return how near a copy comes: its largest error as a fraction of the norm, and its lowest cosine.
 
     Raises LatseError where it is not near.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
 import mxnet as mx
 import numpy as np
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
         write_json(args.json, {"kind": "import", "source": args.checkpoint, "provenance": origin, **report})
 
 
-def _embed(prefix: str, number: int, images: np.ndarray, contexts: List[mx.Context]) -> np.ndarray:
+def _embed(prefix: str, number: int, images: np.ndarray, contexts: list[mx.Context]) -> np.ndarray:
     embedding = Network(prefix, number, contexts=contexts, batch_size=len(images))(images)
     if not np.isfinite(embedding).all() or not np.linalg.norm(embedding, axis=1).all():
         path = checkpoint.parameters_path(prefix, number)
@@ -80,7 +80,7 @@ def _embed(prefix: str, number: int, images: np.ndarray, contexts: List[mx.Conte
     return embedding.astype(np.float64)
 
 
-def _compared(theirs: np.ndarray, ours: np.ndarray) -> Dict[str, float]:
+def _compared(theirs: np.ndarray, ours: np.ndarray) -> dict[str, float]:
     """Compare embeddings (n, d); differences as fractions of the norm."""
     norm = np.linalg.norm(theirs, axis=1)
     cosine = (theirs * ours).sum(axis=1) / (norm * np.linalg.norm(ours, axis=1))
@@ -88,7 +88,7 @@ def _compared(theirs: np.ndarray, ours: np.ndarray) -> Dict[str, float]:
     return {"largest_difference": float(difference.max()), "smallest_cosine": float(cosine.min())}
 
 
-def _print(report: Dict[str, Any], source: Path, out: str) -> None:
+def _print(report: dict[str, Any], source: Path, out: str) -> None:
     mapped = report["mapped"]
     people = mapped.get(warm_start.CENTRES, [0])[0]
     print(f"{source}: {report['encoder']}, all {len(mapped) - bool(people)} parameters mapped")

@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Iterator, Mapping, Sequence, Tuple
+from typing import Any, Iterator, Mapping, Sequence
 
 import mxnet as mx
 import numpy as np
@@ -75,7 +75,7 @@ def converted(
     return model.SerializeToString()
 
 
-def _raw(onnx: ModuleType, symbol: mx.sym.Symbol, parameters: Arrays, shape: Tuple[int, ...]) -> Any:
+def _raw(onnx: ModuleType, symbol: mx.sym.Symbol, parameters: Arrays, shape: tuple[int, ...]) -> Any:
     """Return the model of MXNet's exporter, its faults included."""
     with tempfile.TemporaryDirectory(prefix="latse-onnx-") as folder:
         path = str(Path(folder) / "raw.onnx")

@@ -7,7 +7,7 @@ import importlib
 import os
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Iterator, Tuple, Union
+from typing import Any, Iterator
 
 import numpy as np
 
@@ -76,7 +76,7 @@ class OnnxNetwork:
             )
         return found[: len(images)]
 
-    def _checked_input(self) -> Tuple[str, type, int]:
+    def _checked_input(self) -> tuple[str, type, int]:
         """Return the input's name, type, and batch size (0 where it is free)."""
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or inputs[0].type not in FLOATS or len(inputs[0].shape) != 4:
@@ -105,7 +105,7 @@ def required(name: str) -> ModuleType:
         raise LatseError(f"{name} is not installed; pip install 'latse[onnx]'") from error
 
 
-def session(source: Union[str, os.PathLike, bytes]) -> Any:
+def session(source: str | os.PathLike | bytes) -> Any:
     """Return onnxruntime's `InferenceSession` on the processor, with `latse.runtime.threads()` threads.
 
     Parameters
@@ -128,7 +128,7 @@ def session(source: Union[str, os.PathLike, bytes]) -> Any:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _load(path: Path) -> Tuple[Any, Any]:
+def _load(path: Path) -> tuple[Any, Any]:
     """Return an ONNX file as protobuf, and an onnxruntime session of it."""
     onnx, _ = required("onnx"), required("onnxruntime")
     if not path.is_file():
@@ -139,7 +139,7 @@ def _load(path: Path) -> Tuple[Any, Any]:
 
 
 @contextlib.contextmanager
-def _opening(name: Union[str, os.PathLike]) -> Iterator[None]:
+def _opening(name: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of protobuf, of onnx and of onnxruntime, which share no other class

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Dict, List, NamedTuple, Tuple
+from typing import NamedTuple
 
 import mxnet as mx
 
@@ -19,7 +19,7 @@ class Parameters(NamedTuple):
     args: Arrays
     aux: Arrays
 
-    def shapes(self) -> Dict[str, Tuple[int, ...]]:
+    def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of all, arguments first."""
         return {name: array.shape for part in self for name, array in part.items()}
 
@@ -44,9 +44,9 @@ class Fit(NamedTuple):
 
     network: str
     needed: Shapes
-    missing: List[str]
-    misshapen: Dict[str, Tuple[int, ...]]
-    superfluous: List[str]
+    missing: list[str]
+    misshapen: dict[str, tuple[int, ...]]
+    superfluous: list[str]
 
     @property
     def fits(self) -> bool:
@@ -88,7 +88,7 @@ def compare(network: str, needed: Shapes, present: Shapes) -> Fit:
     )
 
 
-def needed_shapes(symbol: mx.sym.Symbol, **inputs: Tuple[int, ...]) -> Dict[str, Tuple[int, ...]]:
+def needed_shapes(symbol: mx.sym.Symbol, **inputs: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the parameters of a symbol, arguments first, in the order of its layers.
 
     Parameters
@@ -121,7 +121,7 @@ def fitting(
     symbol: mx.sym.Symbol,
     args: Arrays,
     aux: Arrays,
-    data: Tuple[int, ...],
+    data: tuple[int, ...],
     source: str | os.PathLike,
 ) -> Parameters:
     """Return the parameters that a symbol needs, without those that it does not need.

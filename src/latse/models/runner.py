@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, List, Mapping, Sequence, Tuple
+from typing import Callable, Mapping, Sequence
 
 import mxnet as mx
 import numpy as np
@@ -33,7 +33,7 @@ class Runner:
         symbol: mx.sym.Symbol,
         args: Arrays,
         aux: Arrays,
-        shapes: Mapping[str, Tuple[int, ...]],
+        shapes: Mapping[str, tuple[int, ...]],
         contexts: Sequence[mx.Context] = (),
         shared: Runner | None = None,
     ):
@@ -42,7 +42,7 @@ class Runner:
         self._module.bind(list(shapes.items()), for_training=False, shared_module=shared and shared._module)
         self._module.set_params(args, aux)
 
-    def __call__(self, *inputs: np.ndarray) -> List[np.ndarray]:
+    def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
         """Return the outputs for n rows of each input, n at most the batch: float32 (n, ...) each."""
         arrays = [as_input(filled(array, self._size)) for array in inputs]
         self._module.forward(mx.io.DataBatch(arrays), is_train=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Mapping, NamedTuple
+from typing import Any, Mapping, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ class Start(NamedTuple):
     """Parameters to begin a training with, and a line on each part."""
 
     parameters: Parameters
-    report: List[str]
+    report: list[str]
 
 
 def read(text: str) -> Parameters:

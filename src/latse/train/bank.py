@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Optional, Sequence, Tuple
+from typing import Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -71,7 +71,7 @@ class MeanFaceBank:
         momentum: float,
         iteration: int,
         worker: int = 0,
-        threads: Optional[int] = None,
+        threads: int | None = None,
     ) -> None:
         self._folder, self._classes, self._worker = make_folder(folder), classes, worker
         mixers = (
