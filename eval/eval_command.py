@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, NamedTuple, Optional, Sequence
 
-import mxnet as mx
 import numpy as np
 
 from latse import devices
@@ -15,12 +14,15 @@ from latse.data.pairs.pairs import check_people, read_encoded, read_pairs, read_
 from latse.errors import LatseError
 from latse.eval import confidence, figures
 from latse.eval.candidates import Candidate, add_model_arguments, open_models
+from latse.eval.restoration import judge_restoration
 from latse.eval.verification import Verification, check_number, judge, pair_distance
 from latse.files import make_folder, write_json
 from latse.models import checkpoint
 from latse.models.embedding import Network
 from latse.provenance import provenance
 from latse.text_table import verification_table
+
+FACES = "generated_output"
 
 
 class PairSet(NamedTuple):
@@ -76,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
     if args.samples < 0:
         raise LatseError(f"--samples {args.samples}: must be at least 0")
     sets, models, contexts = read_sets(args.pairs), open_models(args), devices.contexts(args)
-    _draw(args, models, contexts, sets)
+    _draw(args, models, sets)
     results = {name: judge_set(name, one, models, args.samples) for name, one in sets.items()}
     report = {
         "kind": "verification",
@@ -130,12 +132,10 @@ def judge_model(
 ) -> Dict[str, Any]:
     """Judge one model on one set: all figures, with intervals where people are known."""
     distance = pair_distance(model.embed(images, name))
-    found = judge(distance, one.issame)
-    if one.people is None or not samples or found.auc is None:
-        return verification_json(found, None)
-    return verification_json(
-        found, confidence.intervals(distance, one.issame, one.people, found.roc["far"], samples)
-    )
+    found, intervals = judge(distance, one.issame), None
+    if one.people is not None and samples and found.auc is not None:
+        intervals = confidence.intervals(distance, one.issame, one.people, found.roc["far"], samples)
+    return {**verification_json(found, intervals), "restoration": _restoration(model, images, one)}
 
 
 def verification_json(found: Verification, intervals: Optional[confidence.Intervals]) -> Dict[str, Any]:
@@ -150,12 +150,23 @@ def verification_json(found: Verification, intervals: Optional[confidence.Interv
     return result
 
 
-def _draw(
-    args: argparse.Namespace,
-    models: Sequence[Candidate],
-    contexts: List[mx.Context],
-    sets: Dict[str, PairSet],
-) -> None:
+def _restoration(model: Candidate, images: np.ndarray, one: PairSet) -> Optional[Dict[str, Any]]:
+    """Judge the faces that a checkpoint generates; None without a decoder or known people."""
+    if one.people is None or not isinstance(getattr(model, "feature", None), Network):
+        return None
+    symbol = checkpoint.load_symbol(checkpoint.symbol_path(checkpoint.parse(model.origin["source"])[0]))
+    if FACES not in symbol.get_internals().list_outputs():
+        return None
+    return judge_restoration(_decoder(model), images, one.people)._asdict()
+
+
+def _decoder(model: Candidate) -> Network:
+    """Return the faces of a checkpoint as a function of images; raise LatseError if it has no decoder."""
+    encoder, source = model.feature, model.origin["source"]
+    return Network(*checkpoint.parse(source), FACES, encoder.contexts, encoder.batch_size)
+
+
+def _draw(args: argparse.Namespace, models: Sequence[Candidate], sets: Dict[str, PairSet]) -> None:
     """Draw what was asked for of the checkpoints among the models."""
     if not (args.figure or args.generated or args.curves):
         return
@@ -169,16 +180,13 @@ def _draw(
         metrics = {title: folder / "metrics.jsonl" for folder, title in runs.items()}
         figures.training_curves(args.curves, metrics)
     if args.figure or args.generated:
-        _draw_faces(args, networks[0], contexts, next(iter(sets.values())))
+        _draw_faces(args, networks[0], next(iter(sets.values())))
 
 
-def _draw_faces(args: argparse.Namespace, model: Candidate, contexts: List[mx.Context], one: PairSet) -> None:
-    decoder = Network(
-        *checkpoint.parse(model.origin["source"]), "generated_output", contexts, args.batch_size
-    )
+def _draw_faces(args: argparse.Namespace, model: Candidate, one: PairSet) -> None:
     images = read_pairs(one.path).images
     images = images[figures.one_image_per_person(images, one.issame)]
-    generated = decoder(images)
+    generated = _decoder(model)(images)
     if args.figure:
         figures.faces(args.figure, images, generated)
     if args.generated:

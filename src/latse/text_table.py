@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 NOTHING = "–"
 LAST = ("AUC", "EER", "VAL at FAR")
@@ -41,9 +41,20 @@ def verification_table(sets: Dict[str, Dict[str, Any]]) -> str:
         rows.append([name, *[""] * (len(rows[0]) - 1)])
         rows += [_row(title, result, fars) for title, result in one["results"].items()]
     notes = [_description(name, one) for name, one in sets.items()]
+    notes += [f"{name}: {note}" for name, one in sets.items() for note in restoration_notes(one["results"])]
     if not all(_resolves(one, far) for one in sets.values() for far in fars):
         notes.append("* before the first false accept: so few different pairs resolve no finer")
     return "\n".join([aligned(rows), *notes])
+
+
+def restoration_notes(results: Mapping[str, Mapping[str, Any]]) -> List[str]:
+    """Say of each model with a decoder how like its faces are to the people's, from the JSON of a set."""
+    return [
+        f"{title} generates faces with SSIM {found['ssim']:.3f} to the mean face of the person and "
+        f"{found['ssim_to_other']:.3f} to that of another; the average has {found['ssim_of_average']:.3f}"
+        for title, result in results.items()
+        for found in filter(None, [result.get("restoration")])
+    ]
 
 
 def _row(title: str, result: Dict[str, Any], fars: Sequence[str]) -> List[str]:

@@ -9,7 +9,8 @@ import sklearn.preprocessing
 from sklearn.model_selection import KFold
 
 from latse.cli import main
-from latse.data.pairs.pairs import read_pairs, write_people
+from latse.data.pairs.pairs import read_pairs, read_people, write_people
+from latse.eval.restoration import judge_restoration
 from latse.models.embedding import Network
 
 SETTINGS = {"margin": {"name": "arcface", "m2": 0.5}, "schedule": {"steps": [3, 4]}}
@@ -55,6 +56,12 @@ def sets(pairs_file, people, tmp_path):
     return paths
 
 
+def restored(prefix, pairs):
+    """How like the faces that a checkpoint generates from the images of pairs are to mean faces."""
+    decoder = Network(prefix, 0, "generated_output")
+    return judge_restoration(decoder, read_pairs(pairs).images, read_people(pairs))._asdict()
+
+
 def evaluate(house, *arguments):
     return main(["eval", "--model", f"{house}/student/model,0", *map(str, arguments)])
 
@@ -89,6 +96,11 @@ def test_everything_at_once(house, sets, shard_folder, tmp_path, capsys):
     }
     assert {"command", "commit", "versions", "device"} <= set(report["provenance"])
     known, unknown = report["sets"]["people"], report["sets"]["nobody"]
+    found = {title: result["restoration"] for title, result in known["results"].items()}
+    assert found.pop("student") == restored(f"{house}/student/model", *sets[:1])
+    assert {*found.values(), *(result["restoration"] for result in unknown["results"].values())} == {None}
+    ssim = known["results"]["student"]["restoration"]["ssim"]
+    assert lines[18].startswith(f"people: student generates faces with SSIM {ssim:.3f} to the mean face of ")
     assert (known["people"], unknown["people"]) == (8, None)
     assert (known["pairs"], known["different_pairs"]) == (48, 24)
     for number, title in enumerate(titles):

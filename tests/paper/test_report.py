@@ -68,6 +68,7 @@ def judged(strength, known_people=True):
         }
         if known_people
         else None,
+        "restoration": {"images": 80, "ssim": 0.75, "ssim_to_other": 0.66, "ssim_of_average": 0.71},
         "roc": {
             "far": far.tolist(),
             "tar": tar,
@@ -276,6 +277,7 @@ def test_every_result_is_on_the_page(run, page):
     heads = [row for row in reader.rows if row[:2] == ["", "accuracy"]]
     assert heads == 2 * [["", "accuracy", "exact threshold", "TAR at 10⁻¹", "TAR at 10⁻²", "AUC", "EER"]]
     assert "95\xa0% confidence by bootstrap over people, 2,000 samples" in page.read_text()
+    assert "student generates faces with SSIM 0.750 to the mean face of the person" in page.read_text()
     rank_1 = identification()["models"]["teacher"]["sizes"]["1000"]["rank_1"]
     assert reader.row("", "10", "100", "1,000", "10,000") == [
         *("", "10", "100", "1,000", "10,000"),

@@ -107,7 +107,22 @@ def test_the_report_is_that_of_the_judgements(finished, pairs_file):
             first, second = values
             assert row[title]["mean"] == pytest.approx((first + second) / 2)
             assert row[title]["std"] == pytest.approx(abs(first - second) / 2**0.5)
-    assert (finished / "table.md").read_text() == markdown(study.table(report["rows"])) + "\n"
+        assert row["SSIM"] is None
+    cells = study.table(report["rows"])
+    assert cells[0] == ["", "accuracy", "TAR@1%FAR", "AUC", "untrained accuracy"]
+    assert (finished / "table.md").read_text() == markdown(cells) + "\n"
+
+
+def test_the_table_has_the_likeness_of_faces_where_there_is_a_decoder():
+    figures = dict.fromkeys(study.COLUMNS, {"mean": 0.5, "std": 0.01})
+    rows = {"plain": {**figures, "SSIM": None}, "faces": {**figures, "SSIM": {"mean": 0.75, "std": 0.02}}}
+    cells = study.table(rows)
+    column = cells[0].index("SSIM")
+    assert [row[column] for row in cells[1:]] == ["–", "75.00 ± 2.00"]
+    judged = {seed: {"model": {"restoration": {"ssim": ssim}}} for seed, ssim in enumerate((0.7, 0.8))}
+    assert study._summary(judged, study.COLUMNS["SSIM"])["mean"] == pytest.approx(0.75)
+    judged[2] = {"model": {"restoration": None}}
+    assert study._summary(judged, study.COLUMNS["SSIM"]) is None
 
 
 @pytest.mark.slow

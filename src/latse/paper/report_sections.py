@@ -22,6 +22,7 @@ from latse.paper.report_blocks import (
     percent,
 )
 from latse.paper.report_charts import Look, power
+from latse.text_table import restoration_notes
 
 MEDIA = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
 FACTS = ("recipe", "seed", "changed", "command", "commit", "device", "data", "from", "versions")
@@ -92,7 +93,7 @@ def _verification_notes(found: Mapping[str, Any], some: Mapping[str, Any]) -> Li
             f"Small figures: {100 * bounds['level']:g}\xa0% confidence by bootstrap over {bounds['unit']}, "
             f"{bounds['samples']:,} samples."
         )
-    return notes
+    return [*notes, *(f"{note}." for note in restoration_notes(found["results"]))]
 
 
 def _verification_charts(name: str, found: Mapping[str, Any], look: Mapping[str, Look]) -> Charts:

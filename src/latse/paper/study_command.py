@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import operator
 import os
 import re
 import statistics
@@ -19,7 +18,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import yaml
 from tqdm import tqdm
@@ -28,7 +27,7 @@ from latse import recipe as recipes
 from latse.errors import LatseError
 from latse.files import digest, locked, make_folder, read_json, replacing, write_json
 from latse.runtime import cores, versions
-from latse.text_table import aligned, markdown
+from latse.text_table import NOTHING, aligned, markdown
 
 NAME = re.compile(r"[A-Za-z0-9][\w.+=-]*")
 # Title of a column of the table -> where its figure is in what the JSON says of one run's models.
@@ -36,6 +35,7 @@ COLUMNS = {
     "accuracy": ("model", "accuracy"),
     "TAR@1%FAR": ("model", "tar_at_far", "0.01"),
     "AUC": ("model", "auc"),
+    "SSIM": ("model", "restoration", "ssim"),
     "untrained accuracy": ("untrained", "accuracy"),
 }
 DRAWN = ("roc", "histogram")  # of a judgement: it stays in the run's own file
@@ -157,14 +157,17 @@ def read_study(path: str | os.PathLike) -> Study:
 
 
 def table(rows: Dict[str, Dict[str, Any]]) -> List[List[str]]:
-    """Return the cells of a study's table in percent, head first, from the `rows` of its JSON."""
-    head = ["", *COLUMNS]
-    body = [[name, *(_cell(row[column]) for column in COLUMNS)] for name, row in rows.items()]
-    return [head, *body]
+    """Return the cells of a study's table in percent, head first, from the `rows` of its JSON.
+
+    A column without a figure, such as SSIM where no row has a decoder, is left out.
+    """
+    columns = [column for column in COLUMNS if any(row[column] for row in rows.values())]
+    body = [[name, *(_cell(row[column]) for column in columns)] for name, row in rows.items()]
+    return [["", *columns], *body]
 
 
-def _cell(figure: Dict[str, float]) -> str:
-    return f"{100 * figure['mean']:.2f} ± {100 * figure['std']:.2f}"
+def _cell(figure: Optional[Dict[str, float]]) -> str:
+    return NOTHING if figure is None else f"{100 * figure['mean']:.2f} ± {100 * figure['std']:.2f}"
 
 
 def _write_recipe(path: Path, base: Path, changes: Dict[str, Any]) -> None:
@@ -250,6 +253,12 @@ def _judgement(run: Run, name: str) -> Dict[str, Any]:
     }
 
 
-def _summary(per_seed: Dict[int, Dict[str, Any]], path: tuple) -> Dict[str, float]:
-    values = [functools.reduce(operator.getitem, path, result) for result in per_seed.values()]
+def _summary(per_seed: Dict[int, Dict[str, Any]], path: tuple) -> Optional[Dict[str, float]]:
+    """Return mean and standard deviation of a figure over the seeds; None if a seed has none."""
+    values = [
+        functools.reduce(lambda found, key: found and found[key], path, result)
+        for result in per_seed.values()
+    ]
+    if None in values:
+        return None
     return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else 0.0}
