@@ -130,7 +130,7 @@ bench: $(READY) ## measure speed and memory (PEERS=FOLDER) for hours into BENCH_
 	exit $$status
 
 test: $(READY) ## run the tests
-	OMP_NUM_THREADS=1 .venv/bin/pytest tests -m 'not deep' --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 .venv/bin/pytest tests -m 'not deep' --numprocesses 2 --dist worksteal
 
 test-deep: $(READY) ## compare the gradients of the deepest networks, with a plan and without (some ten minutes)
 	OMP_NUM_THREADS=1 .venv/bin/pytest tests -m deep --numprocesses 2

@@ -17,6 +17,7 @@ from latse.paper import tables_command
 from latse.paper.paper_tables import tables
 
 TINY = ("encoder.name=resnet_tiny", "train.batch_size=4", "train.iterations=1", "train.memory_plan=false")
+TINY += ("decoder.widths=[8, 8, 8, 8]",)
 CHANGES = [word for change in TINY for word in ("--set", change)]
 
 
@@ -90,14 +91,15 @@ def line_of_ours(shown, folder):
     return ours.split(remarks[:3])[1].split(), remarks
 
 
-def test_tables_end_to_end(shard, refined, tmp_path, capfd):
+def test_tables_end_to_end(shard, refined, tmp_path, capfd, one_process):
     """Table 5's two rows and LATSE's teacher are trained, and judged on the sets there are.
 
     Table 6's rows on cleaned MegaFace share one of the runs. All are shown as changed.
     """
     out, written = tmp_path / "runs", tmp_path / "tables.json"
     given = "--only", 5, 6, "--data", f"MS1MV2={shard}", "--runs", out, "--json", written
-    assert run(*given, *CHANGES, "--kvstore", "local", *refined) == 0
+    with one_process():
+        assert run(*given, *CHANGES, "--kvstore", "local", *refined) == 0
     shown = capfd.readouterr().out
     assert shown.startswith("Table 5. ")
     pairs, megaface = shown.split("\n\nTable 6. ")
@@ -266,7 +268,7 @@ def test_a_student_s_teacher_is_a_row_of_the_same_depth_without_filter():
 def test_a_dry_run_plans_every_recipe(commands, shard, tmp_path, capsys):
     """Images and epochs are §4.1's iterations times the batch over the shard's 15; nothing is trained."""
     figures = tmp_path / "dry.json"
-    tiny = "--set", "encoder.name=resnet_tiny", "--set", "train.batch_size=16"
+    tiny = "--set", "encoder.name=resnet_tiny", "--set", "train.batch_size=16", *CHANGES[-2:]
     given = "--only", 4, "--data", f"CASIA={shard}", "--dry-run", "--cpus", 8
     assert run(*given, *tiny, "--json", figures) == 0
     lines = capsys.readouterr().out.splitlines()
