@@ -256,7 +256,7 @@ def _judgement(run: Run, name: str) -> Dict[str, Any]:
 def _summary(per_seed: Dict[int, Dict[str, Any]], path: tuple) -> Optional[Dict[str, float]]:
     """Return mean and standard deviation of a figure over the seeds; None if a seed has none."""
     values = [
-        functools.reduce(lambda found, key: found and found[key], path, result)
+        functools.reduce(lambda found, key: found and found.get(key), path, result)
         for result in per_seed.values()
     ]
     if None in values:
