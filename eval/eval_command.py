@@ -12,7 +12,7 @@ import numpy as np
 from latse import devices
 from latse.data.pairs.pairs import check_people, read_encoded, read_pairs, read_people
 from latse.errors import LatseError
-from latse.eval import confidence, figures
+from latse.eval import confidence, figures, protocol
 from latse.eval.candidates import Candidate, add_model_arguments, open_models
 from latse.eval.restoration import judge_restoration
 from latse.eval.verification import Verification, check_number, judge, pair_distance
@@ -42,10 +42,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pairs",
         nargs="+",
-        default=["data/orl/orl.bin"],
         metavar="FILE.bin",
         help="pairs in insightface's format, any number of files; the name of a set is the file's, and "
-        "FILE.people.npy beside it says who is who (default: data/orl/orl.bin)",
+        "FILE.people.npy beside it says who is who (default: data/orl/orl.bin, or none with --protocol)",
+    )
+    parser.add_argument(
+        "--protocol",
+        nargs="+",
+        default=[],
+        metavar="FILE.py:CLASS",
+        help="evaluations of your own, classes over latse.eval.protocol.Protocol (docs/extending.md)",
     )
     parser.add_argument(
         "--samples",
@@ -77,18 +83,21 @@ def run(args: argparse.Namespace) -> None:
         make_folder(Path(path).parent)  # an unwritable place is better known before the work than after it
     if args.samples < 0:
         raise LatseError(f"--samples {args.samples}: must be at least 0")
-    sets, models, contexts = read_sets(args.pairs), open_models(args), devices.contexts(args)
+    pairs = args.pairs or ([] if args.protocol else ["data/orl/orl.bin"])
+    sets, models, contexts = read_sets(pairs), open_models(args), devices.contexts(args)
     _draw(args, models, sets)
     results = {name: judge_set(name, one, models, args.samples) for name, one in sets.items()}
+    protocols = protocol.judge_all(args.protocol, models)
     report = {
         "kind": "verification",
         "provenance": provenance(args, contexts),
         "models": {model.title: model.origin for model in models},
         "sets": results,
+        **({"protocols": protocols} if protocols else {}),
     }
     if args.json:
         write_json(args.json, report)
-    print(verification_table(results))
+    print("\n\n".join([*([verification_table(results)] if results else []), *protocol.tables(protocols)]))
 
 
 def read_sets(paths: Sequence[str]) -> Dict[str, PairSet]:
@@ -180,6 +189,8 @@ def _draw(args: argparse.Namespace, models: Sequence[Candidate], sets: Dict[str,
         metrics = {title: folder / "metrics.jsonl" for folder, title in runs.items()}
         figures.training_curves(args.curves, metrics)
     if args.figure or args.generated:
+        if not sets:
+            raise LatseError("there are no --pairs to draw the people of")
         _draw_faces(args, networks[0], next(iter(sets.values())))
 
 

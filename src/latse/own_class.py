@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable, Mapping, Optional
+from typing import Any, Callable, Iterator, Mapping, Optional
 
 from latse.errors import LatseError
 
@@ -52,7 +53,8 @@ class Kind:
         if path is None:
             if name not in self.shipped:
                 *known, last = *self.shipped, *self.others
-                raise LatseError(f"unknown {self.title} '{name}'; there are {', '.join(known)} and {last}")
+                there = f"there are {', '.join(known)} and {last}" if known else f"write {last}"
+                raise LatseError(f"unknown {self.title} '{name}'; {there}")
             return self.shipped[name]
         class_name = name.rpartition(":")[2]
         own = getattr(_module(path), class_name, None)
@@ -97,13 +99,8 @@ class Kind:
                 raise LatseError(
                     f"the {self.title} '{name}' has no parameter '{key}'; it has {', '.join(known) or 'none'}"
                 )
-        try:
+        with blaming(f"the {self.title} '{name}' cannot be made"):
             return self.find(name)(*given, **parameters)
-        except LatseError:
-            raise
-        except Exception as error:  # whatever a user's class may raise
-            reason = f"{type(error).__name__}: {error}"
-            raise LatseError(f"the {self.title} '{name}' cannot be made: {reason}") from error
 
 
 def source(name: str) -> Optional[Path]:
@@ -112,18 +109,26 @@ def source(name: str) -> Optional[Path]:
     return Path(path) if colon and path.endswith(".py") else None
 
 
+@contextlib.contextmanager
+def blaming(what: str) -> Iterator[None]:
+    """Turn whatever a user's code raises in the body into a LatseError that begins with `what`."""
+    try:
+        yield
+    except LatseError:
+        raise
+    except Exception as error:
+        raise LatseError(f"{what}: {type(error).__name__}: {error}") from error
+
+
 def _module(path: Path) -> ModuleType:
     """Run a file, once in a process unless it is edited, and return what it defines.
 
     Raises LatseError if the file cannot be run.
     """
-    try:
+    with blaming(f"cannot run {path}"):
         content = path.read_bytes()
         key = hashlib.blake2b(str(path.resolve()).encode() + content, digest_size=8).hexdigest()
-        module = sys.modules.get(f"{path.stem}_{key}")
-        return module or _run(content, path, f"{path.stem}_{key}")
-    except Exception as error:  # whatever a user's file may raise
-        raise LatseError(f"cannot run {path}: {type(error).__name__}: {error}") from error
+        return sys.modules.get(f"{path.stem}_{key}") or _run(content, path, f"{path.stem}_{key}")
 
 
 def _run(content: bytes, path: Path, name: str) -> ModuleType:

@@ -50,7 +50,9 @@ DATA = {
     "synth": {"images", "workers", "shards", "photographs", "pairs"},
     "orl": {"photographs", "pairs", "shards"},
     "orl_command": {"orl"},
-    "data_command": {"shards", "photographs", "pairs", "synth", "orl_command"},
+    "face_set": {"images", "photographs", "pairs", "shards"},
+    "make_command": {"face_set"},
+    "data_command": {"shards", "photographs", "pairs", "synth", "orl_command", "make_command"},
 }
 
 

@@ -225,12 +225,3 @@ def test_the_document_has_every_loss_with_its_parameters_and_what_it_fails(capsy
     for name, cells in documented.items():
         for parameter, default in margins.parameters(name).items():
             assert cells[2] == "as `arcface`" or re.search(rf"\b{parameter}\b.*: {default:g}\b", cells[2])
-
-
-def test_the_margin_of_the_document_does_what_is_said(tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
-    (tmp_path / "my.py").write_text(code)
-    assert command("check", f"{tmp_path}/my.py:MyMargin", "c=0.2") == 0
-    outputs = f"{tmp_path}/my.py:MyMargin,c=0.2", "arcface", "linearface", "--out", tmp_path / "mine"
-    assert command("plot", *outputs) == 0
-    assert (tmp_path / "mine.png").exists()

@@ -1,0 +1,81 @@
+"""An evaluation of one's own in one file: a class asks for images and judges a model's features of them."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping, Sequence
+
+import numpy as np
+
+from latse.errors import LatseError
+from latse.eval.candidates import Candidate
+from latse.own_class import Kind, blaming
+from latse.text_table import NOTHING, aligned
+
+
+class Protocol:
+    """The base of every evaluation: one of your own overrides both methods and takes no arguments."""
+
+    def images(self) -> np.ndarray:
+        """Return the images that a model is to embed: uint8 (n, 3, 112, 112), RGB, aligned."""
+        raise NotImplementedError(f"{type(self).__name__} must say what its images are")
+
+    def judge(self, features: np.ndarray) -> Mapping[str, float]:
+        """Return figures by name for float64 features (n, d), a row for each image, not normalised."""
+        raise NotImplementedError(f"{type(self).__name__} must say how it judges")
+
+
+_KIND = Kind(
+    "protocol", {}, lambda own: issubclass(own, Protocol), "over latse.eval.protocol.Protocol"
+)  # fmt: skip
+
+
+def judge_all(names: Sequence[str], models: Sequence[Candidate]) -> dict[str, dict[str, Any]]:
+    """Judge models by protocols.
+
+    Parameters
+    ----------
+    names : sequence of str
+        FILE.py:CLASS each, of different names of classes.
+    models : sequence of Candidate
+        What is judged.
+
+    Returns
+    -------
+    dict
+        Name of the class -> `images`, how many there are, and `results`: title of the model -> its figures.
+
+    Raises
+    ------
+    LatseError
+        If a class fails or returns something else.
+    """
+    protocols = {name: _KIND.create(name) for name in names}
+    return {type(protocol).__name__: _judged(name, protocol, models) for name, protocol in protocols.items()}
+
+
+def tables(judged: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return what `judge_all` returns as text, one table for each protocol."""
+    texts = []
+    for title, found in judged.items():
+        names = list(dict.fromkeys(key for figures in found["results"].values() for key in figures))
+        rows = [[f"{title}, {found['images']} images", *names]]
+        for model, figures in found["results"].items():
+            rows.append([model, *(f"{figures[key]:g}" if key in figures else NOTHING for key in names)])
+        texts.append(aligned(rows))
+    return texts
+
+
+def _judged(name: str, protocol: Protocol, models: Sequence[Candidate]) -> dict[str, Any]:
+    with blaming(name):
+        images = np.asarray(protocol.images())
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3 or not len(images):
+        raise LatseError(f"{name}: its images are {images.dtype} {images.shape}, not uint8 (n, 3, 112, 112)")
+    results = {}
+    for model in models:
+        features = model.embed(images, type(protocol).__name__.lower())
+        with blaming(name):
+            figures = {str(key): float(value) for key, value in protocol.judge(features).items()}
+        if not figures:
+            raise LatseError(f"{name} returns no figure")
+        results[model.title] = figures
+    return {"images": len(images), "results": results}
