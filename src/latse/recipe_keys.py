@@ -17,6 +17,7 @@ SINGLE, HALF, EMULATED = "float32", "float16", "float16_emulated"
 PRECISIONS = (SINGLE, HALF, EMULATED)
 DYNAMIC = "dynamic"
 LARGEST_SCALE = 2.0**24
+ALL = "all"
 SCHEDULES = ("step", "cosine", "poly", "linear", "constant")
 # Sections whose key `name` chooses a class; their other keys are parameters of that class, all numbers.
 OPEN = {"encoder": encoders, "margin": margins}
@@ -83,6 +84,12 @@ def _are_widths(widths: list, _: CfgNode) -> bool:
     return len(widths) == len(WIDTHS) and all(type(width) is int and width >= 1 for width in widths)
 
 
+def _says_what_stays(keep: Any, recipe: CfgNode) -> bool:
+    if isinstance(keep, list):
+        return bool(keep) and _rises(keep, recipe)
+    return keep == ALL or (isinstance(keep, int) and keep >= 1)
+
+
 def _rises(steps: list, _: CfgNode) -> bool:
     return (
         all(type(step) is int for step in steps) and steps == sorted({*steps}) and min(steps, default=1) > 0
@@ -103,6 +110,7 @@ POSITIVE = Rule("positive", lambda value, _: value > 0)
 STAGES = Rule(f"{len(WIDTHS)} whole numbers, each at least 1", _are_widths)
 RISING = Rule("rising whole numbers from 1 on", _rises)
 OWN_LOSSES = Rule("FILE.py:CLASS, each with a weight of at least 0", _are_own_losses)
+KEEP = Rule(f"{ALL}, at least 1 or rising whole numbers from 1 on", _says_what_stays)
 COUNT = Rule("null or at least 1", lambda value, _: value is None or value >= 1)
 SCALE = Rule(f"{DYNAMIC} or a power of two from 1 to {LARGEST_SCALE:.0f}", _is_loss_scale)
 DIVISOR = Rule(
@@ -147,6 +155,7 @@ _KEYS = [
     Key("train.loss_scale", DYNAMIC, "Factor of the loss where precision is not float32.", SCALE, (float,)),
     Key("train.memory_plan", False, "Train with the memory plan of least memory."),
     Key("train.checkpoint_every", 1000, "Iterations between checkpoints.", at_least(1)),
+    Key("train.keep", ALL, "Checkpoints that stay: `all`, the newest N, or a list.", KEEP, (int, list)),
     Key("train.log_every", 20, "Iterations between lines of the log.", at_least(1)),
     Key("schedule.mode", "step", "How the learning rate falls.", one_of(SCHEDULES)),
     Key("schedule.learning_rate", 0.1, "The highest learning rate.", POSITIVE),

@@ -163,7 +163,7 @@ def test_a_wrong_row_is_refused_before_any_is_trained(run_study, study_file, tmp
     rows = "{line: {}, cos: {margin: {name: cosface, m5: 1}}}"
     file.write_text(f"recipe: tiny.yaml\nseeds: [4]\nrows: {rows}")
     assert run_study(tmp_path, file=file) == 1
-    sentence = "margin: the margin 'cosface' has no parameter 'm5'; it has s, m3"
+    sentence = "margin.m5: the margin 'cosface' has no parameter 'm5'; it has s, m3"
     assert capsys.readouterr().err == f"latse: {tmp_path / 'cos' / 'cos.yaml'}: {sentence}\n"
     assert not list(tmp_path.rglob("seed-*"))
 

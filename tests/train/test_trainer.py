@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import mxnet as mx
 import numpy as np
@@ -87,6 +88,45 @@ def test_a_run_leaves_models_metrics_and_log(trainer, tmp_path, run_metrics):
         similarity = line["loss"] - line["dloss"] - line["l1"]  # the graph's; SSIM = 1 - 2·SimLoss, eq. 13
         assert line["ssim"] == pytest.approx(1 - 2 * similarity, abs=1e-4)
     assert "checkpoint 4" in (tmp_path / "run" / "train.log").read_text()
+
+
+KEPT = {"all": {2, 4, 6, 7}, "1": {7}, "3": {4, 6, 7}, "9": {2, 4, 6, 7}, "[2, 7]": {2, 7}, "[3, 4]": {4}}
+
+
+def numbered(folder):
+    return {int(path.stem.split("-")[1]) for path in folder.glob("model-*.params")}
+
+
+@pytest.mark.parametrize("keep", KEPT)
+def test_the_checkpoints_of_the_recipe_stay(trainer, tmp_path, keep):
+    settings = "train.iterations=7", f"train.keep={keep}"
+    trainer(tmp_path, *settings).run()
+    assert numbered(tmp_path) == {0, *KEPT[keep]}
+
+
+@pytest.mark.parametrize(("keep", "call", "stored"), [("1", 5, {4}), ("[6]", 5, {4}), ("[2, 6]", 5, {2, 4})])
+def test_the_newest_checkpoint_stays_until_the_next(trainer, tmp_path, monkeypatch, keep, call, stored):
+    with monkeypatch.context() as patch:
+        crash_at(patch, Trainer, "_step", call)
+        with pytest.raises(Crash):
+            trainer(tmp_path, f"train.keep={keep}").run()
+    assert numbered(tmp_path) == stored
+
+
+@pytest.mark.parametrize("keep", ["1", "[2]"])
+@pytest.mark.parametrize(
+    ("owner", "name", "call"), [(state, "save", 2), (state, "save", 3), (Path, "unlink", 1)]
+)
+def test_a_run_that_gives_checkpoints_up_resumes_to_the_same_files(
+    trainer, tmp_path, run_contents, monkeypatch, keep, owner, name, call
+):
+    trainer(tmp_path / "unbroken", f"train.keep={keep}").run()
+    with monkeypatch.context() as patch:
+        crash_at(patch, owner, name, call)
+        with pytest.raises(Crash):
+            trainer(tmp_path / "broken", f"train.keep={keep}").run()
+    trainer(tmp_path / "broken", f"train.keep={keep}").run()
+    assert run_contents(tmp_path / "broken") == run_contents(tmp_path / "unbroken")
 
 
 def test_the_seed_decides(trainer, tmp_path, run_contents):

@@ -39,7 +39,7 @@ def early_middle_last(prefix: str | os.PathLike) -> List[int]:
     if len(stages) < len(STAGES):
         raise LatseError(
             f"{prefix}: {len(stages)} checkpoints are stored, three stages are needed: "
-            "train with a smaller train.checkpoint_every"
+            "train with a smaller train.checkpoint_every, or with train.keep all"
         )
     return [stages[0], stages[(len(stages) - 1) // 2], stages[-1]]
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from yacs.config import CfgNode
 
 from latse.data.shards.loader import BatchStream
 from latse.data.shards.records import Batch, Shard
 from latse.errors import LatseError
+from latse.models import checkpoint
+from latse.recipe_keys import ALL
 from latse.train import mixed_learner, state
 from latse.train.bank import MeanFaceBank
 from latse.train.metrics import Journal
@@ -29,8 +32,9 @@ class Trainer:
     shard : Shard
         The training images.
     folder : Path
-        Receives `model-symbol.json`, `model-NNNN.params` (NNNN iterations; 0000 is the last), `untrained-…`,
-        `state.params`, `metrics.jsonl`, `train.log` and the mean faces. If it holds a state, the run goes on.
+        Receives `model-symbol.json`, `model-NNNN.params` (NNNN iterations, those of `train.keep`; 0000 is the
+        last), `untrained-…`, `state.params`, `metrics.jsonl`, `train.log` and the mean faces. If it holds a
+        state, the run goes on.
     teacher : Teacher
         Says which samples reach the encoder.
     begin : RunState, default nothing
@@ -118,6 +122,8 @@ class Trainer:
         self._save_model("model", captured, done)
         if done == self._recipe.train.iterations:
             self._save_model("model", captured)
+        for number in superseded(self._recipe, done):
+            checkpoint.parameters_path(self._folder / "model", number).unlink(missing_ok=True)
         if self._bank is not None:
             self._bank.flush()
         state.save(self._folder, captured)
@@ -126,3 +132,18 @@ class Trainer:
 
     def _save_model(self, name: str, captured: RunState, number: int = LAST) -> None:
         state.save_model(self._folder / name, number, self._inference, captured)
+
+
+def superseded(recipe: CfgNode, done: int) -> list[int]:
+    """Return the checkpoints that `train.keep` gives up when the one after `done` iterations is written.
+
+    That one itself stays until the next: at the end the last checkpoint has its content.
+    """
+    train = recipe.train
+    written = [*range(train.checkpoint_every, done, train.checkpoint_every), done]
+    if train.keep == ALL:
+        return []
+    if isinstance(train.keep, int):
+        return written[: -train.keep]
+    stays = {*train.keep} if done == train.iterations else {*train.keep, done}
+    return [number for number in written if number not in stays]
