@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any, Dict, List, Optional, Protocol, Sequence, Tuple
+from typing import Any, Protocol, Sequence
 
 import mxnet as mx
 import numpy as np
@@ -22,7 +22,7 @@ from latse.errors import LatseError
 from latse.eval import references
 from latse.eval.dlib_model import DlibNetwork
 from latse.eval.verification import Feature, flip_sum
-from latse.files import digest, read_json
+from latse.files import digest, explained, read_object
 from latse.models import checkpoint
 from latse.models.embedding import Network
 from latse.models.onnx_model import OnnxNetwork
@@ -56,7 +56,7 @@ class Candidate(Protocol):
     """
 
     title: str
-    origin: Dict[str, Any]
+    origin: dict[str, Any]
 
     def embed(self, images: np.ndarray, name: str) -> np.ndarray:
         """Return one feature for each image, not normalised.
@@ -91,7 +91,7 @@ class FlipSummed:
         Maps uint8 (m, 3, 112, 112) to float (m, d).
     """
 
-    def __init__(self, title: str, origin: Dict[str, Any], feature: Feature):
+    def __init__(self, title: str, origin: dict[str, Any], feature: Feature):
         self.title, self.origin, self.feature = title, origin, feature
 
     def embed(self, images: np.ndarray, name: str) -> np.ndarray:
@@ -174,7 +174,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, required: bool = True) 
     devices.add_device_arguments(parser)
 
 
-def open_models(args: argparse.Namespace) -> List[Candidate]:
+def open_models(args: argparse.Namespace) -> list[Candidate]:
     """Open the models that the arguments of `add_model_arguments` name, in order; [] without `--model`.
 
     Raises
@@ -194,7 +194,7 @@ def open_model(
     text: str,
     contexts: Sequence[mx.Context] = (),
     batch_size: int = 32,
-    train_data: Optional[str | os.PathLike] = None,
+    train_data: str | os.PathLike | None = None,
 ) -> Candidate:
     """Open one model.
 
@@ -222,11 +222,8 @@ def open_model(
 
 
 def _feature(
-    what: str,
-    contexts: Sequence[mx.Context],
-    batch_size: int,
-    train_data: Optional[str | os.PathLike],
-) -> Tuple[Dict[str, Any], Feature]:
+    what: str, contexts: Sequence[mx.Context], batch_size: int, train_data: str | os.PathLike | None
+) -> tuple[dict[str, Any], Feature]:
     """Return what JSON says of a model besides its source, and the model as a function of images."""
     if what == "pixels":
         return {}, references.raw_pixels
@@ -238,7 +235,7 @@ def _feature(
     return _network(what, contexts, batch_size)
 
 
-def _split(text: str) -> Tuple[str, str]:
+def _split(text: str) -> tuple[str, str]:
     """Return title and WHAT of `[TITLE=]WHAT`."""
     title, equals, what = text.partition("=")
     if equals and "/" not in title:
@@ -264,25 +261,23 @@ def _title_of_features(path: Path) -> str:
     return next(name for name in names if name)
 
 
-def _network(what: str, contexts: Sequence[mx.Context], batch_size: int) -> Tuple[Dict[str, Any], Feature]:
+def _network(what: str, contexts: Sequence[mx.Context], batch_size: int) -> tuple[dict[str, Any], Feature]:
     prefix, number = checkpoint.parse(what)
     network = Network(prefix, number, contexts=contexts, batch_size=batch_size)
     parameters = digest(checkpoint.parameters_path(prefix, number))
     return {"digest": parameters, **_run_record(Path(prefix).parent)}, network
 
 
-def _run_record(folder: Path) -> Dict[str, Any]:
+def _run_record(folder: Path) -> dict[str, Any]:
     """What `run.json` beside a checkpoint says of its making; {} for one from elsewhere."""
     path = folder / "run.json"
     if not path.exists():
         return {}
-    record = read_json(path)
-    if not isinstance(record, dict):
-        raise LatseError(f"{path} holds no JSON object")
+    record = read_object(path)
     return {key: record.get(key) for key in RUN_KEYS}
 
 
-def _fitted(what: str, train_data: Optional[str | os.PathLike]) -> Tuple[Dict[str, Any], Feature]:
+def _fitted(what: str, train_data: str | os.PathLike | None) -> tuple[dict[str, Any], Feature]:
     if train_data is None:
         raise LatseError(f"{what} is fitted to training people: name their shard with --train-data")
     images, label = references.training_images(train_data)
@@ -291,9 +286,8 @@ def _fitted(what: str, train_data: Optional[str | os.PathLike]) -> Tuple[Dict[st
 
 def _read_npy(path: str) -> np.ndarray:
     try:
-        features = np.lib.format.open_memmap(path, mode="r")  # believes no size that the file has not
-    except OSError as error:
-        raise LatseError(f"cannot read {path}: {error.strerror or error}") from error
+        with explained(f"cannot read {path}"):
+            features = np.lib.format.open_memmap(path, mode="r")  # believes no size that the file has not
     except (ValueError, OverflowError, SyntaxError, TokenError) as error:
         raise LatseError(f"{path} is damaged: it holds no array of numpy") from error
     if features.dtype.kind != "f" or features.ndim != 2:

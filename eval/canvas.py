@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Tuple
+from typing import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,14 +16,14 @@ from latse.files import replacing
 TOUCHING = {"w_pad": 0.02, "h_pad": 0.02, "wspace": 0, "hspace": 0}
 
 
-def blank(size: Tuple[float, float], **layout: float) -> Figure:
-    """Make an empty figure of `size`, width and height in inches, at 120 dots an inch, with pads `layout`."""
-    figure = Figure(figsize=size, dpi=120, constrained_layout=layout or True)
+def blank(size: tuple[float, float], dpi: int = 120, **layout: float) -> Figure:
+    """Make an empty figure of `size` (width, height in inches) at `dpi` dots an inch, with pads `layout`."""
+    figure = Figure(figsize=size, dpi=dpi, constrained_layout=layout or True)
     FigureCanvasAgg(figure)
     return figure
 
 
-def grid(rows: int, columns: int, size: Tuple[float, float]) -> Tuple[Figure, np.ndarray]:
+def grid(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, np.ndarray]:
     """Make a figure of `size`, inches, with axes (rows, columns) that nearly touch."""
     figure = blank(size, **TOUCHING)
     return figure, figure.subplots(rows, columns, squeeze=False)
@@ -37,9 +37,25 @@ def show(cell: Axes, picture: np.ndarray) -> None:
         spine.set_visible(False)
 
 
-def title_row(cell: Axes, text: str) -> None:
-    """Write `text` to the left of the first cell of a row."""
-    cell.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=12, labelpad=8)
+def draw_rows(path: str | os.PathLike, rows: Mapping[str, np.ndarray], height: float, titles: float) -> None:
+    """Write rows of images as PNG, the title of each on its left.
+
+    Parameters
+    ----------
+    path
+        Of the PNG.
+    rows
+        Title -> images, uint8 (n, 3, H, W) RGB, of all rows as many.
+    height, titles
+        Inches of a row, and of the titles' width.
+    """
+    columns = len(next(iter(rows.values())))
+    figure, axes = grid(len(rows), columns, (1.1 * columns + titles, height * len(rows)))
+    for cells, (title, images) in zip(axes, rows.items()):
+        cells[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=12, labelpad=8)
+        for cell, image in zip(cells, images):
+            show(cell, image)
+    save(figure, path)
 
 
 def save(figure: Figure, path: str | os.PathLike) -> None:

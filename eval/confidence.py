@@ -12,7 +12,7 @@ choose the thresholds by. Those of AUC, EER and TAR have no such choice in them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, Iterator, List, Sequence
+from typing import Iterator, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -45,12 +45,12 @@ class Intervals:
 
     level: float
     samples: int
-    accuracy: List[float]
-    auc: List[float]
-    eer: List[float]
-    tar_at_far: Dict[str, List[float]]
-    low: List[float]
-    high: List[float]
+    accuracy: list[float]
+    auc: list[float]
+    eer: list[float]
+    tar_at_far: dict[str, list[float]]
+    low: list[float]
+    high: list[float]
 
 
 def intervals(

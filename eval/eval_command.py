@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional, Sequence
+from typing import Any, NamedTuple, Sequence
 
 import numpy as np
 
 from latse import devices
 from latse.data.pairs.pairs import check_people, read_encoded, read_pairs, read_people
-from latse.errors import LatseError
+from latse.errors import LatseError, check_range
 from latse.eval import confidence, figures, protocol
 from latse.eval.candidates import Candidate, add_model_arguments, open_models
 from latse.eval.restoration import judge_restoration
@@ -33,7 +33,7 @@ class PairSet(NamedTuple):
 
     path: str
     issame: np.ndarray
-    people: Optional[np.ndarray]
+    people: np.ndarray | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,8 +81,7 @@ def run(args: argparse.Namespace) -> None:
     """
     for path in filter(None, (args.json, args.figure, args.generated, args.curves)):
         make_folder(Path(path).parent)  # an unwritable place is better known before the work than after it
-    if args.samples < 0:
-        raise LatseError(f"--samples {args.samples}: must be at least 0")
+    check_range("--samples", args.samples, 0)
     pairs = args.pairs or ([] if args.protocol else ["data/orl/orl.bin"])
     sets, models, contexts = read_sets(pairs), open_models(args), devices.contexts(args)
     _draw(args, models, sets)
@@ -100,7 +99,7 @@ def run(args: argparse.Namespace) -> None:
     print("\n\n".join([*([verification_table(results)] if results else []), *protocol.tables(protocols)]))
 
 
-def read_sets(paths: Sequence[str]) -> Dict[str, PairSet]:
+def read_sets(paths: Sequence[str]) -> dict[str, PairSet]:
     """Read what files of pairs say of their pairs, by the file's name without its ending.
 
     The images are decoded later, a set at a time: five sets of 6,000 pairs are 2 GB.
@@ -110,7 +109,7 @@ def read_sets(paths: Sequence[str]) -> Dict[str, PairSet]:
     LatseError
         If two have one name, a file is damaged, has too few pairs, or its people contradict its pairs.
     """
-    sets: Dict[str, PairSet] = {}
+    sets: dict[str, PairSet] = {}
     for path in paths:
         name = Path(path).stem
         if name in sets:
@@ -125,7 +124,7 @@ def read_sets(paths: Sequence[str]) -> Dict[str, PairSet]:
     return sets
 
 
-def judge_set(name: str, one: PairSet, models: Sequence[Candidate], samples: int) -> Dict[str, Any]:
+def judge_set(name: str, one: PairSet, models: Sequence[Candidate], samples: int) -> dict[str, Any]:
     """Judge all models on one set and return what the JSON says of it."""
     images = read_pairs(one.path).images
     return {
@@ -138,7 +137,7 @@ def judge_set(name: str, one: PairSet, models: Sequence[Candidate], samples: int
 
 def judge_model(
     model: Candidate, name: str, images: np.ndarray, one: PairSet, samples: int
-) -> Dict[str, Any]:
+) -> dict[str, Any]:
     """Judge one model on one set: all figures, with intervals where people are known."""
     distance = pair_distance(model.embed(images, name))
     found, intervals = judge(distance, one.issame), None
@@ -147,7 +146,7 @@ def judge_model(
     return {**verification_json(found, intervals), "restoration": _restoration(model, images, one)}
 
 
-def verification_json(found: Verification, intervals: Optional[confidence.Intervals]) -> Dict[str, Any]:
+def verification_json(found: Verification, intervals: confidence.Intervals | None) -> dict[str, Any]:
     """Return what the JSON says of one model on one set."""
     result = asdict(found)
     result["exact"] = found.exact._asdict()
@@ -159,7 +158,7 @@ def verification_json(found: Verification, intervals: Optional[confidence.Interv
     return result
 
 
-def _restoration(model: Candidate, images: np.ndarray, one: PairSet) -> Optional[Dict[str, Any]]:
+def _restoration(model: Candidate, images: np.ndarray, one: PairSet) -> dict[str, Any] | None:
     """Judge the faces that a checkpoint generates; None without a decoder or known people."""
     if one.people is None or not isinstance(getattr(model, "feature", None), Network):
         return None
@@ -175,7 +174,7 @@ def _decoder(model: Candidate) -> Network:
     return Network(*checkpoint.parse(source), FACES, encoder.contexts, encoder.batch_size)
 
 
-def _draw(args: argparse.Namespace, models: Sequence[Candidate], sets: Dict[str, PairSet]) -> None:
+def _draw(args: argparse.Namespace, models: Sequence[Candidate], sets: dict[str, PairSet]) -> None:
     """Draw what was asked for of the checkpoints among the models."""
     if not (args.figure or args.generated or args.curves):
         return
@@ -183,7 +182,7 @@ def _draw(args: argparse.Namespace, models: Sequence[Candidate], sets: Dict[str,
     if not networks:
         raise LatseError("there is no checkpoint among the models to draw pictures of")
     if args.curves:
-        runs: Dict[Path, str] = {}  # the models of one folder are of one run
+        runs: dict[Path, str] = {}  # the models of one folder are of one run
         for model in networks:
             runs.setdefault(Path(model.origin["source"]).parent, model.title)
         metrics = {title: folder / "metrics.jsonl" for folder, title in runs.items()}

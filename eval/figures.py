@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
-from typing import Any, Dict, List, Mapping
+from typing import Any, Iterator, Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from latse.errors import LatseError
-from latse.eval.canvas import blank, grid, save, show, title_row
+from latse.eval.canvas import blank, draw_rows, grid, save, show
 from latse.eval.verification import distinct_images
 from latse.files import read_lines
 
@@ -72,13 +71,7 @@ def faces(path: str | os.PathLike, images: np.ndarray, generated: np.ndarray) ->
     """
     generated = to_pixels(generated)
     difference = np.abs(images.astype(np.int16) - generated).astype(np.uint8)
-    rows = {"input": images, "generated": generated, "difference": difference}
-    figure, axes = grid(len(rows), len(images), (1.1 * len(images) + 1.2, 3.5))
-    for row, (title, pictures) in zip(axes, rows.items()):
-        title_row(row[0], title)
-        for cell, picture in zip(row, pictures):
-            show(cell, picture)
-    save(figure, path)
+    draw_rows(path, {"input": images, "generated": generated, "difference": difference}, 3.5 / 3, 1.2)
 
 
 def generated_faces(path: str | os.PathLike, generated: np.ndarray, columns: int = 10) -> None:
@@ -117,10 +110,9 @@ def training_curves(path: str | os.PathLike, metrics: Mapping[str, str | os.Path
     runs = {title: read_metrics(name) for title, name in metrics.items()}
     figure = blank((10, 6))
     for cell, (title, keys) in zip(figure.subplots(2, 2).flat, PANELS):
-        for colour, (run, records) in enumerate(runs.items()):
-            for style, key in zip(LINE_STYLES, keys):
-                label = run if len(keys) == 1 else f"{run}: {key}"
-                _curve(cell, records, key, label=label, color=f"C{colour}", linestyle=style)
+        for run, number, label, points in training_lines(runs, keys):
+            look = {"color": f"C{list(runs).index(run)}", "linestyle": LINE_STYLES[number]}
+            cell.plot(*zip(*points), linewidth=1.2, label=label, **look)
         cell.set(title=title, xlabel="iteration")
         cell.grid(alpha=0.3)
         if cell.lines:
@@ -128,7 +120,21 @@ def training_curves(path: str | os.PathLike, metrics: Mapping[str, str | os.Path
     save(figure, path)
 
 
-def read_metrics(path: str | os.PathLike) -> List[Dict[str, Any]]:
+def training_lines(
+    runs: Mapping[str, list[dict[str, Any]]], keys: Sequence[str]
+) -> Iterator[tuple[str, int, str, list[tuple[int, float]]]]:
+    """Iterate the curves of a panel: run, number of the key, name of the line, and its points.
+
+    Runs are title -> records, as `read_metrics` reads them. What a run does not have is left out.
+    """
+    for run, records in runs.items():
+        for number, key in enumerate(keys):
+            points = [(record["iteration"], record[key]) for record in records if record.get(key) is not None]
+            if points:
+                yield run, number, run if len(keys) == 1 else f"{run}: {key}", points
+
+
+def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
     """Read a `metrics.jsonl`; LatseError if it is missing, empty or has a line that is no such record."""
     records = [_record(path, number, line) for number, line in enumerate(read_lines(path), start=1)]
     if not records:
@@ -136,7 +142,7 @@ def read_metrics(path: str | os.PathLike) -> List[Dict[str, Any]]:
     return records
 
 
-def _record(path: str | os.PathLike, number: int, line: str) -> Dict[str, Any]:
+def _record(path: str | os.PathLike, number: int, line: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except ValueError as error:
@@ -144,9 +150,3 @@ def _record(path: str | os.PathLike, number: int, line: str) -> Dict[str, Any]:
     if not isinstance(record, dict) or "iteration" not in record:
         raise LatseError(f"{path}, line {number} has no iteration")
     return record
-
-
-def _curve(cell: Axes, records: List[Dict[str, Any]], key: str, **look: str) -> None:
-    points = [(record["iteration"], record[key]) for record in records if record.get(key) is not None]
-    if points:
-        cell.plot(*zip(*points), linewidth=1.2, **look)

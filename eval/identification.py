@@ -14,7 +14,7 @@ import math
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Deque, Dict, Iterator, List, Optional, Protocol, Sequence, Tuple
+from typing import Any, Iterator, Protocol, Sequence
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -96,13 +96,13 @@ class Identification:
         Number of probes times the largest number of distractors.
     """
 
-    sizes: List[int]
+    sizes: list[int]
     ranks: np.ndarray
     genuine: np.ndarray
     impostors: np.ndarray
     comparisons: int
 
-    def curve(self, size: int) -> Tuple[np.ndarray, np.ndarray]:
+    def curve(self, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the CMC: ranks, int64 ascending, at which it rises, 1 and the last one, and its values."""
         ranks = self.ranks[self.sizes.index(size)]
         at = np.unique([1, *ranks, size + 1])
@@ -124,7 +124,7 @@ class Identification:
         """Whether `far` allows one false accept or more."""
         return allowed(self.comparisons, far) > 0
 
-    def as_json(self) -> Dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """Return rank-1 and CMC of each size, TAR at each of `FARS`, and the FARs that are not resolved."""
         return {
             "sizes": {
@@ -134,7 +134,7 @@ class Identification:
             "unresolved_far": [str(far) for far in FARS if not self.resolves(far)],
         }
 
-    def _cmc(self, size: int) -> Dict[str, float]:
+    def _cmc(self, size: int) -> dict[str, float]:
         ranks = sorted({*(rank for rank in RANKS if rank <= size), size + 1})
         return {str(rank): self.cmc(size, rank) for rank in ranks}
 
@@ -164,7 +164,7 @@ def mate_pairs(people: np.ndarray) -> np.ndarray:
     return found[np.lexsort((found[:, 1], found[:, 0]))]
 
 
-def gallery_sizes(distractors: int) -> List[int]:
+def gallery_sizes(distractors: int) -> list[int]:
     """Return the `SIZES` below a number of distractors, and that number."""
     return [size for size in SIZES if size < distractors] + [distractors]
 
@@ -173,10 +173,10 @@ def identify(
     probes: np.ndarray,
     pairs: np.ndarray,
     gallery: Gallery,
-    sizes: Optional[Sequence[int]] = None,
-    order: Optional[np.ndarray] = None,
-    threads: Optional[int] = None,
-    keep: Optional[int] = None,
+    sizes: Sequence[int] | None = None,
+    order: np.ndarray | None = None,
+    threads: int | None = None,
+    keep: int | None = None,
 ) -> Identification:
     """Rank the mate of each pair among the first distractors of a gallery, for several sizes of it at once.
 
@@ -233,8 +233,8 @@ def identify(
 def identify_among(
     features: np.ndarray,
     people: np.ndarray,
-    sizes: Optional[Sequence[int]] = None,
-    order: Optional[np.ndarray] = None,
+    sizes: Sequence[int] | None = None,
+    order: np.ndarray | None = None,
 ) -> Identification:
     """Rank each image's mates where the images of all other people are the distractors.
 
@@ -307,17 +307,17 @@ def _done(
     order: np.ndarray,
     sizes: Sequence[int],
     best: _Best,
-    threads: Optional[int],
-) -> Iterator[Tuple[int, int, int, Tuple[np.ndarray, np.ndarray]]]:
+    threads: int | None,
+) -> Iterator[tuple[int, int, int, tuple[np.ndarray, np.ndarray]]]:
     """Count block by block, on several threads; yield (number of the size, start, stop, result) in order.
 
     A thread multiplies on its own, and while one waits for memory another computes: quicker than a product
     that all share.
     """
     threads = threads or runtime.threads()
-    waiting: Deque[Tuple[int, int, int, Future]] = deque()
+    waiting: deque[tuple[int, int, int, Future]] = deque()
 
-    def work(start: int, stop: int, floor: float) -> Tuple[np.ndarray, np.ndarray]:
+    def work(start: int, stop: int, floor: float) -> tuple[np.ndarray, np.ndarray]:
         return search.count(_read(gallery, order[start:stop], search.probes), floor)
 
     with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
@@ -333,11 +333,11 @@ def _done(
                 future.cancel()
 
 
-def _finished(number: int, start: int, stop: int, future: Future) -> Tuple[int, int, int, Any]:
+def _finished(number: int, start: int, stop: int, future: Future) -> tuple[int, int, int, Any]:
     return number, start, stop, future.result()
 
 
-def _blocks(sizes: Sequence[int]) -> Iterator[Tuple[int, int, int]]:
+def _blocks(sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:
     """Cut the gallery into runs that no size divides: number of the size, start, stop."""
     for number, (low, high) in enumerate(zip([0, *sizes], sizes)):
         for start in range(low, high, DISTRACTORS_AT_ONCE):
@@ -391,7 +391,7 @@ class _MateSearch:
         self.probes, self.dense = probes[by_dense], dense[by_dense]
         self.first = np.searchsorted(place[self.order], np.arange(len(probes) + 1))
 
-    def count(self, block: np.ndarray, floor: float) -> Tuple[np.ndarray, np.ndarray]:
+    def count(self, block: np.ndarray, floor: float) -> tuple[np.ndarray, np.ndarray]:
         """Count the distractors of a block, float32 (n, d), whose score is not below a mate's.
 
         Returns
@@ -440,7 +440,7 @@ class _Tile:
         self.pairs = slice(self.first[0], self.first[-1])
         self.genuine = search.genuine[self.pairs]
         self.scores = self.probes @ block.T
-        self.exact: Optional[np.ndarray] = None
+        self.exact: np.ndarray | None = None
         self.tolerance = _tolerance(bound, block)
         self.low = _rounded(self.genuine - self.tolerance, -np.inf)
         self.high = _rounded(self.genuine + self.tolerance, np.inf)
@@ -490,7 +490,7 @@ class _Tile:
         top = scores >= floor - self.tolerance
         return _exact(self.probes, self.block, row[top], column[top])
 
-    def _highest(self, floor: float) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _highest(self, floor: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Find the scores that matter to a sparse mate or reach the floor: row, column, score float64."""
         threshold = np.full(len(self.probes), _rounded(floor - self.tolerance, -np.inf))
         sparse = self.dense < np.diff(self.first)

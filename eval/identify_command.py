@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path, PurePosixPath
-from typing import Any, Dict, Iterator, NamedTuple, Optional
+from typing import Any, Iterator, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from latse import devices
 from latse.data.pairs.pairs import people_path
-from latse.errors import LatseError
+from latse.errors import LatseError, check_range
 from latse.eval import canvas, megaface
 from latse.eval.candidates import Candidate, add_model_arguments, open_models
 from latse.eval.identification import (
@@ -40,10 +40,10 @@ class ModelRanks(NamedTuple):
     """
 
     title: str
-    origin: Dict[str, Any]
+    origin: dict[str, Any]
     result: Identification
     probes: int
-    left_out: Dict[str, Optional[int]]
+    left_out: dict[str, int | None]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -151,8 +151,8 @@ def _check(args: argparse.Namespace) -> None:
         _check_images(args)
     else:
         _check_kit(args)
-    if args.sizes and min(args.sizes) < 1:
-        raise LatseError("--sizes must be at least 1")
+    for size in args.sizes or ():
+        check_range("--sizes", size, 1)
 
 
 def _check_images(args: argparse.Namespace) -> None:
@@ -190,7 +190,7 @@ def _of_images(args: argparse.Namespace) -> Iterator[ModelRanks]:
         yield ModelRanks(model.title, model.origin, result, len(probes.picked), _left_out(listed))
 
 
-def _lists(args: argparse.Namespace) -> Dict[str, Optional[Refined]]:
+def _lists(args: argparse.Namespace) -> dict[str, Refined | None]:
     """Read the lists of probes and distractors that are given, and which of their entries are noise."""
     given = {
         "probes": (args.probe_list, args.noisy_probes, megaface.PROBE_PARTS),
@@ -199,16 +199,16 @@ def _lists(args: argparse.Namespace) -> Dict[str, Optional[Refined]]:
     return {key: megaface.read_refined(*each) if each[0] else None for key, each in given.items()}
 
 
-def _left_out(listed: Dict[str, Optional[Refined]]) -> Dict[str, Optional[int]]:
+def _left_out(listed: dict[str, Refined | None]) -> dict[str, int | None]:
     return {key: refined.left_out if refined else None for key, refined in listed.items()}
 
 
-def _open(path: str, refined: Optional[Refined]) -> ImageSet:
+def _open(path: str, refined: Refined | None) -> ImageSet:
     return open_listed(path, refined) if refined else open_images(path)
 
 
 def _judge(
-    model: Candidate, probes: ImageSet, distractors: Optional[ImageSet], args: argparse.Namespace
+    model: Candidate, probes: ImageSet, distractors: ImageSet | None, args: argparse.Namespace
 ) -> Identification:
     """Embed and rank; a gallery is gone before that of the next model is made."""
     found = embed(model, probes)[:]
@@ -246,7 +246,7 @@ def _title(ending: str) -> str:
 
 
 def _identify(
-    probes: np.ndarray, people: np.ndarray, gallery: Optional[Gallery], args: argparse.Namespace
+    probes: np.ndarray, people: np.ndarray, gallery: Gallery | None, args: argparse.Namespace
 ) -> Identification:
     """Rank among a gallery, None for the images of the probes' other people."""
     order = np.random.default_rng(args.seed).permutation(len(probes if gallery is None else gallery))
@@ -266,7 +266,7 @@ def _write_features(folder: str, title: str, key: str, images: ImageSet, feature
     megaface.write_features(place / key, listed, features, f"_{title}.bin", place / f"{key}.json")
 
 
-def _table(results: Dict[str, Identification]) -> str:
+def _table(results: dict[str, Identification]) -> str:
     """Show rank-1 by number of distractors and TAR by FAR, in percent, a row for each model."""
     first = next(iter(results.values()))
     rows = [["", *(f"rank 1 @{size}" for size in first.sizes), *(f"TAR@{far:g}" for far in FARS)]]
@@ -280,7 +280,7 @@ def _table(results: Dict[str, Identification]) -> str:
     return f"{aligned(rows)}\n{note}"
 
 
-def _draw(path: str, results: Dict[str, Identification]) -> None:
+def _draw(path: str, results: dict[str, Identification]) -> None:
     figure = canvas.blank((6, 4.5))
     cell = figure.subplots()
     for title, result in results.items():

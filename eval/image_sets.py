@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -17,6 +17,7 @@ from latse.eval.candidates import Candidate, FeatureFile
 from latse.eval.identification import Gallery, UnitRows
 from latse.eval.megaface import ImageList, Refined, people_of
 from latse.eval.verification import distinct_images
+from latse.files import explained
 
 # Images that are in memory at once: 77 MB.
 IMAGES_AT_ONCE = 2048
@@ -46,8 +47,8 @@ class ImageSet(NamedTuple):
     stored: int
     picked: np.ndarray
     read: Callable[[np.ndarray], np.ndarray]
-    people: Optional[np.ndarray]
-    listed: Optional[ImageList]
+    people: np.ndarray | None
+    listed: ImageList | None
 
 
 class Picked:
@@ -148,8 +149,6 @@ def embed(model: Candidate, images: ImageSet) -> Gallery:
 
 
 def _picture(path: Path) -> np.ndarray:
-    try:
+    with explained(f"cannot read {path}"):
         encoded = path.read_bytes()
-    except OSError as error:
-        raise LatseError(f"cannot read {path}: {error.strerror or error}") from error
     return decode(encoded, f"the picture {path}", SIZE).transpose(2, 0, 1)

@@ -6,15 +6,15 @@ import itertools
 import math
 import os
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, Mapping, Tuple
+from typing import Any, Iterable, Iterator, Mapping
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from latse.errors import LatseError
+from latse.eval.canvas import blank
 from latse.eval.principles import curves
 from latse.files import replacing
 from latse.symbols.margins import Margin
@@ -32,7 +32,7 @@ EYE = 0.001
 METADATA = {"png": {"Software": None}, "svg": {"Date": None}}
 
 
-def draw_curves(path: str | os.PathLike, margins: Mapping[str, Margin]) -> Tuple[Path, Path]:
+def draw_curves(path: str | os.PathLike, margins: Mapping[str, Margin]) -> tuple[Path, Path]:
     """Write `picture` as PNG and as SVG, byte for byte the same for the same curves and matplotlib.
 
     Parameters
@@ -65,7 +65,7 @@ def draw_curves(path: str | os.PathLike, margins: Mapping[str, Margin]) -> Tuple
     return paths
 
 
-def probability(margin: Margin, theta: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+def probability(margin: Margin, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the target's probability for θ (n,), radians, and its derivative with respect to θ.
 
     P(θ) = e^h(θ) / (e^h(θ) + (K - 1)·e^g(π/2)), K being the margin's number of classes: all other class
@@ -94,8 +94,7 @@ def picture(margins: Mapping[str, Margin]) -> Figure:
     LatseError
         If a curve cannot be computed, or g(0), by which h is divided, is not above 0.
     """
-    figure = Figure(figsize=(9, 4.6), dpi=160, constrained_layout=True)
-    FigureCanvasAgg(figure)
+    figure = blank((9, 4.6), dpi=160)
     grid = figure.add_gridspec(2, 2, width_ratios=(1.15, 1))
     left = figure.add_subplot(grid[:, 0])
     above = figure.add_subplot(grid[0, 1])
@@ -121,7 +120,7 @@ def picture(margins: Mapping[str, Margin]) -> Figure:
     return figure
 
 
-def _where_it_changes(margins: Iterable[Margin], theta: np.ndarray) -> Tuple[float, float]:
+def _where_it_changes(margins: Iterable[Margin], theta: np.ndarray) -> tuple[float, float]:
     """Return, in eighths of π, where the probability of any margin is between nought and one to the eye."""
     shares = np.stack([probability(margin, theta)[0] for margin in margins])
     changing = theta[((shares > EYE) & (shares < 1 - EYE)).any(axis=0)]
@@ -131,7 +130,7 @@ def _where_it_changes(margins: Iterable[Margin], theta: np.ndarray) -> Tuple[flo
     return low * EIGHTH, min(max(high, low + 1), 8) * EIGHTH
 
 
-def _looks() -> Iterator[Dict[str, Any]]:
+def _looks() -> Iterator[dict[str, Any]]:
     """Yield looks of lines that differ in style as well as in colour; never the same within 42."""
     for colour, style in zip(itertools.cycle(COLOURS), itertools.cycle(STYLES)):
         yield {"color": colour, "linestyle": style, "linewidth": 1.6}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Mapping, Sequence
 
 from latse.errors import LatseError
 from latse.eval import principles
@@ -22,11 +22,7 @@ FIGURE_3 = ("normalised_softmax", "sphereface", "cosface", "arcface", "linearfac
 TEXTS = {
     "non_negativity": ("non-negativity (eq. 8)", "{of} is no finite number", ""),
     "penalty": ("penalty (eq. 8)", "{of} exceeds g", "by {largest:.6g} at most, at θ = {at:.6f}"),
-    "order": (
-        "order (eq. 9)",
-        "h rises with a stricter {of}",
-        "by {largest:.6g} at most, at θ = {at:.6f}",
-    ),
+    "order": ("order (eq. 9)", "h rises with a stricter {of}", "by {largest:.6g} at most, at θ = {at:.6f}"),
     "decrease": (
         "monotonic decrease",
         "{of} does not fall as θ grows",
@@ -111,7 +107,7 @@ def _list(args: argparse.Namespace) -> int:
     return 0
 
 
-def _description(name: str, classes: int) -> List[str]:
+def _description(name: str, classes: int) -> list[str]:
     """Say of a loss with its defaults: parameters, loosest values, principles that it fails."""
     parameters = margins.parameters(name)
     loss = margins.create(name, classes)
@@ -145,7 +141,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _plot(args: argparse.Namespace) -> int:
-    lines: Dict[str, Margin] = {}
+    lines: dict[str, Margin] = {}
     for text in args.margins:
         name, *given = text.split(",")
         margin, parameters = _margin(name, given, args.classes)
@@ -155,7 +151,7 @@ def _plot(args: argparse.Namespace) -> int:
     return 0
 
 
-def _margin(name: str, given: Sequence[str], classes: int) -> Tuple[Margin, Dict[str, float]]:
+def _margin(name: str, given: Sequence[str], classes: int) -> tuple[Margin, dict[str, float]]:
     """Return the margin `name` with the parameters `given` as KEY=VALUE, and all of its parameters."""
     parameters = _parameters(given)
     loss = margins.create(name, classes, **parameters)
@@ -164,8 +160,8 @@ def _margin(name: str, given: Sequence[str], classes: int) -> Tuple[Margin, Dict
     return loss, {**margins.parameters(name), **parameters}
 
 
-def _parameters(given: Sequence[str]) -> Dict[str, float]:
-    parameters: Dict[str, float] = {}
+def _parameters(given: Sequence[str]) -> dict[str, float]:
+    parameters: dict[str, float] = {}
     for pair in given:
         key, equals, value = pair.partition("=")
         if not (key and equals) or key in parameters:
@@ -207,9 +203,9 @@ def _interval(low: float, high: float) -> str:
     return f"at θ = {ends[0]}" if ends[0] == ends[1] else f"on [{ends[0]}, {ends[1]}]"
 
 
-def _text(parameters: Optional[Mapping[str, float]]) -> str:
+def _text(parameters: Mapping[str, float] | None) -> str:
     return " ".join(_pairs(parameters or {})) or "-"
 
 
-def _pairs(parameters: Mapping[str, float]) -> List[str]:
+def _pairs(parameters: Mapping[str, float]) -> list[str]:
     return [f"{key}={value:g}" for key, value in parameters.items()]

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path, PurePosixPath
-from typing import Any, List, NamedTuple, Optional, Protocol, Sequence, Set
+from typing import Any, NamedTuple, Protocol, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
 from latse.errors import LatseError
-from latse.files import make_folder, read_json, read_lines, write_json
+from latse.files import explained, make_folder, read_json, read_lines, write_json
 
 ELEMENT_BYTES, ELEMENT_TYPE = 4, 5
 HEADER = np.dtype("<i4")
@@ -41,8 +41,8 @@ class ImageList(NamedTuple):
     paths : list of n paths, relative to a folder; people : list of n names, None where the list has no `id`.
     """
 
-    paths: List[str]
-    people: Optional[List[str]]
+    paths: list[str]
+    people: list[str] | None
 
 
 class Refined(NamedTuple):
@@ -54,7 +54,7 @@ class Refined(NamedTuple):
 
     listed: ImageList
     kept: np.ndarray
-    left_out: Optional[int]
+    left_out: int | None
 
     @property
     def images(self) -> ImageList:
@@ -102,10 +102,8 @@ class FeatureFiles:
 
 def read_feature(path: str | os.PathLike) -> np.ndarray:
     """Read a feature file: float32 (d,); raise LatseError if it is missing or damaged."""
-    try:
+    with explained(f"cannot read {path}"):
         content = Path(path).read_bytes()
-    except OSError as error:
-        raise LatseError(f"cannot read {path}: {error.strerror or error}") from error
     if len(content) < 4 * HEADER.itemsize:
         raise LatseError(f"{path} is no feature file: it ends within its header")
     rows, columns, size, kind = np.frombuffer(content, HEADER, 4).tolist()
@@ -118,11 +116,7 @@ def read_feature(path: str | os.PathLike) -> np.ndarray:
 
 
 def write_features(
-    folder: str | os.PathLike,
-    images: ImageList,
-    features: Rows,
-    ending: str,
-    list_file: str | os.PathLike,
+    folder: str | os.PathLike, images: ImageList, features: Rows, ending: str, list_file: str | os.PathLike
 ) -> None:
     """Write features, float (n, d), as the kit reads them, and in the end the list that names them.
 
@@ -137,7 +131,9 @@ def write_features(
     rows = (row for block in blocks for row in block)
     for path, row in zip(tqdm(images.paths, desc="writing features", leave=False, delay=1), rows):
         header = np.array([len(row), 1, ELEMENT_BYTES, ELEMENT_TYPE], HEADER).tobytes()
-        _write(Path(folder) / (path + ending), header + row.astype("<f4").tobytes())
+        file = Path(folder) / (path + ending)
+        with explained(f"cannot write {file}"):
+            file.write_bytes(header + row.astype("<f4").tobytes())
     people = {} if images.people is None else {"id": list(images.people)}
     write_json(list_file, {**people, "path": list(images.paths)})
 
@@ -156,7 +152,7 @@ def read_image_list(path: str | os.PathLike) -> ImageList:
     if people is not None and (not _texts(people) or len(people) != len(paths)):
         raise LatseError(f"{path}: its id is no list of as many names as path")
     if len(set(paths)) != len(paths):
-        seen: Set[str] = set()
+        seen: set[str] = set()
         twice = next(entry for entry in paths if entry in seen or seen.add(entry))
         raise LatseError(f"{path} names {twice} twice")
     outside = next((entry for entry in paths if entry.startswith("/") or ".." in entry.split("/")), None)
@@ -165,9 +161,7 @@ def read_image_list(path: str | os.PathLike) -> ImageList:
     return ImageList(paths, people)
 
 
-def read_refined(
-    list_file: str | os.PathLike, noise_file: Optional[str | os.PathLike], parts: int
-) -> Refined:
+def read_refined(list_file: str | os.PathLike, noise_file: str | os.PathLike | None, parts: int) -> Refined:
     """Read a list of the kit and, if `noise_file` is not None, which of its entries are noise.
 
     `parts` is that of `noiseless`. Raises LatseError as `read_image_list`, `read_noise` and `noiseless` do.
@@ -179,14 +173,14 @@ def read_refined(
     return Refined(listed, kept, len(listed.paths) - len(kept))
 
 
-def people_of(images: ImageList) -> List[str]:
+def people_of(images: ImageList) -> list[str]:
     """Return the person of each image: its `id`, or the folder that it lies in."""
     if images.people is not None:
         return images.people
     return [PurePosixPath(path).parent.name for path in images.paths]
 
 
-def read_noise(path: str | os.PathLike) -> Set[str]:
+def read_noise(path: str | os.PathLike) -> set[str]:
     """Read a list of noisy entries as insightface publishes them: one in a line, behind the last tab.
 
     Lines with `#` in front are comments. Raises LatseError if the file cannot be read or names nothing.
@@ -198,7 +192,7 @@ def read_noise(path: str | os.PathLike) -> Set[str]:
     return noise
 
 
-def noiseless(images: ImageList, noise: Set[str], parts: int) -> np.ndarray:
+def noiseless(images: ImageList, noise: set[str], parts: int) -> np.ndarray:
     """Find the images whose path does not end, in its last `parts` parts, in an entry of a list of noise.
 
     Parameters
@@ -234,10 +228,3 @@ def noiseless(images: ImageList, noise: Set[str], parts: int) -> np.ndarray:
 
 def _texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise LatseError(f"cannot write {path}: {error.strerror or error}") from error

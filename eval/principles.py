@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Mapping, Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -53,8 +53,8 @@ class Finding:
     """
 
     intervals: Sequence[Interval] = ()
-    largest: Optional[float] = None
-    at: Optional[float] = None
+    largest: float | None = None
+    at: float | None = None
     of: Sequence[str] = ()
 
     @property
@@ -62,7 +62,7 @@ class Finding:
         """Whether the principle holds on all of [0, π]."""
         return not self.intervals
 
-    def as_json(self) -> Dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """Return what the file of `--json` says of it."""
         intervals = [list(interval) for interval in self.intervals]
         return {
@@ -74,7 +74,7 @@ class Finding:
         }
 
 
-def check(margin: Margin, parameters: Mapping[str, float]) -> Dict[str, Finding]:
+def check(margin: Margin, parameters: Mapping[str, float]) -> dict[str, Finding]:
     """Check a margin for the principles of §3.1.
 
     Parameters
@@ -151,7 +151,7 @@ class LogitCurve:
         return logits
 
 
-def curves(margin: Margin) -> Tuple[LogitCurve, LogitCurve]:
+def curves(margin: Margin) -> tuple[LogitCurve, LogitCurve]:
     """Return h and g of a margin as functions of θ."""
     name = type(margin).__name__
     return (
@@ -183,7 +183,7 @@ def _positive(excess: Curve, scale: float) -> Finding:
     return _largest({region: peak for region, peak in peaks.items() if peak[0] > TOLERANCE * scale})
 
 
-def _rises_with_margin(margin: Margin, parameters: Mapping[str, float]) -> Dict[str, Curve]:
+def _rises_with_margin(margin: Margin, parameters: Mapping[str, float]) -> dict[str, Curve]:
     """Return, of each parameter that is a margin, how far h rises as it grows to the given value."""
     unknown = [name for name in margin.loosest if name not in parameters]
     if unknown:
@@ -202,7 +202,7 @@ def _with(margin: Margin, parameters: Mapping[str, float], name: str, value: flo
     return curves(type(margin)(margin.classes, **{**parameters, name: value}))[0]
 
 
-def _ladder(loosest: float, given: float) -> List[float]:
+def _ladder(loosest: float, given: float) -> list[float]:
     """Return values of a margin from the loosest to the given one, ever closer at the end."""
     step = (given - loosest) / STEPS
     halvings = max(0, math.ceil(math.log2(abs(step) / LAST_STEP)))
@@ -239,7 +239,7 @@ def _not_falling(curve: LogitCurve, scale: float) -> Finding:
     )
 
 
-def _upward_steps(curve: LogitCurve, fails: Callable, scale: float) -> List[Interval]:
+def _upward_steps(curve: LogitCurve, fails: Callable, scale: float) -> list[Interval]:
     """Return where a curve may rise from one point of the grid to the next without its derivative saying so.
 
     That is where the difference is above 0, or above what the derivative makes of it. A jump is narrowed down
@@ -259,7 +259,7 @@ def _upward_steps(curve: LogitCurve, fails: Callable, scale: float) -> List[Inte
     return list(zip(starts.tolist(), ends.tolist()))
 
 
-def _steepest(curve: Curve, low: np.ndarray, high: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+def _steepest(curve: Curve, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Halve each interval time and again, keeping the half with the larger rise."""
     for _ in range(42):
         middle = (low + high) / 2
@@ -268,7 +268,7 @@ def _steepest(curve: Curve, low: np.ndarray, high: np.ndarray) -> Tuple[np.ndarr
     return low, high
 
 
-def _rise_within(curve: Curve, low: float, high: float) -> Tuple[float, float]:
+def _rise_within(curve: Curve, low: float, high: float) -> tuple[float, float]:
     """Return how far a curve rises at most between two angles, and where it is up there."""
     theta = np.array([low, *GRID[(low < GRID) & (high > GRID)], high])
     theta = theta[np.isfinite(curve(theta))]
@@ -276,7 +276,7 @@ def _rise_within(curve: Curve, low: float, high: float) -> Tuple[float, float]:
     return float(rise.max()), float(theta[rise.argmax()])
 
 
-def _regions(fails: Callable[[np.ndarray], np.ndarray], grid: np.ndarray = GRID) -> List[Interval]:
+def _regions(fails: Callable[[np.ndarray], np.ndarray], grid: np.ndarray = GRID) -> list[Interval]:
     """Return the intervals of [0, π] in which `fails` is true of points of the grid, exact to rounding."""
     marks = np.concatenate([[False], fails(grid), [False]])
     starts, ends = np.flatnonzero(np.diff(marks)).reshape(-1, 2).T
@@ -299,7 +299,7 @@ def _last(fails: Callable, inside: float, outside: float) -> float:
     return inside
 
 
-def _peak(curve: Curve, low: float, high: float) -> Tuple[float, float]:
+def _peak(curve: Curve, low: float, high: float) -> tuple[float, float]:
     """Return the largest value of a curve between two angles, and where it is."""
     for _ in range(5):
         theta = np.linspace(low, high, 1025)
@@ -309,9 +309,9 @@ def _peak(curve: Curve, low: float, high: float) -> Tuple[float, float]:
     return float(values[best]), float(theta[best])
 
 
-def _united(intervals: Sequence[Interval]) -> List[Interval]:
+def _united(intervals: Sequence[Interval]) -> list[Interval]:
     """Return intervals that do not touch, ascending."""
-    found: List[Interval] = []
+    found: list[Interval] = []
     for low, high in sorted(intervals):
         if found and low <= found[-1][1] + 1e-12:
             found[-1] = (found[-1][0], max(high, found[-1][1]))
@@ -320,7 +320,7 @@ def _united(intervals: Sequence[Interval]) -> List[Interval]:
     return found
 
 
-def _largest(peaks: Mapping[Interval, Tuple[float, float]]) -> Finding:
+def _largest(peaks: Mapping[Interval, tuple[float, float]]) -> Finding:
     """Make a finding of intervals, each with its largest violation and where that is."""
     return Finding(list(peaks), *max(peaks.values())) if peaks else Finding()
 

@@ -8,7 +8,6 @@ test.
 from __future__ import annotations
 
 import os
-from typing import Tuple
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -71,7 +70,7 @@ def fisherfaces(images: np.ndarray, label: np.ndarray) -> Feature:
     return lambda probes: _of_pixels(fisher.transform, probes, "fisherfaces")
 
 
-def training_images(folder: str | os.PathLike) -> Tuple[np.ndarray, np.ndarray]:
+def training_images(folder: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     """Read what the references are fitted to: a shard's first people, at most 2,000 images.
 
     Returns

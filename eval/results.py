@@ -4,18 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any, Dict, Iterator
+from typing import Iterator
 
 from latse.errors import LatseError
-from latse.files import read_json
-
-
-def read_object(path: str | os.PathLike) -> Dict[str, Any]:
-    """Return the JSON object in a file; raise LatseError if it is missing, damaged or no object."""
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise LatseError(f"{path} holds no JSON object")
-    return content
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 
@@ -70,7 +70,7 @@ class Thresholds:
         # Where the pairs end that one more threshold accepts; before them, none.
         self._ends = np.append(0, np.flatnonzero(np.append(np.diff(ascending) > 0, True)) + 1)
 
-    def curve(self, weight: Optional[np.ndarray] = None) -> Curve:
+    def curve(self, weight: np.ndarray | None = None) -> Curve:
         """Return the curve; weight, float (n,), counts pair i weight[i] times (default: once).
 
         Whole weights give exactly the curve of pairs that are repeated so often. Some pair of either kind

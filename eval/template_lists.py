@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,6 +27,7 @@ from skimage.transform import SimilarityTransform
 
 from latse.data.photographs.align import SIZE, TEMPLATE, NoFaceError, read_photograph
 from latse.errors import LatseError
+from latse.files import explained
 
 SCORES = "_name_5pts_score.txt"
 GALLERIES, PROBES = "_1N_gallery_*.csv", "_1N_probe_mixed.csv"
@@ -90,9 +91,9 @@ class TemplateSet:
 
     name: str
     faces: Faces
-    pairs: Optional[TemplatePairs]
-    galleries: Dict[str, Subjects]
-    probes: Optional[Subjects]
+    pairs: TemplatePairs | None
+    galleries: dict[str, Subjects]
+    probes: Subjects | None
 
 
 def read_set(folder: str | os.PathLike) -> TemplateSet:
@@ -213,12 +214,11 @@ def _read_subjects(path: Path) -> Subjects:
     return Subjects(rows[:, 0], rows[:, 1])
 
 
-def _table(path: Path, columns: Dict[int, Any], sep: str = r"\s+", **options: Any) -> pd.DataFrame:
+def _table(path: Path, columns: dict[int, Any], sep: str = r"\s+", **options: Any) -> pd.DataFrame:
     """Read a list without a head as columns of the given types; LatseError if it has others."""
     try:
-        table = pd.read_csv(path, sep=sep, header=None, dtype=columns, na_filter=False, **options)
-    except OSError as error:
-        raise LatseError(f"cannot read {path}: {error.strerror or error}") from error
+        with explained(f"cannot read {path}"):
+            table = pd.read_csv(path, sep=sep, header=None, dtype=columns, na_filter=False, **options)
     except (ValueError, OverflowError) as error:  # pandas' own errors are ValueErrors too
         raise LatseError(f"{path} is damaged: {' '.join(str(error).split())}") from error
     if list(table.columns) != list(columns):
@@ -228,7 +228,7 @@ def _table(path: Path, columns: Dict[int, Any], sep: str = r"\s+", **options: An
 
 def _check_templates(read: TemplateSet, meta: Path) -> None:
     """Raise LatseError for a template that is asked for and has no face."""
-    lists: Dict[str, Tuple[np.ndarray, ...]] = {}
+    lists: dict[str, tuple[np.ndarray, ...]] = {}
     if read.pairs:
         lists["the pairs"] = read.pairs.first, read.pairs.second
     if read.probes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -63,9 +63,9 @@ class TemplateVerification:
         accept rate is nearest, be it larger or smaller.
     """
 
-    tar_at_far: Dict[str, float]
-    unresolved_far: List[str]
-    tar_at_nearest_far: Dict[str, float]
+    tar_at_far: dict[str, float]
+    unresolved_far: list[str]
+    tar_at_nearest_far: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -86,21 +86,21 @@ class TemplateIdentification:
         positive. Also `rank` in this gallery, and the numbers of probes, `mated` and `non_mated`.
     """
 
-    rank: Dict[str, float]
-    tpir_at_fpir: Dict[str, float]
-    open_set: Dict[str, Dict[str, Any]]
+    rank: dict[str, float]
+    tpir_at_fpir: dict[str, float]
+    open_set: dict[str, dict[str, Any]]
 
 
 def templates_json(
-    verification: Optional[TemplateVerification], identification: Optional[TemplateIdentification]
-) -> Dict[str, Any]:
+    verification: TemplateVerification | None, identification: TemplateIdentification | None
+) -> dict[str, Any]:
     """Return both as one object; what was not judged has empty objects."""
     absent = {"tar_at_far": {}, "tpir_at_fpir": {}, "rank": {}}
     judged = [asdict(result) for result in (verification, identification) if result]
     return {key: value for part in (absent, *judged) for key, value in part.items()}
 
 
-def pool(features: np.ndarray, faces: Faces, weights: Optional[np.ndarray] = None) -> Templates:
+def pool(features: np.ndarray, faces: Faces, weights: np.ndarray | None = None) -> Templates:
     """Make one feature of each template's.
 
     Parameters
@@ -144,7 +144,7 @@ def verify_templates(templates: Templates, pairs: TemplatePairs) -> TemplateVeri
 
 
 def identify_templates(
-    templates: Templates, galleries: Dict[str, Subjects], probes: Subjects
+    templates: Templates, galleries: dict[str, Subjects], probes: Subjects
 ) -> TemplateIdentification:
     """Search for probes in galleries, 1:N.
 
@@ -219,7 +219,7 @@ def _largest(values: np.ndarray, count: int) -> np.ndarray:
     return values if len(values) <= count else np.partition(values, -count)[-count:]
 
 
-def _joined(galleries: Dict[str, Subjects]) -> Subjects:
+def _joined(galleries: dict[str, Subjects]) -> Subjects:
     rows = np.concatenate([np.stack([part.templates, part.subjects], 1) for part in galleries.values()])
     rows = np.unique(rows, axis=0)
     subjects, counts = np.unique(rows[:, 1], return_counts=True)
@@ -230,7 +230,7 @@ def _joined(galleries: Dict[str, Subjects]) -> Subjects:
     return Subjects(rows[:, 0], rows[:, 1])
 
 
-def _tpir_by_scores(searched: _Searched) -> Dict[str, float]:
+def _tpir_by_scores(searched: _Searched) -> dict[str, float]:
     counts = {fpir: math.ceil(len(searched.mate) * fpir) for fpir in FPIR_TARGETS}
     return {
         str(fpir): float(np.mean(searched.mate > searched.top_others[count - 1]))
@@ -238,7 +238,7 @@ def _tpir_by_scores(searched: _Searched) -> Dict[str, float]:
     }
 
 
-def _open_set(searched: _Searched) -> Dict[str, Any]:
+def _open_set(searched: _Searched) -> dict[str, Any]:
     mated = ~np.isnan(searched.mate)
     first = np.where(searched.rank == 1, searched.mate, -np.inf)[mated]
     others = np.sort(searched.best_other[~mated])[::-1]
@@ -251,7 +251,7 @@ def _open_set(searched: _Searched) -> Dict[str, Any]:
     }
 
 
-def _ranks(rank: np.ndarray) -> Dict[str, float]:
+def _ranks(rank: np.ndarray) -> dict[str, float]:
     return {str(most): float(np.mean(rank <= most)) for most in RANKS}
 
 
@@ -262,7 +262,7 @@ def _rate_at(wanted: np.ndarray, unwanted: np.ndarray, rate: float) -> float:
     return float(np.mean(wanted > threshold))
 
 
-def _nearest(scores: np.ndarray, issame: np.ndarray) -> Dict[str, float]:
+def _nearest(scores: np.ndarray, issame: np.ndarray) -> dict[str, float]:
     far, tar, _ = roc_curve(issame, scores)
     far, tar = far[::-1], tar[::-1]  # of the points that are equally near, the one with the larger rates
     return {str(target): float(tar[np.abs(far - target).argmin()]) for target in FAR_TARGETS}

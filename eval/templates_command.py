@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -68,13 +68,13 @@ def run(args: argparse.Namespace) -> None:
     print("\n\n".join(_tables(judged, report)))
 
 
-def _features(opened: Sequence[Candidate], judged: TemplateSet, photographs: Path) -> List[np.ndarray]:
+def _features(opened: Sequence[Candidate], judged: TemplateSet, photographs: Path) -> list[np.ndarray]:
     """Return the features of all faces, float32 (n, d) for each model; each photograph is read once."""
     count = len(judged.faces.photographs)
     # Features from a file look at no image.
     given = {model: model.embed(np.empty((count, 0)), judged.name) for model in opened if _is_file(model)}
     seeing = [model for model in opened if model not in given]
-    found: Dict[Candidate, np.ndarray] = {}
+    found: dict[Candidate, np.ndarray] = {}
     starts = range(0, count if seeing else 0, IMAGES_AT_ONCE)
     for start in tqdm(starts, desc=judged.name, unit=f"{IMAGES_AT_ONCE} faces", leave=False, disable=None):
         images = read_aligned(photographs, judged.faces, start, start + IMAGES_AT_ONCE)
@@ -91,7 +91,7 @@ def _is_file(model: Candidate) -> bool:
     return isinstance(model, models.FeatureFile)
 
 
-def _judge(features: np.ndarray, judged: TemplateSet, ignores_scores: bool) -> Dict[str, Any]:
+def _judge(features: np.ndarray, judged: TemplateSet, ignores_scores: bool) -> dict[str, Any]:
     templates = pool(features, judged.faces, None if ignores_scores else judged.faces.scores)
     return templates_json(
         verify_templates(templates, judged.pairs) if judged.pairs else None,
@@ -99,7 +99,7 @@ def _judge(features: np.ndarray, judged: TemplateSet, ignores_scores: bool) -> D
     )
 
 
-def _tables(judged: TemplateSet, report: Dict[str, Dict[str, Any]]) -> List[str]:
+def _tables(judged: TemplateSet, report: dict[str, dict[str, Any]]) -> list[str]:
     """Show the results in percent: a table for 1:1, by either rule; one for each part of 1:N."""
     found = []
     if judged.pairs:
@@ -119,7 +119,7 @@ def _tables(judged: TemplateSet, report: Dict[str, Dict[str, Any]]) -> List[str]
     return [f"{judged.name} {table}" for table in found]
 
 
-def _table(report: Dict[str, Dict[str, Any]], key: str, marks: str = "") -> str:
+def _table(report: dict[str, dict[str, Any]], key: str, marks: str = "") -> str:
     columns = list(next(iter(report.values()))[key])
     rows = [["", *columns]]
     for title, result in report.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 from sklearn.model_selection import KFold
@@ -80,15 +80,15 @@ class Verification:
     accuracy: float
     std: float
     threshold: float
-    fold_accuracies: List[float]
+    fold_accuracies: list[float]
     exact: Accuracy
-    val: Optional[Val]
-    tar_at_far: Dict[str, Optional[float]]
-    unresolved_far: List[str]
-    auc: Optional[float]
-    eer: Optional[float]
-    roc: Dict[str, List[float]]
-    histogram: Dict[str, List[float]]
+    val: Val | None
+    tar_at_far: dict[str, float | None]
+    unresolved_far: list[str]
+    auc: float | None
+    eer: float | None
+    roc: dict[str, list[float]]
+    histogram: dict[str, list[float]]
 
 
 def flip_sum(feature: Feature, images: np.ndarray) -> np.ndarray:
@@ -102,7 +102,7 @@ def flip_sum(feature: Feature, images: np.ndarray) -> np.ndarray:
     return (plain.astype(np.float64) + mirrored)[inverse]
 
 
-def distinct_images(images: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+def distinct_images(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Find byte-identical images.
 
     Returns
@@ -112,8 +112,8 @@ def distinct_images(images: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     inverse
         int64 (n,), for each image its position in `first`.
     """
-    first: List[int] = []
-    seen: Dict[bytes, int] = {}
+    first: list[int] = []
+    seen: dict[bytes, int] = {}
     inverse = np.empty(len(images), np.int64)
     for position, image in enumerate(images):
         key = hashlib.blake2b(np.ascontiguousarray(image).tobytes()).digest()
@@ -194,7 +194,7 @@ class GridFolds:
         accepted_from = np.searchsorted(THRESHOLDS, distance, side="right")
         self._cell = self._fold * (len(THRESHOLDS) + 1) + accepted_from
 
-    def judge(self, weight: Optional[np.ndarray] = None) -> Tuple[np.ndarray, np.ndarray]:
+    def judge(self, weight: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Accuracy of each fold under the threshold that is best on the other nine, and that threshold.
 
         Among `THRESHOLDS` the first best one is taken. `weight`, float (n,), counts pair i weight[i] times
@@ -229,7 +229,7 @@ def exact_accuracy(distance: np.ndarray, issame: np.ndarray) -> Accuracy:
     return _summary(accuracies, thresholds)
 
 
-def val_at_far(distance: np.ndarray, issame: np.ndarray, far: float = VAL_FAR) -> Optional[Val]:
+def val_at_far(distance: np.ndarray, issame: np.ndarray, far: float = VAL_FAR) -> Val | None:
     """Judge the folds at a false accept rate, as insightface does for its VAL.
 
     The threshold of a fold is the one that has the rate `far` on the other nine, interpolated linearly
@@ -252,7 +252,7 @@ def val_at_far(distance: np.ndarray, issame: np.ndarray, far: float = VAL_FAR) -
     return Val(float(np.mean(val)), float(np.std(val)), float(np.mean(false)))
 
 
-def _threshold_at_far(different: np.ndarray, far: float) -> Optional[float]:
+def _threshold_at_far(different: np.ndarray, far: float) -> float | None:
     if not len(different):
         return None
     rates = np.searchsorted(np.sort(different), VAL_THRESHOLDS) / len(different)
@@ -267,7 +267,7 @@ def _threshold_at_far(different: np.ndarray, far: float) -> Optional[float]:
     return float(np.interp(far, rates[neighbours], VAL_THRESHOLDS[neighbours]))
 
 
-def _rates(distance: np.ndarray, issame: np.ndarray) -> Dict[str, Any]:
+def _rates(distance: np.ndarray, issame: np.ndarray) -> dict[str, Any]:
     """All fields of `Verification` that need pairs of both kinds."""
     keys, different = [str(far) for far in FAR_TARGETS], int((~issame).sum())
     if different in (0, len(issame)):
@@ -285,7 +285,7 @@ def _rates(distance: np.ndarray, issame: np.ndarray) -> Dict[str, Any]:
     }
 
 
-def _histogram(distance: np.ndarray, issame: np.ndarray) -> Dict[str, List[float]]:
+def _histogram(distance: np.ndarray, issame: np.ndarray) -> dict[str, list[float]]:
     cosine = np.clip(1 - distance / 2, -1, 1)
     same, different = (np.histogram(cosine[kind], COSINE_BINS)[0].tolist() for kind in (issame, ~issame))
     return {"edges": COSINE_BINS.tolist(), "same": same, "different": different}

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Files: what goes wrong with one is one sentence, and a reader never sees half of one."""
 
 from __future__ import annotations
 
@@ -14,6 +14,21 @@ from typing import Any, Iterator
 from latse.errors import LatseError
 
 PART = ".part"  # ends the name of what is being written
+
+
+@contextlib.contextmanager
+def explained(failure: str) -> Iterator[None]:
+    """Turn an OSError of the body into a LatseError: `failure`, as "cannot read FILE", and the reason."""
+    try:
+        yield
+    except OSError as error:
+        raise LatseError(f"{failure}: {error.strerror or error}") from error
+
+
+def refuse_irregular(path: str | os.PathLike) -> None:
+    """Raise LatseError if there is a folder, device or pipe: to open a named pipe would wait for ever."""
+    if Path(path).exists() and not Path(path).is_file():
+        raise LatseError(f"{path} is not a regular file")
 
 
 @contextlib.contextmanager
@@ -33,17 +48,16 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         raise LatseError(f"cannot write {path}: it is no regular file")
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        temporary.chmod(0o666 & ~_umask())
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
-    except OSError as error:
-        raise LatseError(f"cannot write {path}: {error.strerror or error}") from error
+        with explained(f"cannot write {path}"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
+            os.close(handle)
+            temporary = Path(name)
+            temporary.chmod(0o666 & ~_umask())
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
     finally:
         if temporary is not None and temporary.exists():
             temporary.unlink()
@@ -66,21 +80,26 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 
 def read_json(path: str | os.PathLike) -> Any:
     """Return the content of a JSON file; raise LatseError if it is missing or damaged."""
-    path = Path(path)
     try:
-        return json.loads(path.read_text())
-    except OSError as error:
-        raise LatseError(f"cannot read {path}: {error.strerror}") from error
+        with explained(f"cannot read {path}"):
+            return json.loads(Path(path).read_text())
     except (ValueError, RecursionError) as error:
         raise LatseError(f"{path} is damaged: it is not JSON") from error
+
+
+def read_object(path: str | os.PathLike) -> dict[str, Any]:
+    """Return the JSON object in a file; raise LatseError if it is missing, damaged or no object."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise LatseError(f"{path} holds no JSON object")
+    return content
 
 
 def read_lines(path: str | os.PathLike) -> list[str]:
     """Return the lines of a text file without their ends; raise LatseError if it is missing or no text."""
     try:
-        return Path(path).read_text().splitlines()
-    except OSError as error:
-        raise LatseError(f"cannot read {path}: {error.strerror}") from error
+        with explained(f"cannot read {path}"):
+            return Path(path).read_text().splitlines()
     except UnicodeDecodeError as error:
         raise LatseError(f"cannot read {path}: it is no text") from error
 
@@ -88,10 +107,8 @@ def read_lines(path: str | os.PathLike) -> list[str]:
 def make_folder(path: str | os.PathLike) -> Path:
     """Make the folder `path` with its parents and return it; raise LatseError if that is impossible."""
     path = Path(path)
-    try:
+    with explained(f"cannot make the folder {path}"):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LatseError(f"cannot make the folder {path}: {error.strerror or error}") from error
     if not os.access(path, os.W_OK):
         raise LatseError(f"cannot write into the folder {path}: permission denied")
     return path
@@ -100,12 +117,9 @@ def make_folder(path: str | os.PathLike) -> Path:
 def digest(path: str | os.PathLike) -> str:
     """Return 32 hexadecimal digits that stand for the content of a file; LatseError if it cannot be read."""
     found = hashlib.blake2b(digest_size=16)
-    try:
-        with Path(path).open("rb") as file:
-            for part in iter(lambda: file.read(1 << 20), b""):
-                found.update(part)
-    except OSError as error:
-        raise LatseError(f"cannot read {path}: {error.strerror}") from error
+    with explained(f"cannot read {path}"), Path(path).open("rb") as file:
+        for part in iter(lambda: file.read(1 << 20), b""):
+            found.update(part)
     return found.hexdigest()
 
 

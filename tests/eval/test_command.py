@@ -239,7 +239,7 @@ def few_pairs(path):
         (["--json", "few.bin/report.json"], "few.bin"),
         (["--gpus", "99"], "there is no GPU 99"),
         (["--batch-size", "0"], "a batch of 0"),
-        (["--samples", "-1"], "--samples -1: must be at least 0"),
+        (["--samples", "-1"], "--samples is -1, must be at least 0"),
     ],
 )
 def test_bad_input_is_one_sentence_and_writes_nothing(

@@ -340,7 +340,7 @@ def test_nothing_is_printed_before_everything_is_written(tmp_path, capsys, monke
         ),
         (["--probes", "x", "--model", "pixels", "--probe-list", "none.json"], "cannot read none.json"),
         (["--probes", "x", "--model", "pixels", "--write-features", "/dev/null/f"], "cannot make the folder"),
-        (["--probes", "x", "--model", "pixels", "--sizes", "0"], "--sizes must be at least 1"),
+        (["--probes", "x", "--model", "pixels", "--sizes", "0"], "--sizes is 0, must be at least 1"),
         (
             [*(f"--{name}=x" for name in KIT), "--ending", "_a.bin", "a.bin"],
             "two of them name the same model",

@@ -181,9 +181,9 @@ def test_person_and_stages_are_as_asked(figures, tmp_path):
         (("--only", "5", "--person", "8"), r"--person 8: .*people\.bin has people 0 to 7"),
         (("--only", "5", "--person", "-1"), "--person -1"),
         (("--only", "5", "--stages", "1", "2", "3"), r"model-0001\.params is missing"),
-        (("--only", "4", "--k", "0"), "--k 0: must be at least 1"),
-        (("--asked", "0"), "--asked 0: must be at least 1"),
-        (("--batch-size", "0"), "--batch-size 0: must be at least 1"),
+        (("--only", "4", "--k", "0"), "--k is 0, must be at least 1"),
+        (("--asked", "0"), "--asked is 0, must be at least 1"),
+        (("--batch-size", "0"), "--batch-size is 0, must be at least 1"),
         (("--only", "4", "--teacher", "nowhere/model,0"), r"nowhere/model-0000\.params is missing"),
     ],
 )

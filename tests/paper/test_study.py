@@ -210,7 +210,7 @@ def test_what_is_missing_is_named_before_anything_is_done(refused, run_study, tm
     assert f"cannot read the study {tmp_path / 'none.yaml'}: No such file" in capsys.readouterr().err
     nobody = tmp_path / "nobody.bin"
     assert refused(STUDY, pairs=nobody).startswith(f"latse: cannot read {nobody}: No such file")
-    assert refused(STUDY, "--jobs", 0) == "latse: --jobs 0: must be at least 1"
+    assert refused(STUDY, "--jobs", 0) == "latse: --jobs is 0, must be at least 1"
 
 
 def test_a_row_that_changes_nothing_may_be_left_empty(tmp_path):

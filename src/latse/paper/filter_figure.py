@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Dict, Optional, Sequence
+from typing import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -38,13 +38,13 @@ class FilteredImages:
     position: np.ndarray
     label: np.ndarray
     kept: np.ndarray
-    truth: Optional[Truth] = None
+    truth: Truth | None = None
 
     def of(self, label: int, kept: bool) -> np.ndarray:
         """Return which of the n images stand under a label and are kept, or refused, int64, ascending."""
         return np.flatnonzero((self.label == label) & (self.kept == kept))
 
-    def right(self, index: int) -> Optional[bool]:
+    def right(self, index: int) -> bool | None:
         """Tell whether the verdict is right: a clean image kept, another refused; None if that is unknown."""
         return None if self.truth is None else bool(self.kept[index] == (self.truth.kind[index] == CLEAN))
 
@@ -54,7 +54,7 @@ class FilteredImages:
             return ""
         return "outsider" if self.truth.kind[index] == DISTRACTOR else f"is {self.truth.true_label[index]}"
 
-    def counts(self) -> Dict[str, int]:
+    def counts(self) -> dict[str, int]:
         """Count `images`, `refused`, and where the truth is known `noisy` images and `noisy_refused`."""
         found = {"images": len(self.kept), "refused": int((~self.kept).sum())}
         if self.truth is not None:

@@ -10,10 +10,11 @@ import dataclasses
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, NamedTuple, Sequence
 
 from latse.errors import LatseError
-from latse.eval.results import read_object, reading
+from latse.eval.results import reading
+from latse.files import read_object
 from latse.models import checkpoint
 from latse.text_table import aligned
 
@@ -72,7 +73,7 @@ DATA_SETS = {
 class Published:
     """Figures of a baseline in percent, by column, where its own authors give them, and where that is."""
 
-    figures: Dict[str, float]
+    figures: dict[str, float]
     source: str
 
 
@@ -89,9 +90,9 @@ class Measured:
         MegaFace with its noise. Only figures without any can be compared with the paper's.
     """
 
-    figures: Dict[str, float]
+    figures: dict[str, float]
     folder: str
-    differences: Tuple[str, ...]
+    differences: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -113,10 +114,10 @@ class PaperRow:
     """
 
     name: str
-    paper: Dict[str, float]
-    published: Optional[Published] = None
-    recipe: Optional[str] = None
-    ours: Optional[Measured] = None
+    paper: dict[str, float]
+    published: Published | None = None
+    recipe: str | None = None
+    ours: Measured | None = None
 
 
 @dataclass(frozen=True)
@@ -125,16 +126,16 @@ class PaperTable:
 
     number: int
     title: str
-    columns: Tuple[str, ...]
-    rows: Tuple[PaperRow, ...] = field(repr=False)
+    columns: tuple[str, ...]
+    rows: tuple[PaperRow, ...] = field(repr=False)
 
 
-def tables() -> List[PaperTable]:
+def tables() -> list[PaperTable]:
     """Return Tables 1 to 6 as the paper prints them, none of ours filled in."""
     return [_margins(), _filter_verified(), _filter_identified(), _components(), _verified(), _identified()]
 
 
-def filled(folder: str | os.PathLike) -> List[PaperTable]:
+def filled(folder: str | os.PathLike) -> list[PaperTable]:
     """Return the tables with our figures from the runs in and below `folder`.
 
     A run belongs to a row by the recipe that its run.json names. Of several, the one with the fewest
@@ -172,7 +173,7 @@ def text(table: PaperTable) -> str:
     return "\n".join([f"Table {table.number}. {table.title}", "", aligned(rows), *marked])
 
 
-def _title_of_ours(ours: Optional[Measured], notes: List[str]) -> str:
+def _title_of_ours(ours: Measured | None, notes: list[str]) -> str:
     """Name our line, with a note of where it comes from; what cannot be compared is called so at once."""
     if ours is None:
         return "  ours"
@@ -181,14 +182,14 @@ def _title_of_ours(ours: Optional[Measured], notes: List[str]) -> str:
     return f"  ours, changed{_mark(notes, '; '.join([ours.folder, *ours.differences]))}"
 
 
-def _mark(notes: List[str], note: str) -> str:
+def _mark(notes: list[str], note: str) -> str:
     """Return the number of a note, which is added if it is new."""
     if note not in notes:
         notes.append(note)
     return f" [{notes.index(note) + 1}]"
 
 
-def _cells(figures: Dict[str, float], columns: Sequence[str], missing: str) -> List[str]:
+def _cells(figures: dict[str, float], columns: Sequence[str], missing: str) -> list[str]:
     return [f"{figures[column]:.2f}" if column in figures else missing for column in columns]
 
 
@@ -196,7 +197,7 @@ class _Figure(NamedTuple):
     """A figure in percent, and what its benchmark was otherwise than the paper's."""
 
     percent: float
-    differences: Tuple[str, ...]
+    differences: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -205,8 +206,8 @@ class _RunFigures:
 
     recipe: str
     folder: Path
-    figures: Dict[str, _Figure]
-    differences: Tuple[str, ...]
+    figures: dict[str, _Figure]
+    differences: tuple[str, ...]
 
 
 def _read(folder: Path) -> _RunFigures:
@@ -214,14 +215,14 @@ def _read(folder: Path) -> _RunFigures:
     record = read_object(path)
     with reading(path):
         recipe, differences = record["recipe"], (*_changed(record), *_other_people(record))
-    figures: Dict[str, _Figure] = {}
+    figures: dict[str, _Figure] = {}
     for kind, name, read in _RESULTS:
         with reading(folder / name):
             figures.update(read(_results(folder / name, kind), record))
     return _RunFigures(recipe, folder, figures, differences)
 
 
-def _with_ours(row: PaperRow, columns: Sequence[str], runs: List[_RunFigures]) -> PaperRow:
+def _with_ours(row: PaperRow, columns: Sequence[str], runs: list[_RunFigures]) -> PaperRow:
     ours = [
         _measured(run, columns)
         for run in runs
@@ -237,7 +238,7 @@ def _measured(run: _RunFigures, columns: Sequence[str]) -> Measured:
     return Measured(percent, str(run.folder), (*run.differences, *dict.fromkeys(benchmarks)))
 
 
-def _changed(run: Dict[str, Any]) -> List[str]:
+def _changed(run: dict[str, Any]) -> list[str]:
     """Return the settings that are not those of the recipe of this project, and a warm start."""
     changed = run.get("changed")
     if changed is None:
@@ -246,7 +247,7 @@ def _changed(run: Dict[str, Any]) -> List[str]:
     return [*(f"{key}={value}" for key, value in changed.items()), *start]
 
 
-def _other_people(run: Dict[str, Any]) -> List[str]:
+def _other_people(run: dict[str, Any]) -> list[str]:
     known = DATA_SETS.get(data_set(run["recipe"]))
     if known is None or run["data"]["people"] == known.people:
         return []
@@ -254,7 +255,7 @@ def _other_people(run: Dict[str, Any]) -> List[str]:
     return [f"trained on {people} of {known.folder}"]
 
 
-def _verification(results: Dict[str, Any], run: Dict[str, Any]) -> Dict[str, _Figure]:
+def _verification(results: dict[str, Any], run: dict[str, Any]) -> dict[str, _Figure]:
     """Return the accuracies of the sets that the run's last checkpoint was judged on, by column."""
     return {
         name: _Figure(100 * judged["results"][title]["accuracy"], _other_size(name, judged["pairs"]))
@@ -264,7 +265,7 @@ def _verification(results: Dict[str, Any], run: Dict[str, Any]) -> Dict[str, _Fi
     }
 
 
-def _identification(results: Dict[str, Any], run: Dict[str, Any]) -> Dict[str, _Figure]:
+def _identification(results: dict[str, Any], run: dict[str, Any]) -> dict[str, _Figure]:
     """Return the figures of MegaFace: with its million distractors, or else with the most there were."""
     figures = {}
     for title in _titles(results, run):
@@ -287,12 +288,12 @@ _RESULTS = (
 )
 
 
-def _other_size(column: str, size: int) -> Tuple[str, ...]:
+def _other_size(column: str, size: int) -> tuple[str, ...]:
     title, paper, unit = COLUMNS[column]
     return () if size == paper else (f"{title} on {size:,} {unit} instead of {paper:,}",)
 
 
-def _other_probes(results: Dict[str, Any]) -> List[str]:
+def _other_probes(results: dict[str, Any]) -> list[str]:
     """Say which noise is still among probes and distractors, and how many probes there are but for noise."""
     left_out = results.get("left_out") or {"probes": None, "distractors": None}
     noisy = [name for name in ("probes", "distractors") if left_out[name] is None]
@@ -303,7 +304,7 @@ def _other_probes(results: Dict[str, Any]) -> List[str]:
     ]
 
 
-def _results(path: Path, kind: str) -> Dict[str, Any]:
+def _results(path: Path, kind: str) -> dict[str, Any]:
     """Return the results in a file, which hold no models where there is no file."""
     results = read_object(path) if path.exists() else {"kind": kind, "models": {}, "sets": {}}
     if results.get("kind") != kind:
@@ -311,19 +312,19 @@ def _results(path: Path, kind: str) -> Dict[str, Any]:
     return results
 
 
-def _titles(results: Dict[str, Any], run: Dict[str, Any]) -> List[str]:
+def _titles(results: dict[str, Any], run: dict[str, Any]) -> list[str]:
     """Return the models that are the last checkpoint of this run, not of another and not its first."""
     return [title for title, model in results["models"].items() if _is_last(model.get("origin", model), run)]
 
 
-def _is_last(origin: Dict[str, Any], run: Dict[str, Any]) -> bool:
+def _is_last(origin: dict[str, Any], run: dict[str, Any]) -> bool:
     if any(origin.get(key) != run.get(key) for key in ("recipe", "seed", "settings")):
         return False
     prefix, number = checkpoint.parse(origin["source"])
     return (Path(prefix).name, number) == ("model", 0)
 
 
-def _rows(columns: Sequence[str], *rows: Tuple[Any, ...]) -> Tuple[PaperRow, ...]:
+def _rows(columns: Sequence[str], *rows: tuple[Any, ...]) -> tuple[PaperRow, ...]:
     """Return rows of (name, figures, recipe, published figures, their source); None in figures is a dash."""
     made = []
     for name, paper, recipe, published, source in rows:
@@ -332,7 +333,7 @@ def _rows(columns: Sequence[str], *rows: Tuple[Any, ...]) -> Tuple[PaperRow, ...
     return tuple(made)
 
 
-def _by_column(columns: Sequence[str], figures: Sequence[Optional[float]]) -> Dict[str, float]:
+def _by_column(columns: Sequence[str], figures: Sequence[float | None]) -> dict[str, float]:
     return {column: figure for column, figure in zip(columns, figures) if figure is not None}
 
 

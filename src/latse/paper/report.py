@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Iterator, Mapping
 
 import jinja2
 
 from latse.errors import LatseError
 from latse.eval.figures import read_metrics
-from latse.eval.results import read_object, reading
+from latse.eval.results import reading
+from latse.files import read_object
 from latse.paper import report_charts, report_sections
 from latse.paper.report_blocks import Section, interval, percent
-from latse.paper.report_charts import Look
 
 JUDGED = ("verification", "identification", "templates")
 RUNS = ("teacher", "student")
@@ -54,9 +53,9 @@ class Material:
     """
 
     folder: Path
-    results: Dict[str, Optional[Dict[str, Any]]]
-    runs: Dict[str, Dict[str, Any]]
-    metrics: Dict[str, List[Dict[str, Any]]]
+    results: dict[str, dict[str, Any] | None]
+    runs: dict[str, dict[str, Any]]
+    metrics: dict[str, list[dict[str, Any]]]
 
 
 def gather(folder: Path) -> Material:
@@ -112,64 +111,49 @@ def page(material: Material, provenance: Mapping[str, Any]) -> str:
     )
 
 
-def sections(material: Material, provenance: Mapping[str, Any]) -> List[Section]:
+def sections(material: Material, provenance: Mapping[str, Any]) -> list[Section]:
     """Return all sections of the page in order; one whose material is absent says so."""
-    look = _looks(material)
-    layouts: Dict[str, Callable[[Dict[str, Any]], Section]] = {
-        "verification": functools.partial(report_sections.verification, look=look),
-        "identification": functools.partial(report_sections.identification, look=look),
-        "templates": functools.partial(report_sections.templates, look=look),
-        "figures": functools.partial(
-            report_sections.figures, folder=(material.folder / KINDS["figures"].file).parent
-        ),
-    }
+    judged = (material.results[kind] for kind in JUDGED)
+    models = (title for result in judged if result for title in result["models"])
+    # A model, and a run that was judged under no such title, have one look on the whole page.
+    look = report_charts.looks([*dict.fromkeys([*models, *material.metrics])])
+    pictures = (material.folder / KINDS["figures"].file).parent
     return [
-        *(_section(material, kind, layout) for kind, layout in layouts.items()),
-        _training(material, look),
+        *(_section(material, kind, getattr(report_sections, kind), look) for kind in JUDGED),
+        _section(material, "figures", report_sections.figures, pictures),
+        report_sections.training(material.metrics, look),
         report_sections.paper(material.folder),
-        _settings(material),
+        report_sections.settings(_settings(material)),
         _provenance(material, provenance),
     ]
 
 
-def _looks(material: Material) -> Dict[str, Look]:
-    """Give every model, and every run that was judged under no such title, one look for the whole page."""
-    judged = (material.results[kind] for kind in JUDGED)
-    models = (title for result in judged if result for title in result["models"])
-    return report_charts.looks([*dict.fromkeys([*models, *material.metrics])])
-
-
-def _section(material: Material, kind: str, layout: Callable[[Dict[str, Any]], Section]) -> Section:
+def _section(material: Material, kind: str, layout: Callable[[Any, Any], Section], how: Any) -> Section:
     source, result = KINDS[kind], material.results[kind]
     if result is None:
         missing = f"Not measured: the run has no {source.file}, which {source.command} writes."
         return Section(kind, source.title, absent=missing)
     with reading(material.folder / source.file):
-        return layout(result)
+        return layout(result, how)
 
 
-def _training(material: Material, look: Mapping[str, Look]) -> Section:
-    if not material.metrics:
-        return Section("training", "Training", absent="No run here has left its metrics.jsonl.")
-    return report_sections.training(material.metrics, look)
-
-
-def _settings(material: Material) -> Section:
-    if not material.runs:
-        return Section("settings", "Settings", absent="No run here has left its run.json.")
-    flat = {}
+def _settings(material: Material) -> dict[str, dict[str, Any]]:
+    """Return the settings of each run by `section.key`."""
+    flat: dict[str, dict[str, Any]] = {}
     for name, record in material.runs.items():
         with reading(material.folder / name / "run.json"):
-            flat[name] = report_sections.flattened(record["settings"])
-    return report_sections.settings(flat)
+            items = ((part, *item) for part, keys in record["settings"].items() for item in keys.items())
+            flat[name] = {f"{part}.{key}": value for part, key, value in items}
+    return flat
 
 
 def _provenance(material: Material, own: Mapping[str, Any]) -> Section:
     """Lay out where the models judged and all results on the page come from."""
-    models: Dict[str, Mapping[str, Any]] = {}
+    models: dict[str, Mapping[str, Any]] = {}
     for kind in JUDGED:
         with reading(material.folder / KINDS[kind].file):
-            models.update(_origins(material.results[kind] or {"models": {}}))
+            judged = (material.results[kind] or {"models": {}})["models"]
+            models.update({title: dict(model.get("origin", model)) for title, model in judged.items()})
     records = {f"Training of the {name}": run for name, run in material.runs.items()}
     for kind, result in material.results.items():
         if result is not None:
@@ -177,13 +161,7 @@ def _provenance(material: Material, own: Mapping[str, Any]) -> Section:
     return report_sections.provenance(models, {**records, "This page": own})
 
 
-def _origins(result: Mapping[str, Any]) -> Dict[str, Mapping[str, Any]]:
-    """Return where the models of a result come from: title -> origin."""
-    origins = {title: model.get("origin", model) for title, model in result["models"].items()}
-    return {title: dict(origin) for title, origin in origins.items()}
-
-
-def _highlights(material: Material) -> List[Tuple[str, str, str]]:
+def _highlights(material: Material) -> list[tuple[str, str, str]]:
     """Return the figures to show first, of the first model judged: value, what it is, its interval."""
     shown = []
     if material.results["verification"]:
@@ -195,7 +173,7 @@ def _highlights(material: Material) -> List[Tuple[str, str, str]]:
     return shown
 
 
-def _accuracies(result: Mapping[str, Any]) -> Iterator[Tuple[str, str, str]]:
+def _accuracies(result: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     title = next(iter(result["models"]))
     for name, found in result["sets"].items():
         judged = found["results"][title]
@@ -204,14 +182,14 @@ def _accuracies(result: Mapping[str, Any]) -> Iterator[Tuple[str, str, str]]:
         yield f"{percent(judged['accuracy'])} %", f"accuracy of {title} on {name}", known
 
 
-def _rank_1(result: Mapping[str, Any]) -> Tuple[str, str, str]:
+def _rank_1(result: Mapping[str, Any]) -> tuple[str, str, str]:
     title, model = next(iter(result["models"].items()))
     size = max(model["sizes"], key=int)
     rate = f"{percent(model['sizes'][size]['rank_1'])} %"
     return rate, f"rank 1 of {title} among {int(size):,} distractors", ""
 
 
-def _result(path: Path, kind: str) -> Optional[Dict[str, Any]]:
+def _result(path: Path, kind: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     content = read_object(path)

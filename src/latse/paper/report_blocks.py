@@ -6,11 +6,9 @@ Each kind of block has a macro of its name in report.html.j2.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, List, Optional, Sequence, Tuple, Union
+from typing import ClassVar, Sequence
 
-from markupsafe import Markup
-
-from latse.paper.report_charts import Look
+from latse.paper.report_charts import Chart, Look
 
 
 @dataclass(frozen=True)
@@ -19,7 +17,7 @@ class Cell:
 
     text: str
     note: str = ""
-    look: Optional[Look] = None
+    look: Look | None = None
 
 
 @dataclass(frozen=True)
@@ -41,23 +39,12 @@ class Table:
     """
 
     kind: ClassVar[str] = "table"
-    head: List[str]
-    rows: List[List[Cell]]
+    head: list[str]
+    rows: list[list[Cell]]
     title: str = ""
     notes: Sequence[str] = ()
-    groups: Sequence[Tuple[str, int]] = ()
+    groups: Sequence[tuple[str, int]] = ()
     prose: bool = False
-
-
-@dataclass(frozen=True)
-class Chart:
-    """An <svg> with its title, and the lines in it: look and name; a small one shares its row with others."""
-
-    svg: Markup
-    title: str
-    legend: Sequence[Tuple[Look, str]] = ()
-    look: Optional[Look] = None
-    small: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,8 +52,8 @@ class Charts:
     """Charts side by side; `fills` are a name and the variable of the style sheet that is its colour."""
 
     kind: ClassVar[str] = "charts"
-    charts: List[Chart]
-    fills: Sequence[Tuple[str, str]] = ()
+    charts: list[Chart]
+    fills: Sequence[tuple[str, str]] = ()
     note: str = ""
 
 
@@ -85,7 +72,7 @@ class Card:
     """A title and what is to be said of it: term and text."""
 
     title: str
-    facts: List[Tuple[str, str]]
+    facts: list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -93,7 +80,7 @@ class Cards:
     """Cards side by side."""
 
     kind: ClassVar[str] = "cards"
-    cards: List[Card]
+    cards: list[Card]
 
 
 @dataclass(frozen=True)
@@ -103,15 +90,15 @@ class Section:
     anchor: str
     title: str
     lead: str = ""
-    blocks: List[Union[Table, Charts, Picture, Cards]] = field(default_factory=list)
+    blocks: list[Table | Charts | Picture | Cards] = field(default_factory=list)
     absent: str = ""
 
 
-def percent(fraction: Optional[float]) -> str:
+def percent(fraction: float | None) -> str:
     """Write a fraction in percent, two digits behind the point; nothing known is a dash."""
     return "–" if fraction is None else f"{100 * fraction:.2f}"
 
 
-def interval(bounds: Optional[Sequence[float]]) -> str:
+def interval(bounds: Sequence[float] | None) -> str:
     """Write an interval of fractions in percent; none is no text."""
     return "" if bounds is None else f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f}"

@@ -10,15 +10,16 @@ import io
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Iterable, Mapping, Sequence
 
 import matplotlib
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from latse.eval.canvas import blank
+from latse.eval.figures import training_lines
 
 # Inches of 72 units: a telephone shows them about one to one, a desktop the large ones half as large again.
 SIZE = (4.2, 2.9)
@@ -68,10 +69,10 @@ class Look:
     """How a series is drawn: `number` of its colour, lengths of dashes and gaps (none: a full line)."""
 
     number: int
-    dashes: Tuple[float, ...] = ()
+    dashes: tuple[float, ...] = ()
 
     @property
-    def line(self) -> Dict[str, Any]:
+    def line(self) -> dict[str, Any]:
         """The arguments of matplotlib's `plot`."""
         style = (0, self.dashes) if self.dashes else "-"
         # On top of full lines, a dashed one does not hide what it runs along.
@@ -80,15 +81,17 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Panel:
-    """A chart of training: its title, name of a line -> its look, the <svg>."""
+class Chart:
+    """An <svg> with its title, and the lines in it: look and name; a small one shares its row with others."""
 
-    title: str
-    lines: Dict[str, Look]
     svg: Markup
+    title: str
+    legend: Sequence[tuple[Look, str]] = ()
+    look: Look | None = None
+    small: bool = False
 
 
-def looks(titles: Sequence[str]) -> Dict[str, Look]:
+def looks(titles: Sequence[str]) -> dict[str, Look]:
     """Give each title a colour and a line style; no two agree in both among the first 56."""
     return {
         title: Look(number % len(SERIES), DASHES[number % len(DASHES)]) for number, title in enumerate(titles)
@@ -103,13 +106,13 @@ def power(value: float) -> str:
     return f"{value:g}"
 
 
-def roc(title: str, curves: Mapping[str, Mapping[str, Any]], look: Mapping[str, Look], banded: str) -> Markup:
+def roc(title: str, curves: Mapping[str, Mapping[str, Any]], look: Mapping[str, Look], banded: str) -> Chart:
     """Draw TAR over FAR, both fractions, with a band between `low` and `high` around one curve.
 
     Parameters
     ----------
     title
-        For who cannot see it; no other chart of a page may have the same.
+        No other chart of a page may have the same.
     curves
         Title -> `far`, `tar` (n,) and `low`, `high` (n,) or None.
     look
@@ -117,52 +120,51 @@ def roc(title: str, curves: Mapping[str, Mapping[str, Any]], look: Mapping[str, 
     banded
         Title of the curve that has a band, if its `low` and `high` are known; several would hide each other.
     """
-    figure, cell = _figure(SIZE)
+    cell = _axes(SIZE)
     for name, curve in curves.items():
         if name == banded and curve["low"] is not None:
-            cell.fill_between(
-                curve["far"],
-                curve["low"],
-                curve["high"],
-                color=SERIES[look[name].number],
-                alpha=0.18,
-                linewidth=0,
-            )
+            band = {"color": SERIES[look[name].number], "alpha": 0.18, "linewidth": 0}
+            cell.fill_between(curve["far"], curve["low"], curve["high"], **band)
         cell.plot(curve["far"], curve["tar"], **look[name].line)
     smallest = min((far for curve in curves.values() for far in curve["far"] if far > 0), default=1e-3)
     cell.set(xscale="log", xlim=(smallest, 1), ylim=(0, 1.01))
-    return _finish(title, cell, "false accept rate", "true accept rate, %", x="power", y="percent")
+    cell.xaxis.set_major_formatter(lambda value, _: power(value))
+    svg = _svg(title, cell, "false accept rate", "true accept rate, %")
+    return Chart(svg, title, legend(curves, look))
 
 
-def histogram(title: str, bins: Mapping[str, Sequence[float]], threshold: Optional[float] = None) -> Markup:
+def histogram(
+    name: str, title: str, bins: Mapping[str, Sequence[float]], look: Look, threshold: float
+) -> Chart:
     """Draw how the cosine similarities of same and of different pairs are spread, each as a share of its own.
 
     Parameters
     ----------
-    title
-        As for `roc`.
+    name
+        For who cannot see it; no other chart of a page may have the same.
+    title, look
+        Of the model.
     bins
         `edges` (n + 1,), `same` and `different` (n,) counts.
     threshold
-        Cosine similarity from which on a pair is taken for one person; marked where given.
+        Cosine similarity from which on a pair is taken for one person; it is marked.
     """
-    figure, cell = _figure(SMALL)
+    cell = _axes(SMALL)
     for kind, colour in (("different", DIFFERENT), ("same", SAME)):
         counts = np.asarray(bins[kind], float)
         share = counts / max(counts.sum(), 1)
         cell.stairs(share, bins["edges"], fill=True, color=colour, alpha=0.3, linewidth=0)
         cell.stairs(share, bins["edges"], color=colour, linewidth=1.2)
-    if threshold is not None:
-        cell.axvline(threshold, color=INK, linewidth=0.9, linestyle=(0, (3, 2)))
+    cell.axvline(threshold, color=INK, linewidth=0.9, linestyle=(0, (3, 2)))
     cell.set(xlim=_occupied(bins), ylim=(0, None))
     cell.xaxis.set_major_locator(MaxNLocator(5))
     cell.yaxis.set_major_locator(MaxNLocator(4))
-    return _finish(title, cell, "cosine similarity", "pairs, %", y="percent")
+    return Chart(_svg(name, cell, "cosine similarity", "pairs, %"), title, look=look, small=True)
 
 
 def steps(
     title: str, series: Mapping[str, Mapping[str, float]], look: Mapping[str, Look], label: str
-) -> Markup:
+) -> Chart:
     """Draw rates (fractions) over whole numbers on a logarithmic axis, such as a CMC.
 
     Parameters
@@ -176,20 +178,19 @@ def steps(
     label
         Of the whole numbers.
     """
-    figure, cell = _figure(SIZE)
+    cell = _axes(SIZE)
     for name, points in series.items():
-        numbers = sorted(points, key=int)
-        cell.plot(
-            [int(n) for n in numbers], [points[n] for n in numbers], marker="o", ms=3, **look[name].line
-        )
+        numbers = sorted((int(number), rate) for number, rate in points.items())
+        cell.plot(*zip(*numbers), marker="o", ms=3, **look[name].line)
     ticks = sorted({int(number) for points in series.values() for number in points})
-    cell.set(xscale="log", ylim=(min(_floor(series), 0.9), 1.005))
+    lowest = min(rate for points in series.values() for rate in points.values())
+    cell.set(xscale="log", ylim=(min(math.floor(lowest * 10) / 10, 0.9), 1.005))
     cell.set_xticks(ticks, [f"{tick:,}" if tick < 10_000 else power(tick) for tick in ticks])
-    return _finish(title, cell, label, "rate, %", y="percent")
+    return Chart(_svg(title, cell, label, "rate, %"), title, legend(series, look))
 
 
-def training(runs: Mapping[str, List[Dict[str, Any]]], look: Mapping[str, Look]) -> List[Panel]:
-    """Draw metrics of runs over the iteration, a panel for each of `TRAINING` that any run has.
+def training_curves(runs: Mapping[str, list[dict[str, Any]]], look: Mapping[str, Look]) -> list[Chart]:
+    """Draw metrics of runs over the iteration, a chart for each panel that any run has.
 
     Parameters
     ----------
@@ -198,36 +199,28 @@ def training(runs: Mapping[str, List[Dict[str, Any]]], look: Mapping[str, Look])
     look
         Title -> its look, of which the colour is taken; metrics differ in style.
     """
-    panels = []
+    charts = []
     for title, keys in TRAINING:
-        lines, several = {}, len(keys) > 1
-        for run, records in runs.items():
-            for key, dashes in zip(keys, DASHES):
-                points = [(line["iteration"], line[key]) for line in records if line.get(key) is not None]
-                if points:
-                    name = f"{run}: {key}" if several else run
-                    lines[name] = Look(look[run].number, dashes if several else look[run].dashes), points
-        if lines:
-            shown = {name: line for name, (line, _) in lines.items()}
-            panels.append(Panel(title, shown, _curves(title, lines)))
-    return panels
+        lines = list(training_lines(runs, keys))
+        if not lines:
+            continue
+        cell, legend = _axes(SIZE), []
+        for run, number, name, points in lines:
+            line = Look(look[run].number, DASHES[number] if len(keys) > 1 else look[run].dashes)
+            cell.plot(*zip(*points), **line.line)
+            legend.append((line, name))
+        low, high = cell.get_ylim()
+        cell.set_ylim(min(0, low), max(0, high))
+        charts.append(Chart(_svg(title, cell, "iteration", "", fractions=False), title, legend))
+    return charts
 
 
-def _curves(title: str, lines: Mapping[str, Tuple[Look, Sequence[Tuple[float, float]]]]) -> Markup:
-    figure, cell = _figure(SIZE)
-    for look, points in lines.values():
-        cell.plot(*zip(*points), **look.line)
-    low, high = cell.get_ylim()
-    cell.set_ylim(min(0, low), max(0, high))
-    return _finish(title, cell, "iteration", "")
+def legend(names: Iterable[str], look: Mapping[str, Look]) -> list[tuple[Look, str]]:
+    """Return the look and the name of each line."""
+    return [(look[name], name) for name in names]
 
 
-def _floor(series: Mapping[str, Mapping[str, float]]) -> float:
-    lowest = min(rate for points in series.values() for rate in points.values())
-    return math.floor(lowest * 10) / 10
-
-
-def _occupied(bins: Mapping[str, Sequence[float]]) -> Tuple[float, float]:
+def _occupied(bins: Mapping[str, Sequence[float]]) -> tuple[float, float]:
     """Return the similarities between which there are pairs, a little wider."""
     edges, filled = np.asarray(bins["edges"], float), np.add(bins["same"], bins["different"]) > 0
     if not filled.any():
@@ -236,32 +229,26 @@ def _occupied(bins: Mapping[str, Sequence[float]]) -> Tuple[float, float]:
     return max(edges[0], edges[where[0]] - 0.05), min(edges[-1], edges[where[-1] + 1] + 0.05)
 
 
-def _figure(size: Tuple[float, float]) -> Tuple[Figure, Axes]:
+def _axes(size: tuple[float, float]) -> Axes:
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=size, constrained_layout=True)
-        FigureCanvasAgg(figure)
-        cell = figure.add_subplot()
+        cell = blank(size).add_subplot()
         cell.grid(True)
         cell.set_axisbelow(True)
         cell.spines[["top", "right"]].set_visible(False)
-    return figure, cell
+    return cell
 
 
-def _finish(title: str, cell: Axes, x_label: str, y_label: str, x: str = "", y: str = "") -> Markup:
+def _svg(title: str, cell: Axes, x_label: str, y_label: str, fractions: bool = True) -> Markup:
+    """Return the figure as an <svg> that can stand in a page beside others: ids are made of its title.
+
+    What goes up is `fractions`, written in percent, or not.
+    """
     cell.set(xlabel=x_label, ylabel=y_label)
-    for axis, kind in ((cell.xaxis, x), (cell.yaxis, y)):
-        if kind == "percent":
-            axis.set_major_formatter(lambda value, _: f"{100 * value:g}")
-        elif kind == "power":
-            axis.set_major_formatter(lambda value, _: power(value))
-    return _inline(title, cell.figure)
-
-
-def _inline(title: str, figure: Figure) -> Markup:
-    """Return the figure as an <svg> that can stand in a page beside others: ids are made of its title."""
+    if fractions:
+        cell.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
     written = io.StringIO()
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):
-        figure.savefig(written, format="svg", transparent=True, metadata=dict.fromkeys(PUBLISHED))
+        cell.figure.savefig(written, format="svg", transparent=True, metadata=dict.fromkeys(PUBLISHED))
     svg = re.sub(r"<style.*?</style>|<!--.*?-->", "", written.getvalue(), flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg).replace("xlink:href", "href")
     for colour, variable in VARIABLES.items():

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
+from typing import Any, Iterator, Mapping, Sequence
 
 from latse.errors import LatseError
+from latse.files import explained
 from latse.paper import paper_tables as tables
 from latse.paper import report_charts as charts
-from latse.paper.report_blocks import (
-    Card,
-    Cards,
-    Cell,
-    Chart,
-    Charts,
-    Picture,
-    Section,
-    Table,
-    interval,
-    percent,
-)
-from latse.paper.report_charts import Look, power
+from latse.paper.report_blocks import Card, Cards, Cell, Charts, Picture, Section, Table, interval, percent
+from latse.paper.report_charts import Chart, Look, power
 from latse.text_table import restoration_notes
 
 MEDIA = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
@@ -81,7 +71,7 @@ def _spread(result: Mapping[str, float]) -> str:
     return f"{percent(result['accuracy'])} ± {percent(result['std'])}"
 
 
-def _verification_notes(found: Mapping[str, Any], some: Mapping[str, Any]) -> List[str]:
+def _verification_notes(found: Mapping[str, Any], some: Mapping[str, Any]) -> list[str]:
     people = f" of {found['people']:,} people" if found["people"] else ""
     notes = [f"{found['pairs']:,} pairs{people}, {found['different_pairs']:,} of them of two people."]
     notes += _unresolved(some)
@@ -97,17 +87,13 @@ def _verification_notes(found: Mapping[str, Any], some: Mapping[str, Any]) -> Li
 
 
 def _verification_charts(name: str, found: Mapping[str, Any], look: Mapping[str, Look]) -> Charts:
-    results = found["results"]
-    rocs = {title: result["roc"] for title, result in results.items()}
-    first = next(iter(results))
-    title = f"ROC on {name}"
-    drawn = [Chart(charts.roc(title, rocs, look, first), title, _legend(results, look))]
-    for title, result in results.items():
-        # The distance d² between unit vectors is 2 - 2·cos.
-        svg = charts.histogram(
-            f"Similarities of {title} on {name}", result["histogram"], 1 - result["threshold"] / 2
-        )
-        drawn.append(Chart(svg, title, look=look[title], small=True))
+    rocs = {title: result["roc"] for title, result in found["results"].items()}
+    first = next(iter(rocs))
+    drawn = [charts.roc(f"ROC on {name}", rocs, look, first)]
+    for title, result in found["results"].items():
+        threshold = 1 - result["threshold"] / 2  # the distance d² between unit vectors is 2 - 2·cos
+        named = f"Similarities of {title} on {name}"
+        drawn.append(charts.histogram(named, title, result["histogram"], look[title], threshold))
     band = "" if rocs[first]["low"] is None else f"Band: confidence of {first}. "
     note = "Small: share of pairs by similarity of their embeddings; dashed, the mean threshold."
     return Charts(drawn, PAIR_KINDS, band + note)
@@ -144,21 +130,20 @@ def identification(result: Mapping[str, Any], look: Mapping[str, Look]) -> Secti
     )
 
 
-def _left_out(result: Mapping[str, Any]) -> List[str]:
+def _left_out(result: Mapping[str, Any]) -> list[str]:
     """Say what lists of noise have taken from probes and distractors; a sentence, or none."""
     known = (result.get("left_out") or {}).items()
     noise = " and ".join(f"{number:,} {name}" for name, number in known if number is not None)
     return [f"Left out as noise: {noise}."] if noise else []
 
 
-def _unresolved(result: Mapping[str, Any]) -> List[str]:
+def _unresolved(result: Mapping[str, Any]) -> list[str]:
     """Say which false accept rates are finer than one of all pairs; a sentence, or none."""
     coarsest = max(map(float, result["unresolved_far"]), default=None)
     return [f"The pairs resolve no false accept rate of {power(coarsest)} or below."] if coarsest else []
 
 
-def _identification_charts(models: Mapping[str, Any], largest: int, look: Mapping[str, Look]) -> List[Chart]:
-    legend = _legend(models, look)
+def _identification_charts(models: Mapping[str, Any], largest: int, look: Mapping[str, Look]) -> list[Chart]:
     grown = {
         title: {size: row["rank_1"] for size, row in model["sizes"].items()}
         for title, model in models.items()
@@ -168,10 +153,9 @@ def _identification_charts(models: Mapping[str, Any], largest: int, look: Mappin
         for title, model in models.items()
         if str(largest) in model["sizes"]
     }
-    titles = "Rank 1 as the gallery grows", f"CMC among {largest:,} distractors"
     return [
-        Chart(charts.steps(titles[0], grown, look, "distractors"), titles[0], legend),
-        Chart(charts.steps(titles[1], cmc, look, "rank"), titles[1], legend),
+        charts.steps("Rank 1 as the gallery grows", grown, look, "distractors"),
+        charts.steps(f"CMC among {largest:,} distractors", cmc, look, "rank"),
     ]
 
 
@@ -200,7 +184,7 @@ def templates(result: Mapping[str, Any], look: Mapping[str, Look]) -> Section:
 
 
 def _rates(
-    title: str, models: Mapping[str, Any], parts: Sequence[Tuple[str, str]], look: Mapping[str, Look]
+    title: str, models: Mapping[str, Any], parts: Sequence[tuple[str, str]], look: Mapping[str, Look]
 ) -> Table:
     """Lay out rates of models: `parts` are the keys of theirs, and what heads a column; * is not resolved."""
     columns = [
@@ -230,16 +214,12 @@ def figures(result: Mapping[str, Any], folder: Path) -> Section:
     return Section("figures", "Figures", " ".join(lead), pictures)
 
 
-def training(runs: Mapping[str, List[Dict[str, Any]]], look: Mapping[str, Look]) -> Section:
+def training(runs: Mapping[str, list[dict[str, Any]]], look: Mapping[str, Look]) -> Section:
     """Lay out the metrics of runs, title -> records, as curves."""
-    panels = charts.training(runs, look)
-    drawn = [
-        Chart(panel.svg, panel.title, [(line, name) for name, line in panel.lines.items()])
-        for panel in panels
-    ]
-    return Section(
-        "training", "Training", "Means over the iterations since the last record.", [Charts(drawn)]
-    )
+    if not runs:
+        return Section("training", "Training", absent="No run here has left its metrics.jsonl.")
+    lead = "Means over the iterations since the last record."
+    return Section("training", "Training", lead, [Charts(charts.training_curves(runs, look))])
 
 
 def paper(folder: Path) -> Section:
@@ -254,7 +234,7 @@ def paper(folder: Path) -> Section:
 
 
 def _paper_table(table: tables.PaperTable) -> Table:
-    notes: Dict[str, int] = {}
+    notes: dict[str, int] = {}
     rows = []
     for row in table.rows:
         remarks = [row.published.source] if row.published else []
@@ -279,15 +259,10 @@ def _figure(figures: Mapping[str, float], column: str, missing: str = "–") -> 
     return Cell(f"{figures[column]:.2f}" if column in figures else missing)
 
 
-def flattened(sections: Mapping[str, Mapping[str, Any]]) -> Dict[str, Any]:
-    """Return settings of a recipe by `section.key`."""
-    return {
-        f"{section}.{key}": value for section, content in sections.items() for key, value in content.items()
-    }
-
-
 def settings(runs: Mapping[str, Mapping[str, Any]]) -> Section:
-    """Lay out the flattened settings of runs, title -> settings, side by side."""
+    """Lay out the settings of runs, title -> `section.key` -> value, side by side."""
+    if not runs:
+        return Section("settings", "Settings", absent="No run here has left its run.json.")
     keys = dict.fromkeys(key for values in runs.values() for key in values)
     rows = [[Cell(key), *(Cell(_value(values.get(key))) for values in runs.values())] for key in keys]
     return Section("settings", "Settings", "", [Table(["", *runs], rows, prose=True)])
@@ -312,7 +287,7 @@ def provenance(models: Mapping[str, Mapping[str, Any]], records: Mapping[str, Ma
     return Section("provenance", "Provenance", "", [*blocks, cards])
 
 
-def _facts(record: Mapping[str, Any]) -> Iterator[Tuple[str, str]]:
+def _facts(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key in FACTS:
         value = record.get(key)
         if isinstance(value, dict):
@@ -323,10 +298,6 @@ def _facts(record: Mapping[str, Any]) -> Iterator[Tuple[str, str]]:
 
 def _key(title: str, look: Mapping[str, Look]) -> Cell:
     return Cell(title, look=look[title])
-
-
-def _legend(names: Sequence[str], look: Mapping[str, Look]) -> List[Tuple[Look, str]]:
-    return [(look[name], name) for name in names]
 
 
 def _value(value: Any) -> str:
@@ -340,8 +311,6 @@ def _value(value: Any) -> str:
 def _address(path: Path) -> str:
     if path.suffix not in MEDIA:
         raise LatseError(f"{path}: a picture of the report must be one of {', '.join(MEDIA)}")
-    try:
+    with explained(f"cannot read {path}"):
         content = path.read_bytes()
-    except OSError as error:
-        raise LatseError(f"cannot read {path}: {error.strerror}") from error
     return f"data:{MEDIA[path.suffix]};base64,{base64.b64encode(content).decode()}"

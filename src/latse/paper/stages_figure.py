@@ -6,23 +6,22 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import List, Mapping, Sequence
+from typing import Mapping, Sequence
 
 import mxnet as mx
 import numpy as np
 
 from latse.errors import LatseError
-from latse.eval.canvas import grid, save, show, title_row
+from latse.eval.canvas import draw_rows
 from latse.eval.figures import to_pixels
 from latse.models import checkpoint
 from latse.models.embedding import Network
-from latse.models.parameters import Arrays
 from latse.symbols.names import OTHER_PARTS
 
 STAGES = ("early", "middle", "last")
 
 
-def stored_stages(prefix: str | os.PathLike) -> List[int]:
+def stored_stages(prefix: str | os.PathLike) -> list[int]:
     """Return the checkpoints of a run, as iterations done, ascending; without 0, which is the last again."""
     prefix = Path(prefix)
     pattern = re.compile(rf"{re.escape(prefix.name)}-(\d{{4,}})\.params")
@@ -30,7 +29,7 @@ def stored_stages(prefix: str | os.PathLike) -> List[int]:
     return sorted({int(match[1]) for match in found if match} - {0})
 
 
-def early_middle_last(prefix: str | os.PathLike) -> List[int]:
+def early_middle_last(prefix: str | os.PathLike) -> list[int]:
     """Return the first, the middle and the last stored checkpoint of a run.
 
     Raises LatseError if fewer than three are there.
@@ -77,7 +76,8 @@ def restored(
     """
     symbol, *early = checkpoint.load(prefix, stage)
     late = checkpoint.load(prefix, last)[1:]
-    args, aux = ({**old, **_beside_encoder(new)} for old, new in zip(early, late))
+    beside = ({key: array for key, array in part.items() if key.startswith(OTHER_PARTS)} for part in late)
+    args, aux = ({**old, **new} for old, new in zip(early, beside))
     with tempfile.TemporaryDirectory() as folder:
         mixed = Path(folder) / f"{Path(prefix).name}-{stage}-decoded-by"
         checkpoint.save(mixed, last, symbol, args, aux)
@@ -96,14 +96,5 @@ def draw(path: str | os.PathLike, images: np.ndarray, rows: Mapping[str, np.ndar
     rows
         Title of a stage -> its faces, float (n, 3, H, W) in -1..1.
     """
-    pictures = {"input": images, **{title: to_pixels(faces) for title, faces in rows.items()}}
-    figure, axes = grid(len(pictures), len(images), (1.1 * len(images) + 1.8, 1.15 * len(pictures)))
-    for cells, (title, row) in zip(axes, pictures.items()):
-        title_row(cells[0], title)
-        for cell, picture in zip(cells, row):
-            show(cell, picture)
-    save(figure, path)
-
-
-def _beside_encoder(parameters: Arrays) -> Arrays:
-    return {name: array for name, array in parameters.items() if name.startswith(OTHER_PARTS)}
+    restored_rows = {title: to_pixels(faces) for title, faces in rows.items()}
+    draw_rows(path, {"input": images, **restored_rows}, 1.15, 1.8)

@@ -18,13 +18,13 @@ import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 import yaml
 from tqdm import tqdm
 
 from latse import recipe as recipes
-from latse.errors import LatseError
+from latse.errors import LatseError, check_range
 from latse.files import digest, locked, make_folder, read_json, replacing, write_json
 from latse.runtime import cores, versions
 from latse.text_table import NOTHING, aligned, markdown
@@ -56,8 +56,8 @@ class Study:
     """
 
     recipe: Path
-    seeds: List[int]
-    rows: Dict[str, Dict[str, Any]]
+    seeds: list[int]
+    rows: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,7 @@ def run(args: argparse.Namespace) -> None:
     LatseError
         For a malformed study, or with the sentence of the first run that fails.
     """
-    if args.jobs < 1:
-        raise LatseError(f"--jobs {args.jobs}: must be at least 1")
+    check_range("--jobs", args.jobs, 1)
     study = read_study(args.study)
     pairs = digest(args.pairs)  # missing pairs are better known before the work than after it
     out = make_folder(args.out)
@@ -156,7 +155,7 @@ def read_study(path: str | os.PathLike) -> Study:
     return Study(recipe, seeds, {str(name): changes or {} for name, changes in rows.items()})
 
 
-def table(rows: Dict[str, Dict[str, Any]]) -> List[List[str]]:
+def table(rows: dict[str, dict[str, Any]]) -> list[list[str]]:
     """Return the cells of a study's table in percent, head first, from the `rows` of its JSON.
 
     A column without a figure, such as SSIM where no row has a decoder, is left out.
@@ -166,16 +165,16 @@ def table(rows: Dict[str, Dict[str, Any]]) -> List[List[str]]:
     return [["", *columns], *body]
 
 
-def _cell(figure: Optional[Dict[str, float]]) -> str:
+def _cell(figure: dict[str, float] | None) -> str:
     return NOTHING if figure is None else f"{100 * figure['mean']:.2f} ± {100 * figure['std']:.2f}"
 
 
-def _write_recipe(path: Path, base: Path, changes: Dict[str, Any]) -> None:
+def _write_recipe(path: Path, base: Path, changes: dict[str, Any]) -> None:
     with replacing(path) as temporary:
         temporary.write_text(yaml.safe_dump({"base": str(base.resolve()), **changes}, sort_keys=False))
 
 
-def _run_all(runs: List[Run], args: argparse.Namespace) -> None:
+def _run_all(runs: list[Run], args: argparse.Namespace) -> None:
     """Do the runs, some at a time; the first that fails ends the study, those under way come to their end."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, cores() // args.jobs))}
     with ThreadPoolExecutor(args.jobs) as pool:
@@ -191,7 +190,7 @@ def _run_all(runs: List[Run], args: argparse.Namespace) -> None:
             raise
 
 
-def _run_one(run: Run, args: argparse.Namespace, environment: Dict[str, str]) -> None:
+def _run_one(run: Run, args: argparse.Namespace, environment: dict[str, str]) -> None:
     recipe = run.folder.parent / f"{run.row}.yaml"
     changes = [word for change in args.set for word in ("--set", change)]
     _latse(
@@ -217,7 +216,7 @@ def _is_judged(run: Run) -> bool:
     return isinstance(content, dict) and content.get("kind") == "verification"
 
 
-def _latse(run: Run, environment: Dict[str, str], *arguments: object) -> None:
+def _latse(run: Run, environment: dict[str, str], *arguments: object) -> None:
     command = [sys.executable, "-m", "latse", *map(str, arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -225,7 +224,7 @@ def _latse(run: Run, environment: Dict[str, str], *arguments: object) -> None:
         raise LatseError(f"{run.row}, seed {run.seed}: {last.replace('latse: ', '', 1)}")
 
 
-def _report(args: argparse.Namespace, study: Study, runs: List[Run]) -> Dict[str, Any]:
+def _report(args: argparse.Namespace, study: Study, runs: list[Run]) -> dict[str, Any]:
     """Return what study.json says: for each row its changes, the figures of each seed, their mean and std."""
     results = {(run.row, run.seed): _judgement(run, Path(args.pairs).stem) for run in runs}
     rows = {}
@@ -244,7 +243,7 @@ def _report(args: argparse.Namespace, study: Study, runs: List[Run]) -> Dict[str
     }
 
 
-def _judgement(run: Run, name: str) -> Dict[str, Any]:
+def _judgement(run: Run, name: str) -> dict[str, Any]:
     """What was found of the run's models on the set `name`: title -> figures."""
     found = read_json(run.result)["sets"][name]["results"]
     return {
@@ -253,7 +252,7 @@ def _judgement(run: Run, name: str) -> Dict[str, Any]:
     }
 
 
-def _summary(per_seed: Dict[int, Dict[str, Any]], path: tuple) -> Optional[Dict[str, float]]:
+def _summary(per_seed: dict[int, dict[str, Any]], path: tuple) -> dict[str, float] | None:
     """Return mean and standard deviation of a figure over the seeds; None if a seed has none."""
     values = [
         functools.reduce(lambda found, key: found and found.get(key), path, result)

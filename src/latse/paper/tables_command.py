@@ -21,8 +21,8 @@ from latse import recipe as recipes
 from latse.data.shards.records import Shard
 from latse.devices import add_device_arguments, contexts
 from latse.errors import LatseError
-from latse.eval.results import read_object, reading
-from latse.files import make_folder, write_json
+from latse.eval.results import reading
+from latse.files import make_folder, read_object, write_json
 from latse.paper.dry_run import DryRun, dry_run
 from latse.paper.paper_tables import (
     COLUMNS,

@@ -269,8 +269,8 @@ def test_aligned(tmp_path):
     for person in (1, 2):
         (folder / f"p{person}").mkdir(parents=True)
         for number in (1, 2):
-            photograph = orl.read_photograph(orl.photograph_folder() / f"s{person}" / f"{number}.pgm")
-            cv2.imwrite(str(folder / f"p{person}" / f"{number}.jpg"), photograph[:, :, ::-1])
+            photograph = cv2.imread(str(orl.photograph_folder() / f"s{person}" / f"{number}.pgm"))
+            cv2.imwrite(str(folder / f"p{person}" / f"{number}.jpg"), photograph)
     out = tmp_path / "a.bin"
     assert main(["data", "pairs", str(folder), str(out), "--pairs", "4", "--folds", "2", "--align"]) == 0
     pairs = read_pairs(out)
@@ -285,7 +285,7 @@ def test_aligned(tmp_path):
         (["a.bin", "--pairs", "7", "--folds", "2"], "photos0: 7 pairs do not make 2 folds"),
         (["a.bin", "--pairs", "12"], "photos0: 12 pairs do not make 10 folds"),
         (["a.bin", "--pairs", "12", "--folds", "0"], "photos0: 12 pairs do not make 0 folds"),
-        (["a.bin", "--seed", "-1"], "photos0: the seed -1 is below 0"),
+        (["a.bin", "--seed", "-1"], "photos0: the seed is -1, must be at least 0"),
         (["a.pkl"], "a.pkl ends neither in .bin nor in .npz"),
         (["nowhere/a.bin", "--list", "none.txt"], "cannot read none.txt: No such file or directory"),
     ],

@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latse.data.orl import photograph_folder, read_photograph
-from latse.data.photographs.align import TEMPLATE, Aligner, NoFaceError, decode_photograph, encode_png, warp
+from latse.data.orl import photograph_folder
+from latse.data.photographs.align import (
+    TEMPLATE,
+    Aligner,
+    NoFaceError,
+    decode_photograph,
+    encode_png,
+    open_photograph,
+    warp,
+)
 from latse.data.photographs.detect import Face, choose
 from latse.errors import LatseError
 
@@ -47,7 +55,7 @@ def test_no_black_corner_outside_the_photograph():
 
 def test_finds_points_where_they_are(aligner):
     """The same face shifted, or twice as large: the points follow."""
-    photograph = read_photograph(photograph_folder() / "s1" / "1.pgm")
+    photograph = open_photograph(photograph_folder() / "s1" / "1.pgm")
     points = aligner.cut_out(photograph).face.points
     assert points.shape == (5, 2)
     left, right, nose, *mouth = points
@@ -59,7 +67,7 @@ def test_finds_points_where_they_are(aligner):
 
 
 def test_the_aligned_face_has_its_points_at_the_template(aligner):
-    photograph = read_photograph(photograph_folder() / "s1" / "1.pgm")
+    photograph = open_photograph(photograph_folder() / "s1" / "1.pgm")
     face = aligner.align(photograph, "it")
     assert face.shape == (112, 112, 3) and face.dtype == np.uint8
     assert np.abs(aligner.cut_out(face).face.points - TEMPLATE).mean() < 4
@@ -73,7 +81,7 @@ def test_no_face(aligner):
 @pytest.mark.parametrize("width, share", [(6000, 0.07), (6000, 0.5), (3000, 0.03), (250, 0.5), (700, 0.2)])
 def test_points_in_photographs_of_any_size(aligner, width, share):
     """A face of `share` of the width: its points are right to 2 pixels of 92 in the mean."""
-    face = read_photograph(photograph_folder() / "s9" / "1.pgm")
+    face = open_photograph(photograph_folder() / "s9" / "1.pgm")
     true, scale = aligner.cut_out(face).face.points, share * width / face.shape[1]
     face = cv2.resize(face, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     photograph = np.full((width * 2 // 3, width, 3), 110, np.uint8)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from latse.cli import main
-from latse.data.orl import photograph_folder, read_photograph
-from latse.data.photographs.align import TEMPLATE, Aligner, warp
+from latse.data.orl import photograph_folder
+from latse.data.photographs.align import TEMPLATE, Aligner, open_photograph, warp
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def photographs(tmp_path):
     """A face, two of them and none, as files a.pgm, b.png, c.png."""
     source = photograph_folder() / "s1" / "1.pgm"
     shutil.copyfile(source, tmp_path / "a.pgm")
-    face = read_photograph(source)
+    face = open_photograph(source)
     small = cv2.copyMakeBorder(face, 100, 0, 0, 60, cv2.BORDER_CONSTANT, value=(90, 90, 90))
     large = cv2.resize(face, (174, 212), interpolation=cv2.INTER_CUBIC)
     cv2.imwrite(str(tmp_path / "b.png"), np.hstack([small, large]))
@@ -41,7 +41,7 @@ def test_writes_faces_and_says_what_it_found(photographs, tmp_path, capfd):
     aligner = Aligner()
     for number, name in enumerate(("a", "b")):
         written = cv2.imread(str(out / f"{name}.png"))[:, :, ::-1]
-        assert np.array_equal(written, aligner.align(read_photograph(photographs[number]), name))
+        assert np.array_equal(written, aligner.align(open_photograph(photographs[number]), name))
     found = json.loads((tmp_path / "found.json").read_text())
     assert [entry.get("faces") for entry in found] == [1, 2, None]
     assert found[1]["box"][0] > 152  # the larger one
@@ -55,7 +55,7 @@ def test_given_points(photographs, tmp_path, capfd):
     assert align(tmp_path, photographs[0], "--landmarks", tmp_path / "points.csv") == 1
     assert f"{photographs[0]}: no landmarks" in capfd.readouterr().out
     assert align(tmp_path / "out", photographs[2], "--landmarks", tmp_path / "points.csv") == 0
-    expected = warp(read_photograph(photographs[2]), TEMPLATE * 0.6 + 5)
+    expected = warp(open_photograph(photographs[2]), TEMPLATE * 0.6 + 5)
     assert np.array_equal(cv2.imread(str(tmp_path / "out" / "c.png"))[:, :, ::-1], expected)
     assert (
         align(tmp_path / "out", photographs[2], "--landmarks", tmp_path / "points.csv", "--smallest", 70) == 1

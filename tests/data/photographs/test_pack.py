@@ -15,7 +15,7 @@ from PIL import Image
 
 from latse.cli import main
 from latse.data.images import encode
-from latse.data.orl import photograph_folder, read_photograph
+from latse.data.orl import photograph_folder
 from latse.data.photographs import align, photographs
 from latse.data.photographs import pack as packing
 from latse.data.photographs.align import TEMPLATE, Aligner, warp
@@ -107,7 +107,7 @@ def test_faces_of_real_people(tmp_path, capfd):
     assert shard.labels.tolist() == [0] * 5 + [1] * 5 and shard.classes == 2
     for position in range(10):
         file = tmp_path / "people" / ("Adam", "Žofie")[position // 5] / f"{position % 5 + 1}.pgm"
-        expected = encode(aligner.align(read_photograph(file), "it"), 97)
+        expected = encode(aligner.align(align.open_photograph(file), "it"), 97)
         assert shard.content(position).tobytes() == expected
     summary = json.loads((tmp_path / "summary").read_text())
     assert summary["images"] == 10 and "left_out" not in summary
@@ -118,8 +118,8 @@ def test_faces_of_real_people(tmp_path, capfd):
 def mixed(tmp_path_factory):
     """All sorts of files; what each is to become stands in `OUTCOMES`."""
     root = tmp_path_factory.mktemp("mixed") / "photos"
-    face = read_photograph(photograph_folder() / "s1" / "1.pgm")
-    other = read_photograph(photograph_folder() / "s5" / "1.pgm")
+    face = align.open_photograph(photograph_folder() / "s1" / "1.pgm")
+    other = align.open_photograph(photograph_folder() / "s5" / "1.pgm")
     large = cv2.resize(face, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
     every = root / "every kind"
     save(every / "a.JPG", face, format="JPEG", quality=95)

@@ -11,7 +11,8 @@ import numpy as np
 
 from latse.data.images import is_image_file
 from latse.data.photographs import photographs
-from latse.errors import LatseError
+from latse.errors import LatseError, check_range
+from latse.files import explained
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -89,8 +90,7 @@ def draw_pairs(person: np.ndarray, number: int, folds: int, seed: int) -> tuple[
         raise LatseError(
             f"{number} pairs do not make {folds} folds with pairs of both kinds: an even number does"
         )
-    if seed < 0:
-        raise LatseError(f"the seed {seed} is below 0")
+    check_range("the seed", seed, 0)
     photograph = np.arange(len(person))
     end = np.searchsorted(person, person, side="right")  # of the photographs of the same person
     chance = random.Random(seed)
@@ -182,9 +182,8 @@ def _draw(low: np.ndarray, high: np.ndarray, number: int, chance: random.Random,
 
 def _lines(file: Path) -> list[str]:
     try:
-        return file.read_text("utf-8").rstrip().splitlines()
-    except OSError as error:
-        raise LatseError(f"cannot read {file}: {error.strerror or error}") from error
+        with explained(f"cannot read {file}"):
+            return file.read_text("utf-8").rstrip().splitlines()
     except UnicodeDecodeError as error:
         raise LatseError(f"{file} is not a text file") from error
 

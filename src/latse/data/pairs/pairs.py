@@ -18,7 +18,7 @@ import re
 import struct
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Optional, Sequence
+from typing import Any, BinaryIO, NamedTuple, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -26,7 +26,7 @@ from tqdm import tqdm
 from latse.data.images import decode
 from latse.data.pairs.safe_pickle import Array, PickleError, load_pickle
 from latse.errors import LatseError
-from latse.files import replacing
+from latse.files import explained, replacing
 
 SIZE = (112, 112)
 # Member of the .npz -> its type as .npy names it, and its number of dimensions.
@@ -90,7 +90,7 @@ def people_path(path: str | os.PathLike) -> Path:
     return Path(path).with_suffix(".people.npy")
 
 
-def write_people(path: str | os.PathLike, people: Optional[np.ndarray]) -> None:
+def write_people(path: str | os.PathLike, people: np.ndarray | None) -> None:
     """Write who is on each image, int (n, 2) or (2n,), beside the pairs `path`, atomically.
 
     None removes what an earlier set of the same name left. Raises LatseError if it cannot be written.
@@ -103,7 +103,7 @@ def write_people(path: str | os.PathLike, people: Optional[np.ndarray]) -> None:
         np.save(file, np.asarray(people, np.int64).ravel())
 
 
-def read_people(path: str | os.PathLike) -> Optional[np.ndarray]:
+def read_people(path: str | os.PathLike) -> np.ndarray | None:
     """Read who is on each image of the pairs `path`.
 
     Returns
@@ -120,10 +120,8 @@ def read_people(path: str | os.PathLike) -> Optional[np.ndarray]:
     if not path.exists():
         return None
     try:
-        with path.open("rb") as file:
+        with explained(f"cannot read {path}"), path.open("rb") as file:
             people = np.lib.format.read_array(file, allow_pickle=False)
-    except OSError as error:
-        raise LatseError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, EOFError, MemoryError) as error:
         raise LatseError(f"{path} is damaged: it is no .npy of numbers") from error
     if people.dtype.kind not in "iu" or people.ndim != 1:
@@ -131,7 +129,7 @@ def read_people(path: str | os.PathLike) -> Optional[np.ndarray]:
     return people.astype(np.int64)
 
 
-def check_people(path: str | os.PathLike, people: Optional[np.ndarray], issame: np.ndarray) -> None:
+def check_people(path: str | os.PathLike, people: np.ndarray | None, issame: np.ndarray) -> None:
     """Raise LatseError unless `people` of `read_people` fit the flags of the pairs `path`.
 
     Parameters
@@ -192,13 +190,12 @@ def read_encoded(path: str | os.PathLike) -> EncodedPairs:
     """
     path = Path(path)
     try:
-        with path.open("rb", buffering=0) as file:  # a buffer would make a second copy of it all
+        # A buffer would make a second copy of it all.
+        with explained(f"cannot read {path}"), path.open("rb", buffering=0) as file:
             if file.read(2) == b"PK":
                 return _read_npz(path, file)
             file.seek(0)
             return _from_pickle(path, file.read())
-    except OSError as error:
-        raise LatseError(f"cannot read {path}: {error.strerror or error}") from error
     except (PickleError, _DamagedError) as error:
         raise LatseError(f"{path} is not a file of pairs: {error}") from error
 

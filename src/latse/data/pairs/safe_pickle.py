@@ -15,7 +15,7 @@ import math
 import pickletools
 import re
 from types import FunctionType
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable
 
 # Any instruction has a byte at least, so time needs no other limit; but a byte can make an object of sixty.
 # An image of 112x112 pixels takes some 600 bytes or more and at most some 40 instructions.
@@ -98,9 +98,9 @@ class _Machine:
     def __init__(self, content: bytes | bytearray):
         self.content, self.view = content, memoryview(content).toreadonly()
         self.at = 0  # of the next byte
-        self.stack: List[Any] = []
-        self.marked: List[List[Any]] = []  # the stacks below each mark
-        self.memo: Dict[int, Any] = {}
+        self.stack: list[Any] = []
+        self.marked: list[list[Any]] = []  # the stacks below each mark
+        self.memo: dict[int, Any] = {}
         self.bytes_left = len(content)  # that may still be made of text
         self.objects_left = FREE_OBJECTS + len(content) // BYTES_PER_OBJECT  # that may still be made
 
@@ -145,7 +145,7 @@ class _Machine:
             raise PickleError("it takes more from its stack than there is")
         return self.stack.pop()
 
-    def pop_to_mark(self) -> List[Any]:
+    def pop_to_mark(self) -> list[Any]:
         if not self.marked:
             raise PickleError("it goes back to a mark that it has not set")
         items, self.stack = self.stack, self.marked.pop()
@@ -343,9 +343,9 @@ _SPARING = {
 }
 
 
-def _instructions() -> Dict[int, Callable[[_Machine], None]]:
+def _instructions() -> dict[int, Callable[[_Machine], None]]:
     """What each known instruction does to the machine, by its byte."""
-    by_name: Dict[str, Callable[[_Machine], None]] = {
+    by_name: dict[str, Callable[[_Machine], None]] = {
         "PROTO": _Machine.protocol,
         "FRAME": _Machine.frame,
         "MARK": _Machine.mark,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import stat
 from pathlib import Path
-from typing import NamedTuple
+from typing import Iterator, NamedTuple
 
 import cv2
 import numpy as np
@@ -61,18 +61,13 @@ class Aligner:
 
         Raises LatseError, naming `name`, if no face is found or it is too small.
         """
-        try:
+        with _naming(name):
             return self.cut_out(photograph).image
-        except NoFaceError as error:
-            raise LatseError(f"{name}: {error}") from error
 
     def align_file(self, path: str | os.PathLike) -> np.ndarray:
-        """Return the face of the photograph in a file, as `align` does of a decoded one."""
-        try:
-            photograph = decode_photograph(read_photograph(path))
-        except NoFaceError as error:
-            raise LatseError(f"{path}: {error}") from error
-        return self.align(photograph, str(path))
+        """Return the face of the photograph in a file as `align` does; LatseError if the file holds none."""
+        with _naming(path):
+            return self.cut_out(open_photograph(path)).image
 
     def cut_out(self, photograph: np.ndarray, points: np.ndarray | None = None) -> Aligned:
         """Align the face of `photograph`, uint8 (height, width, 3) RGB; at `points` (5, 2) if they are given.
@@ -104,13 +99,18 @@ class Aligner:
         return detect.choose(faces, photograph.shape), len(faces)
 
 
+def open_photograph(path: str | os.PathLike) -> np.ndarray:
+    """Read and decode a photograph, as `read_photograph` and `decode_photograph` do."""
+    return decode_photograph(read_photograph(path))
+
+
 def read_photograph(path: str | os.PathLike) -> bytes:
     """Return the bytes of a file; raise NoFaceError if it cannot be read."""
+    path = Path(path)
     try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):
+        if path.exists() and not path.is_file():
             raise NoFaceError("unreadable", "not a file")  # to open a named pipe would wait for ever
-        with Path(path).open("rb") as file:
-            return file.read()
+        return path.read_bytes()
     except OSError as error:
         raise NoFaceError("unreadable", error.strerror or str(error)) from error
 
@@ -157,6 +157,15 @@ def warp(photograph: np.ndarray, points: np.ndarray) -> np.ndarray:
     return cv2.warpAffine(
         photograph, _transform(points).params[:2], (SIZE, SIZE), flags=cv2.INTER_LINEAR, borderMode=BORDER
     )
+
+
+@contextlib.contextmanager
+def _naming(name: str | os.PathLike) -> Iterator[None]:
+    """Turn a NoFaceError of the body into a LatseError that names the photograph."""
+    try:
+        yield
+    except NoFaceError as error:
+        raise LatseError(f"{name}: {error}") from error
 
 
 def refuse_lack_of_memory(error: Exception) -> None:

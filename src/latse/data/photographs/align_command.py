@@ -90,7 +90,7 @@ def _align(aligner: Any, photograph: str, target: Path, given: dict | None) -> d
     from latse.data.photographs import align
 
     try:
-        image = align.decode_photograph(align.read_photograph(photograph))
+        image = align.open_photograph(photograph)
         if given is not None and photograph not in given:
             raise align.NoFaceError("no landmarks")
         aligned = aligner.cut_out(image, None if given is None else given[photograph])

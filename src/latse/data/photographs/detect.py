@@ -76,9 +76,7 @@ class MtcnnOpenCV:
         # from the edge.
         points = np.array(list(found["keypoints"].values()), float)
         return Face(
-            np.array([x, y, width, height]),
-            float(found["confidence"]),
-            (points - PADDING + 1) / scale - 0.5,
+            np.array([x, y, width, height]), float(found["confidence"]), (points - PADDING + 1) / scale - 0.5
         )
 
 

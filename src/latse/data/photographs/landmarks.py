@@ -11,7 +11,7 @@ from typing import Iterator
 import numpy as np
 
 from latse.errors import LatseError
-from latse.files import replacing
+from latse.files import explained, replacing
 
 
 def read(file: Path) -> Iterator[tuple[str, np.ndarray]]:
@@ -19,16 +19,15 @@ def read(file: Path) -> Iterator[tuple[str, np.ndarray]]:
 
     Raises LatseError, naming the line, if it is not a path and ten finite numbers.
     """
-    try:
-        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
-            rows = csv.reader(lines)
+    encoding = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
+    with explained(f"cannot read {file}"), file.open(**encoding) as lines:
+        rows = csv.reader(lines)
+        try:
             for row in rows:
                 if row and not (rows.line_num == 1 and row[0] == "path"):
                     yield row[0], _points(row[1:], f"{file}: line {rows.line_num}")
-    except OSError as error:
-        raise LatseError(f"cannot read {file}: {error.strerror or error}") from error
-    except csv.Error as error:
-        raise LatseError(f"{file}: line {rows.line_num} is not CSV: {error}") from error
+        except csv.Error as error:
+            raise LatseError(f"{file}: line {rows.line_num} is not CSV: {error}") from error
 
 
 def write_table(file: Path, table: Path) -> None:

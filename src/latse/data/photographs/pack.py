@@ -15,21 +15,21 @@ import os
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Iterable, Iterator, NamedTuple
+from typing import Any, Callable, Iterable, Iterator, NamedTuple
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
 from latse import own_class
-from latse.data import images, workers
+from latse.data import images, spool
 from latse.data.images import encode
 from latse.data.photographs import align, detect, landmarks, photographs
 from latse.data.photographs.photographs import Photograph
-from latse.data.shards.shard_writer import ShardWriter
-from latse.data.shards.staging import staged
-from latse.errors import LatseError
-from latse.files import digest, locked, make_folder, read_json, replacing, write_json
+from latse.data.shards.shard_writer import MOST_SHARDS, ShardWriter
+from latse.data.shards.staging import is_made, sizes, staged, writing_into
+from latse.errors import LatseError, check_range
+from latse.files import digest, locked, make_folder, read_json, remove_parts, replacing, write_json
 
 QUALITY = 95  # insightface's own
 REPORT = "pack.json"
@@ -119,16 +119,13 @@ def pack(
         raise LatseError(f"{source} is no list, whose paths could be relative to {root}")
     root = source if source.is_dir() else Path(root or source.parent)
     work = make_folder(make_folder(out) / WORK)
-    try:
-        with locked(work):
-            run = _PackRun(source, root, out, settings, shards, frozenset(leave_out))
-            try:
-                return run.finish(processes) if run.begin() else None
-            finally:
-                if not run.to_be_resumed():
-                    shutil.rmtree(work)
-    except OSError as error:
-        raise LatseError(f"cannot write into {out}: {error.strerror or error}") from error
+    with writing_into(out), locked(work):
+        run = _PackRun(source, root, out, settings, shards, frozenset(leave_out))
+        try:
+            return run.finish(processes) if run.begin() else None
+        finally:
+            if not run.to_be_resumed():
+                shutil.rmtree(work)
 
 
 class _PackRun:
@@ -146,8 +143,9 @@ class _PackRun:
         work = out / WORK
         self._source, self._root, self._out, self._work = source, root, out, work
         self._settings, self._shards, self._leave_out = settings, shards, leave_out
-        self._list, self._table, self._chunks = work / "photographs", work / "landmarks", work / "chunks"
+        self._list, self._table, self._spool = work / "photographs", work / "landmarks", work / "chunks"
         self._known = work / "run.json"
+        self._chunks: list[spool.Chunk] = []
         self._identity: dict[str, Any] = {}  # what must be the same if it is the same run
 
     def begin(self) -> bool:
@@ -164,17 +162,17 @@ class _PackRun:
             "settings": _identity(self._settings),
             "photographs": {"count": count, "digest": digest(new)},
         }
-        if self._is_finished():
+        asked = {**self._identity, "shards": self._shards, "left_out_by_hand": sorted(self._leave_out)}
+        if is_made(self._out, REPORT, asked, "files"):
             self._known.unlink(missing_ok=True)
             return False
         if self._known.exists():
             self._refuse_change(read_json(self._known), new)
-            for left in self._chunks.glob(".*.part"):
-                left.unlink()
+            remove_parts(self._spool, "*")
         else:
             self._refuse_another_set()
-            if self._chunks.exists():  # of a run that was killed while it cleaned up
-                shutil.rmtree(self._chunks)
+            if self._spool.exists():  # of a run that was killed while it cleaned up
+                shutil.rmtree(self._spool)
             if self._settings.landmarks:
                 landmarks.write_table(Path(self._settings.landmarks), self._table)
         # Not before all else is there: it says that there is a run to go on with.
@@ -195,7 +193,7 @@ class _PackRun:
             with ShardWriter(stage, report["classes"], size, self._shards, report["images"]) as writer:
                 for label, image in self._labelled(report["images"]):
                     writer.add(label, image)
-            report["files"] = {file.name: file.stat().st_size for file in sorted(stage.iterdir())}
+            report["files"] = sizes(stage)
             left_out = (_entry(*pair) for pair in self._pairs() if pair[1].reason not in ("", EMPTY))
             several = (_entry(*pair) for pair in self._pairs() if pair[1].faces > 1)
             _write_report(stage / REPORT, report, left_out=left_out, several_faces=several)
@@ -208,45 +206,24 @@ class _PackRun:
 
     def _align(self, processes: int) -> None:
         count = self._identity["photographs"]["count"]
-        # Small sets for many processes, large sets in few files; a kill costs each process a chunk at most.
-        step = min(1024, max(8, count // 1024))
-        tasks = [
-            (self._chunk(number), offset, step)
+        step = spool.step(count)
+        self._chunks = [
+            spool.Chunk(self._spool / f"{number:06d}", min(step, count - number * step), (offset, step))
             for number, offset in enumerate(photographs.offsets(self._list, step))
         ]
-        missing = [task for number, task in enumerate(tasks) if not self._is_whole(number, step)]
-        there = min(count, step * (len(tasks) - len(missing)))
         arguments = (self._root, self._list, self._table, self._settings, self._leave_out)
-        with tqdm(total=count, initial=there, desc="align", unit="photograph") as bar:
-            for kind, _ in workers.run(_make_task, arguments, missing, processes, ADVICE):
-                bar.update(kind == workers.AT)
-
-    def _chunk(self, number: int) -> Path:
-        return self._chunks / f"{number:06d}"
-
-    def _is_whole(self, number: int, step: int) -> bool:
-        """Whether the file of a chunk is there, undamaged; if it is not, it is made again."""
-        photographs_in_it = min(step, self._identity["photographs"]["count"] - number * step)
-        try:
-            with self._chunk(number).open("rb") as file:
-                sizes = [outcome.size for outcome in _header(file)]
-                there = os.fstat(file.fileno()).st_size - file.tell()
-        except (FileNotFoundError, ValueError, TypeError):
-            return False
-        return len(sizes) == photographs_in_it and sum(sizes) == there
-
-    def _chunk_files(self) -> Iterator[Path]:
-        return itertools.takewhile(Path.exists, map(self._chunk, itertools.count()))
+        spool.fill(self._chunks, _make_task, arguments, processes, ADVICE, "align")
 
     def _pairs(self) -> Iterator[tuple[Photograph, Outcome]]:
         """Each photograph with what became of it."""
-        outcomes = itertools.chain.from_iterable(map(_outcomes, self._chunk_files()))
-        for photograph, outcome in zip(photographs.read_list(self._list), outcomes):
-            yield photograph, Outcome(0, BY_HAND) if photograph.path in self._leave_out else outcome
+        entries = (entry for chunk in self._chunks for entry in chunk.entries())
+        for photograph, entry in zip(photographs.read_list(self._list), entries):
+            by_hand = photograph.path in self._leave_out
+            yield photograph, Outcome(0, BY_HAND) if by_hand else Outcome(*entry)
 
     def _labelled(self, total: int) -> Iterator[tuple[int, bytes]]:
         """Label and JPEG of each face; a person without any has no label, so that labels have no gaps."""
-        faces = itertools.chain.from_iterable(map(_images, self._chunk_files()))
+        faces = (image for chunk in self._chunks for image in chunk.contents())
         taken = (
             (photograph.person, image)
             for (photograph, outcome), image in zip(self._pairs(), faces)
@@ -282,15 +259,6 @@ class _PackRun:
             "people": people,
             "people_without_image": without,
         }
-
-    def _is_finished(self) -> bool:
-        try:
-            report = read_json(self._out / REPORT)
-            sizes = {name: (self._out / name).stat().st_size for name in report["files"]}
-            asked = {**self._identity, "shards": self._shards, "left_out_by_hand": sorted(self._leave_out)}
-            return {key: report[key] for key in asked} == asked and report["files"] == sizes
-        except (LatseError, OSError, KeyError, TypeError, AttributeError):
-            return False
 
     def _refuse_another_set(self) -> None:
         for pattern in ("train*.rec", "train*.idx", "property", REPORT):
@@ -379,42 +347,20 @@ class _Packer:
 
 def _make_task(
     root: Path, list_file: Path, table: Path, settings: PackSettings, leave_out: frozenset[str]
-) -> Callable[..., None]:
-    """In a process: return the function that makes the file of one chunk."""
+) -> Callable[..., list[tuple[Outcome, bytes]]]:
+    """In a process: return the function that packs the photographs of one chunk."""
     cv2.setNumThreads(1)  # the processes are the parallelism
     cv2.setLogLevel(0)  # what OpenCV cannot read is in the report
     packer = _Packer(root, table, settings, leave_out)
 
-    def make_chunk(task: tuple[Path, int, int], at: Callable[[str], None]) -> None:
-        file, offset, step = task
-        packed = []
+    def pack_some(task: tuple[int, int], at: Callable[[str], None]) -> list[tuple[Outcome, bytes]]:
+        packed, (offset, step) = [], task
         for photograph in itertools.islice(photographs.read_list(list_file, offset), step):
             at(photograph.path)
             packed.append(packer.pack(photograph))
-        _write_chunk(file, packed)
+        return packed
 
-    return make_chunk
-
-
-def _write_chunk(file: Path, packed: list[tuple[Outcome, bytes]]) -> None:
-    """One line of JSON, a list of the outcomes, and the images one after the other."""
-    header = json.dumps([outcome for outcome, _ in packed]).encode("ascii")
-    with replacing(file) as temporary:
-        temporary.write_bytes(b"".join([header, b"\n", *(image for _, image in packed)]))
-
-
-def _outcomes(chunk: Path) -> list[Outcome]:
-    with chunk.open("rb") as file:
-        return _header(file)
-
-
-def _images(chunk: Path) -> list[bytes]:
-    with chunk.open("rb") as file:
-        return [file.read(outcome.size) for outcome in _header(file)]
-
-
-def _header(file: BinaryIO) -> list[Outcome]:
-    return [Outcome(*fields) for fields in json.loads(file.readline())]
+    return pack_some
 
 
 def _entry(photograph: Photograph, outcome: Outcome) -> dict[str, Any]:
@@ -466,15 +412,10 @@ def _check(source: Path, out: Path, settings: PackSettings, shards: int, process
         raise LatseError(f"there is no folder or list {source}")
     if source.is_dir() and source.resolve() in (out.resolve(), *out.resolve().parents):
         raise LatseError(f"{out} lies inside the photographs of {source}")
-    for name, value, least, most in (
-        ("quality", settings.quality, 1, 100),
-        ("shards", shards, 1, 99999),
-        ("processes", processes, 1, 4096),
-    ):
-        if not least <= value <= most:
-            raise LatseError(f"{name} is {value}, must be {least} to {most}")
-    if not settings.smallest >= 0:
-        raise LatseError(f"the smallest face is {settings.smallest}, must not be negative")
+    check_range("quality", settings.quality, 1, 100)
+    check_range("shards", shards, 1, MOST_SHARDS)
+    check_range("processes", processes, 1, 4096)
+    check_range("the smallest face", settings.smallest, 0)
     if settings.aligned and settings.landmarks:
         raise LatseError("aligned faces need no landmarks")
     if not (settings.aligned or settings.landmarks):

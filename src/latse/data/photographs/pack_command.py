@@ -58,7 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write N files train-00000.rec, … of like size (default: the one file train.rec)",
     )
     parser.add_argument(
-        "--processes", type=int, metavar="N", help="how many work at once (default: one for each processor)"
+        "--processes",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="how many work at once (default: one for each processor, %(default)s)",
     )
     parser.add_argument(
         "--leave-out",
@@ -75,9 +79,8 @@ def run(args: argparse.Namespace) -> None:
     from latse.data.photographs import pack
 
     settings = pack.PackSettings(args.detector, args.landmarks, args.aligned, args.smallest, args.quality)
-    processes = len(os.sched_getaffinity(0)) if args.processes is None else args.processes
     report = pack.pack(
-        args.photographs, args.out, settings, args.root, args.shards, processes, args.leave_out
+        args.photographs, args.out, settings, args.root, args.shards, args.processes, args.leave_out
     )
     if report is None:
         print(f"{args.out} is there already, made of the same photographs with the same settings")

@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 from latse.data import workers
 from latse.data.shards import scan
-from latse.data.shards.recordio import SET_FILE, read_property
+from latse.data.shards.recordio import SET_FILE, ranges, read_property
 from latse.data.shards.scan import Format, RecordState
 from latse.errors import LatseError
+from latse.files import explained, refuse_irregular
 
 RECORDS_AT_ONCE = 256  # one task of a process
 SIDES = 1 << 16  # more than the pixels of a side
@@ -77,21 +78,8 @@ DROPPED = (
     *("offset-twice", "past-end", "misaligned", "no-magic", "inside", "cut-off", "too-long", "short"),
     *("label", "empty", "no-image", "cut-image", "undecodable", "damaged", "size", "duplicate-across"),
 )
-STATES = {
-    RecordState.PAST_END: "past-end",
-    RecordState.MISALIGNED: "misaligned",
-    RecordState.NO_MAGIC: "no-magic",
-    RecordState.INSIDE: "inside",
-    RecordState.CUT_OFF: "cut-off",
-    RecordState.TOO_LONG: "too-long",
-    RecordState.SHORT: "short",
-    RecordState.EMPTY: "empty",
-    RecordState.NO_IMAGE: "no-image",
-    RecordState.CUT_IMAGE: "cut-image",
-    RecordState.UNDECODABLE: "undecodable",
-    RecordState.DAMAGED: "damaged",
-    RecordState.HUGE: "size",
-}
+STATES = {state: state.name.lower().replace("_", "-") for state in RecordState if state}
+STATES[RecordState.HUGE] = "size"
 FORMATS = {
     "grey": (Format.GREY_JPEG, Format.GREY_PNG),
     "cmyk": (Format.CMYK_JPEG,),
@@ -218,13 +206,10 @@ def check_set(folder: str | os.PathLike, processes: int = 1) -> Report:
 
 def _record_files(report: Report) -> list[Path]:
     """The record files of the folder in order; notes those that lack something."""
-    try:
+    with explained(f"cannot read {report.folder}"):
         names = sorted(path.name for path in report.folder.iterdir() if SET_FILE.fullmatch(path.name))
-    except OSError as error:
-        raise LatseError(f"cannot read {report.folder}: {error.strerror or error}") from error
-    for path in (report.folder / name for name in (*names, "property")):
-        if path.exists() and not path.is_file():
-            raise LatseError(f"{path} is not a regular file")  # to open a pipe would wait for ever
+    for name in (*names, "property"):
+        refuse_irregular(report.folder / name)
     files = [report.folder / name for name in names if name.endswith(".rec")]
     if not files:
         raise LatseError(f"{report.folder} holds no train.rec")
@@ -278,7 +263,9 @@ def _unnamed(report: Report, path: Path, found: np.ndarray, processes: int) -> n
     """The records between those that were found, which the index does not name: scan.ROW (n,)."""
     whole = (found["state"] == RecordState.GOOD) | (found["state"] >= RecordState.SHORT)
     ends = np.maximum.accumulate(np.append(0, found["end"][whole]))
-    starts = np.append(found["offset"][whole], _size(path))
+    with explained(f"cannot read {path}"):
+        size = path.stat().st_size
+    starts = np.append(found["offset"][whole], size)
     between = ends < starts
     gaps = [(path, int(end), int(start)) for end, start in zip(ends[between], starts[between])]
     bar = tqdm(gaps, desc=f"{path.name}: unnamed records", unit="gap", leave=False, delay=1)
@@ -290,22 +277,14 @@ def _unnamed(report: Report, path: Path, found: np.ndarray, processes: int) -> n
     return np.concatenate(parts)
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise LatseError(f"cannot read {path}: {error.strerror or error}") from error
-
-
 def _read_index(report: Report, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Record numbers and offsets of an index file, int64 (n,) each; notes what is wrong with its lines."""
-    try:
-        text = path.read_text("latin1")
-    except FileNotFoundError:
+    text = ""
+    if path.exists():
+        with explained(f"cannot read {path}"):
+            text = path.read_text("latin1")
+    else:
         report.add("files", file=path.name, detail="is missing")
-        text = ""
-    except OSError as error:
-        raise LatseError(f"cannot read {path}: {error.strerror or error}") from error
     keys, offsets, lines = _numbers(report, path, text)
     wrong = np.flatnonzero((keys[1:] < keys[:-1]) | (offsets[1:] < offsets[:-1])) + 1
     if len(wrong):
@@ -361,7 +340,7 @@ def _judge_ranges(report: Report, rows: np.ndarray) -> tuple[np.ndarray, np.ndar
 def _judge_header(report: Report, named: np.ndarray, identity: np.ndarray) -> None:
     """Judge the header record, the first of the rows `named`, of which `identity` (bool) says what is one."""
     table, keys = report.rows, report.rows["key"][named]
-    first, last, valid = (column[0] for column in _ranges(table[named[:1]]))
+    first, last, valid = (column[0] for column in ranges(table[named[:1]]))
     if not valid:
         report.mark("header", named[:1], ["holds no range"])
         return
@@ -381,7 +360,7 @@ def _judge_identities(report: Report, named: np.ndarray, rows: np.ndarray) -> tu
     """Judge the identity records `rows` of a file against its rows `named`; returns as `_judge_ranges`."""
     table = report.rows
     keys, image, labels = table["key"][named], table["image"][named], table["label"][named]
-    first, last, valid = _ranges(table[rows])
+    first, last, valid = ranges(table[rows])
     report.mark("identity", rows[~valid], itertools.repeat("holds no range"))
     rows, first, last = rows[valid], first[valid], last[valid]
     low, high = np.searchsorted(keys, first), np.searchsorted(keys, last)
@@ -517,18 +496,6 @@ def _whole(rows: np.ndarray) -> np.ndarray:
 def _is_number(labels: np.ndarray) -> np.ndarray:
     """Whether each label is a whole number that a person may have: bool (n,)."""
     return (labels >= 0) & (labels < LARGEST_LABEL) & (labels == np.floor(labels))
-
-
-def _ranges(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """First and one past the last record that identity records name, int64 (n,), and whether they do, bool.
-
-    As in `records`: exact in the two ids, where these round to the labels.
-    """
-    stated = rows["range"].astype(np.float64)
-    valid = (rows["flag"] > 1) & (stated[:, 0] >= 0) & (stated[:, 1] < 2.0**62)
-    exact = (rows["ids"].astype(np.float32) == rows["range"]).all(axis=1) & valid
-    first, last = np.where(valid, np.where(exact, rows["ids"].T, stated.T), 0).astype(np.int64)
-    return first, last, valid & (first <= last)
 
 
 def _listed(found: dict[str, list[dict]], meanings: dict[str, str]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import os
 import textwrap
 from typing import Any
 
+from latse.errors import check_range
 from latse.files import write_json
 
 SUMMARY = "find all that is wrong with an insightface set, and write a clean copy"
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--processes",
-        type=_positive,
+        type=int,
         default=len(os.sched_getaffinity(0)),
         metavar="N",
         help="that decode images (default: one for each processor, %(default)s)",
@@ -50,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from latse.data.shards.repair import repair
     from latse.data.shards.staging import refuse_inside, refuse_set
 
+    check_range("--processes", args.processes, 1)
     if args.repair:  # before the set is read, which takes long
         refuse_inside(args.repair, args.folder)
         refuse_set(args.repair)
@@ -104,10 +106,3 @@ def _place(place: dict[str, Any]) -> str:
     ]
     text = ", ".join(where) + (f": {place['detail']}" if "detail" in place else "")
     return textwrap.shorten(text, 120, placeholder="…")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1")
-    return number

@@ -10,7 +10,7 @@ import numpy as np
 
 from latse.data.shards.records import Batch, Shard
 from latse.data.workers import in_threads
-from latse.errors import LatseError
+from latse.errors import LatseError, check_range
 
 THREADS = 2  # that decode
 QUEUE = 4  # batches that wait for the consumer
@@ -52,12 +52,9 @@ class BatchStream:
         images_per_person: int = 1,
         part: tuple[int, int] = (0, 1),
     ):
-        if batch_size < 1:
-            raise LatseError(f"batch_size is {batch_size}, must be at least 1")
-        if not 0 <= seed < 2**63:
-            raise LatseError(f"seed is {seed}, must be from 0 to 2**63 - 1")
-        if images_per_person < 1:
-            raise LatseError(f"images_per_person is {images_per_person}, must be at least 1")
+        check_range("batch_size", batch_size, 1)
+        check_range("seed", seed, 0, 2**63 - 1)
+        check_range("images_per_person", images_per_person, 1)
         self._rank, self._workers = part
         if not 0 <= self._rank < self._workers:
             raise LatseError(f"part is {self._rank} of {self._workers}, must be 0 to {self._workers - 1}")

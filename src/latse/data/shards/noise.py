@@ -16,14 +16,13 @@ import numpy as np
 from tqdm import tqdm
 
 from latse.data.shards.records import Shard
-from latse.data.shards.shard_writer import ShardWriter
+from latse.data.shards.shard_writer import MOST_SHARDS, ShardWriter
 from latse.data.shards.staging import refuse_inside, refuse_set, staged
-from latse.errors import LatseError
-from latse.files import read_json, replacing, write_json
+from latse.errors import LatseError, check_range
+from latse.files import explained, read_json, replacing, write_json
 
 CLEAN, MISLABELLED, DISTRACTOR = 0, 1, 2
 KINDS = ("clean", "mislabelled", "distractor")
-MOST_SHARDS = 99999  # as ShardWriter's, whose own complaint would name a temporary folder
 OUTSIDE = -1  # the true label of a distractor
 
 
@@ -111,10 +110,8 @@ def add_noise(
     LatseError
         If an argument is out of range, the sets do not fit, or `out` cannot be written.
     """
-    if seed < 0:
-        raise LatseError(f"the seed is {seed}, must not be negative")
-    if not 1 <= shards <= MOST_SHARDS:
-        raise LatseError(f"the number of shards is {shards}, must be 1 to {MOST_SHARDS}")
+    check_range("the seed", seed, 0)
+    check_range("the number of shards", shards, 1, MOST_SHARDS)
     if not (mislabel >= 0 and distractor >= 0 and mislabel + distractor <= 1):
         raise LatseError(f"the fractions {mislabel} and {distractor} are not from 0 to 1, together at most 1")
     for original_folder in filter(None, (folder, distractors)):
@@ -151,13 +148,11 @@ def read_truth(folder: str | os.PathLike) -> Truth:
     Raises LatseError if `noise.npz` is missing or damaged, or the set is not the one it was written with.
     """
     path = Path(folder) / "noise.npz"
+    if not path.exists():
+        raise LatseError(f"{folder} has no noise.npz: it was not made by `latse data noise`")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with explained(f"cannot read {path}"), np.load(path, allow_pickle=False) as file:
             truth = Truth(*(file[name] for name in Truth._fields))
-    except FileNotFoundError as error:
-        raise LatseError(f"{folder} has no noise.npz: it was not made by `latse data noise`") from error
-    except OSError as error:
-        raise LatseError(f"cannot read {path}: {error.strerror or error}") from error
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise LatseError(f"{path} is damaged") from error
     shapes = {array.shape for array in truth}

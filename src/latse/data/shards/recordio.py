@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from latse.errors import LatseError
+from latse.files import explained, refuse_irregular
 
 MAGIC = 0xCED7230A
 MAGIC_BYTES = struct.pack("<I", MAGIC)
@@ -67,6 +68,18 @@ def packed_range(record: int, first: int, last: int) -> bytes:
     return HEADER.pack(2, 0, *((record, 0) if exact else (first, last))) + labels.tobytes()
 
 
+def ranges(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What header and identity records name: first and one past the last, int64 (n,), and whether they do.
+
+    Rows have the fields flag, ids and labels. Where the ids round to the labels, they are exact.
+    """
+    stated, ids = rows["labels"].astype(np.float64), rows["ids"]
+    valid = (rows["flag"] > 1) & (stated[:, 0] >= 0) & (stated[:, 1] < 2.0**62)
+    exact = (ids.astype(np.float32) == rows["labels"]).all(axis=1) & valid
+    first, last = np.where(valid, np.where(exact, ids.T, stated.T), 0).astype(np.int64)
+    return first, last, valid & (first <= last)
+
+
 def set_files(folder: Path) -> list[Path]:
     """The .rec and .idx files in a folder, of however many shards."""
     return [path for path in folder.glob("train*") if SET_FILE.fullmatch(path.name)]
@@ -85,11 +98,9 @@ def read_property(file: Path) -> tuple[int, tuple[int, int]]:
 
 def read_text(file: Path) -> str:
     """Return the text of a file; raise LatseError if it cannot be read or is not ASCII."""
-    if file.exists() and not file.is_file():
-        raise LatseError(f"{file} is not a regular file")  # to open a named pipe would wait for ever
+    refuse_irregular(file)
     try:
-        return file.read_text("ascii")
-    except OSError as error:
-        raise LatseError(f"cannot read {file}: {error.strerror or error}") from error
+        with explained(f"cannot read {file}"):
+            return file.read_text("ascii")
     except UnicodeDecodeError as error:
         raise LatseError(f"{file} is not a text file") from error

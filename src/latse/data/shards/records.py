@@ -22,11 +22,13 @@ from latse.data.shards.recordio import (
     MAGIC,
     MAGIC_BYTES,
     START,
+    ranges,
     read_property,
     read_text,
     set_files,
 )
 from latse.errors import LatseError
+from latse.files import explained, refuse_irregular
 
 LARGEST = 2**48  # record number
 AT_ONCE = 1 << 16  # bytes of a record that are read before its length is known
@@ -216,10 +218,8 @@ class _RecordFile:
         return MAGIC_BYTES.join(parts)
 
     def _bytes(self, start: int, length: int) -> bytes:
-        try:
+        with explained(f"cannot read {self.path}"):
             return os.pread(self._handle, length, start)
-        except OSError as error:
-            raise LatseError(f"cannot read {self.path}: {error.strerror}") from error
 
     def _check_index(self) -> None:
         everything = np.arange(len(self._keys))
@@ -260,7 +260,8 @@ class _RecordFile:
         bar = tqdm(total=len(rows), desc=self.path.name, unit="record", leave=False, delay=1)
         for first in range(0, len(rows), CHUNK):
             starts = self._starts[rows[first : first + CHUNK]].tolist()
-            read = [self._bytes(start, START.itemsize) for start in starts]
+            with explained(f"cannot read {self.path}"):
+                read = [os.pread(self._handle, START.itemsize, start) for start in starts]
             bytes_ = b"".join(part.ljust(START.itemsize, b"\0") for part in read)
             found[first : first + CHUNK] = np.frombuffer(bytes_, START)
             bar.update(len(starts))
@@ -273,17 +274,13 @@ class _RecordFile:
 
     def _ranges(self, rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
         """The ranges that header and identity records hold, as rows [first, last): int64 (n, 2)."""
-        ranges = starts["labels"]
-        wrong = (starts["flag"] < 2) | ~((ranges[:, 0] >= 0) & (ranges[:, 0] <= ranges[:, 1]))
-        self._refuse(rows, wrong | ~(ranges[:, 1] < 2.0**63), "does not hold a range of records")
-        exact = (starts["ids"].astype(np.float32) == ranges).all(axis=1)
-        numbers = np.where(exact[:, None], starts["ids"], ranges).astype(np.int64)
-        found = np.searchsorted(self._keys, numbers)
-        lacking = found[:, 1] - found[:, 0] != numbers[:, 1] - numbers[:, 0]
-        if lacking.any():
-            first, last = numbers[np.argmax(lacking)]
-            raise LatseError(f"{self.path}: the .idx lacks some of the records {first} to {last - 1}")
-        return found
+        first, last, valid = ranges(starts)
+        self._refuse(rows, ~valid, "does not hold a range of records")
+        low, high = np.searchsorted(self._keys, first), np.searchsorted(self._keys, last)
+        for row in np.flatnonzero(high - low != last - first)[:1]:
+            named = f"{first[row]} to {last[row] - 1}"
+            raise LatseError(f"{self.path}: the .idx lacks some of the records {named}")
+        return np.stack([low, high], axis=1)
 
     def _check_labels(self, labels: np.ndarray, classes: int) -> None:
         wrong = ~((labels >= 0) & (labels < classes) & (labels == np.floor(labels)))
@@ -348,13 +345,10 @@ def _record_files(folder: Path) -> list[Path]:
 
 def _opened(file: Path) -> tuple[int, int]:
     """A file handle and the file's size in bytes."""
-    if file.exists() and not file.is_file():
-        raise LatseError(f"{file} is not a regular file")  # to open a named pipe would wait for ever
-    try:
+    refuse_irregular(file)
+    with explained(f"cannot read {file}"):
         handle = os.open(file, os.O_RDONLY)
         size = os.fstat(handle).st_size
-    except OSError as error:
-        raise LatseError(f"cannot read {file}: {error.strerror or error}") from error
     if size == 0 or size % 4:
         os.close(handle)
         raise LatseError(f"{file} is {'truncated' if size else 'empty'} ({size} bytes)")

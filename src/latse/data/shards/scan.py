@@ -18,7 +18,7 @@ import numpy as np
 from latse.data import images
 from latse.data.images import AS_STORED, Decode
 from latse.data.shards.recordio import FRAME, HEADER, LENGTH, MAGIC, MAGIC_BYTES
-from latse.errors import LatseError
+from latse.files import explained
 
 LARGEST_RECORD = 1 << 26  # bytes; what claims to be longer holds no face, and would only fill the memory
 LARGEST_IMAGE = 1 << 24  # pixels, likewise
@@ -62,7 +62,7 @@ class Format(enum.IntEnum):
 
 
 # A row of the table. `end` is where the next record starts, `size` the bytes of the encoded image, `ids` and
-# `range` what header and identity records hold; `pixels` a 64-bit hash of the decoded image.
+# `labels` what header and identity records hold; `pixels` a 64-bit hash of the decoded image.
 ROW = np.dtype(
     [
         ("offset", "i8"),
@@ -70,7 +70,7 @@ ROW = np.dtype(
         ("state", "u1"),
         ("flag", "u4"),
         ("label", "f4"),
-        ("range", "f4", 2),
+        ("labels", "f4", 2),
         ("ids", "u8", 2),
         ("size", "u4"),
         ("format", "u1"),
@@ -188,7 +188,7 @@ def read_record(file: BinaryIO, offset: int, limit: int) -> tuple[bytes, int]:
 
 
 def split(content: bytes) -> tuple[np.ndarray, bytes]:
-    """A record's header as a row (flag, label, range, ids), and its encoded image; raises RecordError."""
+    """A record's header as a row (flag, label, labels, ids), and its encoded image; raises RecordError."""
     row = np.zeros((), ROW)
     if len(content) < HEADER.size:
         raise RecordError(RecordState.SHORT)
@@ -197,7 +197,7 @@ def split(content: bytes) -> tuple[np.ndarray, bytes]:
     if start > len(content):
         raise RecordError(RecordState.SHORT)
     labels = np.frombuffer(content, "<f4", min(2, int(row["flag"])), HEADER.size)
-    row["range"][: len(labels)] = labels
+    row["labels"][: len(labels)] = labels
     if len(labels):
         row["label"] = labels[0]
     return row, content[start:]
@@ -299,8 +299,5 @@ def _magics(file: BinaryIO, start: int, stop: int) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike) -> Iterator[tuple[BinaryIO, int]]:
-    try:
-        with Path(path).open("rb", buffering=0) as file:
-            yield file, os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise LatseError(f"cannot read {path}: {error.strerror or error}") from error
+    with explained(f"cannot read {path}"), Path(path).open("rb", buffering=0) as file:
+        yield file, os.fstat(file.fileno()).st_size

@@ -14,7 +14,9 @@ import numpy as np
 from latse.data.shards.recordio import HEADER, LARGEST_EXACT, LENGTH, framed, packed_range
 from latse.data.shards.records import Shard
 from latse.data.shards.staging import staged, writing_into
-from latse.errors import LatseError
+from latse.errors import LatseError, check_range
+
+MOST_SHARDS = 99999  # their names have five digits
 
 
 class ShardWriter:
@@ -50,10 +52,8 @@ class ShardWriter:
         shards: int = 1,
         images: int | None = None,
     ):
-        if not 1 <= classes <= LARGEST_EXACT:
-            raise LatseError(f"{folder}: {classes} people do not fit, only 1 to {LARGEST_EXACT}")
-        if not 1 <= shards <= 99999:
-            raise LatseError(f"{folder}: the number of shards is {shards}, must be 1 to 99999")
+        check_range(f"{folder}: the number of people", classes, 1, LARGEST_EXACT)
+        check_range(f"{folder}: the number of shards", shards, 1, MOST_SHARDS)
         if shards > 1 and images is None:
             raise LatseError(f"{folder}: to make {shards} shards, the number of images must be known")
         self._folder, self._classes, self._image_size = Path(folder), classes, image_size

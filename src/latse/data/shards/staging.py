@@ -7,11 +7,11 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 
 from latse.data.shards.recordio import set_files
 from latse.errors import LatseError
-from latse.files import locked, make_folder
+from latse.files import explained, locked, make_folder, read_json
 
 # What commands write beside a set and what is true of that one only.
 SIDE_FILES = ("faces.json", "noise.npz", "noise.json", "orl.json", "pack.json", "repair.json", "synth.json")
@@ -70,10 +70,24 @@ def _publish(stage: Path, folder: Path) -> None:
         file.replace(folder / file.name)
 
 
-@contextlib.contextmanager
-def writing_into(folder: str | os.PathLike) -> Iterator[None]:
+def writing_into(folder: str | os.PathLike) -> contextlib.AbstractContextManager:
     """Turn an OSError of the body into a LatseError that names the folder."""
+    return explained(f"cannot write into {folder}")
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """Bytes of each file in a folder, by its name: what a manifest says of a set."""
+    return {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+
+
+def is_made(folder: Path, manifest: str, asked: dict[str, Any], files: str = "bytes") -> bool:
+    """Whether a set is there, made as `asked`.
+
+    Its manifest says so, and that the files have the sizes that it tells under the key `files`.
+    """
     try:
-        yield
-    except OSError as error:
-        raise LatseError(f"cannot write into {folder}: {error.strerror or error}") from error
+        made = read_json(folder / manifest)
+        there = {name: (folder / name).stat().st_size for name in made[files]}
+        return made[files] == there and all(made[key] == value for key, value in asked.items())
+    except (LatseError, OSError, KeyError, TypeError):
+        return False  # nothing there, or not what the command writes: it is made anew

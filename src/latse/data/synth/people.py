@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, Optional, Tuple
+from typing import Tuple
 
 import numpy as np
 
@@ -111,9 +111,9 @@ class Person:
     number: int
     female: float  # 0 male to 1 female
     age: float  # years, unless a View has another
-    ancestry: Dict[str, float]  # shares, of sum 1
+    ancestry: dict[str, float]  # shares, of sum 1
     weight: float  # -1 thin to 1 heavy
-    shape: Dict[str, float]  # shape target of Heads -> weight
+    shape: dict[str, float]  # shape target of Heads -> weight
     skin: Colour
     blush: float  # 0..1, how red cheeks, nose and ears are
     freckles: float  # 0..1
@@ -131,7 +131,7 @@ class Person:
     waves: float  # 0..1
     greying: float  # years at which half the hair is grey
     beard: str
-    brows: Tuple[float, float, float, float, float]  # thickness, length, arch, height, density; each -1..1
+    brows: tuple[float, float, float, float, float]  # thickness, length, arch, height, density; each -1..1
     make_up: float  # 0..1: eyelashes, eye line, lips
     wrinkles: float  # 0..1, how deep they get
     glasses: bool  # wears them in most pictures
@@ -151,9 +151,9 @@ class View:
     pitch: float  # positive: chin up
     roll: float
     shoulders: float  # share of the yaw with which the shoulders turn
-    expression: Dict[str, float]  # expression target of Heads -> weight
-    gaze: Tuple[float, float]  # of the eyes in the head: to the image's right, up
-    light: Tuple[float, float, float]  # where the main light comes from, in the camera's axes, of length 1
+    expression: dict[str, float]  # expression target of Heads -> weight
+    gaze: tuple[float, float]  # of the eyes in the head: to the image's right, up
+    light: tuple[float, float, float]  # where the main light comes from, in the camera's axes, of length 1
     light_strength: float
     light_warmth: float  # -1 blue to 1 orange
     ambient: float
@@ -168,7 +168,7 @@ class View:
     noise: float  # standard deviation, in 0..255
     quality: int  # JPEG's
     messy: float  # how this day's hair differs
-    age: Optional[float]  # years, instead of the person's
+    age: float | None  # years, instead of the person's
 
 
 def draw_person(seed: int, number: int) -> Person:
@@ -213,7 +213,7 @@ def draw_person(seed: int, number: int) -> Person:
     )
 
 
-def draw_view(seed: int, person: int, image: int, kind: str = "plain", age: Optional[float] = None) -> View:
+def draw_view(seed: int, person: int, image: int, kind: str = "plain", age: float | None = None) -> View:
     """Draw how picture `image` (0, 1, ...) of a person is taken.
 
     Parameters
@@ -277,7 +277,7 @@ def _natural(number: int) -> int:
     return int(number)
 
 
-def _draw_shape(random: np.random.Generator, female: float) -> Dict[str, float]:
+def _draw_shape(random: np.random.Generator, female: float) -> dict[str, float]:
     shape = {}
     for line in OPPOSITES.strip().splitlines():
         folder, ends, stems = line.split(": ")
@@ -293,7 +293,7 @@ def _draw_shape(random: np.random.Generator, female: float) -> Dict[str, float]:
     return shape
 
 
-def _skin_tone(random: np.random.Generator, ancestry: Dict[str, float]) -> Colour:
+def _skin_tone(random: np.random.Generator, ancestry: dict[str, float]) -> Colour:
     centre = 0.8 * ancestry["african"] + 0.33 * ancestry["asian"] + 0.17 * ancestry["caucasian"]
     tone = np.clip(centre + random.normal(0, 0.09), 0, 1) * (len(SKIN_TONES) - 1)
     below = min(int(tone), len(SKIN_TONES) - 2)
@@ -302,7 +302,7 @@ def _skin_tone(random: np.random.Generator, ancestry: Dict[str, float]) -> Colou
     return tuple(np.clip(colour / 255 * (1 + tint), 0.03, 0.98))
 
 
-def _pick_colour(random: np.random.Generator, colours: np.ndarray, odds: Tuple, spread: float) -> Colour:
+def _pick_colour(random: np.random.Generator, colours: np.ndarray, odds: tuple, spread: float) -> Colour:
     """A colour between the one drawn and a neighbour, lighter or darker by about `spread`."""
     number = random.choice(len(colours), p=np.array(odds) / sum(odds))
     other = colours[max(0, number - 1)]
@@ -310,11 +310,11 @@ def _pick_colour(random: np.random.Generator, colours: np.ndarray, odds: Tuple, 
     return tuple(np.clip(colour / 255 * np.exp(random.normal(0, spread)), 0.02, 0.95))
 
 
-def _style_odds(female: float) -> Tuple[float, ...]:
+def _style_odds(female: float) -> tuple[float, ...]:
     return (0.2, 0.24, 0.22, 0.14, 0.06, 0.14) if female else (0.09, 0.25, 0.25, 0.13, 0.14, 0.14)
 
 
-def _draw_pose(random: np.random.Generator, kind: str) -> Tuple[float, float, float]:
+def _draw_pose(random: np.random.Generator, kind: str) -> tuple[float, float, float]:
     side = random.choice([-1, 1])
     yaw = {
         "plain": np.clip(random.normal(0, 18), -45, 45),
@@ -326,7 +326,7 @@ def _draw_pose(random: np.random.Generator, kind: str) -> Tuple[float, float, fl
     return float(yaw), float(np.clip(random.normal(0, tilt), -25, 25)), float(random.normal(0, 0.8 * tilt))
 
 
-def _draw_expression(random: np.random.Generator) -> Dict[str, float]:
+def _draw_expression(random: np.random.Generator) -> dict[str, float]:
     """Expression targets of one of several moods, with a little of everything else."""
     amount = float(random.beta(2, 1.5))
     lively = {name: float(abs(random.normal(0, 0.12))) for name in _SMALL_MOVES}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Dict, NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 import numpy as np
 
 from latse.data.pairs.pair_lists import in_folds
-from latse.errors import LatseError
+from latse.errors import LatseError, check_range
 
 FOLDS = 10
 SPACING = 10**8  # between the first numbers of two groups of people
@@ -18,7 +18,7 @@ class Shot(NamedTuple):
     """How a picture is taken: a kind of view, and the ages it is drawn from (None: the person's own)."""
 
     kind: str
-    ages: Optional[Tuple[float, float]] = None
+    ages: tuple[float, float] | None = None
 
 
 class Group(NamedTuple):
@@ -27,7 +27,7 @@ class Group(NamedTuple):
     name: str
     first: int
     people: int
-    shots: Tuple[Shot, ...]
+    shots: tuple[Shot, ...]
 
     @property
     def images(self) -> int:
@@ -73,9 +73,7 @@ def check(settings: SynthSettings) -> None:
         "distractors": (0, 2**24),
     }
     for name, (least, most) in ranges.items():
-        value = getattr(settings, name)
-        if not least <= value <= most:
-            raise LatseError(f"{name.replace('_', '-')}: {value} is not between {least} and {most}")
+        check_range(name.replace("_", "-"), getattr(settings, name), least, most)
     people = settings.verification_people
     if people % FOLDS or people == FOLDS:
         raise LatseError(f"verification-people: {people} is neither 0 nor a multiple of 10 from 20 on")
@@ -83,7 +81,7 @@ def check(settings: SynthSettings) -> None:
         raise LatseError("distractors: without verification-people there is nobody to tell from them")
 
 
-def groups(settings: SynthSettings) -> Dict[str, Group]:
+def groups(settings: SynthSettings) -> dict[str, Group]:
     """All groups of people, by name; those of no people are left out. No person is in two of them.
 
     The numbers of a group's people depend on nothing, so that a larger set holds the pictures of a smaller
@@ -99,7 +97,7 @@ def groups(settings: SynthSettings) -> Dict[str, Group]:
     return {group.name: group for group in made if group.people}
 
 
-def ring_pairs(people: int, random: np.random.Generator) -> Tuple[np.ndarray, np.ndarray]:
+def ring_pairs(people: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Draw the pairs of people who have 5 pictures each (`SIDES`), numbered 5 * person + picture.
 
     Each of a person's first three pictures is paired with each of their last two, and as many times with

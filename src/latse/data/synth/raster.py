@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Tuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ class Fragments(NamedTuple):
         return Fragments(*(array[keep] for array in self))
 
 
-def fragments(points: np.ndarray, triangles: np.ndarray, size: Tuple[int, int]) -> Fragments:
+def fragments(points: np.ndarray, triangles: np.ndarray, size: tuple[int, int]) -> Fragments:
     """Find every pixel whose centre lies in a triangle that faces the camera.
 
     Parameters
@@ -69,7 +69,7 @@ def fragments(points: np.ndarray, triangles: np.ndarray, size: Tuple[int, int]) 
     return Fragments(pixel, triangle, weights, depth)
 
 
-def nearest(found: Fragments, size: Tuple[int, int]) -> np.ndarray:
+def nearest(found: Fragments, size: tuple[int, int]) -> np.ndarray:
     """Position of the nearest fragment of each pixel, int32 (height · width,), -1 where there is none."""
     winner = np.full(size[0] * size[1], -1, np.int32)
     if len(found.depth):

@@ -105,7 +105,7 @@ def _mirrored(place: np.ndarray, length: int) -> np.ndarray:
     return np.abs(np.mod(place, 2 * length) - length)
 
 
-def _strand_coordinates(rest: np.ndarray, person: Person) -> Tuple[np.ndarray, np.ndarray]:
+def _strand_coordinates(rest: np.ndarray, person: Person) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates across and along the strands, in radians and decimetres."""
     x, y, z = rest.T
     around = np.arctan2(x - 0.25 * person.parting * smoothstep(y, 7.7, 8.2), z - shape.AXIS + 0.3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple, Tuple
+from typing import Callable, NamedTuple
 
 import cv2
 import numpy as np
@@ -12,7 +12,7 @@ from latse.data.synth.people import Person, View
 Project = Callable[[np.ndarray], np.ndarray]  # places (n, 3) in the unposed head -> column, row, depth (n, 3)
 
 
-def background(random: np.random.Generator, size: Tuple[int, int]) -> np.ndarray:
+def background(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """Something out of focus behind the head, sRGB float32 (height, width, 3) in 0..1."""
     height, width = size
     dullness = random.uniform(0.35, 1)
@@ -97,7 +97,7 @@ def _glasses(image: np.ndarray, person: Person, marks: Landmarks, project: Proje
         _hidden_line(image, project(temple), marks.depth, colour, line)
 
 
-def _hidden_line(image: np.ndarray, places: np.ndarray, depth: np.ndarray, colour: Tuple, line: int) -> None:
+def _hidden_line(image: np.ndarray, places: np.ndarray, depth: np.ndarray, colour: tuple, line: int) -> None:
     """Draw a broken line where nothing is in front of it."""
     column, row = places[:, :2].round().astype(int).T
     column, row = column.clip(0, depth.shape[1] - 1), row.clip(0, depth.shape[0] - 1)

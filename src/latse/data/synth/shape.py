@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, NamedTuple, Tuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,7 +40,7 @@ def age_of(person: Person, view: View) -> float:
     return person.age if view.age is None else view.age
 
 
-def target_weights(person: Person, view: View) -> Dict[str, float]:
+def target_weights(person: Person, view: View) -> dict[str, float]:
     """Weights of all targets: identity, sex, age, ancestry and expression."""
     years = age_of(person, view)
     ages = {"child": np.clip((25 - years) / 15, 0, 1), "old": np.clip((years - 25) / 55, 0, 1)}
@@ -89,7 +89,7 @@ def hair_cover(above: np.ndarray) -> np.ndarray:
     return smoothstep(above, -0.05, 0.16)
 
 
-def build(heads: Heads, person: Person, view: View) -> Tuple[Mesh, np.ndarray, np.ndarray]:
+def build(heads: Heads, person: Person, view: View) -> tuple[Mesh, np.ndarray, np.ndarray]:
     """Mesh before the pose, the five points in it, float32 (5, 3), and where glasses rest, (2, 3)."""
     vertices = heads.shaped(target_weights(person, view))
     normals = vertex_normals(vertices, heads.triangles)
@@ -163,7 +163,7 @@ def shell(
     )
 
 
-def _hair(heads: Heads, person: Person, view: View, vertices: np.ndarray, normals: np.ndarray) -> List[Mesh]:
+def _hair(heads: Heads, person: Person, view: View, vertices: np.ndarray, normals: np.ndarray) -> list[Mesh]:
     rest = heads.vertices
     above = rest[:, 1] - hairline(rest, person, age_of(person, view))
     scalp = (heads.masks[:, MASKS.index("ears")] < 0.3) & (rest[:, 1] > 6.7)
@@ -182,7 +182,7 @@ def _hair(heads: Heads, person: Person, view: View, vertices: np.ndarray, normal
     return parts
 
 
-def _thickness(person: Person, view: View) -> Tuple[float, float]:
+def _thickness(person: Person, view: View) -> tuple[float, float]:
     """Of the hair on the top and on the sides, in decimetres."""
     top, sides = {
         "cropped": (0.05, 0.03),
@@ -261,7 +261,7 @@ def beard_cover(rest: np.ndarray, lips: np.ndarray, beard: str) -> np.ndarray:
     return zones[beard] * (1 - smoothstep(lips, 0.1, 0.4))
 
 
-def _beard(heads: Heads, person: Person, view: View, vertices: np.ndarray, normals: np.ndarray) -> List[Mesh]:
+def _beard(heads: Heads, person: Person, view: View, vertices: np.ndarray, normals: np.ndarray) -> list[Mesh]:
     hidden = view.occlusion == "scarf" or age_of(person, view) < 18
     if hidden or person.beard in ("none", "stubble"):
         return []
@@ -272,7 +272,7 @@ def _beard(heads: Heads, person: Person, view: View, vertices: np.ndarray, norma
     return [shell(heads, vertices, normals, height, cover, BEARD)]
 
 
-def _scarf(heads: Heads, view: View, vertices: np.ndarray, normals: np.ndarray) -> List[Mesh]:
+def _scarf(heads: Heads, view: View, vertices: np.ndarray, normals: np.ndarray) -> list[Mesh]:
     if view.occlusion != "scarf":
         return []
     y = heads.vertices[:, 1]
@@ -297,7 +297,7 @@ class Camera(NamedTuple):
     scale: float  # pixels per decimetre in the plane of the face's centre
     distance: float  # decimetres from that plane
     centre: np.ndarray  # (3,): of the face, in the camera's axes
-    middle: Tuple[float, float]  # column and row of that centre in the picture
+    middle: tuple[float, float]  # column and row of that centre in the picture
 
     def project(self, places: np.ndarray) -> np.ndarray:
         """Column, row and depth (decimetres, larger is nearer) of places (n, 3) in the camera's axes."""

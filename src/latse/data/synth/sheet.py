@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 from PIL import Image
@@ -27,7 +26,7 @@ COLUMNS = (
 )
 
 
-def aligned(heads: Heads, seed: int, person: int, image: int, kind: str, age: Optional[float]) -> np.ndarray:
+def aligned(heads: Heads, seed: int, person: int, image: int, kind: str, age: float | None) -> np.ndarray:
     """Draw one aligned picture, uint8 (112, 112, 3) RGB."""
     photo = render(heads, draw_person(seed, person), draw_view(seed, person, image, kind, age))
     return warp(photo.image, photo.points)

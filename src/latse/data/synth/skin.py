@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List, Sequence, Tuple
+from typing import Sequence
 
 import cv2
 import numpy as np
@@ -21,12 +21,12 @@ def linear(colour: Sequence[float]) -> np.ndarray:
     return np.asarray(colour, np.float32) ** 2.2
 
 
-def columns_rows(angle: np.ndarray, height: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+def columns_rows(angle: np.ndarray, height: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Columns and rows, in pixels of the skin's picture, of azimuths and heights."""
     return (angle / HALF + 1) * (WIDTH - 1) / 2, (TOP - height) / (TOP - BOTTOM) * (HEIGHT - 1)
 
 
-def smooth_noise(random: np.random.Generator, size: Tuple[int, int], cells: Tuple[int, int]) -> np.ndarray:
+def smooth_noise(random: np.random.Generator, size: tuple[int, int], cells: tuple[int, int]) -> np.ndarray:
     """Noise of about unit variance with about `cells` (rows, columns) bumps, float32 of `size`."""
     coarse = random.standard_normal(cells, dtype=np.float32)
     return cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
@@ -64,7 +64,7 @@ def colour_at(heads: Heads, person: Person, years: float, rest: np.ndarray) -> n
     return colour + brow * (0.75 * linear(person.hair) * (1 - grey) + 0.3 * grey - colour)
 
 
-def _mottling(random: np.random.Generator, person: Person) -> Tuple[np.ndarray, np.ndarray]:
+def _mottling(random: np.random.Generator, person: Person) -> tuple[np.ndarray, np.ndarray]:
     """Noise of fine grains, 0.3 to 1.7 or so, and the skin's unevenness around 0, both (HEIGHT, WIDTH)."""
     size, amount = (HEIGHT, WIDTH), 0.4 + 0.6 * person.blemish
     fine = smooth_noise(random, size, (HEIGHT // 2, WIDTH // 2))
@@ -121,7 +121,7 @@ def _wrinkles(random: np.random.Generator, heads: Heads, person: Person, years: 
                 [(0.5, 7.28 + 0.3 * tilt), (0.58, 7.28 + tilt), (0.66, 7.27 + 1.7 * tilt)],
             )
         )
-    lines: List[Tuple[float, list]] = []
+    lines: list[tuple[float, list]] = []
     for height in 7.66 + 0.1 * np.arange(4) + random.normal(0, 0.015, 4):  # of the forehead
         wave = random.normal(0, 0.012, 7)
         lines.append((random.uniform(0.3, 0.8) * age, list(zip(np.linspace(-0.42, 0.42, 7), height + wave))))
@@ -137,7 +137,7 @@ def _wrinkles(random: np.random.Generator, heads: Heads, person: Person, years: 
     return 0.75 * soft + 0.5 * cv2.GaussianBlur(depth, (0, 0), 4) - 0.25 * below
 
 
-def _curve(points: Sequence[Tuple[float, float]], steps: int = 5) -> np.ndarray:
+def _curve(points: Sequence[tuple[float, float]], steps: int = 5) -> np.ndarray:
     """Points (m, 2) along the broken line through `points`, rounded off."""
     points = np.array(points, float)
     place = np.linspace(0, len(points) - 1, steps * (len(points) - 1) + 1)

@@ -29,7 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, help="of the population and its pictures (default: %(default)s)"
     )
     parser.add_argument(
-        "--processes", type=int, metavar="P", help="how many draw at a time (default: one for each processor)"
+        "--processes",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        metavar="P",
+        help="how many draw at a time (default: one for each processor, %(default)s)",
     )
     parser.add_argument(
         "--shards", type=int, default=1, metavar="K", help="files of the training set (default: %(default)s)"
@@ -76,8 +80,7 @@ def run(args: argparse.Namespace) -> None:
     settings = SynthSettings(
         args.people, args.images, args.seed, args.shards, args.detect, args.quality, people, distractors
     )
-    processes = len(os.sched_getaffinity(0)) if args.processes is None else args.processes
-    made = sets.make(args.out, settings, processes)
+    made = sets.make(args.out, settings, args.processes)
     if made is None:
         print(f"{args.out} is there already, made with the same settings")
     else:
