@@ -79,6 +79,11 @@ class Training:
         The recipe's, with the shapes for the whole batch.
     seed : int, default 0
         Decides the initial parameters, the order of the images, flips and dropout; at least 0.
+
+    Raises
+    ------
+    LatseError
+        For a batch that the devices cannot share.
     """
 
     recipe: CfgNode
@@ -87,10 +92,12 @@ class Training:
     graph: TrainingGraph
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        share(self.recipe.train.batch_size, self.devices)
+
     @classmethod
     def of(cls, recipe: CfgNode, classes: int, devices: list[mx.Context], seed: int = 0) -> Training:
-        """Trace the recipe's graph; raise LatseError for a batch that the devices cannot share."""
-        share(recipe.train.batch_size, devices)
+        """Return the training of the recipe's own graph."""
         return cls(recipe, classes, devices, traced(recipe, classes, recipe.train.batch_size), seed)
 
     def with_symbol(self, symbol: mx.sym.Symbol) -> Training:
