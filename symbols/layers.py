@@ -31,20 +31,6 @@ def batch_norm(prefix: str, scale: bool = True) -> nn.BatchNorm:
     return nn.BatchNorm(prefix=prefix, scale=scale, **BATCH_NORM)
 
 
-def set_statistics_momentum(network: nn.HybridBlock, momentum: float) -> None:
-    """Set how much of its moving mean and variance each batch normalisation of `network` keeps a batch.
-
-    It decides over how many batches the statistics of test time are averaged, 1 / (1 - momentum), and nothing
-    else. `momentum` is in [0, 1); insightface has 0.9, too few images where batches are small.
-    """
-
-    def set_one(block: nn.HybridBlock) -> None:
-        if isinstance(block, nn.BatchNorm):
-            block._kwargs["momentum"] = momentum
-
-    network.apply(set_one)
-
-
 class Dropout(nn.HybridBlock):
     """Dropout by MXNet's own kernel: cuDNN's does not follow `mx.random.seed`, so no run could be repeated.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
+from dataclasses import replace
 from typing import Callable
 
 import mxnet as mx
 from mxnet.gluon import SymbolBlock, nn
 
 from latse.errors import LatseError
+from latse.graph.nodes import Graph
 from latse.symbols.encoders.base import Encoder
 from latse.symbols.networks import IMAGE_SHAPE, trace
 
@@ -83,14 +84,14 @@ def _last_map(network: nn.HybridBlock) -> mx.sym.Symbol | None:
     whole map, or, where dense layers follow, one that only makes it smaller.
     """
     has_features = hasattr(network, "features")
-    symbol = trace(network.features if has_features else network)
-    graph = json.loads(symbol[0].tojson())  # the first output: the second of a NASNet only helps training
-    last = graph["heads"][0]
-    while graph["nodes"][last[0]]["op"] == "Dropout":
-        last = graph["nodes"][last[0]]["inputs"][0]
-    poolings = [node for node in graph["nodes"] if node["op"] == "Pooling"]
-    candidates = [last] * has_features + [node["inputs"][0] for node in poolings[-1:]]
-    maps = (mx.sym.load_json(json.dumps({**graph, "heads": [entry]})) for entry in candidates)
+    # The first output: the second one of a NASNet only helps training.
+    graph = Graph.read(trace(network.features if has_features else network)[0])
+    (last,) = graph.heads
+    while graph.nodes[last[0]].op == "Dropout":
+        last = graph.nodes[last[0]].inputs[0]
+    poolings = [node for node in graph.nodes if node.op == "Pooling"]
+    candidates = [last] * has_features + [node.inputs[0] for node in poolings[-1:]]
+    maps = (replace(graph, heads=[entry]).symbol() for entry in candidates)
     return next((found for found in maps if _is_map(found)), None)
 
 

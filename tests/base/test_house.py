@@ -23,7 +23,7 @@ ROOMS = {
     "devices": {"errors"},
     "goals": set(),
     "provenance": {"runtime", "devices"},
-    "symbols": {"errors", "own_class"},
+    "symbols": {"errors", "graph", "own_class"},
     "recipes": set(),
     "recipe_keys": {"own_class", "symbols"},
     "recipe": {"errors", "own_class", "recipes", "recipe_keys"},

@@ -1,14 +1,12 @@
 """The assembled graphs: outputs, the filter's effect on every gradient, the teacher's verdict."""
 
-import json
-
 import mxnet as mx
 import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
 from latse.errors import LatseError
-from latse.symbols import encoders, layers, margins, networks
+from latse.symbols import encoders, margins, networks
 from latse.symbols.decoder import Decoder
 
 CLASSES = 5
@@ -283,11 +281,3 @@ def test_the_slopes_and_gammas_start_as_insightfaces_do():
     assert {float(value) for value in args["bn0_gamma"].asnumpy()} == {1.0}
     assert {float(value) for value in aux["bn0_running_var"].asnumpy()} == {1.0}
     assert 0.005 < args["fc7_weight"].asnumpy().std() < 0.02
-
-
-def test_the_momentum_of_the_statistics_reaches_every_batch_normalisation():
-    network = student()
-    layers.set_statistics_momentum(network, 0.98)
-    nodes = json.loads(networks.trace(network).tojson())["nodes"]
-    momenta = [float(node["attrs"]["momentum"]) for node in nodes if node["op"] == "BatchNorm"]
-    assert len(momenta) > 20 and set(momenta) == {0.98}

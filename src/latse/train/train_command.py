@@ -31,7 +31,7 @@ from latse.train.verdicts import Judge, KeepAll, Stored, Teacher, TopK
 RECORD = "run.json"
 PLAN = "memory-plan.json"
 # A run goes on only where these are as they were.
-DECISIVE = ("seed", "settings", "margin", "losses", "data", "teacher", "start")
+DECISIVE = ("seed", "settings", "encoder", "margin", "losses", "data", "teacher", "start")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -116,6 +116,7 @@ def _record(args: argparse.Namespace, recipe: CfgNode, shard: Shard, stored: Sto
         "seed": args.seed,
         "settings": _without_folders(recipes.as_dict(recipe)),
         "changed": recipes.changed(Path(args.recipe).stem, recipe),
+        "encoder": _own_digest(recipe.encoder.name),
         "margin": _own_digest(recipe.margin.name),
         "losses": [*map(_own_digest, recipe.decoder.losses)] or None,
         "data": {"images": len(shard), "people": shard.classes, "digest": shard.digest()},

@@ -16,7 +16,7 @@ from latse.train import mixed_learner, state
 from latse.train.bank import MeanFaceBank
 from latse.train.metrics import Journal
 from latse.train.state import AFRESH, RunState
-from latse.train.training import Training, inference
+from latse.train.training import Training
 from latse.train.verdicts import Teacher
 
 LAST = 0  # number of the checkpoint that is the last one
@@ -52,7 +52,7 @@ class Trainer:
         self._training, self._folder, self._teacher, self._begin = training, folder, teacher, begin
         self._recipe, train = training.recipe, training.recipe.train
         self._stream = BatchStream(shard, train.batch_size, training.seed, train.images_per_person)
-        self._inference = inference(training.recipe)
+        self._inference = training.kept
 
     def run(self) -> None:
         """Train from the last state, or from the start, to the recipe's last iteration."""

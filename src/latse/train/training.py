@@ -14,14 +14,14 @@ from latse.child import in_child
 from latse.data.shards.records import Shard
 from latse.devices import share
 from latse.errors import LatseError
+from latse.graph.nodes import Graph
 from latse.models.parameters import Shapes
 from latse.plan import memonger
 from latse.recipe_keys import SINGLE
 from latse.symbols import encoders, margins
 from latse.symbols.decoder import Decoder
-from latse.symbols.layers import set_statistics_momentum
 from latse.symbols.networks import IMAGE_SHAPE, AutoEncoder, Classifier, FilteredStudent, Student, trace
-from latse.train import precision
+from latse.train import network_check, precision
 
 
 class TrainingGraph(NamedTuple):
@@ -60,7 +60,8 @@ def traced(recipe: CfgNode, classes: int, batch_size: int) -> TrainingGraph:
     images = (batch_size, *IMAGE_SHAPE)
     known = {"data": images, "mean_face": images}
     shapes = {name: known.get(name, (batch_size,)) for name in network.inputs}
-    return TrainingGraph(*precision.prepared(recipe, trace(network), shapes))
+    symbol = _with_statistics_momentum(trace(network), recipe.train.statistics_momentum)
+    return TrainingGraph(*precision.prepared(recipe, symbol, shapes))
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ class Training:
         The batch is split over them evenly.
     graph : TrainingGraph
         The recipe's, with the shapes for the whole batch.
+    kept : mx.sym.Symbol
+        What a checkpoint keeps of it: `fc1_output` and, with a decoder, `generated_output`.
     seed : int, default 0
         Decides the initial parameters, the order of the images, flips and dropout; at least 0.
 
@@ -90,6 +93,7 @@ class Training:
     classes: int
     devices: list[mx.Context]
     graph: TrainingGraph
+    kept: mx.sym.Symbol
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -97,8 +101,12 @@ class Training:
 
     @classmethod
     def of(cls, recipe: CfgNode, classes: int, devices: list[mx.Context], seed: int = 0) -> Training:
-        """Return the training of the recipe's own graph."""
-        return cls(recipe, classes, devices, traced(recipe, classes, recipe.train.batch_size), seed)
+        """Return the training of the recipe's own graph; LatseError if nobody could read its checkpoints."""
+        kept = inference(recipe)
+        with network_check.traceable("the network of the recipe"):
+            graph = traced(recipe, classes, recipe.train.batch_size)
+        network_check.check_trained(recipe.encoder.name, kept, *graph)
+        return cls(recipe, classes, devices, graph, kept, seed)
 
     def with_symbol(self, symbol: mx.sym.Symbol) -> Training:
         """Return the training of another Symbol with the same inputs, such as the planned one."""
@@ -111,11 +119,10 @@ class Training:
 
 
 def inference(recipe: CfgNode) -> mx.sym.Symbol:
-    """Return the Symbol that a checkpoint keeps: `fc1_output` and, with a decoder, `generated_output`."""
-    part = encoders.create(**recipe.encoder)
-    if not recipe.decoder.enabled:
-        return trace(part)
-    return trace(AutoEncoder(part, Decoder(recipe.decoder.widths)))
+    """Return the Symbol that a checkpoint keeps; raise LatseError for an encoder that it cannot hold."""
+    encoder = encoders.create(**recipe.encoder)
+    network_check.check_encoder(recipe.encoder.name, encoder)
+    return trace(AutoEncoder(encoder, Decoder(recipe.decoder.widths)) if recipe.decoder.enabled else encoder)
 
 
 def open_shard(folder: str | os.PathLike) -> Shard:
@@ -139,8 +146,20 @@ def _network(recipe: CfgNode, classes: int) -> nn.HybridBlock:
         network = FilteredStudent(*parts, recipe.filter.gate_losses)
     else:
         network = Classifier(*parts)
-    set_statistics_momentum(network, recipe.train.statistics_momentum)
     return network
+
+
+def _with_statistics_momentum(symbol: mx.sym.Symbol, momentum: float) -> mx.sym.Symbol:
+    """Return a graph whose batch normalisations keep that much of their moving mean and variance a batch.
+
+    It decides over how many batches the statistics of test time are averaged, 1 / (1 - momentum), and nothing
+    else. `momentum` is in [0, 1); insightface has 0.9, too few images where batches are small.
+    """
+    graph = Graph.read(symbol)
+    for node in graph.nodes:
+        if node.op == "BatchNorm":
+            node.attrs["momentum"] = str(momentum)
+    return graph.symbol()
 
 
 def _loss(recipe: CfgNode, classes: int) -> margins.Loss:

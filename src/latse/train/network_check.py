@@ -1,0 +1,98 @@
+"""Whether what a checkpoint keeps can be read and is what is trained: seen before the first iteration."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Iterator
+
+import mxnet as mx
+
+from latse.errors import LatseError
+from latse.models.parameters import Shapes, compare, needed_shapes
+from latse.symbols.encoders import Encoder
+from latse.symbols.names import OTHER_PARTS
+from latse.symbols.networks import IMAGE_SHAPE, trace
+
+DATA, EMBEDDING = {"data": (1, *IMAGE_SHAPE)}, "fc1_output"
+
+
+@contextlib.contextmanager
+def traceable(title: str) -> Iterator[None]:
+    """Turn whatever the blocks of a network raise into a LatseError that names it."""
+    try:
+        yield
+    except LatseError:
+        raise
+    except Exception as error:  # whatever a user's block may raise
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise LatseError(f"{title} cannot be traced: {reason}") from error
+
+
+def check_encoder(name: str, encoder: Encoder) -> None:
+    """Check that an encoder's graph is an embedding of images that a checkpoint can hold.
+
+    Parameters
+    ----------
+    name : str
+        What errors call it.
+    encoder : Encoder
+        One for checkpoints, not lean.
+
+    Raises
+    ------
+    LatseError
+        If it cannot be traced, its output or its input has another name or shape, or parameters share a name
+        or have one that belongs to another part of a checkpoint.
+    """
+    with traceable(name):
+        symbol = trace(encoder)
+    outputs, inputs = symbol.list_outputs(), symbol.list_inputs()
+    if outputs != [EMBEDDING]:
+        raise LatseError(
+            f"{name} has the output {', '.join(outputs)}, not {EMBEDDING}: override `features` and "
+            "`embedding`, or call the last operator fc1 in a block whose prefix is empty"
+        )
+    for parameter in inputs:
+        if inputs.count(parameter) > 1:
+            raise LatseError(f"{name} has two variables called {parameter}: give one another name")
+        if parameter.startswith(OTHER_PARTS):
+            raise LatseError(f"{name} must not call a parameter {parameter}: class centres or decoder do")
+    try:
+        needed_shapes(symbol, **DATA)
+    except LatseError as error:
+        raise LatseError(f"{name}: {error}") from error
+    size = symbol.infer_shape(**DATA)[1][0][1:]
+    if size != (encoder.embedding_size,):
+        raise LatseError(
+            f"{name} has embeddings of shape {size}, but its embedding_size is {encoder.embedding_size}"
+        )
+
+
+def check_trained(name: str, kept: mx.sym.Symbol, trained: mx.sym.Symbol, inputs: Shapes) -> None:
+    """Check that all parameters that a checkpoint keeps are trained.
+
+    Parameters
+    ----------
+    name : str
+        Of the encoder.
+    kept, trained : mx.sym.Symbol
+        The graph of a checkpoint and the training graph.
+    inputs : mapping of str to tuple of int
+        The shapes of the training graph's inputs.
+
+    Raises
+    ------
+    LatseError
+        If a parameter is not there under its name, or in another shape.
+    """
+    fit = compare(name, needed_shapes(kept, **DATA), needed_shapes(trained, **inputs))
+    for parameter in fit.missing:
+        raise LatseError(
+            f"{name}: a checkpoint would keep {parameter}, which no iteration trains, as two such networks "
+            "have other names: give each block a prefix that is always the same"
+        )
+    for parameter, shape in fit.misshapen.items():
+        raise LatseError(
+            f"{name}: a checkpoint would keep {parameter} of shape {fit.needed[parameter]}, but {shape} is "
+            "its shape where it is trained: two such networks must be alike"
+        )

@@ -1,0 +1,171 @@
+"""A network in a user's file: checked before the first iteration, then trained, kept and read like others."""
+
+import json
+
+import numpy as np
+import pytest
+
+from latse import cli
+from latse.models.embedding import Network
+
+SOURCE = '''"""A network of a few thousand numbers."""
+
+import itertools
+
+from mxnet.gluon import nn
+
+from latse.symbols.encoders import Encoder
+
+COUNTER = itertools.count()
+
+
+class Own(Encoder):
+    """Features by two convolutions."""
+
+    embedding_size = 24
+
+    def features(self):
+        body = nn.HybridSequential()
+        with body.name_scope():
+            body.add(nn.Conv2D(4, 3, 4, 1), nn.BatchNorm(), nn.Activation("relu"), nn.Conv2D(6, 3, 4, 1))
+        return body
+'''
+
+
+@pytest.fixture
+def recipe(tmp_path, tiny):
+    """Write a recipe beside `own.py`, the source with a part of it replaced, that trains its class `Own`."""
+
+    def make(*replaced, source=SOURCE):
+        for before, after in replaced:
+            assert before in source
+            source = source.replace(before, after)
+        folder = tmp_path / "mine"
+        folder.mkdir(exist_ok=True)
+        (folder / "own.py").write_text(source)
+        path = folder / "own.yaml"
+        path.write_text(f"base: {tiny}\nencoder: {{name: own.py:Own}}\ntrain: {{iterations: 2}}\n")
+        return path
+
+    return make
+
+
+@pytest.fixture
+def train(people, tmp_path):
+    """Train a recipe into the folder `run`; return the exit status."""
+    return lambda recipe, *options: cli.main(
+        ["train", str(recipe), "--data", str(people), "--out", str(tmp_path / "run"), *options]
+    )
+
+
+def test_a_network_of_ones_own_is_kept_and_read_as_any_other(recipe, train, people, tmp_path, capsys):
+    path = recipe()
+    assert train(path) == 0
+    prefix = str(tmp_path / "run" / "model")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["settings"]["encoder"] == {"name": "own.py:Own", "dropout": 0.4}
+    assert len(record["encoder"]) == 32
+    assert Network(prefix, 0)(np.zeros((3, 3, 112, 112), np.uint8)).shape == (3, 24)
+    assert cli.main(["export", f"{prefix},0", "--plain", str(tmp_path / "plain")]) == 0
+    assert (
+        cli.main(["train", str(path), "--data", str(people), "--out", str(tmp_path / "run"), "--resume"]) == 0
+    )
+    assert "the run is finished, 2 iterations" in capsys.readouterr().out
+    recipe(("nn.Conv2D(4,", "nn.Conv2D(5,"))
+    assert train(path, "--resume") == 1
+    assert "holds a run with another encoder (" in capsys.readouterr().err
+
+
+OWN_FORWARD = """    def hybrid_forward(self, F, data):
+        {}
+
+    def features"""
+FORWARD = "    def features"
+IN_PREFIX = """    def __init__(self, lean=False, dropout=0.4):
+        super(Encoder, self).__init__()
+        self.body = self.features()
+
+    def hybrid_forward(self, F, data):
+        return F.identity(F.mean(self.body(data), axis=(2, 3)), name="fc1")
+
+    def features"""
+BODY, FIRST, LAST = "nn.HybridSequential()", "nn.Conv2D(4, 3, 4, 1)", "nn.Conv2D(6, 3, 4, 1)"
+EMBEDDING = """    def embedding(self, dropout):
+        return nn.Dense(23, prefix="pre_fc1_")
+
+    def features"""
+WRONG = {
+    "its output is called otherwise": (
+        (FORWARD, IN_PREFIX),
+        "has the output own0_fc1_output, not fc1_output: override `features` and `embedding`, or call the "
+        "last operator fc1 in a block whose prefix is empty",
+    ),
+    "it has two outputs": (
+        (FORWARD, OWN_FORWARD.format("return F.identity(data, name='fc1'), F.identity(data, name='fc2')")),
+        "has the output fc1_output, fc2_output, not fc1_output: ",
+    ),
+    "its blocks count": (
+        (BODY, 'nn.HybridSequential(prefix=f"body{next(COUNTER)}_")'),
+        "_conv0_weight, which no iteration trains, as two such networks have other names: give each block a "
+        "prefix that is always the same",
+    ),
+    "its blocks grow": (
+        (FIRST, "nn.Conv2D(4 + next(COUNTER), 3, 4, 1)"),
+        ", 3, 3, 3) is its shape where it is trained: two such networks must be alike",
+    ),
+    "two variables of one name": (
+        (FORWARD, OWN_FORWARD.format("return F.identity(data * F.var('more') * F.var('more'), name='fc1')")),
+        "has two variables called more: give one another name",
+    ),
+    "a name of the class centres": (
+        (BODY, 'nn.HybridSequential(prefix="fc7_")'),
+        "must not call a parameter fc7_conv0_weight: class centres or decoder do",
+    ),
+    "a length that it does not have": (
+        (FORWARD, EMBEDDING),
+        "has embeddings of shape (23,), but its embedding_size is 24",
+    ),
+    "no images": (
+        (FORWARD, OWN_FORWARD.format("return F.identity(F.var('image'), name='fc1')")),
+        ": its network has no input named 'data'",
+    ),
+    "no such images": (
+        (LAST, "nn.Conv2D(6, 99)"),
+        ": its network does not take 'data' of shape (3, 112, 112)",
+    ),
+    "it cannot be traced": (
+        (FORWARD, OWN_FORWARD.format("return data.asnumpy()")),
+        " cannot be traced: ",
+    ),
+    "no features": (
+        ("def features", "def feature"),
+        "own.py:Own' cannot be made: NotImplementedError: Own must say what its features are",
+    ),
+    "a margin that cannot be traced": (
+        (
+            "class Own(Encoder)",
+            """from latse.symbols.margins import Margin
+
+
+class Bare(Margin):
+    pass
+
+
+class Own(Encoder)""",
+        ),
+        "latse: the network of the recipe cannot be traced: NotImplementedError: Bare must say what its",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_could_not_be_read_again_is_refused_before_the_first_iteration(
+    name, recipe, train, tmp_path, capsys
+):
+    replaced, sentence = WRONG[name]
+    path = recipe(replaced)
+    margin = [f"--set=margin.name={path.with_name('own.py')}:Bare"] if "margin" in name else []
+    assert train(path, *margin) == 1
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
