@@ -18,7 +18,7 @@ from latse.symbols.encoders import ENCODERS
 from latse.train import mixed_learner, precision, state
 from latse.train.state import RunState
 from latse.train.trainer import Trainer
-from latse.train.training import Training, TrainingGraph, traced
+from latse.train.training import Training, TrainingGraph, inference, traced
 from latse.train.verdicts import KeepAll
 
 # MXNet multiplies no float16 on CPU: the products are emulated, all else is float16.
@@ -380,7 +380,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
     symbol = precision.as_half(quick_student, names, emulated=True)
     contexts = [mx.cpu(number) for number in range(devices)]
     shapes = traced(recipe, CLASSES, recipe.train.batch_size).shapes
-    training = Training(recipe, CLASSES, contexts, TrainingGraph(symbol, shapes), seed=3)
+    training = Training(recipe, CLASSES, contexts, TrainingGraph(symbol, shapes), inference(recipe), seed=3)
 
     def trainer(name):
         folder = tmp_path / name

@@ -15,7 +15,7 @@ from latse.symbols.networks import IMAGE_SHAPE
 from latse.train import mixed_learner, state
 from latse.train.bank import MeanFaceBank
 from latse.train.trainer import Trainer
-from latse.train.training import Training, TrainingGraph, traced
+from latse.train.training import Training, TrainingGraph, inference, traced
 from latse.train.verdicts import KeepAll
 
 
@@ -38,7 +38,7 @@ def trained(recipe, contexts, symbol=None, seed=3):
     known = {"data": IMAGE_SHAPE, "softmax_label": (), "keep": (), "mean_face": IMAGE_SHAPE}
     present = symbol.list_arguments()
     shapes = {name: (size, *shape) for name, shape in known.items() if name in present}
-    return Training(recipe, 5, contexts, TrainingGraph(symbol, shapes), seed)
+    return Training(recipe, 5, contexts, TrainingGraph(symbol, shapes), inference(recipe), seed)
 
 
 @pytest.fixture
