@@ -11,8 +11,6 @@ Protocol: Kemelmacher-Shlizerman et al., The MegaFace Benchmark, CVPR 2016.
 from __future__ import annotations
 
 import math
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Iterator, Protocol, Sequence
 
@@ -21,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from latse import runtime
+from latse.data.workers import in_threads
 from latse.errors import LatseError
 from latse.eval.roc import allowed
 
@@ -44,8 +43,8 @@ class Gallery(Protocol):
     def __len__(self) -> int:
         """How many there are."""
 
-    def __getitem__(self, positions: np.ndarray) -> np.ndarray:
-        """Return the features at int64 (n,) positions, float (n, d)."""
+    def __getitem__(self, positions: np.ndarray | slice) -> np.ndarray:
+        """Return the features at int64 (n,) positions or a slice of them, float (n, d)."""
 
 
 class UnitRows:
@@ -54,20 +53,22 @@ class UnitRows:
     Parameters
     ----------
     rows
-        float (n, d).
+        float (stored, d).
     name
         For the sentence of an error.
+    picked
+        int64 (n,), which of the rows (default: all).
     """
 
-    def __init__(self, rows: Gallery, name: str):
-        self.rows, self.name = rows, name
+    def __init__(self, rows: Gallery, name: str, picked: np.ndarray | None = None):
+        self.rows, self.name, self.picked = rows, name, picked
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.rows if self.picked is None else self.picked)
 
-    def __getitem__(self, positions: np.ndarray) -> np.ndarray:
+    def __getitem__(self, positions: np.ndarray | slice) -> np.ndarray:
         """Return float32 (n, d); raise LatseError if a row is not finite or zero."""
-        rows = np.asarray(self.rows[positions])
+        rows = np.asarray(self.rows[positions if self.picked is None else self.picked[positions]])
         rows = rows.astype(np.result_type(rows, np.float32), copy=False)  # whole numbers have no fractions
         norm = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
         wrong = np.flatnonzero(~(np.isfinite(norm) & (norm > 0)))
@@ -214,15 +215,21 @@ def identify(
     _check(probes, pairs, sizes, len(order))
     comparisons = len(probes) * sizes[-1]
     best = _Best(keep or allowed(comparisons, max(FARS)) + 1)
-    search = _MateSearch(
-        probes, pairs, _read(gallery, order[: min(sizes[-1], DISTRACTORS_AT_ONCE)], probes), best
-    )
+    sample = _read(gallery, order[: min(sizes[-1], DISTRACTORS_AT_ONCE)], probes)
+    search = _MateSearch(probes, pairs, sample, best)
+
+    def count(number: int, start: int, stop: int) -> tuple[int, int, np.ndarray, np.ndarray]:
+        return number, stop - start, *search.count(_read(gallery, order[start:stop], probes), best.floor)
+
     counts = np.zeros((len(sizes), len(pairs)), np.int64)
-    with tqdm(total=sizes[-1], desc="identify", unit=" distractors", leave=False, delay=1) as bar:
-        for number, start, stop, (above, scores) in _done(search, gallery, order, sizes, best, threads):
+    bar = tqdm(total=sizes[-1], desc="identify", unit=" distractors", leave=False, delay=1)
+    # A thread multiplies on its own, and while one waits for memory another computes: quicker than a product
+    # that all share.
+    with bar, threadpool_limits(1):
+        for number, block, above, scores in in_threads(count, _blocks(sizes), threads or runtime.threads()):
             counts[number] += above
             best.add(scores)
-            bar.update(stop - start)
+            bar.update(block)
     ranks = np.empty_like(counts)
     ranks[:, search.order] = 1 + np.cumsum(counts, axis=0)
     genuine = np.empty(len(pairs))
@@ -299,42 +306,6 @@ def _read(gallery: Gallery, positions: np.ndarray, probes: np.ndarray) -> np.nda
     if len(wrong):
         raise LatseError(f"the feature of distractor {positions[wrong[0]]} is not finite")
     return rows
-
-
-def _done(
-    search: _MateSearch,
-    gallery: Gallery,
-    order: np.ndarray,
-    sizes: Sequence[int],
-    best: _Best,
-    threads: int | None,
-) -> Iterator[tuple[int, int, int, tuple[np.ndarray, np.ndarray]]]:
-    """Count block by block, on several threads; yield (number of the size, start, stop, result) in order.
-
-    A thread multiplies on its own, and while one waits for memory another computes: quicker than a product
-    that all share.
-    """
-    threads = threads or runtime.threads()
-    waiting: deque[tuple[int, int, int, Future]] = deque()
-
-    def work(start: int, stop: int, floor: float) -> tuple[np.ndarray, np.ndarray]:
-        return search.count(_read(gallery, order[start:stop], search.probes), floor)
-
-    with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
-        try:
-            for number, start, stop in _blocks(sizes):
-                waiting.append((number, start, stop, pool.submit(work, start, stop, best.floor)))
-                if len(waiting) > threads:
-                    yield _finished(*waiting.popleft())
-            while waiting:
-                yield _finished(*waiting.popleft())
-        finally:
-            for *_, future in waiting:
-                future.cancel()
-
-
-def _finished(number: int, start: int, stop: int, future: Future) -> tuple[int, int, int, Any]:
-    return number, start, stop, future.result()
 
 
 def _blocks(sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:

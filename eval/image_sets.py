@@ -51,28 +51,6 @@ class ImageSet(NamedTuple):
     listed: ImageList | None
 
 
-class Picked:
-    """Some rows of a gallery, read as they are asked for.
-
-    Parameters
-    ----------
-    rows
-        float (stored, d).
-    picked
-        int64 (n,), which of them.
-    """
-
-    def __init__(self, rows: Gallery, picked: np.ndarray):
-        self.rows, self.picked = rows, picked
-
-    def __len__(self) -> int:
-        return len(self.picked)
-
-    def __getitem__(self, positions: np.ndarray | slice) -> np.ndarray:
-        """Return float (n, d)."""
-        return self.rows[self.picked[positions]]
-
-
 def open_images(path: str | os.PathLike) -> ImageSet:
     """Open a shard, or read the distinct images of a file of pairs.
 
@@ -132,8 +110,8 @@ def embed(model: Candidate, images: ImageSet) -> Gallery:
         As `Candidate.embed`, or if an image cannot be read or a feature is zero.
     """
     if isinstance(model, FeatureFile):
-        rows = Picked(model.rows(images.stored, images.name), images.picked)
-        return UnitRows(rows, f"{model.title} on {images.name}")
+        rows = model.rows(images.stored, images.name)
+        return UnitRows(rows, f"{model.title} on {images.name}", images.picked)
     count = len(images.picked)
     features = np.empty((0, 0))
     with tqdm(total=count, desc=f"{model.title} on {images.name}", unit="image", leave=False) as bar:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, Protocol, Sequence
+from typing import Any, NamedTuple, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
 from latse.errors import LatseError
+from latse.eval.identification import Gallery
 from latse.files import explained, make_folder, read_json, read_lines, write_json
 
 ELEMENT_BYTES, ELEMENT_TYPE = 4, 5
@@ -23,16 +24,6 @@ HEADER = np.dtype("<i4")
 ROWS_AT_ONCE = 1024
 # How many last parts of a path the published lists of noisy entries name.
 PROBE_PARTS, DISTRACTOR_PARTS = 1, 3
-
-
-class Rows(Protocol):
-    """Features, float (n, d), of which a part can be read."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-
-    def __getitem__(self, positions: slice) -> np.ndarray:
-        """Return float (m, d)."""
 
 
 class ImageList(NamedTuple):
@@ -116,7 +107,7 @@ def read_feature(path: str | os.PathLike) -> np.ndarray:
 
 
 def write_features(
-    folder: str | os.PathLike, images: ImageList, features: Rows, ending: str, list_file: str | os.PathLike
+    folder: str | os.PathLike, images: ImageList, features: Gallery, ending: str, list_file: str | os.PathLike
 ) -> None:
     """Write features, float (n, d), as the kit reads them, and in the end the list that names them.
 

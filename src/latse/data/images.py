@@ -52,11 +52,10 @@ def announced(encoded: bytes) -> Announced | None:
     while 0 <= place < len(encoded) - 9:
         marker, length = struct.unpack_from(">BH", encoded, place + 1)
         if marker in FRAMES:
-            return Announced(False, *_jpeg_frame(encoded, place + 4))
+            bits, height, width, components = struct.unpack_from(">BHHB", encoded, place + 4)
+            return Announced(False, height, width, bits, components)
         step = 1 if marker == 0xFF else 2 if marker in ALONE else 2 + length
-        place = encoded.find(
-            b"\xff", place + step
-        )  # what stands between two segments is skipped, as by libjpeg
+        place = encoded.find(b"\xff", place + step)  # what stands between two segments libjpeg skips too
     return None
 
 
@@ -142,8 +141,3 @@ def noting_damage() -> Iterator[Decode]:
 def encode(image: np.ndarray, quality: int = 100) -> bytes:
     """Encode uint8 (height, width, 3) RGB as JPEG of `quality` 1 to 100."""
     return cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-
-
-def _jpeg_frame(encoded: bytes, place: int) -> tuple[int, int, int, int]:
-    bits, height, width, components = struct.unpack_from(">BHHB", encoded, place)
-    return height, width, bits, components

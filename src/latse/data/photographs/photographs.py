@@ -72,13 +72,7 @@ def read_list(file: Path, offset: int = 0) -> Iterator[Photograph]:
 
 def offsets(file: Path, step: int) -> list[int]:
     """Byte at which every `step`-th line begins."""
-    found, offset = [], 0
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines):
-            if number % step == 0:
-                found.append(offset)
-            offset += len(line)
-    return found
+    return [offset for number, (offset, _) in enumerate(_lines(file)) if number % step == 0]
 
 
 def _in_folders(root: Path) -> Iterator[Photograph]:
@@ -140,6 +134,7 @@ def _in_list(file: Path, root: Path) -> Iterator[Photograph]:
 
 
 def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
+    """Iterate (the byte at which it begins, line)."""
     at = 0
     with file.open("rb") as lines:
         for line in lines:
