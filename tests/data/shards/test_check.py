@@ -665,7 +665,7 @@ def test_a_record_that_is_gone_when_it_is_read(folder):
     with (folder / "train.rec").open("rb", buffering=0) as file:
         truncate(folder, start + 100)
         with pytest.raises(scan.RecordError) as error:
-            scan.read_record(file, start, size)
+            scan.read_record(file.fileno(), start, size)
     assert error.value.args == (scan.RecordState.CUT_OFF,)
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 import struct
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -66,6 +67,27 @@ def packed_range(record: int, first: int, last: int) -> bytes:
     labels = np.array([first, last], "<f4")
     exact = labels.astype(np.int64).tolist() == [first, last]
     return HEADER.pack(2, 0, *((record, 0) if exact else (first, last))) + labels.tobytes()
+
+
+class Header(NamedTuple):
+    """What a record begins with: number of labels, the first one, up to two of them, and two ids."""
+
+    flag: int
+    label: float
+    labels: tuple[float, ...]
+    ids: tuple[int, int]
+
+
+def split(content: bytes) -> tuple[Header, bytes] | None:
+    """Return header and encoded image of a record; None if it is shorter than its labels."""
+    if len(content) < HEADER.size:
+        return None
+    flag, label, *ids = HEADER.unpack_from(content)
+    start = HEADER.size + 4 * flag
+    if start > len(content):
+        return None
+    labels = struct.unpack_from(f"<{min(2, flag)}f", content, HEADER.size)
+    return Header(flag, labels[0] if labels else label, labels, tuple(ids)), content[start:]
 
 
 def ranges(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 import warnings
 import weakref
 from hashlib import blake2b
@@ -20,23 +19,28 @@ from latse.data.shards.recordio import (
     HEADER,
     LENGTH,
     MAGIC,
-    MAGIC_BYTES,
     START,
     ranges,
     read_property,
     read_text,
     set_files,
+    split,
 )
+from latse.data.shards.scan import RecordError, RecordState, read_record
 from latse.errors import LatseError
 from latse.files import explained, refuse_irregular
 
 LARGEST = 2**48  # record number
-AT_ONCE = 1 << 16  # bytes of a record that are read before its length is known
 CHUNK = 1 << 16  # records whose beginnings are read between two steps of the progress bar
 SAMPLE = 1024  # images whose content digest() reads
 NO_MAGIC = "does not start with RecordIO's magic number"
 CUT_OFF = "is cut off: the file is truncated"
 SHORT = "is shorter than its labels"
+WRONG = {
+    RecordState.NO_MAGIC: NO_MAGIC,
+    RecordState.INSIDE: "starts inside another record",
+    RecordState.TOO_LONG: "is longer than 64 MiB",
+}
 
 
 class Batch(NamedTuple):
@@ -92,7 +96,6 @@ class Shard:
         self.records = np.concatenate([file.records + start for file, start in zip(self._files, self._first)])
         self.labels = np.concatenate([file.labels for file in self._files])
         self._starts = np.concatenate([file.starts for file in self._files])
-        self._rooms = np.concatenate([file.rooms for file in self._files])
         images = [len(file.records) for file in self._files]
         self._file = np.repeat(np.arange(len(self._files), dtype=np.int32), images)
 
@@ -165,19 +168,20 @@ class Shard:
             raise LatseError(f"{self.name(position)} {error}") from error
 
     def _encoded(self, position: int) -> bytes:
-        file = self._files[self._file[position]]
-        data = file.read(int(self._starts[position]), int(self._rooms[position]))
-        label, start = _label_and_start(data)
-        if label != self.labels[position]:
-            raise ValueError(f"has the label {label:g}; its identity has {self.labels[position]}")
-        return data[start:]
+        found = split(self._files[self._file[position]].read(int(self._starts[position])))
+        if found is None:
+            raise ValueError(SHORT)
+        header, encoded = found
+        if header.label != self.labels[position]:
+            raise ValueError(f"has the label {header.label:g}; its identity has {self.labels[position]}")
+        return encoded
 
 
 class _RecordFile:
     """One .rec with its .idx, opened.
 
     Attributes: path; size, in bytes; last, the largest record number; and of each image, in the order of the
-    record numbers: records, labels, starts, int64 (n,), and rooms, the bytes to the next record, int32 (n,).
+    record numbers: records, labels and starts, int64 (n,).
     """
 
     def __init__(self, path: Path, classes: int):
@@ -190,36 +194,18 @@ class _RecordFile:
         self.last = int(self._keys[-1])
         images, people = self._layout()
         self.records, self.starts = self._keys[images], self._starts[images]
-        self.rooms = _rooms(self._starts, self.size)[images]
         labels = self._labels(images, people)
         self._check_labels(labels, classes)
         self.labels = labels.astype(np.int64)
         del self._keys, self._starts
 
-    def read(self, start: int, room: int) -> bytes:
-        """Return the bytes of the record at `start`; raise ValueError, saying what is wrong with it.
-
-        A record that holds the magic number itself is stored in parts around it.
-        """
-        parts, flag = [], 1
-        while flag in (1, 2):
-            data = self._bytes(start, room)
-            magic, word = FRAME.unpack(data[: FRAME.size].ljust(FRAME.size))
-            if magic != MAGIC:
-                raise ValueError(NO_MAGIC if len(data) >= FRAME.size else CUT_OFF)
-            flag, length = divmod(word, LENGTH)
-            if FRAME.size + length > len(data) and start + FRAME.size + length <= self.size:
-                data = self._bytes(start, FRAME.size + length)
-            if FRAME.size + length > len(data):
-                raise ValueError(CUT_OFF)
-            parts.append(data[FRAME.size : FRAME.size + length])
-            start += FRAME.size + length + -length % 4
-            room = FRAME.size
-        return MAGIC_BYTES.join(parts)
-
-    def _bytes(self, start: int, length: int) -> bytes:
-        with explained(f"cannot read {self.path}"):
-            return os.pread(self._handle, length, start)
+    def read(self, start: int) -> bytes:
+        """Return the bytes of the record at `start`; raise ValueError, saying what is wrong with it."""
+        try:
+            with explained(f"cannot read {self.path}"):
+                return read_record(self._handle, start, self.size)[0]
+        except RecordError as error:
+            raise ValueError(WRONG.get(error.args[0], CUT_OFF)) from error
 
     def _check_index(self) -> None:
         everything = np.arange(len(self._keys))
@@ -308,25 +294,6 @@ def _content_length(starts: np.ndarray) -> np.ndarray:
 
 def _first_label(starts: np.ndarray) -> np.ndarray:
     return np.where(starts["flag"] > 0, starts["labels"][:, 0], starts["label"])
-
-
-def _label_and_start(data: bytes) -> tuple[float, int]:
-    """A record's (first) label and where its content starts; raises ValueError if the record is too short."""
-    if len(data) < HEADER.size:
-        raise ValueError(SHORT)
-    flag, label, _, _ = HEADER.unpack_from(data)
-    start = HEADER.size + 4 * flag
-    if start > len(data):
-        raise ValueError(SHORT)
-    return (struct.unpack_from("<f", data, HEADER.size)[0] if flag else label), start
-
-
-def _rooms(starts: np.ndarray, size: int) -> np.ndarray:
-    """Bytes from each start to the next one, at least a frame's and at most AT_ONCE: int32 (n,)."""
-    order = np.argsort(starts, kind="stable")
-    rooms = np.empty(len(starts), np.int64)
-    rooms[order] = np.diff(starts[order], append=size)
-    return np.clip(rooms, FRAME.size, AT_ONCE).astype(np.int32)
 
 
 def _record_files(folder: Path) -> list[Path]:

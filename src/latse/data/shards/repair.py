@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from latse.data.shards import scan
 from latse.data.shards.check import DROPPED, Report
+from latse.data.shards.recordio import split
 from latse.data.shards.shard_writer import ShardWriter
 from latse.data.shards.staging import refuse_inside, refuse_set, staged
 from latse.errors import LatseError
@@ -64,11 +65,11 @@ def repair(report: Report, out: str | os.PathLike) -> int:
 def _encoded(report: Report, file: Any, row: np.void) -> bytes:
     """The encoded image of a row; raises LatseError if the file has changed since it was checked."""
     try:
-        content, end = scan.read_record(file, int(row["offset"]), int(row["end"]))
-        header, encoded = scan.split(content)
-        if end == row["end"] and len(encoded) == row["size"] and header["label"] == row["label"]:
+        content, end = scan.read_record(file.fileno(), int(row["offset"]), int(row["end"]))
+        header, encoded = split(content)
+        if end == row["end"] and len(encoded) == row["size"] and header.label == row["label"]:
             return encoded
-    except (scan.RecordError, OSError):
+    except (scan.RecordError, OSError, TypeError):
         pass
     raise LatseError(f"{report.files[row['file']]} has changed while it was read")
 

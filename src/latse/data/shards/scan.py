@@ -17,7 +17,7 @@ import numpy as np
 
 from latse.data import images
 from latse.data.images import AS_STORED, Decode
-from latse.data.shards.recordio import FRAME, HEADER, LENGTH, MAGIC, MAGIC_BYTES
+from latse.data.shards.recordio import FRAME, LENGTH, MAGIC, MAGIC_BYTES, split
 from latse.files import explained
 
 LARGEST_RECORD = 1 << 26  # bytes; what claims to be longer holds no face, and would only fill the memory
@@ -128,7 +128,7 @@ def scan(path: str | os.PathLike, offsets: list[int], following: int | None = No
             try:
                 if 0 <= offset < end and offset % 4 == 0:
                     raise RecordError(RecordState.INSIDE)
-                content, end = read_record(file, offset, limit)
+                content, end = read_record(file.fileno(), offset, limit)
                 rows.append(_row(offset, end, content, decode))
             except RecordError as error:
                 rows.append(_broken(offset, error.args[0]))
@@ -156,15 +156,15 @@ def walk(path: str | os.PathLike, start: int, stop: int) -> tuple[np.ndarray, in
             if place < free:
                 continue
             with contextlib.suppress(RecordError):
-                content, end = read_record(file, place, stop)
+                content, end = read_record(file.fileno(), place, stop)
                 rows.append(_row(place, end, content, decode))
                 stray += place - free
                 free = end
     return np.array(rows, ROW), stray + max(stop - free, 0)
 
 
-def read_record(file: BinaryIO, offset: int, limit: int) -> tuple[bytes, int]:
-    """Return (the record's bytes, where the next one starts); no byte from `limit` on belongs to it.
+def read_record(handle: int, offset: int, limit: int) -> tuple[bytes, int]:
+    """Return (a record's bytes, where the next one starts) of a file; no byte from `limit` on belongs to it.
 
     Of what turns out to be no record only the frames are read: a claimed length costs nothing. Raises
     RecordError.
@@ -172,7 +172,7 @@ def read_record(file: BinaryIO, offset: int, limit: int) -> tuple[bytes, int]:
     spans: list[tuple[int, int]] = []
     flag, total = 1, 0
     while flag in (1, 2):
-        flag, length = _frame(file, offset, limit, first=not spans)
+        flag, length = _frame(handle, offset, limit, first=not spans)
         end = offset + FRAME.size + length + -length % 4
         total += length
         if end > limit:
@@ -181,26 +181,10 @@ def read_record(file: BinaryIO, offset: int, limit: int) -> tuple[bytes, int]:
             raise RecordError(RecordState.TOO_LONG)
         spans.append((offset + FRAME.size, length))
         offset = end
-    parts = [os.pread(file.fileno(), length, start) for start, length in spans]
+    parts = [os.pread(handle, length, start) for start, length in spans]
     if sum(map(len, parts)) < total:
         raise RecordError(RecordState.CUT_OFF)
     return MAGIC_BYTES.join(parts), offset
-
-
-def split(content: bytes) -> tuple[np.ndarray, bytes]:
-    """A record's header as a row (flag, label, labels, ids), and its encoded image; raises RecordError."""
-    row = np.zeros((), ROW)
-    if len(content) < HEADER.size:
-        raise RecordError(RecordState.SHORT)
-    row["flag"], row["label"], *row["ids"] = HEADER.unpack_from(content)
-    start = HEADER.size + 4 * int(row["flag"])
-    if start > len(content):
-        raise RecordError(RecordState.SHORT)
-    labels = np.frombuffer(content, "<f4", min(2, int(row["flag"])), HEADER.size)
-    row["labels"][: len(labels)] = labels
-    if len(labels):
-        row["label"] = labels[0]
-    return row, content[start:]
 
 
 def judge(encoded: bytes, decode: Decode) -> Picture:
@@ -247,11 +231,13 @@ def _is_too_short(header: images.Announced, size: int) -> bool:
 
 
 def _row(offset: int, end: int, content: bytes, decode: Decode) -> np.void:
-    try:
-        row, encoded = split(content)
-    except RecordError as error:
-        return _broken(offset, error.args[0], end)
+    found = split(content)
+    if found is None:
+        return _broken(offset, RecordState.SHORT, end)
+    row, (header, encoded) = np.zeros((), ROW), found
     row["offset"], row["end"], row["size"] = offset, end, len(encoded)
+    row["flag"], row["label"], row["ids"] = header.flag, header.label, header.ids
+    row["labels"][: len(header.labels)] = header.labels
     picture = judge(encoded, decode)
     row["state"], row["format"], row["pixels"] = picture.state, picture.format, picture.pixels
     row["height"], row["width"] = np.minimum((picture.height, picture.width), 65535)
@@ -264,13 +250,13 @@ def _broken(offset: int, state: RecordState, end: int | None = None) -> np.void:
     return row[()]
 
 
-def _frame(file: BinaryIO, offset: int, limit: int, first: bool) -> tuple[int, int]:
+def _frame(handle: int, offset: int, limit: int, first: bool) -> tuple[int, int]:
     """Continuation flag and length at `offset`; raises RecordError."""
     if offset < 0 or offset >= limit:
         raise RecordError(RecordState.PAST_END if first else RecordState.CUT_OFF)
     if offset % 4:
         raise RecordError(RecordState.MISALIGNED)
-    frame = os.pread(file.fileno(), FRAME.size, offset)
+    frame = os.pread(handle, FRAME.size, offset)
     if len(frame) < FRAME.size or offset + FRAME.size > limit:
         raise RecordError(RecordState.CUT_OFF)
     magic, word = FRAME.unpack(frame)
@@ -284,7 +270,7 @@ def _frame(file: BinaryIO, offset: int, limit: int, first: bool) -> tuple[int, i
 
 def _is_start(file: BinaryIO, offset: int, size: int) -> bool:
     with contextlib.suppress(RecordError):
-        _frame(file, offset, size, first=True)
+        _frame(file.fileno(), offset, size, first=True)
         return True
     return False
 
