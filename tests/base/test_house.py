@@ -21,7 +21,7 @@ ROOMS = {
     "runtime": {"errors", "latse"},
     "child": {"errors"},
     "devices": {"errors"},
-    "goals": set(),
+    "goals": {"text_table"},
     "provenance": {"runtime", "devices"},
     "symbols": {"errors", "graph", "own_class"},
     "recipes": set(),

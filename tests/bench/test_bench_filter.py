@@ -21,7 +21,7 @@ def test_the_teacher_believes_three_labels_of_four(tmp_path):
     shard = Shard(tmp_path / "data")
     assert len(shard) == bench_filter.BATCHES * SIZES.batch_size and shard.classes == SIZES.classes
     assert len(set(shard.labels.tolist())) == len(shard)
-    recipe = bench_filter._recipe(tmp_path, SIZES, filtered=False, decodes=False)
+    recipe = bench_filter._recipe(tmp_path, SIZES)
     bench_filter._make_teacher(tmp_path / "teacher", recipe, shard)
     embeddings = Network(tmp_path / "teacher", 0)(shard.batch(np.arange(len(shard))).image)
     centres = checkpoint.load(tmp_path / "teacher", 0)[1]["fc7_weight"].asnumpy()
@@ -63,9 +63,10 @@ def test_what_is_written_was_measured(measured):
 @pytest.mark.parametrize(
     "wrong, complaint",
     [
-        (["--batch-size", "3"], "must be at least 2, the latter even"),
-        (["--classes", "1"], "must be at least 2"),
-        (["--repeats", "0"], "--repeats at least 1"),
+        (["--batch-size", "3"], "--batch-size 3: must be even"),
+        (["--batch-size", "0"], "--batch-size 0: must be at least 2"),
+        (["--classes", "1"], "--classes 1: must be at least 2"),
+        (["--repeats", "0"], "--repeats 0: must be at least 1"),
         (["--encoder", "resnet7"], "unknown encoder 'resnet7'"),
     ],
 )

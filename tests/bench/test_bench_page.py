@@ -14,12 +14,19 @@ from latse import provenance as provenances
 from latse.bench import all_command as suite
 from latse.bench import head_command as head
 from latse.bench.page_command import cell
-from latse.bench.result import Figure, Goal, read
-from latse.bench.wording import bound, judged, measured, number
+from latse.bench.result import read
 from latse.cli import main
 from latse.errors import LatseError
 from latse.files import write_json
-from latse.goals import figure, goal, verdict
+from latse.goals import Figure, Goal, number
+
+
+def figure(values, unit=""):
+    return Figure.of(values, unit).as_json()
+
+
+def goal(text, values, unit="", **bound):
+    return Goal.of(text, values, unit, **bound).as_json()
 
 
 def result(kind="bench train", speed=(1.7, 1.62, 1.66), **changes):
@@ -241,7 +248,7 @@ def test_a_figure_in_two_units_is_refused(folder, capsys):
 
 
 def test_a_real_benchmark_goes_through_the_page(folder, page, capsys, monkeypatch):
-    monkeypatch.setattr(head, "_resident", lambda *_: 1.5)  # three processes' time; tests of head have it
+    monkeypatch.setattr(head, "in_child", lambda *_: 1.5)  # three processes' time; tests of head have it
     file = folder / "head.json"
     size = ["--classes", "100", "--batch-size", "4", "--repeats", "1"]
     assert main(["bench", "head", *size, "--json", str(file)]) == 0
@@ -256,17 +263,17 @@ def test_a_real_benchmark_goes_through_the_page(folder, page, capsys, monkeypatc
 
 @given(st.floats(0.01, 1e6), st.floats(0.01, 1e6), st.booleans())
 def test_the_page_and_the_benchmark_judge_alike(value, limit, least):
-    written = goal("x", [value], **{"at_least" if least else "at_most": limit})
-    back = Goal.read(json.loads(json.dumps(written)))
+    written = Goal.of("x", [value], **{"at_least" if least else "at_most": limit})
+    back = Goal.read(json.loads(json.dumps(written.as_json())))
     assert back.met == (value >= limit if least else value <= limit)
-    assert verdict(written).endswith("met") == back.met
-    assert judged(back).endswith(": met") == back.met
+    assert written.in_words().endswith(": met") == back.met
+    assert back.judged.endswith(": met") == back.met
 
 
 def test_a_median_does_not_look_like_the_bound_that_it_misses():
     one = Goal("x", Figure("", 1.5995, 1.5, 1.7), 1.6, None)
-    assert (measured(one), bound(one)) == ("1.599 (1.5 to 1.7)", "at least 1.6") and one.met is False
-    assert measured(Goal("x", Figure("s", 1.6, 1.6, 1.6), 1.6, None)) == "1.6 s"
+    assert (one.measured, one.wanted) == ("1.599 (1.5 to 1.7)", "at least 1.6") and one.met is False
+    assert Goal("x", Figure("s", 1.6, 1.6, 1.6), 1.6, None).measured == "1.6 s"
 
 
 @pytest.mark.parametrize(
@@ -310,7 +317,7 @@ def bench_all(folder, *options):
 def test_all_runs_once_and_what_is_missing_again(tmp_path, calls, capsys):
     calls.failing.update({"bank", "head"})
     assert bench_all(tmp_path) == 1
-    names = [one.name for one in suite.benchmarks(None)]
+    names = [one.name for one in suite.jobs(None)]
     assert [name for name, *_ in calls.made] == names
     assert f"2 of {len(names)} benchmarks failed: bank, head" in capsys.readouterr().err
     calls.made.clear()
@@ -341,8 +348,8 @@ def test_a_result_of_something_else_is_measured_again(tmp_path, calls, monkeypat
     elif change == "damage":
         (tmp_path / "head.json").write_text("{")
     elif change == "command":
-        smaller = suite.Benchmark("head", ("bench", "head", "--repeats", "3"))
-        monkeypatch.setattr(suite, "benchmarks", lambda peers: [smaller])
+        smaller = suite.Job("head", ("bench", "head", "--repeats", "3"))
+        monkeypatch.setattr(suite, "jobs", lambda peers: [smaller])
     assert bench_all(tmp_path, *options) == 0
     assert len(calls.made) == 2
 

@@ -6,6 +6,7 @@ import pytest
 
 from latse.bench import dmlc_rule, result
 from latse.bench import plan_command as bench_plan
+from latse.bench.contender import Race
 from latse.child import in_child
 from latse.cli import main
 from latse.errors import LatseError
@@ -17,6 +18,7 @@ from latse.train.training import traced
 CPU = mx.cpu()
 COMMAND = ["bench", "plan", "--classes", "7"]
 FIGURES = (
+    bench_plan.PLANNED,
     bench_plan.PLANNED_FALL,
     bench_plan.RESIDENT_FALL,
     bench_plan.RATIO,
@@ -123,7 +125,7 @@ def test_comparison_is_a_result_for_the_page(compared):
     assert read.kind == "plan compare"
     assert read.setting["batch size"] == "2"
     bounded = {goal.text: goal.at_most for goal in read.goals if goal.bound is not None}
-    title = bench_plan.judged(json.loads(compared.read_text())["contenders"])
+    title = bench_plan.judged(read.contenders)
     assert bounded == {f"{bench_plan.RATIO}, {title}": bench_plan.TIME_RATIO}
     least = next(goal for goal in read.goals if goal.text.startswith("planned memory that no plan"))
     assert 0 < least.figure.median <= read.contenders[bench_plan.LEAST][bench_plan.PLANNED].median
@@ -133,16 +135,16 @@ def test_comparison_is_a_result_for_the_page(compared):
 def test_goals_of_resnet50_and_resnet100(tiny_recipe, ratio, title):
     """They are for the plan of the least memory where that takes at most 1.25 times the plain step's time."""
     figures = {
-        title: {name: bench_plan.figure([1.0]) for name in FIGURES}
+        title: {name: bench_plan.Figure.of([1.0]) for name in FIGURES}
         for title in (bench_plan.LEAST, bench_plan.TIMED)
     }
-    figures[bench_plan.LEAST][bench_plan.RATIO] = bench_plan.figure([2.0, ratio, 1.0])
+    figures[bench_plan.LEAST][bench_plan.RATIO] = bench_plan.Figure.of([2.0, ratio, 1.0])
     rows = [bench_plan.Row(title, "", 1.0, bench_plan.PLAIN, 1.0, 1.0) for title in figures]
     wanted = {}
     for encoder, batch_size in (("resnet50", 32), ("resnet50", 8), ("resnet100", 32)):
         recipe = tiny_recipe(f"encoder.name={encoder}", f"train.batch_size={batch_size}")
         found = bench_plan.goals(rows, figures, recipe)
-        bounds = {goal["text"]: goal.get("at_least", goal.get("at_most")) for goal in found}
+        bounds = {goal.text: goal.bound for goal in found}
         assert bounds.pop(f"{bench_plan.RATIO}, {title}") == bench_plan.TIME_RATIO
         wanted[encoder, batch_size] = {text: bound for text, bound in bounds.items() if bound is not None}
     resident, planned = f"resident fall, {title}", f"planned memory, {title}"
@@ -153,34 +155,17 @@ def test_goals_of_resnet50_and_resnet100(tiny_recipe, ratio, title):
     }
 
 
-class Fake:
-    """A contender that does nothing."""
-
-    def __init__(self, title):
-        self.title = title
-        self.answers = [{"processor_seconds": 1.0}] * 6
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def memory(self):
-        return {"rise_megabytes": 20.0}
-
-
 def test_short_of_memory_contenders_run_one_after_the_other(tiny, tmp_path, monkeypatch, capsys):
     together = []
 
-    def take_turns(contenders, repeats, title):
-        together.append([one.title for one in contenders])
-        return {one.title: [1.0] * repeats for one in contenders}
+    def race(commands, repeats, title):
+        together.append([*commands])
+        answer = {"seconds": 1.0, "processor_seconds": 1.0}
+        return {name: Race([answer] * repeats, {"rise_megabytes": 20.0}, {}) for name in commands}
 
-    rows = [bench_plan.Row(title, "{}", 10.0, bench_plan.PLAIN, 1.0, 1.0) for title in OURS]
+    rows = [bench_plan.Row(title, mx.sym.var("x"), 10.0, bench_plan.PLAIN, 1.0, 1.0) for title in OURS]
     monkeypatch.setattr(bench_plan, "in_child", lambda *_: rows)
-    monkeypatch.setattr(bench_plan, "_contender", lambda row, *_: Fake(row.title))
-    monkeypatch.setattr(bench_plan, "take_turns", take_turns)
+    monkeypatch.setattr(bench_plan, "race", race)
     for megabytes in (10.0, 1e9):
         monkeypatch.setattr(bench_plan, "_available_megabytes", lambda megabytes=megabytes: megabytes)
         assert main([*COMMAND, str(tiny), "--json", str(tmp_path / "x.json")]) == 0
@@ -222,4 +207,4 @@ def test_a_gpu_is_refused(tiny, monkeypatch, capsys):
 
 def test_an_error_of_the_search_comes_back():
     with pytest.raises(LatseError, match="cannot be inferred"):
-        in_child("the search", bench_plan.our_rows, mx.sym.FullyConnected(num_hidden=3).tojson(), {})
+        in_child("the search", bench_plan.our_rows, mx.sym.FullyConnected(num_hidden=3), {})

@@ -37,7 +37,7 @@ def test_figures_are_written_before_they_are_printed(tmp_path, capsys, monkeypat
     def refuse(*_):
         raise LatseError("no space")
 
-    monkeypatch.setattr("latse.bench.search_command.write_json", refuse)
+    monkeypatch.setattr("latse.bench.benchmark.write_json", refuse)
     small = ["--probes", "4", "--distractors", "20", "--dimensions", "8", "--people", "2", "--repeats", "1"]
     assert main(["bench", "search", *small, "--json", str(tmp_path / "search.json")]) == 1
     printed = capsys.readouterr()
@@ -55,4 +55,4 @@ def test_a_wrong_rank_is_noticed():
 
 def test_numbers_below_one_are_refused(capsys):
     assert main(["bench", "search", "--probes", "0"]) == 1
-    assert "must be at least 1" in capsys.readouterr().err
+    assert "--probes 0: must be at least 1" in capsys.readouterr().err

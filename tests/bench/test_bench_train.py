@@ -12,13 +12,13 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from latse import goals
 from latse.bench import equivalents, graph_step, learner_step, parts_step, roofline
 from latse.bench import train_command as train
 from latse.bench.contender import Contender
 from latse.bench.insightface_step import SOURCES
 from latse.bench.result import read
 from latse.cli import main
+from latse.goals import Figure
 from latse.symbols import names
 from latse.symbols.networks import IMAGE_SHAPE
 from latse.train.learner import Learner
@@ -45,7 +45,7 @@ def both(tiny_recipe):
     """Our learner and the equivalent module, and the parameters that both begin with."""
     symbol = equivalents.training_symbol("resnet_tiny", CLASSES, BATCH_SIZE)
     mx.random.seed(3)
-    theirs = graph_step.bound(symbol, SHAPES, {"learning_rate": RATE, "rescale_grad": 1.0})
+    theirs = graph_step.bound(symbol, SHAPES, RATE, rescale=1.0)
     start = names.from_insightface(*theirs.get_params())
     training = Training.of(tiny_recipe(*ARCFACE), CLASSES, [mx.cpu()])
     return Learner(training, RunState(0, *start)), theirs, start
@@ -167,16 +167,10 @@ def test_a_layer_bound_alone_is_that_layer(learns_input):
     assert (data == layer.data) is not learns_input
 
 
-def options(folder, recipe, **others):
+def built(folder, recipe, classes=CLASSES, **options):
     path = folder / "recipe.yaml"
     path.write_text(recipe)
-    return argparse.Namespace(
-        recipe=str(path),
-        classes=CLASSES,
-        batch_size=BATCH_SIZE,
-        set=[],
-        **{**dict.fromkeys(("plan", "symbol", "data", "teacher", "verdicts", "bank")), **others},
-    )
+    return learner_step.build(path, classes, BATCH_SIZE, **options)
 
 
 FILTERED = "encoder: {name: resnet_tiny}\nfilter: {k: 1}\n"
@@ -184,8 +178,8 @@ STUDENT = FILTERED + "decoder: {enabled: true}\n"
 
 
 def test_the_parts_of_a_step_are_a_step(tmp_path):
-    learner, learn = learner_step.build(options(tmp_path, FILTERED))
-    twin, learn_twin = learner_step.build(options(tmp_path, FILTERED))
+    learner, learn = built(tmp_path, FILTERED)
+    twin, learn_twin = built(tmp_path, FILTERED)
     step = parts_step.by_parts(learner, learn)
     for _ in range(2):
         parts, outputs = step(), learn_twin()
@@ -204,9 +198,7 @@ def test_ours_can_train_a_set_with_a_teacher_or_its_verdicts(tmp_path, people):
     assert main(["filter", *data, "--teacher", teacher, "--out", verdicts, "--k", "1"]) == 0
     kept = []
     for given in ({}, {"teacher": teacher}, {"verdicts": verdicts}):
-        args = options(tmp_path, STUDENT)
-        vars(args).update(data=str(people), classes=5, **given)
-        learner, learn = learner_step.build(args)
+        learner, learn = built(tmp_path, STUDENT, classes=5, data=people, **given)
         learner.step = lambda inputs, seed: inputs
         inputs = learn()
         kept.append(inputs["keep"].tolist())
@@ -218,7 +210,7 @@ def test_ours_can_train_a_set_with_a_teacher_or_its_verdicts(tmp_path, people):
 
 
 def test_the_bank_gives_the_targets_and_learns_what_is_kept(tmp_path):
-    learner, learn = learner_step.build(options(tmp_path, STUDENT, bank=str(tmp_path / "bank")))
+    learner, learn = built(tmp_path, STUDENT, bank=tmp_path / "bank")
     learner.step = lambda inputs, seed: inputs
     inputs = learn()
     scaled = inputs["data"] / np.float32(127.5) - 1
@@ -228,11 +220,6 @@ def test_the_bank_gives_the_targets_and_learns_what_is_kept(tmp_path):
     means = np.load(tmp_path / "bank" / "mean_faces.npy")
     assert np.array_equal(means[int(labels[alone[0]])], inputs["mean_face"][alone[0]])
     assert set(np.flatnonzero(means.any(axis=(1, 2, 3)))) == set(map(int, labels))
-
-
-def test_verdicts_need_their_set(tmp_path):
-    with pytest.raises(learner_step.LatseError, match="--verdicts needs --data"):
-        learner_step.build(options(tmp_path, STUDENT, verdicts="some.keep"))
 
 
 def test_the_benchmark_measures_writes_and_prints(tmp_path, capsys):
@@ -289,37 +276,37 @@ def test_pytorch_takes_part_where_it_is_given(tmp_path):
     args = argparse.Namespace(
         encoder="resnet34", classes=7, batch_size=2, peers=str(tmp_path), torch_python=None
     )
-    command = train._commands(args, [], tmp_path)[train.TORCH]
+    command = train._commands(args, (tmp_path, 7, 2), tmp_path)[train.TORCH]
     assert command[command.index("--iresnet") + 1] == str(iresnet)
     assert json.loads(command[command.index("--units") + 1]) == [3, 4, 6, 3]
     with Contender(train.TORCH, command) as contender:
-        assert contender.step() >= 0
+        assert contender.step()["seconds"] >= 0
     found = dict.fromkeys((train.OURS, train.PLANNED, train.THEIRS), [1.0, 2.0])
     seconds = {**found, train.TORCH: [1.5, 3.0], train.CONVOLUTIONS: [0.5, 1.0]}
-    figures = {title: {train.PEAK: goals.figure([5.0])} for title in seconds}
+    figures = {title: {train.PEAK: Figure.of([5.0])} for title in seconds}
     first, second, *_ = train._goals("resnet34", seconds, figures)
-    assert (first["figure"]["median"], first["at_least"]) == (1.0, 1.6)
-    assert (second["figure"]["median"], second["at_least"]) == (1.5, 1.1)
+    assert (first.figure.median, first.at_least) == (1.0, 1.6)
+    assert (second.figure.median, second.at_least) == (1.5, 1.1)
 
 
 @needs_torch
 @pytest.mark.parametrize("encoder", ["resnet_tiny", "resnet34"])
 def test_pytorch_trains_as_many_parameters(encoder, tmp_path):
     args = argparse.Namespace(encoder=encoder, classes=7, batch_size=2, peers=PEERS, torch_python=None)
-    with Contender(train.TORCH, train._commands(args, [], tmp_path)[train.TORCH]) as contender:
+    with Contender(train.TORCH, train._commands(args, (tmp_path, 7, 2), tmp_path)[train.TORCH]) as contender:
         symbol = equivalents.training_symbol(encoder, 7, 2)
         shapes = symbol.infer_shape(data=(2, *IMAGE_SHAPE), softmax_label=(2,))[0]
         sizes = dict(zip(symbol.list_arguments(), (int(np.prod(shape)) for shape in shapes)))
         trained = sum(sizes.values()) - sizes["data"] - sizes["softmax_label"]
         assert contender.facts["parameters"] == trained
-        contender.step()
-        assert np.isfinite(contender.answers[0]["loss"])
+        assert np.isfinite(contender.step()["loss"])
 
 
 @pytest.mark.parametrize(
     "wrong, complaint",
     [
-        (["--repeats", "0"], "must be at least 2, --batch-size and --repeats at least 1"),
+        (["--repeats", "0"], "--repeats 0: must be at least 1"),
+        (["--classes", "1"], "--classes 1: must be at least 2"),
         (["--encoder", "resnet7"], "unknown encoder 'resnet7'"),
         (["--peers", "/nowhere"], "--peers /nowhere: there is no such folder"),
         (["--torch-python", "/no/python"], "--torch-python /no/python: there is no such file"),
@@ -329,16 +316,3 @@ def test_what_is_refused(wrong, complaint, capsys):
     assert main(["bench", "train", *wrong]) == 1
     error = capsys.readouterr().err
     assert complaint in error and error.count("\n") == 1
-
-
-def test_goals_say_whether_they_are_met():
-    assert goals.figure([3.0, 1.0, 2.0], "s") == {
-        "unit": "s", "median": 2.0, "min": 1.0, "max": 3.0, "values": [3.0, 1.0, 2.0]
-    }  # fmt: skip
-    assert goals.verdict(goals.goal("speed", [2.0], at_least=1.6)).endswith("goal at least 1.6: met")
-    assert goals.verdict(goals.goal("speed", [1.5], at_least=1.6)).endswith("goal at least 1.6: missed")
-    assert goals.verdict(goals.goal("memory", [1.0], at_most=1)).endswith("goal at most 1: met")
-    assert goals.verdict(goals.goal("memory", [1.1], at_most=1)).endswith("goal at most 1: missed")
-    assert goals.verdict(goals.goal("size", [3.0], unit="MiB")) == "size: 3 (3 to 3) MiB"
-    with pytest.raises(ValueError, match="two bounds"):
-        goals.goal("both", [1.0], at_least=1, at_most=2)

@@ -1,6 +1,5 @@
 """A contender answers, and one that fails says why and leaves nothing behind."""
 
-import json
 import os
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import mxnet as mx
 import pytest
 
 from latse.bench import graph_step
-from latse.bench.contender import Contender, graph_command, take_turns
+from latse.bench.contender import Contender, race, served
 from latse.errors import LatseError
 
 COUNTER = """
@@ -26,7 +25,7 @@ def build():
         count.append(1)
         if len(count) == 3:
             {failure}
-        return {{"count": len(count), "threads": os.environ["OMP_NUM_THREADS"], "own": os.environ.get("OWN"),
+        return {{"count": len(count), "threads": os.environ["OMP_NUM_THREADS"],
                  "processors": sorted(os.sched_getaffinity(0))}}
     return {{"planned_megabytes": None, "parameters": 7}}, step
 
@@ -34,30 +33,33 @@ serve(build)
 """
 
 
-def counter(title="one", failure="pass", **variables):
-    return Contender(title, [sys.executable, "-c", COUNTER.format(failure=failure)], variables)
+def counter(title="one", failure="pass"):
+    return Contender(title, [sys.executable, "-c", COUNTER.format(failure=failure)])
 
 
 def test_a_contender_steps_and_weighs_itself():
-    with counter(OWN="mine") as contender:
+    with counter() as contender:
         assert contender.facts["parameters"] == 7
-        assert contender.step() > 0
-        assert contender.answers[0]["processor_seconds"] > 0
+        answer = contender.step()
+        assert answer["seconds"] > 0 and answer["processor_seconds"] > 0
         memory = contender.memory()
         assert memory["peak_megabytes"] > memory["rise_megabytes"] >= 0
-        answer = contender.answers[0]
-        assert answer["count"] == 1 and answer["own"] == "mine"
+        assert answer["count"] == 1
         assert answer["processors"] == sorted(os.sched_getaffinity(0))
         child = contender._child
     assert child.returncode == 0
 
 
 def test_turns_are_taken_after_a_first_step_each():
-    with counter("a") as one, counter("b") as other:
-        seconds = take_turns([one, other], 4, "turns")
-    assert {title: len(values) for title, values in seconds.items()} == {"a": 4, "b": 4}
-    assert seconds["a"] == [answer["seconds"] for answer in one.answers[1:]]
-    assert [answer["count"] for answer in other.answers] == [1, 2, 3, 4, 5]
+    commands = {title: [sys.executable, "-c", COUNTER.format(failure="pass")] for title in "ab"}
+    raced = race(commands, 4, "turns")
+    assert [*raced] == ["a", "b"]
+    for one in raced.values():
+        assert [answer["count"] for answer in one.answers] == [2, 3, 4, 5]
+        assert (
+            one.seconds == [answer["seconds"] for answer in one.answers] and len(one.processor_seconds) == 4
+        )
+        assert one.memory["peak_megabytes"] > 0 and one.facts["parameters"] == 7
 
 
 @pytest.mark.parametrize(
@@ -127,26 +129,29 @@ with Contender("one", [sys.executable, "-c", {COUNTER.format(failure="pass")!r}]
         time.sleep(0.05)
 
 
-def graph_files(folder):
+SHAPES = {"data": (4, 5), "softmax_label": (4,)}
+
+
+def graph_file(folder):
     data, label = mx.sym.var("data"), mx.sym.var("softmax_label")
     scores = mx.sym.FullyConnected(mx.sym.BatchNorm(data), num_hidden=3, name="fc")
     loss = mx.sym.MakeLoss(-mx.sym.pick(mx.sym.log_softmax(scores), label), name="loss")
     loss.save(str(folder / "symbol.json"))
-    (folder / "shapes.json").write_text(json.dumps({"data": [4, 5], "softmax_label": [4]}))
-    return folder / "symbol.json", folder / "shapes.json"
+    return folder / "symbol.json"
 
 
 def test_any_symbol_can_contend(tmp_path):
-    with Contender("graph", graph_command(*graph_files(tmp_path), classes=3)) as contender:
+    with Contender(
+        "graph", served(graph_step.contender, graph_file(tmp_path), SHAPES, classes=3)
+    ) as contender:
         assert contender.facts["parameters"] == 5 * 3 + 3 + 2 * 5
         assert contender.facts["planned_megabytes"] == 0
-        assert contender.step() > 0
+        assert contender.step()["seconds"] > 0
 
 
 def test_a_missing_symbol_is_named(tmp_path):
-    _, shapes = graph_files(tmp_path)
     missing = tmp_path / "no.json"
-    graph = Contender("graph", graph_command(missing, shapes))
+    graph = Contender("graph", served(graph_step.contender, missing, SHAPES, 3))
     with pytest.raises(LatseError, match=f"{missing} is missing"), graph:
         pass
 

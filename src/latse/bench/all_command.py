@@ -29,7 +29,7 @@ FACE_IMAGE_ITER = "insightface/recognition/arcface_mxnet/image_iter.py"
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class Job:
     """A command line of `latse` without --json; on one core and one thread unless it needs `all_cores`.
 
     One that `plans` writes a memory plan besides.
@@ -56,22 +56,22 @@ class Benchmark:
         return ["taskset", "-c", str(max(os.sched_getaffinity(0)))]
 
 
-def benchmarks(peers: str | None) -> list[Benchmark]:
+def jobs(peers: str | None) -> list[Job]:
     """Return all benchmarks, with the peers from the folder `peers` where they use some."""
     with_peers = ("--peers", peers) if peers else ()
     reader = Path(peers or ".", FACE_IMAGE_ITER)
     face_image_iter = ("--peer", str(reader)) if peers and reader.exists() else ()
 
-    def train(encoder: str) -> Benchmark:
-        return Benchmark(
+    def train(encoder: str) -> Job:
+        return Job(
             f"train-{encoder}",
             ("bench", "train", "--encoder", encoder, "--classes", CLASSES, "--repeats", "3", *with_peers),
         )
 
-    def compare(name: str, recipe_name: str) -> Benchmark:
+    def compare(name: str, recipe_name: str) -> Job:
         sizes = ("--classes", CLASSES, "--batch-size", "32", "--repeats", "3")
         arguments = ("bench", "plan", _shipped(recipe_name), *sizes, *with_peers)
-        return Benchmark(f"plan-{name}", arguments, all_cores=True)
+        return Job(f"plan-{name}", arguments, all_cores=True)
 
     encoder, classes, batch_size = map(str, PAPERS_SETTING)
     papers_setting = ("--set", f"encoder.name={encoder}", "--classes", classes, "--batch-size", batch_size)
@@ -81,13 +81,13 @@ def benchmarks(peers: str | None) -> list[Benchmark]:
         compare("resnet50", "ms1mv2_arcface_r50_teacher"),
         compare("resnet100", "ms1mv2_arcface_r100_teacher"),
         compare("resnet100-student", "ms1mv2_student"),
-        Benchmark("device", ("plan", _shipped("ms1mv2_student"), *papers_setting), plans=True),
-        Benchmark("filter", ("bench", "filter")),
-        Benchmark("bank", ("bench", "bank")),
-        Benchmark("head", ("bench", "head")),
-        Benchmark("loader", ("bench", "loader", *face_image_iter), all_cores=True),
-        Benchmark("embed", ("bench", "embed")),
-        Benchmark("search", ("bench", "search", "--distractors", "300000"), all_cores=True),
+        Job("device", ("plan", _shipped("ms1mv2_student"), *papers_setting), plans=True),
+        Job("filter", ("bench", "filter")),
+        Job("bank", ("bench", "bank")),
+        Job("head", ("bench", "head")),
+        Job("loader", ("bench", "loader", *face_image_iter), all_cores=True),
+        Job("embed", ("bench", "embed")),
+        Job("search", ("bench", "search", "--distractors", "300000"), all_cores=True),
     ]
 
 
@@ -102,7 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "environment); without it, equivalent graphs written here stand for them where there are some",
     )
     parser.add_argument(
-        "--only", nargs="+", metavar="NAME", help=f"of {', '.join(one.name for one in benchmarks(None))}"
+        "--only", nargs="+", metavar="NAME", help=f"of {', '.join(one.name for one in jobs(None))}"
     )
 
 
@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> None:
     LatseError
         If a name is unknown, the folder cannot be made, or, at the end, if a benchmark failed.
     """
-    chosen = _chosen(benchmarks(args.peers), args.only)
+    chosen = _chosen(jobs(args.peers), args.only)
     folder = make_folder(args.folder)
     failed = []
     for number, one in enumerate(chosen, 1):
@@ -134,7 +134,7 @@ def run(args: argparse.Namespace) -> None:
         raise LatseError(f"{len(failed)} of {len(chosen)} benchmarks failed: {', '.join(failed)}")
 
 
-def stands(one: Benchmark, folder: Path) -> bool:
+def stands(one: Job, folder: Path) -> bool:
     """Tell whether FOLDER/NAME.json is of this command, this code and this machine."""
     try:
         origin: Mapping[str, Any] = read(folder / f"{one.name}.json").provenance
@@ -156,18 +156,18 @@ def _shipped(name: str) -> str:
     return os.path.relpath(path) if Path.cwd() in path.parents else str(path)
 
 
-def _chosen(known: list[Benchmark], names: list[str] | None) -> list[Benchmark]:
+def _chosen(known: list[Job], names: list[str] | None) -> list[Job]:
     unknown = set(names or ()) - {one.name for one in known}
     if unknown:
         raise LatseError(f"there is no benchmark {min(unknown)!r}: --only takes {_names(known)}")
     return [one for one in known if names is None or one.name in names]
 
 
-def _names(known: list[Benchmark]) -> str:
+def _names(known: list[Job]) -> str:
     return ", ".join(one.name for one in known)
 
 
-def _shown(one: Benchmark, folder: Path) -> str:
+def _shown(one: Job, folder: Path) -> str:
     """Return the command as it can be given to a shell."""
     variables = [f"{name}={value}" for name, value in one.environment().items()]
     return " ".join([*variables, *one.pinning(), shlex.join(["latse", *one.command(folder)])])

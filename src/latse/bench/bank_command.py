@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import os
 import shutil
-import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,89 +23,75 @@ from typing import Dict, List, Sequence
 import numpy as np
 from tqdm import tqdm
 
+from latse.bench import bank_step, learner_step
 from latse.bench.bank_step import MOMENTUM, SHAPE, made_up, random_people
-from latse.bench.contender import Contender, take_turns
+from latse.bench.benchmark import Benchmark, Option, Outcome, count
+from latse.bench.contender import Contender, race, served
 from latse.errors import LatseError
-from latse.files import make_folder, write_json
-from latse.goals import figure, goal, verdict
-from latse.provenance import provenance
-from latse.runtime import threads
-from latse.text_table import aligned
+from latse.files import make_folder
+from latse.goals import Figure, Goal
 from latse.train.bank import FACES, MeanFaceBank
 
 ROW = 2 * int(np.prod(SHAPE))  # bytes
-COUNTS = ("people", "batch_size", "batches", "workers", "repeats", "step_batch_size")
 Times = Dict[str, List[float]]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `latse bench bank`."""
-    for name, default, text in (
-        ("people", 85_742, "people"),
-        ("batch-size", 96, "images of an update"),
-        ("batches", 40, "updates of each kind in a round"),
-        ("workers", 2, "processes that share the bank"),
-        ("repeats", 3, "rounds, each with a new bank"),
-        ("step-batch-size", 32, "images of the training step that is measured"),
-    ):
-        parser.add_argument(
-            f"--{name}", type=int, default=default, metavar="N", help=f"{text} (default: {default})"
-        )
-    parser.add_argument(
-        "--folder", default=".", help="where a temporary folder for the bank is made (default: this one)"
+class BankBenchmark(Benchmark):
+    """A bank made and used, over and over, and a training step."""
+
+    kind = "bench bank"
+    options = (
+        count("people", 85_742, "people"),
+        count("batch-size", 96, "images of an update"),
+        count("batches", 40, "updates of each kind in a round"),
+        count("workers", 2, "processes that share the bank"),
+        count("repeats", 3, "rounds, each with a new bank"),
+        count("step-batch-size", 32, "images of the training step that is measured"),
+        Option("folder", ".", "where a temporary folder for the bank is made"),
+        Option(
+            "recipe", "ms1mv2_arcface_r50_student_k3", "whose training step is measured, without the teacher"
+        ),
+        Option(
+            "step",
+            None,
+            "seconds of a training step of --batch-size images; without it, one is measured",
+            float,
+        ),
     )
-    parser.add_argument(
-        "--recipe",
-        default="ms1mv2_arcface_r50_student_k3",
-        help="whose training step is measured, without the teacher (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--step",
-        type=float,
-        metavar="SECONDS",
-        help="what a training step of --batch-size images takes; without it, one is measured",
-    )
+    contexts = []
+
+    def check(self) -> None:
+        """Refuse numbers that do not fit together, and a disk that the bank would fill."""
+        args = self.args
+        if args.step is not None and not args.step > 0:
+            raise LatseError("--step must be above 0")
+        if args.batch_size > args.people:
+            raise LatseError(
+                f"{args.batch_size} images of different people need more than --people {args.people}"
+            )
+        _check_space(make_folder(args.folder), args)
+
+    def measure(self) -> Outcome:
+        """Do the rounds, then the steps."""
+        args = self.args
+        rounds = [
+            _round(args, number) for number in tqdm(range(args.repeats), unit=" rounds", desc="bench bank")
+        ]
+        found = {name: [value for one in rounds for value in one[name]] for name in rounds[0]}
+        step = _step_of_an_image(args)
+        bank = {
+            name: Figure.of(values, "MiB" if name.startswith("memory") else "s")
+            for name, values in found.items()
+        }
+        contenders = {
+            "mean-face bank": bank,
+            "training step": {"step of an image": Figure.of(step, "s")},
+        }
+        setting = {"row_bytes": ROW, "step": args.step, "recipe": None if args.step else args.recipe}
+        return Outcome(contenders, _goals(args, found, step), setting)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Measure, write and print the figures.
-
-    Raises
-    ------
-    LatseError
-        If a number is below 1, a batch has more images than there are people, the disk is too small, or a
-        file cannot be written.
-    """
-    if min(getattr(args, name) for name in COUNTS) < 1:
-        raise LatseError(f"{', '.join('--' + name.replace('_', '-') for name in COUNTS)} must be at least 1")
-    if args.step is not None and not args.step > 0:
-        raise LatseError("--step must be above 0")
-    if args.batch_size > args.people:
-        raise LatseError(
-            f"{args.batch_size} images of different people need more than --people {args.people}"
-        )
-    if args.json:
-        make_folder(Path(args.json).parent)  # an unwritable place is better known before the work
-    _check_space(make_folder(args.folder), args)
-    rounds = [_round(args, number) for number in tqdm(range(args.repeats), unit=" rounds", desc="bench bank")]
-    found = {name: [value for one in rounds for value in one[name]] for name in rounds[0]}
-    step = _step_of_an_image(args)
-    figures = {
-        name: figure(values, "MiB" if name.startswith("memory") else "s") for name, values in found.items()
-    }
-    goals = _goals(args, found, step)
-    if args.json:
-        setting = {name: getattr(args, name) for name in COUNTS}
-        setting.update(
-            row_bytes=ROW, threads=threads(), step=args.step, recipe=None if args.step else args.recipe
-        )
-        report = {"kind": "bench bank", "provenance": provenance(args), "setting": setting}
-        step_figure = {"step of an image": figure(step, "s")}
-        contenders = {"mean-face bank": figures, "training step": step_figure}
-        write_json(args.json, {**report, "contenders": contenders, "goals": goals})
-    print(_table(figures))
-    for one in goals:
-        print(verdict(one))
+add_arguments, run = BankBenchmark.add_arguments, BankBenchmark.run
 
 
 def _check_space(folder: Path, args: argparse.Namespace) -> None:
@@ -169,12 +154,13 @@ def _forget(path: Path) -> None:
 
 def _shared(args: argparse.Namespace, folder: str) -> Times:
     """Let several processes update the bank of this one at once; return seconds and memory of each."""
-    options = ["--people", args.people, "--batch-size", args.batch_size, "--iteration", 1]
-    module = [sys.executable, "-m", "latse.bench.bank_step", folder]
     with contextlib.ExitStack() as stack:
         workers = [
             stack.enter_context(
-                Contender(f"worker {number}", [*module, *map(str, [*options, "--worker", number])])
+                Contender(
+                    f"worker {number}",
+                    served(bank_step.contender, folder, args.people, args.batch_size, 1, number),
+                )
             )
             for number in range(1, args.workers + 1)
         ]
@@ -182,7 +168,9 @@ def _shared(args: argparse.Namespace, folder: str) -> Times:
             worker.step()
         early = [worker.memory()["rise_megabytes"] for worker in workers]
         with ThreadPoolExecutor(args.workers) as pool:
-            updates = list(pool.map(lambda worker: [worker.step() for _ in range(args.batches)], workers))
+            updates = list(
+                pool.map(lambda worker: [worker.step()["seconds"] for _ in range(args.batches)], workers)
+            )
         late = [worker.memory()["rise_megabytes"] for worker in workers]
     return {
         f"update, {args.workers} processes": [seconds for worker in updates for seconds in worker],
@@ -195,35 +183,26 @@ def _step_of_an_image(args: argparse.Namespace) -> List[float]:
     """Return the seconds of a training step by image: those given, or of a few measured steps."""
     if args.step:
         return [args.step / args.batch_size]
-    sizes = ["--classes", str(args.people), "--batch-size", str(args.step_batch_size)]
-    command = [sys.executable, "-m", "latse.bench.learner_step", args.recipe, *sizes]
-    with Contender("training step", command) as learner:
-        [steps] = take_turns([learner], args.repeats, "bench bank: training step").values()
-    return [seconds / args.step_batch_size for seconds in steps]
+    command = served(learner_step.contender, args.recipe, args.people, args.step_batch_size)
+    [step] = race({"training step": command}, args.repeats, "bench bank: training step").values()
+    return [seconds / args.step_batch_size for seconds in step.seconds]
 
 
-def _goals(args: argparse.Namespace, found: Times, step: Sequence[float]) -> list:
+def _goals(args: argparse.Namespace, found: Times, step: Sequence[float]) -> List[Goal]:
     rows = min(args.people, args.batches * args.batch_size)
     size = f"{args.people} people"
     dear = [seconds / args.batch_size / np.median(step) for seconds in found["update, cold rows"]]
     early, late = (values for name, values in found.items() if name.startswith("memory"))
     growth = [(after - before) / (rows * ROW / 2**20) for before, after in zip(early, late)]
     return [
-        goal(f"seconds to create the bank of {size}", found["create"], at_most=1, unit="s"),
-        goal(f"seconds to open the bank of {size}", found["open"], at_most=1, unit="s"),
-        goal(
+        Goal.of(f"seconds to create the bank of {size}", found["create"], at_most=1, unit="s"),
+        Goal.of(f"seconds to open the bank of {size}", found["open"], at_most=1, unit="s"),
+        Goal.of(
             f"seconds to open it after a kill, {rows} rows in the journal",
             found["open after a kill"],
             at_most=1,
             unit="s",
         ),
-        goal("update over the training step, cold rows, by image", dear, at_most=0.03),
-        goal(f"growth of resident memory over the {rows} rows touched", growth, at_most=1),
+        Goal.of("update over the training step, cold rows, by image", dear, at_most=0.03),
+        Goal.of(f"growth of resident memory over the {rows} rows touched", growth, at_most=1),
     ]
-
-
-def _table(figures: Dict[str, dict]) -> str:
-    rows = [["", "unit", "median", "min", "max"]]
-    for name, one in figures.items():
-        rows.append([name, one["unit"], *(f"{one[key]:.4g}" for key in ("median", "min", "max"))])
-    return aligned(rows)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import Any, Dict, Iterator, Tuple
+from typing import Any, Iterator
 
 import numpy as np
 
-from latse.bench.protocol import Step, serve
+from latse.bench.protocol import Step
 from latse.train.bank import MeanFaceBank
 
 SHAPE = (3, 112, 112)
@@ -27,26 +26,15 @@ def random_people(people: int, batch_size: int, seed: int) -> Iterator[np.ndarra
         order = np.roll(order, -batch_size)
 
 
-def main() -> None:
-    """Serve the updates of one worker."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder")
-    for name in ("people", "batch-size", "iteration", "worker"):
-        parser.add_argument(f"--{name}", type=int, required=True)
-    args = parser.parse_args()
+def contender(
+    folder: str, people: int, batch_size: int, iteration: int, worker: int
+) -> tuple[dict[str, Any], Step]:
+    """Return the updates of one worker, as `latse.bench.protocol.serve` takes them."""
+    bank = MeanFaceBank(folder, people, SHAPE, MOMENTUM, iteration, worker)
+    images, teaches = made_up(batch_size, worker), np.ones(batch_size, bool)
+    labels = random_people(people, batch_size, worker)
 
-    def built() -> Tuple[Dict[str, Any], Step]:
-        bank = MeanFaceBank(args.folder, args.people, SHAPE, MOMENTUM, args.iteration, args.worker)
-        images, teaches = made_up(args.batch_size, args.worker), np.ones(args.batch_size, bool)
-        labels = random_people(args.people, args.batch_size, args.worker)
+    def step() -> None:
+        bank.update(images, next(labels), teaches)
 
-        def step() -> None:
-            bank.update(images, next(labels), teaches)
-
-        return {"planned_megabytes": None, "parameters": 0}, step
-
-    serve(built)
-
-
-if __name__ == "__main__":
-    main()
+    return {"planned_megabytes": None, "parameters": 0}, step

@@ -17,8 +17,8 @@ from latse.bench import (
     train_command,
 )
 
-# Name -> (its module, one line of help). A benchmark measures and writes --json; other commands do not.
-BENCHMARKS = {
+# Name -> (its module, one line of help).
+COMMANDS = {
     "bank": (bank_command, "time and memory of the mean faces of all people, alone and shared by processes"),
     "embed": (embed_command, "images per second from images to embeddings, against Module and onnxruntime"),
     "filter": (
@@ -36,8 +36,6 @@ BENCHMARKS = {
         train_command,
         "speed and memory of a training step, against insightface's trainer and PyTorch",
     ),
-}
-OTHERS = {
     "all": (all_command, "run every benchmark, one after the other, but those whose result is there"),
     "page": (page_command, "write a page of Markdown and a chart of all results in a folder"),
 }
@@ -46,13 +44,11 @@ OTHERS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the benchmarks and the options of each."""
     benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
-    for name, (module, summary) in {**BENCHMARKS, **OTHERS}.items():
+    for name, (module, summary) in COMMANDS.items():
         benchmark = benchmarks.add_parser(
             name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
         )
         benchmark.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        if name in BENCHMARKS:
-            benchmark.add_argument("--json", metavar="FILE", help="write the figures, versions and device")
         module.add_arguments(benchmark)
         benchmark.set_defaults(measure=module.run)
 

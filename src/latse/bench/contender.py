@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
+import pickle
 import subprocess
 import sys
 import tempfile
-from typing import IO, Any, Mapping, Optional, Sequence
+from dataclasses import dataclass
+from typing import IO, Any, Callable, Mapping, Sequence
 
-from tqdm import tqdm
-
+from latse.bench.protocol import Step
+from latse.bench.timing import Times, take_turns
 from latse.errors import LatseError
 
 LEAVE = 30.0  # seconds that a child has to end when its stdin is closed
@@ -30,16 +31,12 @@ class Contender:
     title : str
         What tables call it.
     command : list of str
-        Starts the child. It inherits this process's processors and environment.
-    environment : mapping of str to str, optional
-        Variables that it gets besides.
+        Starts the child, which inherits this process's processors and environment.
 
     Attributes
     ----------
     facts : dict
         What the child said when it was ready: `planned_megabytes` (MiB or None), `parameters` (number).
-    answers : list of dict
-        What it said after each step.
 
     Raises
     ------
@@ -47,14 +44,10 @@ class Contender:
         If the child ends or says something else than it should; with the last line of its stderr.
     """
 
-    def __init__(
-        self, title: str, command: Sequence[str], environment: Optional[Mapping[str, str]] = None
-    ) -> None:
+    def __init__(self, title: str, command: Sequence[str]) -> None:
         self.title = title
         self.facts: dict[str, Any] = {}
-        self.answers: list[dict[str, Any]] = []
         self._command = list(command)
-        self._environment = {**os.environ, **(environment or {})}
 
     def __enter__(self) -> Contender:
         self._errors: IO[bytes] = tempfile.TemporaryFile()
@@ -65,7 +58,6 @@ class Contender:
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
                 text=True,
-                env=self._environment,
             )
         except OSError as error:
             self._errors.close()
@@ -84,10 +76,9 @@ class Contender:
         self._end(patience=0 if kind else LEAVE)
         self._errors.close()
 
-    def step(self) -> float:
-        """Do one step and return its seconds, as the child measured them."""
-        self.answers.append(self._ask("step", "seconds"))
-        return self.answers[-1]["seconds"]
+    def step(self) -> dict[str, Any]:
+        """Do one step and return what the child says of it: `seconds`, `processor_seconds`, and more."""
+        return self._ask("step", "seconds")
 
     def memory(self) -> dict[str, float]:
         """Return `peak_megabytes` and `rise_megabytes` of the child until now, MiB."""
@@ -133,38 +124,33 @@ class Contender:
         self._child.stdout.close()
 
 
-def take_turns(contenders: Sequence[Contender], repeats: int, progress_title: str) -> dict[str, list[float]]:
-    """Let each contender do one unmeasured step, then all in turn `repeats` times; return seconds by title.
+@dataclass(frozen=True)
+class Race(Times):
+    """What a contender said without its first step, how it weighs at the end, and its first words."""
 
-    Contenders must be ready, and their titles differ.
-    """
-    for contender in tqdm(contenders, unit=" first steps", desc=progress_title):
-        contender.step()
-    seconds: dict[str, list[float]] = {contender.title: [] for contender in contenders}
-    for _ in tqdm(range(repeats), unit=" rounds", desc=progress_title):
-        for contender in contenders:
-            seconds[contender.title].append(contender.step())
-    return seconds
+    memory: Mapping[str, float]
+    facts: Mapping[str, Any]
 
 
-def graph_command(
-    symbol_path: str | os.PathLike,
-    shapes_path: str | os.PathLike,
-    classes: int = 2,
-    learning_rate: float = 0.01,
+def race(commands: Mapping[str, Sequence[str]], repeats: int, title: str) -> dict[str, Race]:
+    """Start contenders, title -> command, let them take turns, end them, and return what each took."""
+    with contextlib.ExitStack() as stack:
+        contenders = [stack.enter_context(Contender(*named)) for named in commands.items()]
+        times = take_turns({one.title: one.step for one in contenders}, repeats, title)
+        return {one.title: Race(times[one.title].answers, one.memory(), one.facts) for one in contenders}
+
+
+def served(
+    function: Callable[..., tuple[Mapping[str, Any], Step]], *arguments: Any, **options: Any
 ) -> list[str]:
-    """Return the command of a contender that trains any Symbol on made-up inputs.
+    """Return the command of a contender that serves what a function of a module returns.
 
     Parameters
     ----------
-    symbol_path : path
-        JSON of a training Symbol, as `Symbol.save` writes it.
-    shapes_path : path
-        JSON, name of each input -> its shape for the batch, a list of int; all other arguments are trained.
-    classes : int, default 2
-        Labels are drawn below it.
-    learning_rate : float, default 0.01
-        Of stochastic gradient descent with momentum 0.9.
+    function : callable
+        Returns what `latse.bench.protocol.serve` says first, and the step.
+    *arguments, **options : object
+        Its arguments, which must be picklable and small.
     """
-    options = ["--classes", str(classes), "--learning-rate", str(learning_rate)]
-    return [sys.executable, "-m", "latse.bench.graph_step", str(symbol_path), str(shapes_path), *options]
+    pickled = pickle.dumps((function, arguments, options)).hex()
+    return [sys.executable, "-m", "latse.bench.protocol", pickled]

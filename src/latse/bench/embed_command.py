@@ -9,7 +9,6 @@ in a large matrix product, taken in the same turns: about as much as any network
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 from pathlib import Path
@@ -18,11 +17,10 @@ from typing import Callable
 import mxnet as mx
 import numpy as np
 
+from latse.bench.benchmark import Benchmark, Option, Outcome, count
 from latse.bench.roofline import is_layer
 from latse.bench.timing import in_turn, ratios
-from latse.errors import LatseError
-from latse.files import make_folder, write_json
-from latse.goals import figure, goal, verdict
+from latse.goals import Figure, Goal
 from latse.graph.simplify import simplified
 from latse.models import checkpoint, onnx_export, onnx_model
 from latse.models.embedding import Network
@@ -30,11 +28,8 @@ from latse.models.parameters import Arrays, fitting
 from latse.models.runner import Runner
 from latse.plan import cost
 from latse.plan.plan_graph import PlanGraph
-from latse.provenance import provenance
-from latse.runtime import threads
 from latse.symbols import encoders
 from latse.symbols.networks import IMAGE_SHAPE, trace
-from latse.text_table import aligned
 
 OURS = "ours"
 PRODUCT = "matrix product"
@@ -43,67 +38,51 @@ IMAGES, WORK, ERROR = "images", "multiply-adds", "relative error"
 WORK_UNIT = "billion/s"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `latse bench embed`."""
-    parser.add_argument(
-        "--model", metavar="PREFIX,NUMBER", help="checkpoint; default: random weights of --encoder"
+class EmbedBenchmark(Benchmark):
+    """All ways in turn: images per second and their ratios."""
+
+    kind = "bench embed"
+    options = (
+        count("batch-size", 32, "images"),
+        count("repeats", 5, "batches of each"),
+        Option("model", None, "checkpoint PREFIX,NUMBER; default: random weights of --encoder"),
+        Option("encoder", "resnet34", "network with random weights"),
     )
-    parser.add_argument(
-        "--encoder", default="resnet34", metavar="NAME", help="for random weights (default: resnet34)"
-    )
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images (default: 32)")
-    parser.add_argument("--repeats", type=int, default=5, metavar="R", help="batches of each (default: 5)")
 
-
-def run(args: argparse.Namespace) -> None:
-    """Measure all ways in turn; print and write images per second and their ratios."""
-    if min(args.batch_size, args.repeats) < 1:
-        raise LatseError("--batch-size and --repeats must be at least 1")
-    if args.json:
-        make_folder(Path(args.json).parent)  # an unwritable place is better known before the work
-    shape = (args.batch_size, *IMAGE_SHAPE)
-    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    with tempfile.TemporaryDirectory(prefix="latse-bench-") as folder:
-        prefix, number = (
-            checkpoint.parse(args.model) if args.model else random_checkpoint(folder, args.encoder)
-        )
-        ways = _ways(prefix, number, images, Path(folder))
-        expected = ways["Module"]()
-        errors = {name: _error(way(), expected) for name, way in ways.items()}
-        seconds = in_turn({**ways, PRODUCT: _product()}, args.repeats)
-        work = args.batch_size * multiply_adds(checkpoint.load(prefix, number)[0], shape[1:])
-    product = [PRODUCT_SIZE**3 / one / 1e9 for one in seconds.pop(PRODUCT)]
-    figures = {
-        name: {
-            IMAGES: figure([args.batch_size / one for one in taken], "images/s"),
-            WORK: figure([work / one / 1e9 for one in taken], WORK_UNIT),
-            ERROR: figure([errors[name]]),
+    def measure(self) -> Outcome:
+        """Embed the same images in all ways."""
+        args, shape = self.args, (self.args.batch_size, *IMAGE_SHAPE)
+        images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        with tempfile.TemporaryDirectory(prefix="latse-bench-") as folder:
+            prefix, number = (
+                checkpoint.parse(args.model) if args.model else random_checkpoint(folder, args.encoder)
+            )
+            ways = _ways(prefix, number, images, Path(folder))
+            expected = ways["Module"]()
+            errors = {name: _error(way(), expected) for name, way in ways.items()}
+            times = in_turn({**ways, PRODUCT: _product()}, args.repeats)
+            work = args.batch_size * multiply_adds(checkpoint.load(prefix, number)[0], shape[1:])
+        seconds = {name: each.seconds for name, each in times.items()}
+        product = [PRODUCT_SIZE**3 / one / 1e9 for one in seconds.pop(PRODUCT)]
+        figures = {
+            name: {
+                IMAGES: Figure.of([args.batch_size / one for one in taken], "images/s"),
+                WORK: Figure.of([work / one / 1e9 for one in taken], WORK_UNIT),
+                ERROR: Figure.of([errors[name]]),
+            }
+            for name, taken in seconds.items()
         }
-        for name, taken in seconds.items()
-    }
-    figures[PRODUCT] = {WORK: figure(product, WORK_UNIT)}
-    goals = _goals(seconds)
-    if args.json:
-        setting = {
-            "model": args.model or args.encoder,
-            "batch_size": args.batch_size,
-            "repeats": args.repeats,
-        }
-        report = {"kind": "bench embed", "provenance": provenance(args, [mx.cpu()])}
-        report["setting"] = {**setting, "threads": threads()}
-        write_json(args.json, {**report, "contenders": figures, "goals": goals})
-    _show(args, figures)
-    for one in goals:
-        print(verdict(one))
+        figures[PRODUCT] = {WORK: Figure.of(product, WORK_UNIT)}
+        bounds = {"Module, LeakyReLU": 1.15}
+        goals = [
+            Goal.of(f"images/s of ours over {name}", ratios(taken, seconds[OURS]), at_least=bounds.get(name))
+            for name, taken in seconds.items()
+            if name != OURS
+        ]
+        return Outcome(figures, goals, {"model": args.model or args.encoder})
 
 
-def _goals(seconds: dict[str, list[float]]) -> list[dict]:
-    bounds = {"Module, LeakyReLU": 1.15}
-    return [
-        goal(f"images/s of ours over {name}", ratios(taken, seconds[OURS]), at_least=bounds.get(name))
-        for name, taken in seconds.items()
-        if name != OURS
-    ]
+add_arguments, run = EmbedBenchmark.add_arguments, EmbedBenchmark.run
 
 
 def multiply_adds(symbol: mx.sym.Symbol, image_shape: tuple[int, ...]) -> int:
@@ -169,13 +148,3 @@ def _module(symbol: mx.sym.Symbol, args: Arrays, aux: Arrays, images: np.ndarray
 def _error(found: np.ndarray, expected: np.ndarray) -> float:
     """Largest distance from the plain forward, as a fraction of the embedding's norm."""
     return float((np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)).max())
-
-
-def _show(args: argparse.Namespace, figures: dict[str, dict]) -> None:
-    rows = [["", "images/s", "relative error", "G multiply-adds/s"]]
-    for name, found in figures.items():
-        speed = "{median:.2f} ({min:.2f} to {max:.2f})".format(**found[IMAGES]) if IMAGES in found else ""
-        error = f"{found[ERROR]['median']:.1e}" if ERROR in found else ""
-        rows.append([name, speed, error, f"{found[WORK]['median']:.1f}"])
-    print(f"{args.model or args.encoder}, batch {args.batch_size}, {threads()} thread(s)")
-    print(aligned(rows))

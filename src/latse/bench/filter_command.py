@@ -10,7 +10,7 @@ filter`, which then asks it again and compares.
 from __future__ import annotations
 
 import argparse
-import contextlib
+import functools
 import subprocess
 import sys
 import tempfile
@@ -24,19 +24,18 @@ import numpy as np
 import yaml
 
 from latse import recipe as recipes
-from latse.bench.contender import Contender, take_turns
+from latse.bench import learner_step
+from latse.bench.benchmark import Benchmark, Option, Outcome, count
+from latse.bench.contender import Race, race, served
 from latse.bench.timing import ratios
 from latse.data.shards.records import Shard
 from latse.data.shards.shard_writer import write_shard
 from latse.errors import LatseError
-from latse.files import make_folder, read_json, write_json
-from latse.goals import figure, goal, verdict
+from latse.files import read_json
+from latse.goals import Figure, Goal
 from latse.models.embedding import Network
-from latse.provenance import provenance
-from latse.runtime import threads
 from latse.symbols import encoders
 from latse.symbols.networks import IMAGE_SHAPE
-from latse.text_table import aligned
 from latse.train import state
 from latse.train.learner import Learner
 from latse.train.training import Training, inference
@@ -50,50 +49,42 @@ SIDE = 14  # of the random images that are magnified, so that they are as smooth
 MOST = 1.35  # times the plain student's step
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `latse bench filter`."""
-    parser.add_argument("--encoder", default="resnet50", metavar="NAME", help="default: resnet50")
-    parser.add_argument("--classes", type=int, default=10572, metavar="K", help="people (default: 10572)")
-    # At 32 the four of them need 20 GiB.
-    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="images, even (default: 16)")
-    parser.add_argument("--repeats", type=int, default=5, metavar="R", help="steps of each (default: 5)")
+class FilterBenchmark(Benchmark):
+    """Four students in turn, and `latse filter`."""
+
+    kind = "bench filter"
+    options = (
+        count("classes", 10572, "people", least=2),
+        count("batch-size", 16, "images, even; at 32 the four students need 20 GiB", least=2),
+        count("repeats", 5, "steps of each"),
+        Option("encoder", "resnet50", "network of students and teacher"),
+    )
+
+    def check(self) -> None:
+        """Refuse odd batches and unknown encoders."""
+        if self.args.batch_size % 2:
+            raise LatseError(f"--batch-size {self.args.batch_size}: must be even")
+        encoders.check(self.args.encoder)
+
+    def measure(self) -> Outcome:
+        """Make the set and its teacher, store the verdicts, train."""
+        args = self.args
+        with tempfile.TemporaryDirectory(prefix="latse-bench-") as name:
+            folder = Path(name)
+            _make_set(folder / "data", args)
+            _make_teacher(folder / "teacher", _recipe(folder, args), Shard(folder / "data"))
+            seconds, stored = _stored(folder, args)
+            found = race(_commands(folder, args), args.repeats, "training steps")
+        figures = {title: _figures(one) for title, one in found.items()}
+        each = {STEP: Figure.of([seconds / stored["images"]], "s")}
+        figures["latse filter, an image and its mirror image, its start shared out"] = each
+        kept = stored["kept"][str(K)]["plain"]
+        setting = {"encoder": args.encoder, "k": K, "images": stored["images"], "kept": kept}
+        steps = {title: one.seconds for title, one in found.items()}
+        return Outcome(figures, _goals(args.encoder, steps, stored), setting)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Measure, write and print; raise LatseError for sizes that cannot be."""
-    if args.classes < 2 or args.batch_size < 2 or args.batch_size % 2 or args.repeats < 1:
-        raise LatseError(
-            "--classes and --batch-size must be at least 2, the latter even, --repeats at least 1"
-        )
-    encoders.check(args.encoder)
-    if args.json:
-        make_folder(Path(args.json).parent)  # an unwritable place is better known before the work
-    with tempfile.TemporaryDirectory(prefix="latse-bench-") as name:
-        folder = Path(name)
-        data, prefix = folder / "data", folder / "teacher"
-        _make_set(data, args)
-        _make_teacher(prefix, _recipe(folder, args, filtered=False, decodes=False), Shard(data))
-        seconds, stored = _stored(folder, args)
-        with contextlib.ExitStack() as stack:
-            contenders = [stack.enter_context(one) for one in _contenders(folder, args)]
-            steps = take_turns(contenders, args.repeats, "training steps")
-            figures = {one.title: _figures(one, steps[one.title]) for one in contenders}
-    each = figure([seconds / stored["images"]], "s")
-    report = {
-        "kind": "bench filter",
-        "provenance": provenance(args, [mx.cpu()]),
-        "setting": _setting(args, stored),
-        "contenders": {
-            **figures,
-            "latse filter, an image and its mirror image, its start shared out": {STEP: each},
-        },
-        "goals": _goals(args.encoder, steps, stored),
-    }
-    if args.json:
-        write_json(args.json, report)
-    print(_table(report["contenders"]))
-    for one in report["goals"]:
-        print(verdict(one))
+add_arguments, run = FilterBenchmark.add_arguments, FilterBenchmark.run
 
 
 def _make_set(folder: Path, args: argparse.Namespace) -> None:
@@ -139,65 +130,48 @@ def _stored(folder: Path, args: argparse.Namespace) -> tuple[float, dict[str, An
     return seconds, read_json(report)
 
 
-def _recipe(folder: Path, args: argparse.Namespace, filtered: bool, decodes: bool) -> Path:
-    """Write the recipe of a contender."""
+def _recipe(folder: Path, args: argparse.Namespace) -> Path:
+    """Write the recipe of the plain student."""
     recipe = {
         "encoder": {"name": args.encoder},
         "schedule": {"mode": "constant", "learning_rate": 0.01},
         "train": {"batch_size": args.batch_size},
-        "filter": {"k": K if filtered else None},
-        "decoder": {"enabled": decodes},
     }
-    path = folder / f"recipe-{filtered:d}{decodes:d}.yaml"
+    path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe))
     return path
 
 
-def _contenders(folder: Path, args: argparse.Namespace) -> list[Contender]:
-    stored, asked = ["--verdicts", folder / "set.keep"], ["--teacher", f"{folder / 'teacher'},0"]
-    sizes = ["--classes", args.classes, "--batch-size", args.batch_size, "--data", folder / "data"]
-
-    def contender(title: str, decodes: bool, teacher: list) -> Contender:
-        recipe = _recipe(folder, args, bool(teacher), decodes)
-        bank = ["--bank", folder / title] if decodes else []
-        options = map(str, [recipe, *sizes, *teacher, *bank])
-        return Contender(title, [sys.executable, "-m", "latse.bench.learner_step", *options])
-
-    return [
-        contender(PLAIN, False, []),
-        contender(FILTERED, False, stored),
-        contender(STORED, True, stored),
-        contender(ASKED, True, asked),
-    ]
+def _commands(folder: Path, args: argparse.Namespace) -> dict[str, list[str]]:
+    """Return the students' commands by title."""
+    build = functools.partial(
+        served, learner_step.contender, _recipe(folder, args), args.classes, args.batch_size
+    )
+    filtered, decodes = [f"filter.k={K}"], [f"filter.k={K}", "decoder.enabled=true"]
+    on_set = {"data": folder / "data"}
+    stored, teacher = {**on_set, "verdicts": folder / "set.keep"}, f"{folder / 'teacher'},0"
+    return {
+        PLAIN: build(**on_set),
+        FILTERED: build(filtered, **stored),
+        STORED: build(decodes, **stored, bank=folder / STORED),
+        ASKED: build(decodes, **on_set, teacher=teacher, bank=folder / ASKED),
+    }
 
 
-def _figures(contender: Contender, seconds: list[float]) -> dict[str, dict[str, Any]]:
-    processor = [answer["processor_seconds"] for answer in contender.answers[1:]]
-    peak = contender.memory()["peak_megabytes"]
-    return {STEP: figure(seconds, "s"), PROCESSOR: figure(processor, "s"), PEAK: figure([peak], "MiB")}
+def _figures(raced: Race) -> dict[str, Figure]:
+    return {
+        STEP: Figure.of(raced.seconds, "s"),
+        PROCESSOR: Figure.of(raced.processor_seconds, "s"),
+        PEAK: Figure.of([raced.memory["peak_megabytes"]], "MiB"),
+    }
 
 
-def _goals(name: str, steps: dict[str, list[float]], stored: dict[str, Any]) -> list[dict[str, Any]]:
+def _goals(name: str, steps: dict[str, list[float]], stored: dict[str, Any]) -> list[Goal]:
     decoder = [(whole - part) / whole for whole, part in zip(steps[STORED], steps[FILTERED])]
     return [
-        goal(f"step of {STORED}, over {PLAIN}, {name}", ratios(steps[STORED], steps[PLAIN]), at_most=MOST),
-        goal(f"step of {FILTERED}, over {PLAIN}, {name}", ratios(steps[FILTERED], steps[PLAIN])),
-        goal(f"step of {ASKED}, over {PLAIN}, {name}", ratios(steps[ASKED], steps[PLAIN])),
-        goal(f"decoder's and bank's share of the step of {STORED}, {name}", decoder),
-        goal("stored verdicts that the teacher contradicts", [stored["checked"]["different"]], at_most=0),
+        Goal.of(f"step of {STORED}, over {PLAIN}, {name}", ratios(steps[STORED], steps[PLAIN]), at_most=MOST),
+        Goal.of(f"step of {FILTERED}, over {PLAIN}, {name}", ratios(steps[FILTERED], steps[PLAIN])),
+        Goal.of(f"step of {ASKED}, over {PLAIN}, {name}", ratios(steps[ASKED], steps[PLAIN])),
+        Goal.of(f"decoder's and bank's share of the step of {STORED}, {name}", decoder),
+        Goal.of("stored verdicts that the teacher contradicts", [stored["checked"]["different"]], at_most=0),
     ]
-
-
-def _setting(args: argparse.Namespace, stored: dict[str, Any]) -> dict[str, Any]:
-    names = ("encoder", "classes", "batch_size", "repeats")
-    kept = stored["kept"][str(K)]["plain"]
-    more = {"k": K, "images": stored["images"], "kept": kept, "threads": threads()}
-    return {**{name: getattr(args, name) for name in names}, **more}
-
-
-def _table(figures: dict[str, dict[str, dict[str, Any]]]) -> str:
-    rows = [["", "figure", "median", "min", "max", "unit"]]
-    for title, found in figures.items():
-        for name, one in found.items():
-            rows.append([title, name, *(f"{one[key]:.4g}" for key in ("median", "min", "max")), one["unit"]])
-    return aligned(rows)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib
+import os
 import re
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping
 
 import mxnet as mx
 import numpy as np
 
-from latse.bench.protocol import Step, serve
-from latse.files import read_json
+from latse.bench.protocol import Step
 from latse.models import checkpoint
+from latse.symbols import margins  # noqa: F401 - registers the operator that training graphs hold
 
 LABEL = "softmax_label"
-MOMENTUM, DECAY = 0.9, 5e-4
+LEARNING_RATE, MOMENTUM, DECAY = 0.01, 0.9, 5e-4
 
 
-def made_up(shapes: Mapping[str, Sequence[int]], classes: int, seed: int = 0) -> dict[str, np.ndarray]:
+def made_up(shapes: Mapping[str, tuple[int, ...]], classes: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Return random inputs of a training graph by name, as the loader and the trainer give them.
 
     `data` uint8 0..255, `softmax_label` float32 whole numbers below `classes`, `mean_face` float32 in
@@ -32,13 +31,13 @@ def made_up(shapes: Mapping[str, Sequence[int]], classes: int, seed: int = 0) ->
         "iteration": lambda shape: np.zeros(shape, np.int64),
     }
     return {
-        name: draw.get(name, lambda shape: random.integers(0, 2, shape).astype(np.float32))(tuple(shape))
+        name: draw.get(name, lambda shape: random.integers(0, 2, shape).astype(np.float32))(shape)
         for name, shape in shapes.items()
     }
 
 
 def bound(
-    symbol: mx.sym.Symbol, shapes: Mapping[str, Sequence[int]], optimizer: Mapping[str, float]
+    symbol: mx.sym.Symbol, shapes: Mapping[str, tuple[int, ...]], learning_rate: float, rescale: float
 ) -> mx.mod.Module:
     """Return a module that trains `symbol` by SGD on one CPU; `softmax_label` is the only label."""
     names = [name for name in shapes if name != LABEL]
@@ -46,7 +45,8 @@ def bound(
     module = mx.mod.Module(symbol, names, labels or None)
     module.bind([(name, shapes[name]) for name in names], [(name, shapes[name]) for name in labels] or None)
     module.init_params(mx.init.Xavier(rnd_type="gaussian", factor_type="out", magnitude=2))
-    module.init_optimizer(optimizer="sgd", optimizer_params={"momentum": MOMENTUM, "wd": DECAY, **optimizer})
+    optimiser = {"learning_rate": learning_rate, "rescale_grad": rescale, "momentum": MOMENTUM, "wd": DECAY}
+    module.init_optimizer(optimizer="sgd", optimizer_params=optimiser)
     return module
 
 
@@ -64,24 +64,12 @@ def facts(module: mx.mod.Module) -> dict[str, Any]:
     return {"planned_megabytes": float(sum(map(int, planned))), "parameters": sum(sizes)}
 
 
-def main() -> None:
-    """Serve a Symbol."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("symbol")
-    parser.add_argument("shapes")
-    parser.add_argument("--classes", type=int, default=2)
-    parser.add_argument("--learning-rate", type=float, default=0.01)
-    args = parser.parse_args()
-    importlib.import_module("latse.symbols.margins")  # registers the operator that training graphs hold
-    serve(lambda: _build(args))
-
-
-def _build(args: argparse.Namespace) -> tuple[dict[str, Any], Step]:
-    shapes = {name: tuple(shape) for name, shape in read_json(args.shapes).items()}
-    batch_size = next(iter(shapes.values()))[0]
-    optimizer = {"learning_rate": args.learning_rate, "rescale_grad": 1 / batch_size}
-    module = bound(checkpoint.load_symbol(args.symbol), shapes, optimizer)
-    inputs = made_up(shapes, args.classes)
+def contender(
+    path: str | os.PathLike, shapes: Mapping[str, tuple[int, ...]], classes: int
+) -> tuple[dict[str, Any], Step]:
+    """Return the training of the Symbol in a file of JSON, as `latse.bench.protocol.serve` takes it."""
+    module = bound(checkpoint.load_symbol(path), shapes, LEARNING_RATE, 1 / next(iter(shapes.values()))[0])
+    inputs = made_up(shapes, classes)
 
     def step() -> None:
         arrays = {name: mx.nd.array(array, dtype=np.float32) for name, array in inputs.items()}
@@ -93,7 +81,3 @@ def _build(args: argparse.Namespace) -> tuple[dict[str, Any], Step]:
         mx.nd.waitall()
 
     return facts(module), step
-
-
-if __name__ == "__main__":
-    main()

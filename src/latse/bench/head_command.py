@@ -7,25 +7,18 @@ loss to log, as that symbol is shipped (`ce_loss = True`); and ours, whose outpu
 
 from __future__ import annotations
 
-import argparse
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import mxnet as mx
 import numpy as np
 
+from latse.bench.benchmark import Benchmark, Outcome, count
 from latse.bench.protocol import resident
 from latse.bench.timing import in_turn, ratios
-from latse.errors import LatseError
-from latse.files import write_json
-from latse.goals import figure, goal, verdict
+from latse.child import in_child
+from latse.goals import Figure, Goal
 from latse.plan.memonger import planned_megabytes
-from latse.provenance import provenance
-from latse.runtime import threads
 from latse.symbols import margins
-from latse.text_table import aligned
 
 SCALE, MARGIN = 64.0, 0.5
 EMBEDDING_SIZE = 512
@@ -33,27 +26,34 @@ STEP, PLANNED, RESIDENT = "step", "planned memory", "resident memory"
 MEBIBYTE = 2**20
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `latse bench head`."""
-    parser.add_argument("--classes", type=int, default=85742, metavar="K", help="people (default: 85742)")
-    parser.add_argument("--batch-size", type=int, default=96, metavar="N", help="images (default: 96)")
-    parser.add_argument("--repeats", type=int, default=10, metavar="R", help="steps of each (default: 10)")
+class HeadBenchmark(Benchmark):
+    """Planned memory, resident memory in fresh processes, and time in turn."""
+
+    kind = "bench head"
+    options = (
+        count("classes", 85742, "people", least=2),
+        count("batch-size", 96, "images"),
+        count("repeats", 10, "steps of each"),
+    )
+
+    def measure(self) -> Outcome:
+        """Measure all graphs."""
+        size = self.args.classes, self.args.batch_size
+        executors = {name: _bound(name, *size) for name in GRAPHS}
+        steps = {name: lambda executor=executor: _step(executor) for name, executor in executors.items()}
+        times = in_turn(steps, self.args.repeats)
+        seconds = {name: each.seconds for name, each in times.items()}
+        figures = {name: _figures(name, *size, each) for name, each in seconds.items()}
+        logits = self.args.batch_size * self.args.classes * 4 / MEBIBYTE
+        centres = self.args.classes * EMBEDDING_SIZE * 4 / MEBIBYTE
+        remark = (
+            f"without the class centres and their gradient, {centres:.0f} MiB each; "
+            f"one array of {self.args.batch_size}x{self.args.classes} logits is {logits:.0f} MiB"
+        )
+        return Outcome(figures, _goals(logits, figures, seconds), remarks=[remark])
 
 
-def run(args: argparse.Namespace) -> None:
-    """Measure planned memory, resident memory in fresh processes, and time in turn."""
-    if args.classes < 2 or args.batch_size < 1 or args.repeats < 1:
-        raise LatseError("--classes must be at least 2, --batch-size and --repeats at least 1")
-    executors = {name: _bound(name, args.classes, args.batch_size) for name in GRAPHS}
-    steps = {name: lambda executor=executor: _step(executor) for name, executor in executors.items()}
-    seconds = in_turn(steps, args.repeats)
-    figures = {name: _figures(name, args, times) for name, times in seconds.items()}
-    goals = _goals(args, figures, seconds)
-    if args.json:
-        write_json(args.json, _report(args, figures, goals))
-    print(_table(figures, args))
-    for one in goals:
-        print(verdict(one))
+add_arguments, run = HeadBenchmark.add_arguments, HeadBenchmark.run
 
 
 def _logits(classes: int, label: mx.sym.Symbol) -> mx.sym.Symbol:
@@ -111,69 +111,20 @@ def _step(executor: mx.executor.Executor) -> None:
     mx.nd.waitall()
 
 
-def _figures(name: str, args: argparse.Namespace, seconds: list[float]) -> dict:
+def _figures(name: str, classes: int, batch_size: int, seconds: list[float]) -> dict[str, Figure]:
     """Return time, planned memory and resident memory of one graph, in seconds and MiB."""
-    planned = planned_megabytes(GRAPHS[name](args.classes), _shapes(args.batch_size), mx.cpu())
+    planned = planned_megabytes(GRAPHS[name](classes), _shapes(batch_size), mx.cpu())
+    risen = in_child(f"the process that measures {name}", _risen, name, classes, batch_size)
     return {
-        STEP: figure(seconds, "s"),
-        PLANNED: figure([planned], "MiB"),
-        RESIDENT: figure([_resident(name, args)], "MiB"),
+        STEP: Figure.of(seconds, "s"),
+        PLANNED: Figure.of([planned], "MiB"),
+        RESIDENT: Figure.of([risen], "MiB"),
     }
 
 
-def _goals(args: argparse.Namespace, figures: dict, seconds: dict[str, list[float]]) -> list[dict]:
-    goals = [
-        goal(f"time of {name} over ours", ratios(seconds[name], seconds["ours"]), at_least=1.5)
-        for name in ("one-hot", "one-hot, loss")
-    ]
-    ours, theirs = (figures[name][PLANNED]["median"] for name in ("ours", "one-hot"))
-    if theirs:  # the executor speaks of whole megabytes: that of few classes is 0
-        goals.append(goal("planned memory of ours over one-hot's", [ours / theirs], at_most=0.5))
-        arrays = ours / _logits_megabytes(args)
-        goals.append(goal("planned memory of ours in arrays of logits", [arrays], at_most=2.2))
-    return goals
-
-
-def _logits_megabytes(args: argparse.Namespace) -> float:
-    return args.batch_size * args.classes * 4 / MEBIBYTE
-
-
-def _resident(name: str, args: argparse.Namespace) -> float:
-    """Return by how much three steps raise the peak of the memory of a fresh process, in MiB."""
-    job = json.dumps([name, args.classes, args.batch_size])
-    command = [sys.executable, "-m", "latse.bench.head_command", job]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise LatseError(f"the process that measures {name} ended with status {done.returncode}")
-    return float(done.stdout)
-
-
-def _table(figures: dict, args: argparse.Namespace) -> str:
-    rows = [["", "step, ms", "planned, MiB", "resident, MiB"]]
-    for name, found in figures.items():
-        milliseconds = [f"{1000 * found[STEP][key]:.0f}" for key in ("median", "min", "max")]
-        memory = [f"{found[key]['median']:.0f}" for key in (PLANNED, RESIDENT)]
-        rows.append([name, "{} ({} to {})".format(*milliseconds), *memory])
-    centres = args.classes * EMBEDDING_SIZE * 4 / MEBIBYTE
-    return (
-        f"{aligned(rows)}\nwithout the class centres and their gradient, {centres:.0f} MiB each; "
-        f"one array of {args.batch_size}x{args.classes} logits is {_logits_megabytes(args):.0f} MiB"
-    )
-
-
-def _report(args: argparse.Namespace, figures: dict, goals: list[dict]) -> dict:
-    setting = {"classes": args.classes, "batch_size": args.batch_size, "repeats": args.repeats}
-    return {
-        "kind": "bench head",
-        "provenance": provenance(args, [mx.cpu()]),
-        "setting": {**setting, "threads": threads()},
-        "contenders": figures,
-        "goals": goals,
-    }
-
-
-if __name__ == "__main__":
-    executor = _bound(*json.loads(sys.argv[1]))
+def _risen(name: str, classes: int, batch_size: int) -> float:
+    """Return by how much three steps raise the peak of this process's memory, in MiB."""
+    executor = _bound(name, classes, batch_size)
     for array in executor.grad_arrays:
         if array is not None:
             array[:] = 0  # the gradients' own memory is not counted
@@ -182,4 +133,18 @@ if __name__ == "__main__":
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (proc(5))
     for _ in range(3):
         _step(executor)
-    print(resident("VmHWM") - before)
+    return resident("VmHWM") - before
+
+
+def _goals(
+    logits: float, figures: dict[str, dict[str, Figure]], seconds: dict[str, list[float]]
+) -> list[Goal]:
+    goals = [
+        Goal.of(f"time of {name} over ours", ratios(seconds[name], seconds["ours"]), at_least=1.5)
+        for name in ("one-hot", "one-hot, loss")
+    ]
+    ours, theirs = (figures[name][PLANNED].median for name in ("ours", "one-hot"))
+    if theirs:  # the executor speaks of whole megabytes: that of few classes is 0
+        goals.append(Goal.of("planned memory of ours over one-hot's", [ours / theirs], at_most=0.5))
+        goals.append(Goal.of("planned memory of ours in arrays of logits", [ours / logits], at_most=2.2))
+    return goals

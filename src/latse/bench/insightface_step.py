@@ -7,7 +7,6 @@ stands in.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 import types
@@ -17,31 +16,13 @@ from typing import Any
 import mxnet as mx
 
 from latse.bench import equivalents, graph_step
-from latse.bench.protocol import Step, serve
+from latse.bench.protocol import Step
 from latse.errors import LatseError
 from latse.symbols.networks import IMAGE_SHAPE
 
 SOURCES = Path("insightface", "recognition", "arcface_mxnet")
 # Our encoder -> its `num_layers`.
 LAYERS = {"resnet34": 34, "resnet50": 50, "resnet100": 100, "resnet124": 124}
-
-
-def main() -> None:
-    """Serve the trainer."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sources", help="folder arcface_mxnet; without it equivalents of this project")
-    parser.add_argument("--encoder", required=True)
-    parser.add_argument("--classes", type=int, required=True)
-    parser.add_argument("--batch-size", type=int, required=True)
-    parser.add_argument("--learning-rate", type=float, required=True)
-    args = parser.parse_args()
-    if args.sources:
-        trainer, metric = modules(Path(args.sources), args.encoder, args.classes)
-        metrics = [metric.AccMetric(), metric.LossValueMetric()]
-        serve(lambda: _build(args, _symbol(trainer, args.batch_size), metrics))
-    else:
-        symbol = equivalents.training_symbol(args.encoder, args.classes, args.batch_size)
-        serve(lambda: _build(args, symbol, equivalents.metrics()))
 
 
 def modules(sources: Path, encoder: str, classes: int) -> tuple[types.ModuleType, types.ModuleType]:
@@ -105,26 +86,40 @@ def _configuration(encoder: str, classes: int) -> types.ModuleType:
     return stand_in
 
 
-def _build(
-    args: argparse.Namespace, symbol: mx.sym.Symbol, metrics: list[mx.metric.EvalMetric]
+def contender(
+    encoder: str, classes: int, batch_size: int, learning_rate: float, sources: str | None = None
 ) -> tuple[dict[str, Any], Step]:
-    shapes = {"data": (args.batch_size, *IMAGE_SHAPE), "softmax_label": (args.batch_size,)}
+    """Return its training step, as `latse.bench.protocol.serve` takes it.
+
+    Parameters
+    ----------
+    encoder : str
+        Name of ours.
+    classes, batch_size : int
+        People and images.
+    learning_rate : float
+        Of SGD.
+    sources : str, optional
+        Folder `arcface_mxnet`; without it equivalents of this project.
+    """
+    if sources:
+        trainer, metric = modules(Path(sources), encoder, classes)
+        symbol, metrics = _symbol(trainer, batch_size), [metric.AccMetric(), metric.LossValueMetric()]
+    else:
+        symbol, metrics = equivalents.training_symbol(encoder, classes, batch_size), equivalents.metrics()
+    shapes = {"data": (batch_size, *IMAGE_SHAPE), "softmax_label": (batch_size,)}
     # The gradient is already the batch's mean: SoftmaxOutput divides it.
-    module = graph_step.bound(symbol, shapes, {"learning_rate": args.learning_rate, "rescale_grad": 1.0})
-    inputs = graph_step.made_up(shapes, args.classes)
+    module = graph_step.bound(symbol, shapes, learning_rate, rescale=1.0)
+    inputs = graph_step.made_up(shapes, classes)
     # Its loader gives float32 arrays of MXNet.
     data, label = (mx.nd.array(inputs[name], dtype="float32") for name in shapes)
     batch = mx.io.DataBatch([data], [label])
-    metric = mx.metric.CompositeEvalMetric(metrics)
+    composite = mx.metric.CompositeEvalMetric(metrics)
 
     def step() -> None:
         module.forward_backward(batch)
         module.update()
-        module.update_metric(metric, batch.label)
+        module.update_metric(composite, batch.label)
         mx.nd.waitall()
 
     return graph_step.facts(module), step
-
-
-if __name__ == "__main__":
-    main()

@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import importlib.util
 import io
-import resource
 import tempfile
 from pathlib import Path
 from typing import Any, Callable
@@ -22,19 +21,16 @@ import mxnet as mx
 import numpy as np
 from tqdm import tqdm
 
-from latse.bench.timing import in_turn, ratios
+from latse.bench.benchmark import Benchmark, Option, Outcome, count
+from latse.bench.timing import Times, in_turn, ratios
 from latse.data.images import encode
 from latse.data.shards.loader import BatchStream
 from latse.data.shards.records import Shard
 from latse.data.shards.shard_writer import ShardWriter
 from latse.data.shards.staging import staged
 from latse.errors import LatseError
-from latse.files import write_json
-from latse.goals import figure, goal, verdict
+from latse.goals import Figure, Goal
 from latse.models import runner
-from latse.provenance import provenance
-from latse.runtime import threads
-from latse.text_table import aligned
 
 SIZE, QUALITY = 112, 95  # of the made-up images: 7 KB each
 PER_PERSON = 20
@@ -44,53 +40,59 @@ PER_CPU, PER_SECOND = "images per CPU second", "images per second"
 SCALES = ((4, 40), (12, 22), (48, 16))
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `latse bench loader`."""
-    parser.add_argument(
-        "--data", metavar="FOLDER", help="shard (train.rec, train.idx, property); default: made-up images"
-    )
-    parser.add_argument(
-        "--images", type=int, default=20000, metavar="N", help="made-up images (default: 20000)"
-    )
-    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images (default: 64)")
-    parser.add_argument("--repeats", type=int, default=3, metavar="R", help="epochs of each (default: 3)")
-    parser.add_argument(
-        "--threads", type=int, nargs="+", default=[1, 2], metavar="T", help="of our loader (default: 1 2)"
-    )
-    parser.add_argument(
-        "--peer",
-        metavar="FILE",
-        help="insightface's image_iter.py, to measure its FaceImageIter too; the file is run as it is",
+class LoaderBenchmark(Benchmark):
+    """All loaders in turn."""
+
+    kind = "bench loader"
+    options = (
+        count("images", 20000, "made-up images"),
+        count("batch-size", 64, "images"),
+        count("repeats", 3, "epochs of each"),
+        Option("data", None, "shard (train.rec, train.idx, property); default: made-up images"),
+        Option(
+            "peer",
+            None,
+            "insightface's image_iter.py, to measure its FaceImageIter too; the file is run as it is",
+        ),
     )
 
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Declare the options and our threads."""
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--threads", type=int, nargs="+", default=[1, 2], metavar="T", help="of our loader (default: 1 2)"
+        )
 
-def run(args: argparse.Namespace) -> None:
-    """Measure all loaders in turn; print and write the figures."""
-    if min(args.batch_size, args.repeats, *args.threads) < 1:
-        raise LatseError("--batch-size, --repeats and --threads must be at least 1")
-    with tempfile.TemporaryDirectory(prefix="latse-bench-") as folder:
-        shard = Shard(args.data or make_shard(Path(folder) / "made", args.images))
-        if len(shard) < args.batch_size:
-            raise LatseError(f"{len(shard)} images do not fill a batch of {args.batch_size}")
-        meters = {name: _Meter(epoch) for name, epoch in _loaders(args, shard, Path(folder)).items()}
-        seconds = in_turn(meters, args.repeats)
-        setting = _setting(args, shard)
-    figures = {name: _figures(meter, seconds[name]) for name, meter in meters.items()}
-    reference = f"ours, {args.threads[0]} thread{'s' * (args.threads[0] > 1)}"
-    goals = _goals(meters, reference)
-    if args.json:
-        report = {"kind": "bench loader", "provenance": provenance(args, [mx.cpu()])}
-        write_json(args.json, {**report, "setting": setting, "contenders": figures, "goals": goals})
-    _show(args, figures, goals)
+    def check(self) -> None:
+        """Refuse to load with no thread."""
+        if min(self.args.threads) < 1:
+            raise LatseError("--threads must be at least 1")
+
+    def measure(self) -> Outcome:
+        """Read the same shard with each."""
+        args = self.args
+        with tempfile.TemporaryDirectory(prefix="latse-bench-") as folder:
+            shard = Shard(args.data or make_shard(Path(folder) / "made", args.images))
+            if len(shard) < args.batch_size:
+                raise LatseError(f"{len(shard)} images do not fill a batch of {args.batch_size}")
+            times = in_turn(_loaders(args, shard, Path(folder)), args.repeats)
+            sizes = [len(shard.content(row)) for row in range(0, len(shard), 100)]
+        speeds = {name: _speeds(each) for name, each in times.items()}
+        setting = {"images": len(shard), "bytes_per_image": float(np.mean(sizes))}
+        left_out = [] if args.peer else [f"{FACE_IMAGE_ITER} is not run: no --peer is given"]
+        goals = _goals(speeds, _ours_with(args.threads[0]))
+        return Outcome(speeds, goals, {**setting, "loader_threads": args.threads}, left_out)
+
+
+add_arguments, run = LoaderBenchmark.add_arguments, LoaderBenchmark.run
 
 
 def make_shard(folder: Path, images: int) -> Path:
     """Write a shard of smooth random images, like faces in size and in detail, and return its folder.
 
-    Raises LatseError if `images` is below 1 or the folder cannot be written.
+    Raises LatseError if the folder cannot be written.
     """
-    if images < 1:
-        raise LatseError(f"--images is {images}, must be at least 1")
     classes = -(-images // PER_PERSON)
     with staged(folder) as stage, ShardWriter(stage, classes, (SIZE, SIZE)) as writer:
         for number in tqdm(range(images), desc="images", unit="image"):
@@ -109,40 +111,12 @@ def random_image(number: int) -> np.ndarray:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-class _Meter:
-    """Runs a loader over some batches and keeps, for each time but the first, images per second of CPU."""
-
-    def __init__(self, epoch: Callable[[], int]):
-        self._epoch = epoch
-        self._found: list[tuple[int, float]] = []
-
-    def __call__(self) -> None:
-        began = _cpu_seconds()
-        images = self._epoch()
-        self._found.append((images, _cpu_seconds() - began))
-
-    @property
-    def images(self) -> list[int]:
-        return [images for images, _ in self._found[1:]]
-
-    @property
-    def per_cpu_second(self) -> list[float]:
-        return [images / seconds for images, seconds in self._found[1:]]
-
-
-def _cpu_seconds() -> float:
-    """User and system time of this process with all its threads."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
 def _loaders(args: argparse.Namespace, shard: Shard, folder: Path) -> dict[str, Callable[[], int]]:
     """Each loader's function that makes the batches of one turn and returns the number of images."""
     batch_size, shape = args.batch_size, (3, *shard.image_size)
     loaders: dict[str, Callable[[], int]] = {}
-    for count in args.threads:
-        name = f"ours, {count} thread{'s' * (count > 1)}"
-        loaders[name] = _ours(shard, batch_size, count, as_input=False)
+    for number in args.threads:
+        loaders[_ours_with(number)] = _ours(shard, batch_size, number, as_input=False)
     loaders["ours, 1 thread, float32 NDArray"] = _ours(shard, batch_size, 1, as_input=True)
     plain = _write_plain(shard, folder / "plain")
     for name in ("ImageRecordIter", "ImageRecordUInt8Iter"):
@@ -150,6 +124,10 @@ def _loaders(args: argparse.Namespace, shard: Shard, folder: Path) -> dict[str, 
     if args.peer:
         loaders[FACE_IMAGE_ITER] = _face_image_iter(Path(args.peer), plain, batch_size, shape)
     return loaders
+
+
+def _ours_with(number: int) -> str:
+    return f"ours, {number} thread{'s' * (number > 1)}"
 
 
 def _ours(shard: Shard, batch_size: int, threads: int, as_input: bool) -> Callable[[], int]:
@@ -222,42 +200,22 @@ def _peer_class(file: Path) -> type:
         raise LatseError(f"cannot take {FACE_IMAGE_ITER} from {file}: {error}") from error
 
 
-def _figures(meter: _Meter, seconds: list[float]) -> dict[str, dict]:
-    per_second = [images / time for images, time in zip(meter.images, seconds)]
-    return {PER_CPU: figure(meter.per_cpu_second, "images/s"), PER_SECOND: figure(per_second, "images/s")}
+def _speeds(times: Times) -> dict[str, Figure]:
+    figures = {}
+    for name, seconds in ((PER_CPU, times.processor_seconds), (PER_SECOND, times.seconds)):
+        images = [answer["value"] for answer in times.answers]
+        figures[name] = Figure.of([count / each for count, each in zip(images, seconds)], "images/s")
+    return figures
 
 
-def _goals(meters: dict[str, _Meter], reference: str) -> list[dict]:
+def _goals(speeds: dict[str, dict[str, Figure]], reference: str) -> list[Goal]:
     bounds = {FACE_IMAGE_ITER: 2.0}
     return [
-        goal(
+        Goal.of(
             f"images per CPU second of {reference}, over {name}",
-            ratios(meters[reference].per_cpu_second, meter.per_cpu_second),
+            ratios(speeds[reference][PER_CPU].values, found[PER_CPU].values),
             at_least=bounds.get(name),
         )
-        for name, meter in meters.items()
+        for name, found in speeds.items()
         if not name.startswith("ours")
     ]
-
-
-def _setting(args: argparse.Namespace, shard: Shard) -> dict[str, Any]:
-    return {
-        "images": len(shard),
-        "bytes_per_image": float(np.mean([len(shard.content(row)) for row in range(0, len(shard), 100)])),
-        "batch_size": args.batch_size,
-        "repeats": args.repeats,
-        "threads": threads(),
-        "loader_threads": args.threads,
-    }
-
-
-def _show(args: argparse.Namespace, figures: dict[str, dict], goals: list[dict]) -> None:
-    rows = [["images per", "second of CPU", "second"]]
-    for name, found in figures.items():
-        cells = ["{median:.0f} ({min:.0f} to {max:.0f})".format(**one) for one in found.values()]
-        rows.append([name, *cells])
-    if not args.peer:
-        rows.append([FACE_IMAGE_ITER, "not run", "(--peer)"])
-    print(aligned(rows))
-    for one in goals:
-        print(verdict(one))

@@ -11,9 +11,9 @@ from typing import Iterator, NamedTuple, Sequence
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from latse.bench.result import Goal, Result
-from latse.bench.wording import judged
+from latse.bench.result import Result
 from latse.eval.canvas import blank
+from latse.goals import Goal
 
 MET, MISSED, INK = "#0072b2", "#d55e00", "#1b1d21"
 LOOKS = {True: (MET, ""), False: (MISSED, "///")}
@@ -70,7 +70,7 @@ def _bars(result: Result) -> Iterator[Bar]:
         if goal.met is not None:
             times = [_times_better(value, goal) for value in (goal.figure.min, goal.figure.max)]
             value = _times_better(goal.figure.median, goal)
-            yield Bar(f"{result.name}: {goal.text}", judged(goal), value, min(times), max(times), goal.met)
+            yield Bar(f"{result.name}: {goal.text}", goal.judged, value, min(times), max(times), goal.met)
 
 
 def _times_better(value: float, goal: Goal) -> float:

@@ -15,12 +15,12 @@ from typing import Any, Mapping, Sequence
 import jinja2
 
 from latse.bench.page_chart import draw
-from latse.bench.result import KINDS, Figure, Goal, Result, read_folder
-from latse.bench.wording import bound, measured, number
+from latse.bench.result import KINDS, Result, read_folder, table
 from latse.errors import LatseError
 from latse.eval.canvas import save
 from latse.files import replacing
-from latse.text_table import NOTHING, markdown
+from latse.goals import Goal
+from latse.text_table import markdown
 
 # Notes of the pages themselves; all others are of results.
 SUMMARY, DETAILS = "introduction", "details"
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
         print(path)
     for result, goal in missed(results):
         unexplained = "" if result.name in notes else "; no note says why"
-        print(f"missed: {result.name}: {goal.text}: {measured(goal)}, {bound(goal)}{unexplained}")
+        print(f"missed: {result.name}: {goal.text}: {goal.measured}, {goal.wanted}{unexplained}")
     for name in sorted(notes.keys() - {result.name for result in results} - {SUMMARY, DETAILS}):
         print(f"the note {name}.md has no result and is left out")
 
@@ -153,39 +153,21 @@ def summary(results: Sequence[Result], notes: Mapping[str, str], details: str) -
             if goal.met is None:
                 continue
             verdict = VERDICTS[goal.met] + (f": {reason}" if goal.met is False and reason else "")
-            rows.append([name, cell(goal.text), measured(goal), bound(goal), cell(verdict)])
+            rows.append([name, cell(goal.text), goal.measured, goal.wanted, cell(verdict)])
             name = ""
             reason = reason if goal.met else ""  # said once
     return markdown(rows).replace("---:", "---")
 
 
 def contenders(result: Result) -> str:
-    """Return the table of contenders: a row for each, a column for each figure that some of them have."""
-    columns: dict[str, list[Figure]] = {}
-    for figures in result.contenders.values():
-        for name, figure in figures.items():
-            columns.setdefault(name, []).append(figure)
-    shown = {name: unit_and_factor(figures) for name, figures in columns.items()}
-    head = ["", *(f"{cell(name)}, {unit}" if unit else cell(name) for name, (unit, _) in shown.items())]
-    rows = [
-        [cell(title), *(_range(figures.get(name), factor) for name, (_, factor) in shown.items())]
-        for title, figures in result.contenders.items()
-    ]
-    return markdown([head, *rows])
+    """Return the table of contenders."""
+    return markdown([[cell(text) for text in row] for row in table(result.contenders)])
 
 
 def goals(result: Result) -> str:
     """Return the table of goals: what was measured, the bound, whether it is kept."""
-    rows = [[cell(goal.text), measured(goal), bound(goal), VERDICTS[goal.met]] for goal in result.goals]
+    rows = [[cell(goal.text), goal.measured, goal.wanted, VERDICTS[goal.met]] for goal in result.goals]
     return markdown([["", "measured", "goal", ""], *rows])
-
-
-def unit_and_factor(figures: Sequence[Figure]) -> tuple[str, float]:
-    """Return in which unit a column reads best, and what its figures are multiplied by."""
-    (unit, *others) = dict.fromkeys(figure.unit for figure in figures)
-    if others:
-        raise LatseError(f"one figure is given in {unit!r} and in {others[0]!r}")
-    return ("ms", 1000.0) if unit == "s" and all(figure.median < 1 for figure in figures) else (unit, 1.0)
 
 
 def commit(provenance: Mapping[str, Any]) -> str:
@@ -199,10 +181,3 @@ def commit(provenance: Mapping[str, Any]) -> str:
 def cell(text: str) -> str:
     """Make a text fit into a cell of a table of Markdown."""
     return " ".join(text.split()).replace("|", "\\|")
-
-
-def _range(figure: Figure | None, factor: float) -> str:
-    if figure is None:
-        return NOTHING
-    median, least, most = (number(factor * value) for value in (figure.median, figure.min, figure.max))
-    return median if figure.min == figure.max else f"{median} ({least} to {most})"

@@ -5,7 +5,6 @@ What the parts add up to is more than a step, in which they overlap where they c
 
 from __future__ import annotations
 
-import argparse
 import time
 from typing import Any, Callable
 
@@ -13,7 +12,7 @@ import mxnet as mx
 
 from latse import recipe as recipes
 from latse.bench import graph_step, learner_step
-from latse.bench.protocol import Step, serve
+from latse.bench.protocol import Step
 from latse.symbols import encoders, margins
 from latse.symbols.margins import Loss
 from latse.train.learner import Learner
@@ -85,21 +84,14 @@ def head_step(loss: Loss, batch_size: int, embedding_size: int) -> Callable[[], 
     return step
 
 
-def main() -> None:
-    """Serve the learner by parts."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    learner_step.add_arguments(parser)
-    args = parser.parse_args()
-    serve(lambda: _build(args))
-
-
-def _build(args: argparse.Namespace) -> tuple[dict[str, Any], Step]:
-    learner, learn = learner_step.build(args)
+def contender(recipe: str, classes: int, batch_size: int) -> tuple[dict[str, Any], Step]:
+    """Return the training of a recipe by parts, as `latse.bench.protocol.serve` takes it."""
+    learner, learn = learner_step.build(recipe, classes, batch_size)
     facts = learner_step.facts(learner)
     step_by_parts = by_parts(learner, learn)
-    recipe = recipes.load(args.recipe, args.set)
-    loss = margins.create(classes=args.classes, **recipe.margin)
-    head = head_step(loss, args.batch_size, encoders.create(**recipe.encoder).embedding_size)
+    loaded = recipes.load(recipe)
+    loss = margins.create(classes=classes, **loaded.margin)
+    head = head_step(loss, batch_size, encoders.create(**loaded.encoder).embedding_size)
 
     def step() -> dict[str, Any]:
         parts = step_by_parts()
@@ -108,7 +100,3 @@ def _build(args: argparse.Namespace) -> tuple[dict[str, Any], Step]:
         return {"parts": {**parts, HEAD: _now() - began}}
 
     return facts, step
-
-
-if __name__ == "__main__":
-    main()

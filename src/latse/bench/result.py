@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Optional
+from typing import Any, Iterator, Mapping, Sequence
 
 from latse.errors import LatseError
 from latse.files import read_json
+from latse.goals import Figure, Goal
+from latse.text_table import NOTHING
 
 # Kind of a result -> heading of its section of the page, and what was measured; in the page's order.
 KINDS = {
@@ -61,55 +62,6 @@ KINDS = {
         "Ranks of all mates among distractors, against the nearest distractor alone by faiss's exact search.",
     ),
 }
-BOUNDS = ("at_least", "at_most")
-
-
-@dataclass(frozen=True)
-class Figure:
-    """Median, least and most of what was measured in `unit` (a ratio has none)."""
-
-    unit: str
-    median: float
-    min: float
-    max: float
-
-    @classmethod
-    def read(cls, content: Mapping[str, Any]) -> Figure:
-        """Take a figure from JSON; ValueError, KeyError or TypeError if it is none."""
-        figure = cls(_text(content["unit"]), *(_number(content[key]) for key in ("median", "min", "max")))
-        if not figure.min <= figure.median <= figure.max:
-            raise ValueError("a median lies outside of its range")
-        return figure
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What a figure was to be; without a bound it is information only."""
-
-    text: str
-    figure: Figure
-    at_least: Optional[float]
-    at_most: Optional[float]
-
-    @classmethod
-    def read(cls, content: Mapping[str, Any]) -> Goal:
-        """Take a goal from JSON; ValueError, KeyError or TypeError if it is none."""
-        bounds = [_number(content[key]) if content.get(key) is not None else None for key in BOUNDS]
-        if None not in bounds:
-            raise ValueError("a goal has two bounds")
-        return cls(_text(content["text"]), Figure.read(content["figure"]), *bounds)
-
-    @property
-    def bound(self) -> Optional[float]:
-        """The least or the most that the figure was to be, or None."""
-        return self.at_most if self.at_least is None else self.at_least
-
-    @property
-    def met(self) -> Optional[bool]:
-        """Whether the median keeps within the bound; None where there is none."""
-        if self.bound is None:
-            return None
-        return self.figure.median >= self.bound if self.at_most is None else self.figure.median <= self.bound
 
 
 @dataclass(frozen=True)
@@ -147,7 +99,7 @@ def read(path: Path) -> Result:
             path.stem,
             kind,
             _origin(content["provenance"]),
-            dict(_flat(content["setting"])),
+            dict(flat(content["setting"])),
             {
                 title: {name: Figure.read(figure) for name, figure in figures.items() if figure is not None}
                 for title, figures in content["contenders"].items()
@@ -169,23 +121,40 @@ def _origin(provenance: Mapping[str, Any]) -> Mapping[str, Any]:
     return provenance
 
 
-def _flat(setting: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Each setting that is set, nested ones named `outer.inner`."""
+def flat(setting: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield name and text of each setting that is set, nested ones named `outer.inner`."""
     for key, value in setting.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         elif value is not None:
             text = " / ".join(map(str, value)) if isinstance(value, list) else str(value)
             yield f"{prefix}{key}".replace("_", " "), text
 
 
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no number")
-    return float(value)
+def table(contenders: Mapping[str, Mapping[str, Figure]]) -> list[list[str]]:
+    """Return a row for each contender, and a column for each figure that some of them have.
+
+    Raises LatseError if a figure has two units.
+    """
+    columns: dict[str, list[Figure]] = {}
+    for figures in contenders.values():
+        for name, figure in figures.items():
+            columns.setdefault(name, []).append(figure)
+    shown = {name: _unit_and_factor(figures) for name, figures in columns.items()}
+    head = ["", *(f"{name}, {unit}" if unit else name for name, (unit, _) in shown.items())]
+    rows = [
+        [
+            figures[name].in_words(factor) if name in figures else NOTHING
+            for name, (_, factor) in shown.items()
+        ]
+        for figures in contenders.values()
+    ]
+    return [head, *([title, *row] for title, row in zip(contenders, rows))]
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is no text")
-    return value
+def _unit_and_factor(figures: Sequence[Figure]) -> tuple[str, float]:
+    """Return in which unit a column reads best, and what its figures are multiplied by."""
+    (unit, *others) = dict.fromkeys(figure.unit for figure in figures)
+    if others:
+        raise LatseError(f"one figure is given in {unit!r} and in {others[0]!r}")
+    return ("ms", 1000.0) if unit == "s" and all(figure.median < 1 for figure in figures) else (unit, 1.0)

@@ -9,19 +9,17 @@ PReLU can be written, do not count.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
 import tempfile
 from collections import Counter
-from pathlib import Path
 from typing import Any, Mapping, NamedTuple, Sequence, Tuple
 
 import mxnet as mx
 
 from latse.bench import equivalents
-from latse.bench.protocol import Step, serve
+from latse.bench.protocol import Step
 from latse.graph.nodes import Node
 from latse.plan.plan_graph import PlanGraph
 from latse.symbols.networks import IMAGE_SHAPE
@@ -104,23 +102,16 @@ def measure(executor: mx.executor.Executor, operator: str) -> float:
     return sum(operators[name]["Total"] for name in (operator, f"_backward_{operator}")) / 1000
 
 
-def main() -> None:
-    """Serve the layers of an encoder with ArcFace's head."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--encoder", required=True)
-    parser.add_argument("--classes", type=int, required=True)
-    parser.add_argument("--batch-size", type=int, required=True)
-    args = parser.parse_args()
+def contender(encoder: str, classes: int, batch_size: int) -> tuple[dict[str, Any], Step]:
+    """Return the layers of an encoder with ArcFace's head, as `latse.bench.protocol.serve` takes them."""
     os.environ["MXNET_EXEC_BULK_EXEC_TRAIN"] = "0"  # else the profiler sees several operators as one
-    with tempfile.TemporaryDirectory(prefix="latse-roofline-") as folder:
-        serve(lambda: _build(args, Path(folder)))
-
-
-def _build(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], Step]:
-    shapes = {"data": (args.batch_size, *IMAGE_SHAPE), equivalents.LABEL: (args.batch_size,)}
-    counted = layers(equivalents.training_symbol(args.encoder, args.classes, args.batch_size), shapes)
+    shapes = {"data": (batch_size, *IMAGE_SHAPE), equivalents.LABEL: (batch_size,)}
+    counted = layers(equivalents.training_symbol(encoder, classes, batch_size), shapes)
     executors = {layer: bound(layer) for layer in counted}
-    mx.profiler.set_config(profile_symbolic=True, aggregate_stats=True, filename=str(folder / "profile.json"))
+    folder = tempfile.TemporaryDirectory(prefix="latse-roofline-")  # gone with the process
+    mx.profiler.set_config(
+        profile_symbolic=True, aggregate_stats=True, filename=f"{folder.name}/profile.json"
+    )
     mx.profiler.set_state("run")
 
     def step() -> dict[str, float]:
@@ -131,7 +122,3 @@ def _build(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], Step
         return {"seconds": sum(count * each[layer] for layer, count in counted.items())}
 
     return {"planned_megabytes": None, "parameters": 0}, step
-
-
-if __name__ == "__main__":
-    main()

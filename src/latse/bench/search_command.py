@@ -8,97 +8,80 @@ are farther than many (`--likeness 0` with few people), ours takes longer: each 
 
 from __future__ import annotations
 
-import argparse
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from latse.bench.benchmark import Benchmark, Option, Outcome, count
 from latse.bench.timing import in_turn, ratios
 from latse.errors import LatseError
 from latse.eval.identification import Identification, UnitRows, identify, mate_pairs
-from latse.files import make_folder, write_json
-from latse.goals import figure, goal, verdict
-from latse.provenance import provenance
-from latse.text_table import aligned
+from latse.goals import Figure, Goal
 
 AT_ONCE = 10_000
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `latse bench search`."""
-    for name, default, text in (
-        ("probes", 3530, "probes"),
-        ("distractors", 100_000, "distractors"),
-        ("dimensions", 512, "values of a feature"),
-        ("people", 80, "people among the probes"),
-        ("repeats", 3, "rounds, in each of which both run"),
-        ("threads", 2, "of the CPU for each"),
-        ("neighbours", 100, "that faiss finds when the ranks are compared"),
-    ):
-        parser.add_argument(
-            f"--{name}", type=int, default=default, metavar="N", help=f"{text} (default: {default})"
+class SearchBenchmark(Benchmark):
+    """Both in turn, with their ranks compared."""
+
+    kind = "bench search"
+    options = (
+        count("probes", 3530, "probes"),
+        count("distractors", 100_000, "distractors"),
+        count("dimensions", 512, "values of a feature"),
+        count("people", 80, "people among the probes"),
+        count("repeats", 3, "rounds, in each of which both run"),
+        count("threads", 2, "of the CPU for each"),
+        count("neighbours", 100, "that faiss finds when the ranks are compared"),
+        Option(
+            "likeness",
+            0.7,
+            "weight of a person's centre beside a deviation of weight 1; 0: mates are strangers",
+            float,
+        ),
+    )
+    contexts = []
+
+    def check(self) -> None:
+        """Refuse to work without faiss."""
+        _faiss()
+
+    def measure(self) -> Outcome:
+        """Search the same features with both."""
+        args, faiss = self.args, _faiss()
+        probes, pairs, gallery = made_up(
+            args.probes, args.people, args.distractors, args.dimensions, args.likeness
         )
-    parser.add_argument(
-        "--likeness",
-        type=float,
-        default=0.7,
-        metavar="X",
-        help="weight of a person's centre beside a deviation of weight 1; 0: mates are strangers "
-        "(default: %(default)s)",
-    )
+        index = faiss.IndexFlatIP(args.dimensions)
+        index.add(gallery)
+        faiss.omp_set_num_threads(1)
+
+        def ours() -> Identification:
+            return identify(probes, pairs, gallery, threads=args.threads)
+
+        def theirs() -> None:
+            # Its wheel multiplies on one core whatever it is told, so each thread gets a share of the probes.
+            with ThreadPoolExecutor(args.threads) as pool:
+                list(pool.map(lambda part: index.search(part, 1), np.array_split(probes, args.threads)))
+
+        times = in_turn({"latse": ours, "faiss": theirs}, args.repeats)
+        seconds = {name: each.seconds for name, each in times.items()}
+        found = times["latse"].answers[-1]["value"]
+        _, nearest = index.search(probes, min(args.neighbours, args.distractors))
+        compared, different = disagreements(found, probes, pairs, gallery, nearest)
+        rank_1 = found.cmc(args.distractors, 1)
+        figures = {name: {"search": Figure.of(each, "s")} for name, each in seconds.items()}
+        figures["latse"]["rank 1"] = Figure.of([rank_1])
+        goals = [
+            Goal.of("time of latse over faiss", ratios(seconds["latse"], seconds["faiss"]), at_most=0.6),
+            Goal.of("share of the ranks that differ from faiss's", [different / compared], at_most=0),
+        ]
+        setting = {"likeness": args.likeness, "pairs": len(pairs), "faiss": faiss.__version__}
+        remark = f"rank 1: {100 * rank_1:.2f} % of {len(pairs)} pairs; {different} of {compared} ranks differ"
+        return Outcome(figures, goals, setting, [remark])
 
 
-def run(args: argparse.Namespace) -> None:
-    """Measure both in turn, compare their ranks; write and print the figures.
-
-    Raises
-    ------
-    LatseError
-        If faiss is not installed, a number is below 1, or the figures cannot be written.
-    """
-    faiss = _faiss()
-    counts = ("probes", "distractors", "dimensions", "people", "repeats", "threads", "neighbours")
-    if min(getattr(args, name) for name in counts) < 1:
-        raise LatseError(f"{', '.join(f'--{name}' for name in counts)} must be at least 1")
-    if args.json:
-        make_folder(Path(args.json).parent)  # an unwritable place is better known before the work
-    probes, pairs, gallery = made_up(
-        args.probes, args.people, args.distractors, args.dimensions, args.likeness
-    )
-    index = faiss.IndexFlatIP(args.dimensions)
-    index.add(gallery)
-    faiss.omp_set_num_threads(1)
-    found = {}
-
-    def ours() -> None:
-        found["ours"] = identify(probes, pairs, gallery, threads=args.threads)
-
-    def theirs() -> None:
-        # Its wheel multiplies on one core whatever it is told, so each thread gets a share of the probes.
-        with ThreadPoolExecutor(args.threads) as pool:
-            list(pool.map(lambda part: index.search(part, 1), np.array_split(probes, args.threads)))
-
-    seconds = in_turn({"latse": ours, "faiss": theirs}, args.repeats)
-    figures = {name: {"search": figure(each, "s")} for name, each in seconds.items()}
-    _, nearest = index.search(probes, min(args.neighbours, args.distractors))
-    compared, different = disagreements(found["ours"], probes, pairs, gallery, nearest)
-    rank_1 = found["ours"].cmc(args.distractors, 1)
-    figures["latse"]["rank 1"] = figure([rank_1])
-    goals = [
-        goal("time of latse over faiss", ratios(seconds["latse"], seconds["faiss"]), at_most=0.6),
-        goal("share of the ranks that differ from faiss's", [different / compared], at_most=0),
-    ]
-    if args.json:
-        setting = {name: getattr(args, name) for name in (*counts, "likeness")}
-        setting.update(pairs=len(pairs), faiss=faiss.__version__)
-        report = {"kind": "bench search", "provenance": provenance(args), "setting": setting}
-        write_json(args.json, {**report, "contenders": figures, "goals": goals})
-    print(_table(figures))
-    for one in goals:
-        print(verdict(one))
-    print(f"rank 1: {100 * rank_1:.2f} % of {len(pairs)} pairs; {different} of {compared} ranks differ")
+add_arguments, run = SearchBenchmark.add_arguments, SearchBenchmark.run
 
 
 def made_up(
@@ -151,10 +134,3 @@ def _faiss():  # noqa: ANN202 - a module
     except ImportError as error:
         raise LatseError("faiss is not installed: pip install 'latse[test]' brings it") from error
     return faiss
-
-
-def _table(figures: dict[str, dict[str, Any]]) -> str:
-    rows = [["seconds", "median", "min", "max"]]
-    for name, found in figures.items():
-        rows.append([name, *(f"{found['search'][key]:.2f}" for key in ("median", "min", "max"))])
-    return aligned(rows)

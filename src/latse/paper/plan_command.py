@@ -11,7 +11,7 @@ from latse.data.shards.records import Shard
 from latse.devices import add_device_arguments, contexts
 from latse.errors import LatseError
 from latse.files import write_json
-from latse.goals import figure, goal
+from latse.goals import Figure, Goal
 from latse.paper.dry_run import PAPERS_LIMIT, PAPERS_SETTING, DryRun, dry_run
 from latse.plan import memonger
 from latse.provenance import provenance
@@ -159,7 +159,9 @@ def figures(planned: DryRun) -> dict:
     images = planned.training.device_graph.batch_size
     setting = recipe.encoder.name, classes, images
     limit = {"at_most": PAPERS_LIMIT} if setting == PAPERS_SETTING else {}
-    finite = {name: figure([value], "MiB") for name, value in parts.items() if math.isfinite(value)}
+    finite = {name: Figure.of([value], "MiB") for name, value in parts.items() if math.isfinite(value)}
+    together = finite.get("together")
+    goals = [Goal("memory of a device", together, **limit)] if together else []
     return {
         "setting": {
             "encoder": recipe.encoder.name,
@@ -168,10 +170,8 @@ def figures(planned: DryRun) -> dict:
             "classes": classes,
             "images of a device": images,
         },
-        "contenders": {"a device": finite},
-        "goals": [goal("memory of a device", finite["together"]["values"], unit="MiB", **limit)]
-        if "together" in finite
-        else [],
+        "contenders": {"a device": {name: figure.as_json() for name, figure in finite.items()}},
+        "goals": [goal.as_json() for goal in goals],
     }
 
 
