@@ -6,9 +6,9 @@ from typing import Any, Mapping, Sequence
 
 import numpy as np
 
-from latse.errors import LatseError
+from latse.errors import LatseError, blaming
 from latse.eval.candidates import Candidate
-from latse.own_class import Kind, blaming
+from latse.own_class import Kind
 from latse.text_table import NOTHING, aligned
 
 

@@ -39,7 +39,7 @@ class Classifier(nn.HybridBlock):
         return F.MakeLoss(dloss, name="loss"), F.BlockGrad(dloss, name="dloss")
 
 
-class FilteredStudent(nn.HybridBlock):
+class FilteredStudent(Classifier):
     """Encoder and margin under the teacher's filter (Algorithm 1 without its generative part).
 
     Inputs: `data`, `softmax_label`, `keep` (N,), 1 where the teacher has the label among its top k, else 0,
@@ -56,11 +56,7 @@ class FilteredStudent(nn.HybridBlock):
     inputs = ("data", "softmax_label", "keep")
 
     def __init__(self, encoder: nn.HybridBlock, margin: Loss, gate_losses: bool) -> None:
-        super().__init__(prefix="")
-        margin.set_embedding_size(encoder.embedding_size)
-        self.encoder = encoder
-        self.margin = margin
-        self.inputs = (*self.inputs, *margin.inputs)
+        super().__init__(encoder, margin)
         self.gate = Gate()
         self.loss_gate = Gate() if gate_losses else nn.HybridLambda(lambda F, loss, keep: loss)
 

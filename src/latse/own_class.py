@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import inspect
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable, Iterator, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional
 
-from latse.errors import LatseError
+from latse.errors import LatseError, blaming
 
 
 @dataclass(frozen=True)
@@ -107,17 +106,6 @@ def source(name: str) -> Optional[Path]:
     """Return the file of a name that is `FILE.py:CLASS`, None for any other."""
     path, colon, _ = name.rpartition(":")
     return Path(path) if colon and path.endswith(".py") else None
-
-
-@contextlib.contextmanager
-def blaming(what: str) -> Iterator[None]:
-    """Turn whatever a user's code raises in the body into a LatseError that begins with `what`."""
-    try:
-        yield
-    except LatseError:
-        raise
-    except Exception as error:
-        raise LatseError(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def _module(path: Path) -> ModuleType:

@@ -2,7 +2,7 @@ import mxnet as mx
 import pytest
 
 from latse.errors import LatseError
-from latse.models.parameters import compare, fitting
+from latse.models.parameters import Fit, fitting
 
 
 def small_network():
@@ -17,8 +17,8 @@ def small_network():
 
 def test_a_comparison_has_all_differences_and_its_sentence_the_first_of_each_kind():
     needed = dict.fromkeys("abcdef", (2, 3))
-    fit = compare("resnet34", needed, {"e": (2, 3), "f": (4,), "g": (1,)})
-    assert (fit.missing, fit.misshapen, fit.superfluous) == (list("abcd"), {"f": (4,)}, ["g"])
+    fit = Fit("resnet34", needed, {"e": (2, 3), "f": (4,), "g": (1,)})
+    assert (fit.missing, fit.misshapen, fit.superfluous) == (list("abcd"), ["f"], ["g"])
     assert (fit.fits, fit.differences) == (False, 6)
     with pytest.raises(LatseError) as caught:
         fit.check("r-0000.params")
@@ -26,7 +26,7 @@ def test_a_comparison_has_all_differences_and_its_sentence_the_first_of_each_kin
         "r-0000.params does not fit resnet34: of its 6 parameters, 4 missing (a, b, c, …) and "
         "1 of another shape (f is (4,), not (2, 3))"
     )
-    more = compare("resnet34", needed, {**needed, "g": (1,)})
+    more = Fit("resnet34", needed, {**needed, "g": (1,)})
     more.check("r-0000.params")
     assert (more.fits, more.differences) == (True, 1)
 

@@ -57,7 +57,7 @@ class EmbedBenchmark(Benchmark):
             prefix, number = (
                 checkpoint.parse(args.model) if args.model else random_checkpoint(folder, args.encoder)
             )
-            ways = _ways(prefix, number, images, Path(folder))
+            ways = _ways(prefix, number, images)
             expected = ways["Module"]()
             errors = {name: _error(way(), expected) for name, way in ways.items()}
             times = in_turn({**ways, PRODUCT: _product()}, args.repeats)
@@ -118,14 +118,12 @@ def random_checkpoint(folder: str | os.PathLike, name: str) -> tuple[str, int]:
     return prefix, 0
 
 
-def _ways(prefix: str, number: int, images: np.ndarray, folder: Path) -> dict[str, Callable[[], np.ndarray]]:
+def _ways(prefix: str, number: int, images: np.ndarray) -> dict[str, Callable[[], np.ndarray]]:
     """Each way to the embeddings of `images`."""
     network = Network(prefix, number, batch_size=len(images))
     symbol, args, aux = checkpoint.load(prefix, number)
     symbol = checkpoint.pick_outputs(symbol, ["fc1_output"], prefix)
-    exported = folder / "exported.onnx"
-    onnx_export.export(exported, symbol, args, aux, images.shape[1:])
-    session = onnx_model.session(exported)
+    session = onnx_model.session(onnx_export.converted(symbol, args, aux, images.shape[1:]))
     return {
         "Module": _module(symbol, args, aux, images),
         "Module, LeakyReLU": _module(*simplified(symbol, args, aux).write(), images),

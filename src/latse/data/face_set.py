@@ -15,9 +15,9 @@ from latse.data.pairs.pairs import write_pairs, write_people
 from latse.data.photographs.align import SIZE, Aligner, NoFaceError
 from latse.data.shards.shard_writer import ShardWriter
 from latse.data.shards.staging import refuse_set, staged
-from latse.errors import LatseError
+from latse.errors import LatseError, blaming
 from latse.files import digest, write_json
-from latse.own_class import Kind, blaming
+from latse.own_class import Kind
 
 MANIFEST = "faces.json"
 FOLDS = 10

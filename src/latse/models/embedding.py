@@ -13,6 +13,7 @@ from latse.graph import fold as inference
 from latse.models import checkpoint
 from latse.models.parameters import fitting
 from latse.models.runner import Runner, in_batches
+from latse.symbols.networks import IMAGE_SHAPE
 
 
 class Network:
@@ -21,7 +22,7 @@ class Network:
     What runs is not the checkpoint's graph but the folded one of `latse.graph.fold`, equal to about 1e-6.
 
     Any checkpoint of insightface's model zoo fits: what is asked for is an output inside its symbol, with the
-    input `data` N×3×H×W, RGB in 0..255.
+    input `data` N×3×112×112, RGB in 0..255.
 
     Parameters
     ----------
@@ -52,42 +53,27 @@ class Network:
         if batch_size < len(self.contexts):
             raise LatseError(f"a batch of {batch_size} cannot be shared by {len(self.contexts)} devices")
         self.batch_size = batch_size
-        self.output = output
         self._path = checkpoint.parameters_path(prefix, number)
-        symbol, self._args, self._aux = checkpoint.load(prefix, number)
-        self._symbol = checkpoint.pick_outputs(symbol, [output], prefix)
-        self._bound: dict[tuple[int, ...], Runner] = {}
+        symbol, args, aux = checkpoint.load(prefix, number)
+        symbol = checkpoint.pick_outputs(symbol, [output], prefix)
+        shapes = {"data": (batch_size, *IMAGE_SHAPE)}
+        parameters = fitting(symbol, args, aux, shapes["data"], self._path)
+        self._runner = Runner(*inference.fast(symbol, *parameters, self.contexts), shapes, self.contexts)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Return the output for `images`.
-
-        Parameters
-        ----------
-        images
-            uint8 or float (n, 3, H, W), RGB in 0..255.
+        """Return the output for `images`, uint8 or float (n, 3, 112, 112), RGB in 0..255.
 
         Returns
         -------
         ndarray
-            float32 (n, 512) for `fc1_output`, (n, 3, H, W) for `generated_output`.
+            float32 (n, 512) for `fc1_output`, (n, 3, 112, 112) for `generated_output`.
 
         Raises
         ------
         LatseError
-            If there is no image, or the parameters do not fit the symbol at this image size.
+            If there is no image, or they have another size.
         """
+        if images.shape[1:] != IMAGE_SHAPE:
+            raise LatseError(f"{self._path}: it takes images of {IMAGE_SHAPE}, not of {images.shape[1:]}")
         title = f"{self._path.parent.name}/{self._path.stem}"
-        return in_batches(self._batch, images, self.batch_size, title)
-
-    def _batch(self, images: np.ndarray) -> np.ndarray:
-        (rows,) = self._runner(images.shape[1:])(images)
-        return rows
-
-    def _runner(self, image_shape: tuple[int, ...]) -> Runner:
-        """Return what runs images of this shape; only that of the last shape is kept."""
-        if image_shape not in self._bound:
-            shape = (self.batch_size, *image_shape)
-            parameters = fitting(self._symbol, self._args, self._aux, shape, self._path)
-            fast = inference.fast(self._symbol, *parameters, contexts=self.contexts)
-            self._bound = {image_shape: Runner(*fast, {"data": shape}, self.contexts)}
-        return self._bound[image_shape]
+        return in_batches(lambda batch: self._runner(batch)[0], images, self.batch_size, title)

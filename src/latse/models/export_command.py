@@ -71,24 +71,23 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _write_copies(
-    args: argparse.Namespace,
-    symbol: mx.sym.Symbol,
-    arg_params: Arrays,
-    aux_params: Arrays,
+    args: argparse.Namespace, symbol: mx.sym.Symbol, *parameters: Arrays
 ) -> dict[str, dict[str, object]]:
     """Write all copies or none; return what `_compared` says of each, by its form."""
     images = np.random.default_rng(0).integers(0, 256, (TRIALS, *IMAGE_SHAPE)).astype(np.float32)
-    expected = _embed(symbol, arg_params, aux_params, images, args.checkpoint)
+    network = symbol, *fitting(symbol, *parameters, images.shape, args.checkpoint)
+    shapes = {"data": images.shape}
+    expected = Runner(*network, shapes)(images)[0]  # as MXNet computes it
     copies = {}
     with contextlib.ExitStack() as files:  # the ONNX file takes its place once the plain pair has its own
         if args.onnx:
-            content = onnx_export.converted(symbol, arg_params, aux_params, IMAGE_SHAPE)
+            content = onnx_export.converted(*network, IMAGE_SHAPE)
             found = onnx_model.session(content).run(None, {"data": images})[0]
             copies["onnx"] = _compared(args.onnx, found, expected)
             files.enter_context(replacing(args.onnx)).write_bytes(content)
         if args.plain:
-            copy = plain(symbol, arg_params, aux_params).write()
-            copies["plain"] = _compared(args.plain, _embed(*copy, images, args.plain), expected)
+            copy = plain(*network).write()
+            copies["plain"] = _compared(args.plain, Runner(*copy, shapes)(images)[0], expected)
             checkpoint.save(args.plain, 0, *copy)
     return copies
 
@@ -101,18 +100,6 @@ def plain(symbol: mx.sym.Symbol, args: Arrays, aux: Arrays) -> ValuedGraph:
     graph.parameters = {insightface_name(name): value for name, value in graph.parameters.items()}
     graph.auxiliary = {insightface_name(name) for name in graph.auxiliary}
     return graph
-
-
-def _embed(
-    symbol: mx.sym.Symbol,
-    args: Arrays,
-    aux: Arrays,
-    images: np.ndarray,
-    source: str,
-) -> np.ndarray:
-    """Return the embeddings as MXNet computes them from a symbol as it is."""
-    parameters = fitting(symbol, args, aux, images.shape, source)
-    return Runner(symbol, *parameters, {"data": images.shape})(images)[0]
 
 
 def _compared(file: str, found: np.ndarray, expected: np.ndarray) -> dict[str, object]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import tempfile
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any, Mapping, Sequence
 
 import mxnet as mx
 import numpy as np
 
-from latse.errors import LatseError
-from latse.files import replacing
+from latse.errors import blaming
 from latse.graph.fold import folded
 from latse.graph.nodes import Arrays
 from latse.graph.simplify import simplified
@@ -21,19 +18,6 @@ from latse.models.onnx_model import PRODUCER, required
 
 # What MXNet's translations are written for; it labels them with the newest set that onnx knows.
 OPSET, IR_VERSION = 13, 8
-
-
-def export(
-    path: str | os.PathLike,
-    symbol: mx.sym.Symbol,
-    args: Mapping[str, mx.nd.NDArray],
-    aux: Mapping[str, mx.nd.NDArray],
-    image_shape: Sequence[int],
-) -> None:
-    """Write what `converted` returns to a file in one step; LatseError as there, or if that is impossible."""
-    content = converted(symbol, args, aux, image_shape)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
 
 
 def converted(
@@ -63,7 +47,7 @@ def converted(
     """
     onnx = required("onnx")
     shape = tuple(image_shape)
-    with _reporting():
+    with blaming("MXNet does not export this network to ONNX"):
         graph = folded(simplified(symbol, args, aux))
         for node in graph.nodes:
             if node.op == "FullyConnected":
@@ -89,15 +73,6 @@ def _raw(onnx: ModuleType, symbol: mx.sym.Symbol, parameters: Arrays, shape: tup
             dynamic_input_shapes=[("N", *shape)],
         )
         return onnx.load(path)
-
-
-@contextlib.contextmanager
-def _reporting() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # MXNet's exporter and onnx have one of their own for each fault
-        said = str(error).strip() or type(error).__name__
-        raise LatseError(f"MXNet does not export this network to ONNX: {said.splitlines()[0]}") from error
 
 
 def _mended(onnx: ModuleType, model: Any, output_shape: Sequence[int]) -> Any:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Iterator
+from typing import Any
 
 import numpy as np
 
-from latse.errors import LatseError
+from latse.errors import LatseError, blaming
 from latse.models.runner import filled, in_batches
 from latse.runtime import threads
 
+NO_MODEL = "{} holds no ONNX model that onnxruntime runs"
 IMAGE = (3, 112, 112)
 OUTPUT = "fc1_output"
 PRODUCER = "latse"  # as `latse.models.onnx_export` signs
@@ -65,10 +65,8 @@ class OnnxNetwork:
     def _batch(self, images: np.ndarray) -> np.ndarray:
         data = images if self.normalises else (images - np.float32(127.5)) / np.float32(127.5)
         full = filled(data.astype(self._float, copy=False), self.batch_size)
-        try:
+        with blaming(f"{self.path}: its network does not take {self.batch_size} images"):
             (found,) = self._session.run([self._output], {self._input: full})
-        except Exception as error:  # onnxruntime's exceptions share no other class
-            raise LatseError(f"{self.path}: its network does not take {self.batch_size} images") from error
         if found.ndim != 2 or len(found) != len(full):
             raise LatseError(
                 f"{self.path}: its output {self._output!r} of {len(full)} images has shape {found.shape} "
@@ -105,13 +103,15 @@ def required(name: str) -> ModuleType:
         raise LatseError(f"{name} is not installed; pip install 'latse[onnx]'") from error
 
 
-def session(source: str | os.PathLike | bytes) -> Any:
+def session(model: str | bytes, title: str = "the exported file") -> Any:
     """Return onnxruntime's `InferenceSession` on the processor, with `latse.runtime.threads()` threads.
 
     Parameters
     ----------
-    source
+    model
         Path of an ONNX file, or its content.
+    title
+        What an error calls it.
 
     Raises
     ------
@@ -122,9 +122,7 @@ def session(source: str | os.PathLike | bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; its warnings are about initialisers
     options.intra_op_num_threads = threads()
-    is_content = isinstance(source, bytes)
-    with _opening("the exported file" if is_content else source):
-        model = source if is_content else os.fspath(source)
+    with blaming(NO_MODEL.format(title)):
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
@@ -133,18 +131,9 @@ def _load(path: Path) -> tuple[Any, Any]:
     onnx, _ = required("onnx"), required("onnxruntime")
     if not path.is_file():
         raise LatseError(f"the ONNX file {path} is missing")
-    with _opening(path):
+    with blaming(NO_MODEL.format(path)):
         model = onnx.load(str(path), load_external_data=False)
-    return model, session(path)
-
-
-@contextlib.contextmanager
-def _opening(name: str | os.PathLike) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # of protobuf, of onnx and of onnxruntime, which share no other class
-        reason = " ".join(str(error).split())
-        raise LatseError(f"{name} holds no ONNX model that onnxruntime runs: {reason}") from error
+    return model, session(str(path), str(path))
 
 
 def _normalises(graph: Any) -> bool:

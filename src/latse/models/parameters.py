@@ -29,24 +29,26 @@ class Parameters(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """How parameters fit a network: those that it lacks, has in another shape, and has no use for.
-
-    Attributes
-    ----------
-    network : str
-        What the error calls the network.
-    needed : mapping of str to tuple of int
-        The shapes of all that it needs.
-    missing, superfluous : list of str
-    misshapen : dict of str to tuple of int
-        Name -> the wrong shape.
-    """
+    """How the shapes of the parameters that are `present` fit those that a `network` needs, by name."""
 
     network: str
     needed: Shapes
-    missing: list[str]
-    misshapen: dict[str, tuple[int, ...]]
-    superfluous: list[str]
+    present: Shapes
+
+    @property
+    def missing(self) -> list[str]:
+        """Names that the network needs and that are not there."""
+        return [name for name in self.needed if name not in self.present]
+
+    @property
+    def misshapen(self) -> list[str]:
+        """Names that are there in another shape."""
+        return [name for name, shape in self.needed.items() if self.present.get(name, shape) != shape]
+
+    @property
+    def superfluous(self) -> list[str]:
+        """Names that the network has no use for."""
+        return [name for name in self.present if name not in self.needed]
 
     @property
     def fits(self) -> bool:
@@ -55,37 +57,22 @@ class Fit(NamedTuple):
 
     @property
     def differences(self) -> int:
-        """How many parameters are missing, misshapen or superfluous."""
+        """How many names are missing, misshapen or superfluous."""
         return len(self.missing) + len(self.misshapen) + len(self.superfluous)
 
     def check(self, source: str | os.PathLike) -> None:
         """Raise LatseError, naming the file `source`, if something that the network needs is not there."""
-        misshapen = [f"{name} is {shape}, not {self.needed[name]}" for name, shape in self.misshapen.items()]
+        shapes = [f"{name} is {self.present[name]}, not {self.needed[name]}" for name in self.misshapen]
         faults = [
             f"{len(names)} {kind} ({', '.join(names[:NAMED])}{', …' if len(names) > NAMED else ''})"
-            for kind, names in (("missing", self.missing), ("of another shape", misshapen))
+            for kind, names in (("missing", self.missing), ("of another shape", shapes))
             if names
         ]
         if faults:
+            count = len(self.needed)
             raise LatseError(
-                f"{source} does not fit {self.network}: of its {len(self.needed)} parameters, "
-                + " and ".join(faults)
+                f"{source} does not fit {self.network}: of its {count} parameters, {' and '.join(faults)}"
             )
-
-
-def compare(network: str, needed: Shapes, present: Shapes) -> Fit:
-    """Compare the shapes of the parameters that are `present` with those that a network needs."""
-    return Fit(
-        network,
-        needed,
-        missing=[name for name in needed if name not in present],
-        misshapen={
-            name: tuple(present[name])
-            for name, shape in needed.items()
-            if name in present and tuple(present[name]) != tuple(shape)
-        },
-        superfluous=[name for name in present if name not in needed],
-    )
 
 
 def needed_shapes(symbol: mx.sym.Symbol, **inputs: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
@@ -118,35 +105,28 @@ def needed_shapes(symbol: mx.sym.Symbol, **inputs: tuple[int, ...]) -> dict[str,
 
 
 def fitting(
-    symbol: mx.sym.Symbol,
-    args: Arrays,
-    aux: Arrays,
-    data: tuple[int, ...],
-    source: str | os.PathLike,
+    symbol: mx.sym.Symbol, args: Arrays, aux: Arrays, data: tuple[int, ...], source: str | os.PathLike
 ) -> Parameters:
     """Return the parameters that a symbol needs, without those that it does not need.
 
     Parameters
     ----------
-    symbol : mx.sym.Symbol
-        With `data` as its only input.
-    args, aux : dict of str to NDArray
-        As `latse.models.checkpoint.load` returns them.
-    data : tuple of int
+    symbol, args, aux
+        As `latse.models.checkpoint.load` returns them; `data` is the only input.
+    data
         The shape of `data`, (N, 3, H, W).
-    source : str or path
+    source
         Where the parameters come from.
 
     Raises
     ------
     LatseError
-        If the symbol does not take such data, or a parameter is missing or misshapen; the sentence names
-        `source`.
+        If they do not fit, or the network has other inputs; the sentence names `source`.
     """
     try:
         needed = needed_shapes(symbol, data=data)
     except LatseError as error:
         raise LatseError(f"{source}: {error}") from error
-    found = Parameters(args, aux)
-    compare("its network", needed, found.shapes()).check(source)
-    return found.only(set(needed))
+    parameters = Parameters(args, aux)
+    Fit("its network", needed, parameters.shapes()).check(source)
+    return parameters.only(set(needed))

@@ -65,23 +65,16 @@ def in_batches(
 ) -> np.ndarray:
     """Return the rows that `function` gives for runs of at most `batch_size` images, one below the other.
 
-    The rows are in memory once: each batch's go straight to their place.
-
     Parameters
     ----------
     function
         Maps images (m, ...) to rows (m, ...), of the same shape and type for every batch.
     images
-        (n, ...), n at least 1.
+        (n, ...).
     batch_size
         At least 1.
     title
-        Of the bar of progress.
-
-    Returns
-    -------
-    ndarray
-        (n, ...), of the type that the first batch has.
+        Of the progress bar.
 
     Raises
     ------
@@ -92,12 +85,11 @@ def in_batches(
         raise LatseError("there is no image to embed")
     if batch_size < 1:
         raise LatseError(f"a batch of {batch_size} holds no image")
-    starts = range(0, len(images), batch_size)
-    bar = tqdm(starts, desc=title, unit="batch", leave=False, disable=None)
-    found = None
-    for start in bar:
-        rows = function(images[start : start + batch_size])
-        if found is None:
-            found = np.empty((len(images), *rows.shape[1:]), rows.dtype)
-        found[start : start + batch_size] = rows
-    return found
+    rows = None
+    for start in tqdm(range(0, len(images), batch_size), title, unit="batch", leave=False, disable=None):
+        part = slice(start, start + batch_size)
+        of_part = function(images[part])
+        if rows is None:  # once in memory: those of each batch go straight to their place
+            rows = np.empty((len(images), *of_part.shape[1:]), of_part.dtype)
+        rows[part] = of_part
+    return rows

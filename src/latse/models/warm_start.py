@@ -8,7 +8,7 @@ import numpy as np
 
 from latse.errors import LatseError
 from latse.models import checkpoint
-from latse.models.parameters import Fit, Parameters, Shapes, compare, needed_shapes
+from latse.models.parameters import Fit, Parameters, Shapes, needed_shapes
 from latse.symbols import encoders, names
 from latse.symbols.networks import IMAGE_SHAPE, trace
 
@@ -48,7 +48,7 @@ def fit(name: str, given: Shapes, **parameters: float) -> Fit:
     """
     needed = needed_shapes(trace(encoders.create(name, **parameters)), data=(1, *IMAGE_SHAPE))
     others = {key: shape for key, shape in given.items() if not key.startswith(names.OTHER_PARTS)}
-    return compare(name, needed, others)
+    return Fit(name, needed, others)
 
 
 def closest(given: Shapes) -> Fit:
@@ -95,14 +95,13 @@ def start(text: str, encoder: Mapping[str, Any], shapes: Shapes) -> Start:
 
 def _fate(keys: set[str], shapes: Shapes, given: Shapes) -> str:
     """Return TAKEN, or why parameters that belong together are not taken."""
-    wanted = sorted(keys & set(shapes))
+    wanted = {key: shapes[key] for key in sorted(keys & set(shapes))}
     if not wanted:
         return "not taken, the recipe has none"
-    absent = [key for key in wanted if key not in given]
-    if absent:
-        others = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
-        return f"begins anew, the checkpoint has no {absent[0]}{others}"
-    other = [key for key in wanted if given[key] != shapes[key]]
-    if other:
-        return f"begins anew, {other[0]} of the checkpoint is {given[other[0]]}, not {shapes[other[0]]}"
+    part = Fit("", wanted, given)
+    if part.missing:
+        others = f" and {len(part.missing) - 1} more" if len(part.missing) > 1 else ""
+        return f"begins anew, the checkpoint has no {part.missing[0]}{others}"
+    for key in part.misshapen:
+        return f"begins anew, {key} of the checkpoint is {given[key]}, not {shapes[key]}"
     return TAKEN

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import Iterator
-
 import mxnet as mx
 
-from latse.errors import LatseError
-from latse.models.parameters import Shapes, compare, needed_shapes
+from latse.errors import LatseError, blaming
+from latse.models.parameters import Fit, Shapes, needed_shapes
 from latse.symbols.encoders import Encoder
 from latse.symbols.names import OTHER_PARTS
 from latse.symbols.networks import IMAGE_SHAPE, trace
 
 DATA, EMBEDDING = {"data": (1, *IMAGE_SHAPE)}, "fc1_output"
-
-
-@contextlib.contextmanager
-def traceable(title: str) -> Iterator[None]:
-    """Turn whatever the blocks of a network raise into a LatseError that names it."""
-    try:
-        yield
-    except LatseError:
-        raise
-    except Exception as error:  # whatever a user's block may raise
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise LatseError(f"{title} cannot be traced: {reason}") from error
 
 
 def check_encoder(name: str, encoder: Encoder) -> None:
@@ -44,7 +29,7 @@ def check_encoder(name: str, encoder: Encoder) -> None:
         If it cannot be traced, its output or its input has another name or shape, or parameters share a name
         or have one that belongs to another part of a checkpoint.
     """
-    with traceable(name):
+    with blaming(f"{name} cannot be traced"):
         symbol = trace(encoder)
     outputs, inputs = symbol.list_outputs(), symbol.list_inputs()
     if outputs != [EMBEDDING]:
@@ -85,14 +70,14 @@ def check_trained(name: str, kept: mx.sym.Symbol, trained: mx.sym.Symbol, inputs
     LatseError
         If a parameter is not there under its name, or in another shape.
     """
-    fit = compare(name, needed_shapes(kept, **DATA), needed_shapes(trained, **inputs))
+    fit = Fit(name, needed_shapes(kept, **DATA), needed_shapes(trained, **inputs))
     for parameter in fit.missing:
         raise LatseError(
             f"{name}: a checkpoint would keep {parameter}, which no iteration trains, as two such networks "
             "have other names: give each block a prefix that is always the same"
         )
-    for parameter, shape in fit.misshapen.items():
+    for parameter in fit.misshapen:
         raise LatseError(
-            f"{name}: a checkpoint would keep {parameter} of shape {fit.needed[parameter]}, but {shape} is "
-            "its shape where it is trained: two such networks must be alike"
+            f"{name}: a checkpoint would keep {parameter} of shape {fit.needed[parameter]}, but "
+            f"{fit.present[parameter]} is its shape where it is trained: two such networks must be alike"
         )

@@ -13,7 +13,7 @@ from yacs.config import CfgNode
 from latse.child import in_child
 from latse.data.shards.records import Shard
 from latse.devices import share
-from latse.errors import LatseError
+from latse.errors import LatseError, blaming
 from latse.graph.nodes import Graph
 from latse.models.parameters import Shapes
 from latse.plan import memonger
@@ -103,7 +103,7 @@ class Training:
     def of(cls, recipe: CfgNode, classes: int, devices: list[mx.Context], seed: int = 0) -> Training:
         """Return the training of the recipe's own graph; LatseError if nobody could read its checkpoints."""
         kept = inference(recipe)
-        with network_check.traceable("the network of the recipe"):
+        with blaming("the network of the recipe cannot be traced"):
             graph = traced(recipe, classes, recipe.train.batch_size)
         network_check.check_trained(recipe.encoder.name, kept, *graph)
         return cls(recipe, classes, devices, graph, kept, seed)
