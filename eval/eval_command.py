@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
     sets, models, contexts = read_sets(pairs), open_models(args), devices.contexts(args)
     _draw(args, models, sets)
     results = {name: judge_set(name, one, models, args.samples) for name, one in sets.items()}
-    protocols = protocol.judge_all(args.protocol, models)
+    protocols = protocol.judge_by(args.protocol, models)
     report = {
         "kind": "verification",
         "provenance": provenance(args, contexts),
@@ -96,7 +96,9 @@ def run(args: argparse.Namespace) -> None:
     }
     if args.json:
         write_json(args.json, report)
-    print("\n\n".join([*([verification_table(results)] if results else []), *protocol.tables(protocols)]))
+    print(
+        "\n\n".join([*([verification_table(results)] if results else []), *protocol.figure_tables(protocols)])
+    )
 
 
 def read_sets(paths: Sequence[str]) -> dict[str, PairSet]:

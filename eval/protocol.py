@@ -8,7 +8,7 @@ import numpy as np
 
 from latse.errors import LatseError, blaming
 from latse.eval.candidates import Candidate
-from latse.own_class import Kind
+from latse.own_class import Registry
 from latse.text_table import NOTHING, aligned
 
 
@@ -24,12 +24,12 @@ class Protocol:
         raise NotImplementedError(f"{type(self).__name__} must say how it judges")
 
 
-_KIND = Kind(
+_REGISTRY = Registry(
     "protocol", {}, lambda own: issubclass(own, Protocol), "over latse.eval.protocol.Protocol"
 )  # fmt: skip
 
 
-def judge_all(names: Sequence[str], models: Sequence[Candidate]) -> dict[str, dict[str, Any]]:
+def judge_by(names: Sequence[str], models: Sequence[Candidate]) -> dict[str, dict[str, Any]]:
     """Judge models by protocols.
 
     Parameters
@@ -49,12 +49,12 @@ def judge_all(names: Sequence[str], models: Sequence[Candidate]) -> dict[str, di
     LatseError
         If a class fails or returns something else.
     """
-    protocols = {name: _KIND.create(name) for name in names}
+    protocols = {name: _REGISTRY.create(name) for name in names}
     return {type(protocol).__name__: _judged(name, protocol, models) for name, protocol in protocols.items()}
 
 
-def tables(judged: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return what `judge_all` returns as text, one table for each protocol."""
+def figure_tables(judged: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return what `judge_by` returns as text, one table for each protocol."""
     texts = []
     for title, found in judged.items():
         names = list(dict.fromkeys(key for figures in found["results"].values() for key in figures))

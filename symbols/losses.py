@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from mxnet.gluon import nn
 
-from latse.own_class import Kind
+from latse.own_class import Registry
 
 # Wang et al. 2004: an 11x11 window, its standard deviation in pixels, and the two stabilising constants.
 RADIUS = 5
@@ -113,10 +113,10 @@ class Similarity(GenerativeLoss):
 
 LOSSES = {"l1": L1, "similarity": Similarity}
 PAPERS = MappingProxyType(dict.fromkeys(LOSSES, 1.0))  # weights, eq. 14
-_KIND = Kind(
+_REGISTRY = Registry(
     "generative loss",
     LOSSES,
     lambda own: issubclass(own, GenerativeLoss),
     "over latse.symbols.losses.GenerativeLoss",
 )
-create = _KIND.create
+create = _REGISTRY.create

@@ -15,11 +15,9 @@ with net_act='prelu' and net_output='GDC'.
 from __future__ import annotations
 
 import re
-from typing import Dict, Mapping
+from typing import Mapping
 
 import mxnet as mx
-
-Parameters = Dict[str, mx.nd.NDArray]
 
 # Parameters of the class centres and of the decoder, which may lie in one file with an encoder's.
 OTHER_PARTS = ("fc7_", "decoder_")
@@ -29,7 +27,7 @@ SLOPES = re.compile(r"(^|_)relu\d*_gamma$")
 
 def from_insightface(
     arg_params: Mapping[str, mx.nd.NDArray], aux_params: Mapping[str, mx.nd.NDArray]
-) -> tuple[Parameters, Parameters]:
+) -> tuple[dict[str, mx.nd.NDArray], dict[str, mx.nd.NDArray]]:
     """Return the parameters under our names and in our shapes; ours come back as they are.
 
     What else the file holds (`fc7_weight`) is kept.

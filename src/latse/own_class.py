@@ -14,8 +14,8 @@ from latse.errors import LatseError, blaming
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of class that recipes and commands name, such as margins.
+class Registry:
+    """The classes of one kind that recipes and commands name, such as margins.
 
     Attributes
     ----------
@@ -83,9 +83,9 @@ class Kind:
         name : str
             As of `find`.
         *given
-            The arguments that `Kind.given` names.
+            The arguments that `Registry.given` names.
         **parameters : float
-            Any of `Kind.parameters`.
+            Any of `Registry.parameters`.
 
         Raises
         ------

@@ -7,7 +7,7 @@ from typing import Callable
 
 import mxnet as mx
 
-from latse.own_class import Kind
+from latse.own_class import Registry
 from latse.symbols.encoders.base import Encoder
 from latse.symbols.encoders.gluoncv import PREFIX, GluonCVEncoder
 from latse.symbols.encoders.mobilefacenet import Y1, Y2
@@ -26,17 +26,17 @@ ENCODERS: dict[str, type[Encoder]] = {
 }
 
 
-class _Encoders(Kind):
+class _Encoders(Registry):
     """Encoders: also those that `gluoncv/NAME` names."""
 
     def find(self, name: str) -> Callable[..., Encoder]:
-        """Return what makes the encoder `name`; raises as `Kind.find`."""
+        """Return what makes the encoder `name`; raises as `Registry.find`."""
         if name.startswith(PREFIX):
             return functools.partial(GluonCVEncoder, name[len(PREFIX) :])
         return super().find(name)
 
 
-_KIND = _Encoders(
+_REGISTRY = _Encoders(
     "encoder",
     ENCODERS,
     lambda own: issubclass(own, Encoder),
@@ -44,7 +44,7 @@ _KIND = _Encoders(
     ("lean",),
     (f"{PREFIX}NAME", "FILE.py:CLASS"),
 )
-find, parameters = _KIND.find, _KIND.parameters
+find, parameters = _REGISTRY.find, _REGISTRY.parameters
 
 
 def create(name: str, lean: bool = False, **given: float) -> Encoder:
@@ -66,7 +66,7 @@ def create(name: str, lean: bool = False, **given: float) -> Encoder:
     """
     # Blocks without a name of their own are numbered from 0 on: two encoders have the same parameters.
     with mx.name.NameManager():
-        return _KIND.create(name, lean, **given)
+        return _REGISTRY.create(name, lean, **given)
 
 
 def check(name: str, **given: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from latse.own_class import Kind, source
+from latse.own_class import Registry, source
 from latse.symbols.margins.adaptive import AdaCos, AdaCosFixed, AdaptiveFace, SVAMSoftmax
 from latse.symbols.margins.base import Loss, Margin
 from latse.symbols.margins.family import (
@@ -60,17 +60,17 @@ MARGINS: dict[str, type[Loss]] = {
 # Enough people for every loss to be made with, to see whether its parameters are in range.
 A_FEW = 3
 
-_KIND = Kind(
+_REGISTRY = Registry(
     "margin", MARGINS, lambda own: issubclass(own, Loss), "over latse.symbols.margins.Margin", ("classes",)
 )
-find, parameters = _KIND.find, _KIND.parameters
+find, parameters = _REGISTRY.find, _REGISTRY.parameters
 
 
 def check(name: str, **given: float) -> None:
     """Raise LatseError if there is no loss `name`, or a parameter `given` is unknown or out of range."""
-    _KIND.create(name, A_FEW, **given)
+    _REGISTRY.create(name, A_FEW, **given)
 
 
 def create(name: str, classes: int, **given: float) -> Loss:
     """Return the loss `name` over `classes` people; raises as `check`."""
-    return _KIND.create(name, classes, **given)
+    return _REGISTRY.create(name, classes, **given)

@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from latse.errors import LatseError
-from latse.own_class import Kind, source
+from latse.own_class import Registry, source
 
 FILE = """
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Disc:
     pass
 
 
-BODY = Kind("body", {"disc": Disc}, lambda own: hasattr(own, "side"), "with a side")
+BODY = Registry("body", {"disc": Disc}, lambda own: hasattr(own, "side"), "with a side")
 
 
 @pytest.fixture

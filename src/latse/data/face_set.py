@@ -17,7 +17,7 @@ from latse.data.shards.shard_writer import ShardWriter
 from latse.data.shards.staging import refuse_set, staged
 from latse.errors import LatseError, blaming
 from latse.files import digest, write_json
-from latse.own_class import Kind
+from latse.own_class import Registry
 
 MANIFEST = "faces.json"
 FOLDS = 10
@@ -43,12 +43,12 @@ class FaceSet:
         raise NotImplementedError(f"{type(self).__name__} must show its photographs")
 
 
-_KIND = Kind(
+_REGISTRY = Registry(
     "face set", {}, lambda own: issubclass(own, FaceSet), "over latse.data.face_set.FaceSet"
 )  # fmt: skip
 
 
-def make(
+def make_set(
     name: str, out: str | os.PathLike, test_people: int = 0, pairs: int = 6000, seed: int = 0
 ) -> dict[str, Any]:
     """Make the shards of a face set, and pairs of the people that are held out.
@@ -76,7 +76,7 @@ def make(
         If the class fails or returns something else, a person has no face, or the pairs cannot be drawn.
     """
     refuse_set(out)
-    source, file = _KIND.create(name), name.rpartition(":")[0]
+    source, file = _REGISTRY.create(name), name.rpartition(":")[0]
     with blaming(name):
         people = list(source.people())
     if not 0 <= test_people < len(people):

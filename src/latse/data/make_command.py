@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
     """Make the set; raise LatseError for bad input."""
     from latse.data import face_set
 
-    report = face_set.make(args.name, args.out, args.test_people, args.pairs, args.seed)
+    report = face_set.make_set(args.name, args.out, args.test_people, args.pairs, args.seed)
     people, held_out = len(report["people"]), len(report["test_people"])
     print(f"{args.out}: {report['images']} images; {people} people to train on, {held_out} to verify")
     if report["left_out"]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from latse.errors import LatseError, blaming
-from latse.models.runner import filled, in_batches
+from latse.models.runner import in_batches, padded
 from latse.runtime import threads
 
 NO_MODEL = "{} holds no ONNX model that onnxruntime runs"
@@ -64,7 +64,7 @@ class OnnxNetwork:
 
     def _batch(self, images: np.ndarray) -> np.ndarray:
         data = images if self.normalises else (images - np.float32(127.5)) / np.float32(127.5)
-        full = filled(data.astype(self._float, copy=False), self.batch_size)
+        full = padded(data.astype(self._float, copy=False), self.batch_size)
         with blaming(f"{self.path}: its network does not take {self.batch_size} images"):
             (found,) = self._session.run([self._output], {self._input: full})
         if found.ndim != 2 or len(found) != len(full):

@@ -1,4 +1,4 @@
-"""What runs a network over images: a batch is filled up, computed, and cut again."""
+"""What runs a network over images: a batch is padded up, computed, and cut again."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class Runner:
 
     def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
         """Return the outputs for n rows of each input, n at most the batch: float32 (n, ...) each."""
-        arrays = [as_input(filled(array, self._size)) for array in inputs]
+        arrays = [as_input(padded(array, self._size)) for array in inputs]
         self._module.forward(mx.io.DataBatch(arrays), is_train=False)
         return [output.asnumpy()[: len(inputs[0])] for output in self._module.get_outputs()]
 
 
-def filled(array: np.ndarray, size: int) -> np.ndarray:
+def padded(array: np.ndarray, size: int) -> np.ndarray:
     """Return an array (n, ...) with rows of zeros after its own: (size, ...), n at most `size`."""
     missing = size - len(array)
     return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1)) if missing else array

@@ -15,8 +15,7 @@ from latse.models import checkpoint
 
 FILE = "state.params"
 PARTS = ("arg", "aux", "momentum", "scaling")
-Arrays = Mapping[str, mx.nd.NDArray]
-NOTHING: Arrays = MappingProxyType({})
+NOTHING: Mapping[str, mx.nd.NDArray] = MappingProxyType({})
 
 
 class RunState(NamedTuple):
@@ -28,10 +27,10 @@ class RunState(NamedTuple):
     """
 
     iteration: int = 0
-    arg_params: Arrays = NOTHING
-    aux_params: Arrays = NOTHING
-    momentum: Arrays = NOTHING
-    scaling: Arrays = NOTHING
+    arg_params: Mapping[str, mx.nd.NDArray] = NOTHING
+    aux_params: Mapping[str, mx.nd.NDArray] = NOTHING
+    momentum: Mapping[str, mx.nd.NDArray] = NOTHING
+    scaling: Mapping[str, mx.nd.NDArray] = NOTHING
 
 
 AFRESH = RunState()
@@ -65,7 +64,7 @@ def restore(module: mx.mod.Module, state: RunState) -> None:
     updater.states_synced = dict.fromkeys(keys, False)
 
 
-def set_masters(module: mx.mod.Module, masters: Arrays) -> None:
+def set_masters(module: mx.mod.Module, masters: Mapping[str, mx.nd.NDArray]) -> None:
     """Give the optimiser of a restored or new module the float32 arrays that float16 parameters follow."""
     updater, group = _updater(module), module._exec_group
     types = {name: copies[0].dtype for name, copies in zip(group.param_names, group.param_arrays)}

