@@ -42,11 +42,11 @@ def draw_rows(path: str | os.PathLike, rows: Mapping[str, np.ndarray], height: f
 
     Parameters
     ----------
-    path
+    path : path
         Of the PNG.
-    rows
+    rows : mapping of str to ndarray
         Title -> images, uint8 (n, 3, H, W) RGB, of all rows as many.
-    height, titles
+    height, titles : float
         Inches of a row, and of the titles' width.
     """
     columns = len(next(iter(rows.values())))

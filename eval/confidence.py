@@ -31,15 +31,15 @@ class Intervals:
 
     Attributes
     ----------
-    level
+    level : float
         Fraction of the samples between the two.
-    samples
+    samples : int
         How many there are.
-    accuracy, auc, eer
+    accuracy, auc, eer : list of float
         The intervals.
-    tar_at_far
+    tar_at_far : dict of str to list of float
         The intervals, by false accept rate.
-    low, high
+    low, high : list of float
         The band of the ROC: TAR at each FAR that was asked for.
     """
 
@@ -66,29 +66,31 @@ def intervals(
 
     Parameters
     ----------
-    distance, issame
-        float and bool (n,), as of `verification.judge`; pairs of both kinds.
-    people
-        int (2n,), the person on each image.
-    far
+    distance : float (n,)
+        As of `verification.judge`.
+    issame : bool (n,)
+        Pairs of both kinds.
+    people : int (2n,)
+        The person on each image.
+    far : sequence of float, optional
         False accept rates of the ROC's band, each 0 to 1.
-    samples
+    samples : int, default SAMPLES
         At least 1; each takes some 0.3 ms with 6,000 pairs.
-    level
+    level : float, default LEVEL
         Between 0 and 1.
-    seed
+    seed : int, default 0
         At least 0; the same draws the same people, so that models are compared on the same samples.
     """
     curves, folds = Thresholds(distance, issame), GridFolds(distance, issame)
     rates = np.array([*FAR_TARGETS, *far])
-    found = np.empty((samples, 3 + len(rates)))
+    drawn = np.empty((samples, 3 + len(rates)))
     weights = pair_weights(people, issame, np.random.default_rng(seed))
-    for row in tqdm(found, desc="bootstrap", unit="sample", leave=False, delay=1):
+    for row in tqdm(drawn, desc="bootstrap", unit="sample", leave=False, delay=1):
         weight = next(weights)
         curve = curves.curve(weight)
         row[:3] = folds.judge(weight)[0].mean(), curve.area(), curve.equal_error()
         row[3:] = curve.tar_at(rates)
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
     accuracy, auc, eer, *tar = np.stack([low, high], axis=1)[: 3 + len(FAR_TARGETS)].tolist()
     tar_at_far = dict(zip(map(str, FAR_TARGETS), tar))
     band = slice(3 + len(FAR_TARGETS), None)

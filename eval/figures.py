@@ -33,10 +33,10 @@ def find_people(images: np.ndarray, issame: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    images
-        uint8 (2n, 3, H, W); images 2i and 2i + 1 are pair i.
-    issame
-        bool (n,).
+    images : uint8 (2n, 3, H, W)
+        Images 2i and 2i + 1 are pair i.
+    issame : bool (n,)
+        Whether both images of a pair show one person.
 
     Returns
     -------
@@ -62,12 +62,12 @@ def faces(path: str | os.PathLike, images: np.ndarray, generated: np.ndarray) ->
 
     Parameters
     ----------
-    path
+    path : path
         Of the PNG to write.
-    images
-        uint8 (n, 3, H, W) RGB.
-    generated
-        float (n, 3, H, W) in -1..1, the decoder's faces for `images`.
+    images : uint8 (n, 3, H, W)
+        RGB.
+    generated : float (n, 3, H, W)
+        The decoder's faces for `images`, in -1..1.
     """
     generated = to_pixels(generated)
     difference = np.abs(images.astype(np.int16) - generated).astype(np.uint8)
@@ -96,9 +96,9 @@ def training_curves(path: str | os.PathLike, metrics: Mapping[str, str | os.Path
 
     Parameters
     ----------
-    path
+    path : path
         Of the PNG to write.
-    metrics
+    metrics : mapping of str to path
         Title of a run -> its `metrics.jsonl`: a JSON object per line with `iteration` and any of `dloss`,
         `l1`, `ssim`, `kept`, `lr`. What a run does not have is left out.
 

@@ -192,11 +192,11 @@ def _of_images(args: argparse.Namespace) -> Iterator[ModelRanks]:
 
 def _lists(args: argparse.Namespace) -> dict[str, Refined | None]:
     """Read the lists of probes and distractors that are given, and which of their entries are noise."""
-    given = {
+    files = {
         "probes": (args.probe_list, args.noisy_probes, megaface.PROBE_PARTS),
         "distractors": (args.distractor_list, args.noisy_distractors, megaface.DISTRACTOR_PARTS),
     }
-    return {key: megaface.read_refined(*each) if each[0] else None for key, each in given.items()}
+    return {key: megaface.read_refined(*each) if each[0] else None for key, each in files.items()}
 
 
 def _left_out(listed: dict[str, Refined | None]) -> dict[str, int | None]:
@@ -211,13 +211,13 @@ def _judge(
     model: Candidate, probes: ImageSet, distractors: ImageSet | None, args: argparse.Namespace
 ) -> Identification:
     """Embed and rank; a gallery is gone before that of the next model is made."""
-    found = embed(model, probes)[:]
+    features = embed(model, probes)[:]
     gallery = embed(model, distractors) if distractors else None
     if args.write_features:
-        _write_features(args.write_features, model.title, "probes", probes, found)
+        _write_features(args.write_features, model.title, "probes", probes, features)
         if distractors:
             _write_features(args.write_features, model.title, "distractors", distractors, gallery)
-    return _identify(found, probes.people, gallery, args)
+    return _identify(features, probes.people, gallery, args)
 
 
 def _of_kit(args: argparse.Namespace) -> Iterator[ModelRanks]:
@@ -229,14 +229,14 @@ def _of_kit(args: argparse.Namespace) -> Iterator[ModelRanks]:
             megaface.FeatureFiles(folder, images.paths, ending)
             for folder, images in ((args.probe_features, probes), (args.distractor_features, distractors))
         ]
-        found, gallery = (UnitRows(each, str(each.folder)) for each in files)
+        features, gallery = (UnitRows(each, str(each.folder)) for each in files)
         origin = {
             "source": [args.probe_features, args.distractor_features],
             "ending": ending,
             "noisy_probes": args.noisy_probes,
             "noisy_distractors": args.noisy_distractors,
         }
-        result = _identify(found[:], people, gallery, args)
+        result = _identify(features[:], people, gallery, args)
         yield ModelRanks(_title(ending), origin, result, len(people), _left_out(listed))
 
 

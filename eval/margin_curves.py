@@ -37,9 +37,9 @@ def draw_curves(path: str | os.PathLike, margins: Mapping[str, Margin]) -> tuple
 
     Parameters
     ----------
-    path
+    path : path
         Of the picture, without a suffix, or with .png or .svg: both are written.
-    margins
+    margins : mapping of str to Margin
         As for `picture`.
 
     Returns
@@ -86,7 +86,7 @@ def picture(margins: Mapping[str, Margin]) -> Figure:
 
     Parameters
     ----------
-    margins
+    margins : mapping of str to Margin
         Title of a line -> the margin; at least one, all over the same number of classes.
 
     Raises

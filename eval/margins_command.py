@@ -143,26 +143,26 @@ def _check(args: argparse.Namespace) -> int:
 def _plot(args: argparse.Namespace) -> int:
     lines: dict[str, Margin] = {}
     for text in args.margins:
-        name, *given = text.split(",")
-        margin, parameters = _margin(name, given, args.classes)
+        name, *words = text.split(",")
+        margin, parameters = _margin(name, words, args.classes)
         shown = {key: parameters[key] for key in margin.loosest}
         lines[" ".join([name, *_pairs(shown)])] = margin
     print(*draw_curves(args.out, lines), sep="\n")
     return 0
 
 
-def _margin(name: str, given: Sequence[str], classes: int) -> tuple[Margin, dict[str, float]]:
-    """Return the margin `name` with the parameters `given` as KEY=VALUE, and all of its parameters."""
-    parameters = _parameters(given)
+def _margin(name: str, words: Sequence[str], classes: int) -> tuple[Margin, dict[str, float]]:
+    """Return the margin `name` with the parameters `words` as KEY=VALUE, and all of its parameters."""
+    parameters = _parameters(words)
     loss = margins.create(name, classes, **parameters)
     if not isinstance(loss, Margin):
         raise LatseError(f"'{name}' has no target logit h(θ), so that there is nothing to check or to plot")
     return loss, {**margins.parameters(name), **parameters}
 
 
-def _parameters(given: Sequence[str]) -> dict[str, float]:
+def _parameters(words: Sequence[str]) -> dict[str, float]:
     parameters: dict[str, float] = {}
-    for pair in given:
+    for pair in words:
         key, equals, value = pair.partition("=")
         if not (key and equals) or key in parameters:
             raise LatseError(f"'{pair}' is no KEY=VALUE, or KEY is given twice")

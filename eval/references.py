@@ -26,7 +26,7 @@ GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
 def raw_pixels(images: np.ndarray) -> np.ndarray:
-    """Grey pixels less the image's mean, float32 (n, H·W) in -1..1 from uint8 (n, 3, H, W) RGB.
+    """Return the grey pixels less the image's mean, float32 (n, H·W) in -1..1 from uint8 (n, 3, H, W) RGB.
 
     Raises LatseError if there is no image.
     """
@@ -43,10 +43,10 @@ def whitened_pca(images: np.ndarray, label: np.ndarray) -> Feature:
 
     Parameters
     ----------
-    images
-        uint8 (n, 3, H, W), of the training people.
-    label
-        int (n,); not looked at, PCA needs no supervision.
+    images : uint8 (n, 3, H, W)
+        RGB, of the training people.
+    label : int (n,)
+        Not looked at: PCA needs no supervision.
     """
     pixels = raw_pixels(images)
     pca = _pca(pixels, whiten=True).fit(pixels)
@@ -60,10 +60,10 @@ def fisherfaces(images: np.ndarray, label: np.ndarray) -> Feature:
 
     Parameters
     ----------
-    images
-        uint8 (n, 3, H, W), of the training people.
-    label
-        int (n,), who is who; at least two people, one of them with two images.
+    images : uint8 (n, 3, H, W)
+        RGB, of the training people.
+    label : int (n,)
+        Who is who; at least two people, one of them with two images.
     """
     pixels = raw_pixels(images)
     fisher = make_pipeline(_pca(pixels), LinearDiscriminantAnalysis()).fit(pixels, label)
@@ -96,7 +96,7 @@ def training_images(folder: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _of_pixels(transform: Feature, images: np.ndarray, title: str) -> np.ndarray:
-    """Rows that `transform` makes of the grey pixels, which are never there for all images at once."""
+    """Return the rows that `transform` makes of the grey pixels, of some images at a time."""
     return in_batches(lambda batch: transform(_grey(batch)), images, BATCH_SIZE, title)
 
 

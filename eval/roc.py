@@ -32,7 +32,7 @@ class Curve(NamedTuple):
     tar: np.ndarray
 
     def tar_at(self, far: np.ndarray) -> np.ndarray:
-        """TAR at the largest threshold whose false accept rate is at most `far`, for one or several.
+        """Return TAR at the largest threshold whose false accept rate is at most `far`, for one or several.
 
         Exact: no interpolation. A `far` below 1 / (number of different pairs) cannot be resolved: the result
         is the rate before the first false accept.
@@ -40,11 +40,11 @@ class Curve(NamedTuple):
         return self.tar[np.searchsorted(self.far, far, side="right") - 1]
 
     def area(self) -> float:
-        """Area under the curve, 0 to 1: how likely a same pair is nearer than a different one, ties half."""
+        """Return the area under the curve, 0 to 1: how likely a same pair is nearer, ties half."""
         return float(np.trapz(self.tar, self.far))
 
     def equal_error(self) -> float:
-        """Rate at which the line through the points has as many false accepts as false rejects, 0 to 1."""
+        """Return the rate at which the line through the points has as many false accepts as rejects."""
         excess = self.far - (1 - self.tar)
         after = int(np.argmax(excess >= 0))  # never the first point: nothing is accepted there
         before = after - 1
@@ -57,10 +57,10 @@ class Thresholds:
 
     Parameters
     ----------
-    distance
-        float (n,); a pair is accepted below the threshold, so equal distances are accepted together.
-    issame
-        bool (n,), both kinds among them.
+    distance : float (n,)
+        A pair is accepted below the threshold, so equal distances are accepted together.
+    issame : bool (n,)
+        Both kinds among them.
     """
 
     def __init__(self, distance: np.ndarray, issame: np.ndarray):

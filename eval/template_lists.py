@@ -39,14 +39,13 @@ class Faces:
 
     Attributes
     ----------
-    photographs
-        Object (n,), names of files.
-    points
-        float32 (n, 5, 2), pixels: the eyes, the nose, the mouth's corners.
-    scores
-        float32 (n,), how sure the detector was.
-    templates, media
-        int64 (n,).
+    photographs : object (n,)
+        Names of files.
+    points : float32 (n, 5, 2)
+        Pixels: the eyes, the nose, the mouth's corners.
+    scores : float32 (n,)
+        How sure the detector was.
+    templates, media : int64 (n,)
     """
 
     photographs: np.ndarray
@@ -79,14 +78,16 @@ class TemplateSet:
 
     Attributes
     ----------
-    name
+    name : str
         Such as `ijbc`.
-    faces
+    faces : Faces
         All its faces.
-    pairs
+    pairs : TemplatePairs or None
         For 1:1, or None.
-    galleries, probes
-        For 1:N: `Subjects` by the gallery's name (`G1`), and those to search for; {} and None without them.
+    galleries : dict of str to Subjects
+        For 1:N, by the gallery's name (`G1`); may be empty.
+    probes : Subjects or None
+        Those to search for.
     """
 
     name: str
@@ -106,15 +107,15 @@ def read_set(folder: str | os.PathLike) -> TemplateSet:
         galleries with probes.
     """
     meta = Path(folder) / "meta"
-    found = sorted(meta.glob(f"*{SCORES}"))
-    if len(found) != 1:
-        raise LatseError(f"{meta} holds {len(found)} lists *{SCORES}: one is needed, as ijbc{SCORES}")
-    name = found[0].name[: -len(SCORES)]
+    lists = sorted(meta.glob(f"*{SCORES}"))
+    if len(lists) != 1:
+        raise LatseError(f"{meta} holds {len(lists)} lists *{SCORES}: one is needed, as ijbc{SCORES}")
+    name = lists[0].name[: -len(SCORES)]
     pairs, probes = meta / f"{name}_template_pair_label.txt", meta / f"{name}{PROBES}"
     galleries = sorted(meta.glob(f"{name}{GALLERIES}"))
     if not pairs.exists() and not (galleries and probes.exists()):
         raise LatseError(f"{meta} holds neither {pairs.name} nor {name}{GALLERIES} with {probes.name}")
-    faces = _read_faces(found[0], meta / f"{name}_face_tid_mid.txt")
+    faces = _read_faces(lists[0], meta / f"{name}_face_tid_mid.txt")
     read = TemplateSet(
         name,
         faces,

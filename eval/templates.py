@@ -33,10 +33,10 @@ class Templates:
 
     Attributes
     ----------
-    numbers
-        int64 (t,), ascending.
-    features
-        float64 (t, d), of unit length; a template of zeros stays one.
+    numbers : int64 (t,)
+        Ascending.
+    features : float64 (t, d)
+        Of unit length; a template of zeros stays one.
     """
 
     numbers: np.ndarray
@@ -53,12 +53,12 @@ class TemplateVerification:
 
     Attributes
     ----------
-    tar_at_far
+    tar_at_far : dict of str to float
         By false accept rate, "0.1" to "1e-06": the largest true accept rate at which no more than that share
         of the different pairs is accepted.
-    unresolved_far
+    unresolved_far : list of str
         Keys that allow less than one false accept: their rate is that before the first.
-    tar_at_nearest_far
+    tar_at_nearest_far : dict of str to float
         insightface's rule, for comparison with its figures: the point of scikit-learn's ROC curve whose false
         accept rate is nearest, be it larger or smaller.
     """
@@ -74,12 +74,12 @@ class TemplateIdentification:
 
     Attributes
     ----------
-    rank
+    rank : dict of str to float
         How many have their mate among the first 1, 5, 10 of all galleries together; a tie counts against it.
-    tpir_at_fpir
+    tpir_at_fpir : dict of str to float
         insightface's rule over all galleries together, where every probe has a mate: the mate scores more
         than the k-th best of all scores with others, k being the rate times the number of probes, rounded up.
-    open_set
+    open_set : dict of str to dict of str to object
         By gallery: `tpir_at_fpir` as IJB-C defines it (Maze et al. 2018): a probe without a mate in this
         gallery is falsely positive if its best score passes the threshold, one with a mate is truly positive
         if that is first and passes it; a rate that the non-mated probes do not resolve is at no false
@@ -105,12 +105,12 @@ def pool(features: np.ndarray, faces: Faces, weights: np.ndarray | None = None) 
 
     Parameters
     ----------
-    features
-        float (n, d), of the faces in order, not normalised: a long feature counts more.
-    faces
+    features : float (n, d)
+        Of the faces in order, not normalised: a long feature counts more.
+    faces : Faces
         Says which template and media each is of.
-    weights
-        float (n,), such as the detector's scores; default: 1.
+    weights : float (n,)
+        Such as the detector's scores; default: 1.
     """
     weights = np.ones(len(features)) if weights is None else weights
     numbers, row = np.unique(faces.templates, return_inverse=True)
@@ -173,14 +173,14 @@ class _Searched:
 
     Attributes
     ----------
-    mate
-        float64 (p,), the score of each probe's mate, NaN if it has none.
-    rank
-        int64 (p,), the mate's: 1 + the number of others that score as high; 0 if there is none.
-    best_other
-        float64 (p,), the highest score with another subject; -inf where the gallery holds none.
-    top_others
-        float64 (k,), the highest of all scores with others, descending; as many as `FPIR_TARGETS` need.
+    mate : float64 (p,)
+        The score of each probe's mate, NaN if it has none.
+    rank : int64 (p,)
+        The mate's: 1 + the number of others that score as high; 0 if there is none.
+    best_other : float64 (p,)
+        The highest score with another subject; -inf where the gallery holds none.
+    top_others : float64 (k,)
+        The highest of all scores with others, descending; as many as `FPIR_TARGETS` need.
     """
 
     mate: np.ndarray

@@ -72,19 +72,19 @@ def _features(opened: Sequence[Candidate], judged: TemplateSet, photographs: Pat
     """Return the features of all faces, float32 (n, d) for each model; each photograph is read once."""
     count = len(judged.faces.photographs)
     # Features from a file look at no image.
-    given = {model: model.embed(np.empty((count, 0)), judged.name) for model in opened if _is_file(model)}
-    seeing = [model for model in opened if model not in given]
-    found: dict[Candidate, np.ndarray] = {}
+    stored = {model: model.embed(np.empty((count, 0)), judged.name) for model in opened if _is_file(model)}
+    seeing = [model for model in opened if model not in stored]
+    embedded: dict[Candidate, np.ndarray] = {}
     starts = range(0, count if seeing else 0, IMAGES_AT_ONCE)
     for start in tqdm(starts, desc=judged.name, unit=f"{IMAGES_AT_ONCE} faces", leave=False, disable=None):
         images = read_aligned(photographs, judged.faces, start, start + IMAGES_AT_ONCE)
         for model in seeing:
             name = f"{judged.name} from line {start + 1} on"
             rows = model.embed(images, name)
-            if model not in found:
-                found[model] = np.empty((count, rows.shape[1]), np.float32)
-            found[model][start : start + len(rows)] = rows
-    return [given[model] if model in given else found[model] for model in opened]
+            if model not in embedded:
+                embedded[model] = np.empty((count, rows.shape[1]), np.float32)
+            embedded[model][start : start + len(rows)] = rows
+    return [stored[model] if model in stored else embedded[model] for model in opened]
 
 
 def _is_file(model: Candidate) -> bool:
@@ -101,22 +101,22 @@ def _judge(features: np.ndarray, judged: TemplateSet, ignores_scores: bool) -> d
 
 def _tables(judged: TemplateSet, report: dict[str, dict[str, Any]]) -> list[str]:
     """Show the results in percent: a table for 1:1, by either rule; one for each part of 1:N."""
-    found = []
+    tables = []
     if judged.pairs:
         same, pairs = int(judged.pairs.issame.sum()), len(judged.pairs.issame)
         kinds = f"1:1, {same} same and {pairs - same} different pairs"
-        found.append(f"{kinds}: TAR at FAR\n" + _table(report, "tar_at_far", "unresolved_far"))
-        found.append(f"{kinds}: TAR at the nearest FAR, insightface's rule\n")
-        found[-1] += _table(report, "tar_at_nearest_far")
+        tables.append(f"{kinds}: TAR at FAR\n" + _table(report, "tar_at_far", "unresolved_far"))
+        tables.append(f"{kinds}: TAR at the nearest FAR, insightface's rule\n")
+        tables[-1] += _table(report, "tar_at_nearest_far")
     if judged.probes:
-        found.append(f"1:N, {len(judged.probes.templates)} probes: mate at rank\n" + _table(report, "rank"))
-        found.append("1:N: TPIR at FPIR by insightface's rule\n" + _table(report, "tpir_at_fpir"))
+        tables.append(f"1:N, {len(judged.probes.templates)} probes: mate at rank\n" + _table(report, "rank"))
+        tables.append("1:N: TPIR at FPIR by insightface's rule\n" + _table(report, "tpir_at_fpir"))
     for gallery in judged.galleries:
         part = {title: result["open_set"][gallery] for title, result in report.items()}
         counts = next(iter(part.values()))
         probes = f"{counts['mated']} probes with a mate and {counts['non_mated']} without"
-        found.append(f"1:N in {gallery} alone, {probes}: TPIR at FPIR\n" + _table(part, "tpir_at_fpir"))
-    return [f"{judged.name} {table}" for table in found]
+        tables.append(f"1:N in {gallery} alone, {probes}: TPIR at FPIR\n" + _table(part, "tpir_at_fpir"))
+    return [f"{judged.name} {table}" for table in tables]
 
 
 def _table(report: dict[str, dict[str, Any]], key: str, marks: str = "") -> str:

@@ -52,25 +52,25 @@ class Verification:
 
     Attributes
     ----------
-    accuracy, std
+    accuracy, std : float
         Mean and population standard deviation over the folds of the fraction of pairs judged rightly.
-    threshold
+    threshold : float
         Mean over the folds of the chosen threshold (squared Euclidean distance, 0 to 4).
-    fold_accuracies
+    fold_accuracies : list of float
         The accuracies of the folds, in order.
-    exact
+    exact : Accuracy
         The same with thresholds taken from the distances themselves instead of the grid: `exact_accuracy`.
-    val
+    val : Val or None
         insightface's VAL at FAR 0.001, None where it is not defined: `val_at_far`.
-    tar_at_far
+    tar_at_far : dict of str to float or None
         True accept rate by false accept rate, keys "0.1" to "1e-06": `roc.Curve.tar_at`.
-    unresolved_far
+    unresolved_far : list of str
         Keys of `tar_at_far` that allow less than one false accept: their TAR is at zero false accepts.
-    auc, eer
+    auc, eer : float or None
         Area under the ROC curve, and rate of equal errors.
-    roc
+    roc : dict of str to list of float
         `far`, a logarithmic grid as far as the pairs resolve, and `tar`.
-    histogram
+    histogram : dict of str to list of float
         `edges` of bins of cosine similarity, -1 to 1, and how many `same` and `different` pairs they hold.
 
     Where all pairs are of one kind, there are no rates: values of `tar_at_far`, `auc` and `eer` are None and
@@ -92,7 +92,7 @@ class Verification:
 
 
 def flip_sum(feature: Feature, images: np.ndarray) -> np.ndarray:
-    """Embedding of each image plus that of its mirror image, float64 (n, d).
+    """Return the embedding of each image plus that of its mirror image, float64 (n, d).
 
     A set of pairs repeats its images (1,800 images of `orl.bin` are 100): each distinct one is embedded once.
     """
@@ -125,7 +125,7 @@ def distinct_images(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def pair_distance(embedding: np.ndarray) -> np.ndarray:
-    """Squared Euclidean distance of each pair's L2-normalised embeddings, float (n,) from (2n, d), 0 to 4.
+    """Return the squared Euclidean distance of each pair's unit embeddings, float (n,) from (2n, d), 0 to 4.
 
     An embedding of zeros stays so. Raises LatseError if an embedding has no partner, or one is not finite.
     """
@@ -149,10 +149,10 @@ def judge(distance: np.ndarray, issame: np.ndarray) -> Verification:
 
     Parameters
     ----------
-    distance
-        float (n,), squared Euclidean, in the order of the file (the folds are runs of it).
-    issame
-        bool (n,).
+    distance : float (n,)
+        Squared Euclidean, in the order of the file (the folds are runs of it).
+    issame : bool (n,)
+        Whether both images of a pair show one person.
 
     Raises
     ------
@@ -181,7 +181,7 @@ class GridFolds:
 
     Parameters
     ----------
-    distance, issame
+    distance, issame : float (n,), bool (n,)
         As of `judge`.
     """
 
@@ -195,7 +195,7 @@ class GridFolds:
         self._cell = self._fold * (len(THRESHOLDS) + 1) + accepted_from
 
     def judge(self, weight: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Accuracy of each fold under the threshold that is best on the other nine, and that threshold.
+        """Return each fold's accuracy under the threshold that is best on the others, and that threshold.
 
         Among `THRESHOLDS` the first best one is taken. `weight`, float (n,), counts pair i weight[i] times
         (default: once); folds without weight are left out. Both results are float (10,) otherwise.
@@ -268,7 +268,7 @@ def _threshold_at_far(different: np.ndarray, far: float) -> float | None:
 
 
 def _rates(distance: np.ndarray, issame: np.ndarray) -> dict[str, Any]:
-    """All fields of `Verification` that need pairs of both kinds."""
+    """Return all fields of `Verification` that need pairs of both kinds."""
     keys, different = [str(far) for far in FAR_TARGETS], int((~issame).sum())
     if different in (0, len(issame)):
         rates = {"tar_at_far": dict.fromkeys(keys), "unresolved_far": keys, "auc": None, "eer": None}

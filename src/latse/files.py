@@ -116,11 +116,11 @@ def make_folder(path: str | os.PathLike) -> Path:
 
 def digest(path: str | os.PathLike) -> str:
     """Return 32 hexadecimal digits that stand for the content of a file; LatseError if it cannot be read."""
-    found = hashlib.blake2b(digest_size=16)
+    hashed = hashlib.blake2b(digest_size=16)
     with explained(f"cannot read {path}"), Path(path).open("rb") as file:
         for part in iter(lambda: file.read(1 << 20), b""):
-            found.update(part)
-    return found.hexdigest()
+            hashed.update(part)
+    return hashed.hexdigest()
 
 
 @contextlib.contextmanager

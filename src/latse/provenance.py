@@ -22,9 +22,9 @@ def provenance(args: argparse.Namespace, contexts: Sequence[Any] | None = None) 
 
     Parameters
     ----------
-    args
+    args : Namespace
         As `latse.cli` parsed it; `args.command_line` is the command.
-    contexts
+    contexts : sequence of mx.Context, optional
         The devices that were computed on; without any, numpy's: the machine is named all the same.
 
     Returns
@@ -59,7 +59,7 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The model's name as Linux says it, elsewhere what Python knows."""
+    """Return the model's name as Linux says it, elsewhere what Python knows."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

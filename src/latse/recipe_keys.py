@@ -41,7 +41,7 @@ class Key(NamedTuple):
     ----------
     name : str
         `section.key`.
-    default
+    default : object
         The value where a recipe says nothing; the paper's (§4.1) where it gives one.
     meaning : str
         What the key decides, for docs/recipes.md.

@@ -111,9 +111,9 @@ def page() -> str:
 def _classes(kind: ModuleType, shipped: Mapping[str, type], title: str) -> str:
     """Return a table of the shipped classes of a kind, with their parameters."""
     rows = [["name", "parameters and defaults", title]]
-    for name, one in shipped.items():
+    for name, chosen in shipped.items():
         parameters = ", ".join(f"{key} = {value:g}" for key, value in kind.parameters(name).items())
-        rows.append([f"`{name}`", parameters, one.__doc__.splitlines()[0]])
+        rows.append([f"`{name}`", parameters, chosen.__doc__.splitlines()[0]])
     return _table(rows)
 
 

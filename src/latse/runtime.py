@@ -125,9 +125,9 @@ def versions() -> dict[str, str]:
     import latse
 
     packages = ("numpy", "opencv-python", "gluoncv", "scikit-image", "scikit-learn")
-    found = {"latse": latse.__version__, "python": platform.python_version()}
+    known = {"latse": latse.__version__, "python": platform.python_version()}
     build = GPU_BUILD if _is_gpu_build() else "mxnet"
-    return {**found, **{package: metadata.version(package) for package in (build, *packages)}}
+    return {**known, **{package: metadata.version(package) for package in (build, *packages)}}
 
 
 def _load_openblas(cpu: Path = Path("/proc/cpuinfo")) -> None:
@@ -156,7 +156,7 @@ def _is_gpu_build() -> bool:
 
 
 def _wheel_libraries() -> list[Path]:
-    """Those of `CUDA_LIBRARIES` that the installed wheels hold, in that order."""
+    """Return those of `CUDA_LIBRARIES` that the installed wheels hold, in that order."""
     wheels = importlib.util.find_spec("nvidia")
     folders = [Path(folder) for folder in wheels.submodule_search_locations] if wheels else []
     candidates = (folder / library for library in CUDA_LIBRARIES for folder in folders)

@@ -34,15 +34,17 @@ def verification_table(sets: Dict[str, Dict[str, Any]]) -> str:
     """
     first, *_ = sets.values()
     targets = _results(first)[0]["tar_at_far"]
-    fars = [far for far in targets if any(_resolves(one, far) for one in sets.values())]
+    fars = [far for far in targets if any(_resolves(judged, far) for judged in sets.values())]
     tars = [f"TAR@{100 * float(far):g}%FAR" for far in fars]
     rows = [["", "accuracy ± std", "95 % interval", "threshold", "exact thresholds", *tars, *LAST]]
-    for name, one in sets.items():
+    for name, judged in sets.items():
         rows.append([name, *[""] * (len(rows[0]) - 1)])
-        rows += [_row(title, result, fars) for title, result in one["results"].items()]
-    notes = [_description(name, one) for name, one in sets.items()]
-    notes += [f"{name}: {note}" for name, one in sets.items() for note in restoration_notes(one["results"])]
-    if not all(_resolves(one, far) for one in sets.values() for far in fars):
+        rows += [_row(title, result, fars) for title, result in judged["results"].items()]
+    notes = [_description(name, judged) for name, judged in sets.items()]
+    notes += [
+        f"{name}: {note}" for name, judged in sets.items() for note in restoration_notes(judged["results"])
+    ]
+    if not all(_resolves(judged, far) for judged in sets.values() for far in fars):
         notes.append("* before the first false accept: so few different pairs resolve no finer")
     return "\n".join([aligned(rows), *notes])
 
@@ -50,10 +52,10 @@ def verification_table(sets: Dict[str, Dict[str, Any]]) -> str:
 def restoration_notes(results: Mapping[str, Mapping[str, Any]]) -> List[str]:
     """Say of each model with a decoder how like its faces are to the people's, from the JSON of a set."""
     return [
-        f"{title} generates faces with SSIM {found['ssim']:.3f} to the mean face of the person and "
-        f"{found['ssim_to_other']:.3f} to that of another; the average has {found['ssim_of_average']:.3f}"
+        f"{title} generates faces with SSIM {face['ssim']:.3f} to the mean face of the person and "
+        f"{face['ssim_to_other']:.3f} to that of another; the average has {face['ssim_of_average']:.3f}"
         for title, result in results.items()
-        for found in filter(None, [result.get("restoration")])
+        for face in filter(None, [result.get("restoration")])
     ]
 
 
@@ -75,23 +77,25 @@ def _row(title: str, result: Dict[str, Any], fars: Sequence[str]) -> List[str]:
     ]
 
 
-def _description(name: str, one: Dict[str, Any]) -> str:
-    """What a set consists of, and whose intervals there are."""
-    pairs = f"{name}: {one['pairs']} pairs, {one['different_pairs']} of them of different people"
-    intervals = _results(one)[0]["intervals"]
+def _description(name: str, judged: Dict[str, Any]) -> str:
+    """Return what a set consists of, and whose intervals there are."""
+    pairs = f"{name}: {judged['pairs']} pairs, {judged['different_pairs']} of them of different people"
+    intervals = _results(judged)[0]["intervals"]
     if intervals:
-        return f"{pairs}; {one['people']} people, drawn again {intervals['samples']} times for the interval"
-    if one["people"] is None:
+        return (
+            f"{pairs}; {judged['people']} people, drawn again {intervals['samples']} times for the interval"
+        )
+    if judged["people"] is None:
         return f"{pairs}; no interval: there is no {name}.people.npy to say who is who"
-    return f"{pairs}; {one['people']} people, no interval"
+    return f"{pairs}; {judged['people']} people, no interval"
 
 
-def _results(one: Dict[str, Any]) -> List[Dict[str, Any]]:
-    return list(one["results"].values())
+def _results(judged: Dict[str, Any]) -> List[Dict[str, Any]]:
+    return list(judged["results"].values())
 
 
-def _resolves(one: Dict[str, Any], far: str) -> bool:
-    return far not in _results(one)[0]["unresolved_far"]
+def _resolves(judged: Dict[str, Any], far: str) -> bool:
+    return far not in _results(judged)[0]["unresolved_far"]
 
 
 def _with_std(result: Dict[str, Any]) -> str:

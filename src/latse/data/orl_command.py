@@ -49,15 +49,15 @@ def run(args: argparse.Namespace) -> None:
 
 
 def parse_people(text: str) -> list[int]:
-    """Numbers of a list such as `31-40` or `1,4,7-9`, ascending.
+    """Return the numbers of a list such as `31-40` or `1,4,7-9`, ascending.
 
     Raises argparse.ArgumentTypeError if it is none.
     """
     people: list[int] = []
     for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d{1,3})(?:-(\d{1,3}))?\s*", part)
-        if found is None:
+        match = re.fullmatch(r"\s*(\d{1,3})(?:-(\d{1,3}))?\s*", part)
+        if match is None:
             raise argparse.ArgumentTypeError(f"{part!r} is neither a number nor a range such as 7-9")
-        first, last = found.groups()
+        first, last = match.groups()
         people.extend(range(int(first), int(last or first) + 1))
     return sorted(people)

@@ -42,7 +42,7 @@ class Chunk(NamedTuple):
             return [file.read(entry[0]) for entry in json.loads(file.readline())]
 
     def is_whole(self) -> bool:
-        """Whether the file is there, undamaged."""
+        """Tell whether the file is there, undamaged."""
         try:
             with self.file.open("rb") as file:
                 sizes = [entry[0] for entry in json.loads(file.readline())]
@@ -53,7 +53,7 @@ class Chunk(NamedTuple):
 
 
 def step(images: int) -> int:
-    """How many of `images` go into a file: many files for many processes, a large set in few.
+    """Return how many of `images` go into a file: many files for many processes, a large set in few.
 
     A kill costs each process one of them.
     """

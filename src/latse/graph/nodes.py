@@ -185,11 +185,11 @@ class Graph:
             raise LatseError(f"the shapes of the graph cannot be inferred: only that of {known} was given")
         names = {f"{_NUMBERED}{i}": i for i, node in enumerate(self.nodes) if not node.is_variable}
         names.update({node.name: i for i, node in enumerate(self.nodes) if node.is_variable})
-        found: list[list[Array]] = [[] for _ in self.nodes]
+        arrays: list[list[Array]] = [[] for _ in self.nodes]
         for entry, shape, kind in zip(self.renamed(_NUMBERED).symbol().get_internals(), outputs, kinds):
             size = int(np.prod(shape, dtype=np.int64)) * np.dtype(kind).itemsize
-            found[names[entry.name]].append(Array(tuple(shape), size))
-        return found
+            arrays[names[entry.name]].append(Array(tuple(shape), size))
+        return arrays
 
 
 class Rewriting:
@@ -240,8 +240,8 @@ class Rewriting:
 
 def sentence(error: Exception) -> str:
     """Return the one line of an MXNet error that says what is wrong."""
-    found = re.search(r"MXNetError: (.*)", str(error))
-    return found.group(1) if found else str(error).strip().splitlines()[-1]
+    match = re.search(r"MXNetError: (.*)", str(error))
+    return match.group(1) if match else str(error).strip().splitlines()[-1]
 
 
 def _entries(content: list[list[int]]) -> list[Entry]:

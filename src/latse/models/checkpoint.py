@@ -20,12 +20,12 @@ from latse.models.parameters import Arrays
 
 
 def symbol_path(prefix: str | os.PathLike) -> Path:
-    """Path of the symbol that all checkpoints with `prefix` share."""
+    """Return the path of the symbol that all checkpoints with `prefix` share."""
     return Path(f"{os.fspath(prefix)}-symbol.json")
 
 
 def parameters_path(prefix: str | os.PathLike, number: int) -> Path:
-    """Path of the parameters of the checkpoint `number` (0 to 9999; more digits where they are needed)."""
+    """Return the path of the parameters of the checkpoint `number`, in four digits or more."""
     return Path(f"{os.fspath(prefix)}-{number:04d}.params")
 
 
@@ -56,11 +56,11 @@ def save(
 
     Parameters
     ----------
-    prefix, number
+    prefix, number : path, int
         The files are `PREFIX-symbol.json` and `PREFIX-NNNN.params`; an older pair is replaced.
-    symbol
+    symbol : mx.sym.Symbol
         Its outputs are what readers ask for by name (`fc1_output`, `generated_output`).
-    arg_params, aux_params
+    arg_params, aux_params : mapping of str to mx.nd.NDArray
         Arrays by name, on any device. Arguments that the symbol does not use may ride along.
 
     Raises
@@ -94,7 +94,7 @@ def load(prefix: str | os.PathLike, number: int) -> tuple[mx.sym.Symbol, Arrays,
 
     Parameters
     ----------
-    prefix, number
+    prefix, number : path, int
         The files are `PREFIX-symbol.json` and `PREFIX-NNNN.params`.
 
     Returns

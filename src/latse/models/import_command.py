@@ -51,10 +51,10 @@ def run(args: argparse.Namespace) -> None:
         raise LatseError(f"--out {args.out} would replace the checkpoint that is imported")
     contexts = devices.contexts(args)
     parameters = warm_start.read(args.checkpoint)
-    given = parameters.shapes()
-    fit = warm_start.fit(args.encoder, given) if args.encoder else warm_start.closest(given)
+    shapes = parameters.shapes()
+    fit = warm_start.fit(args.encoder, shapes) if args.encoder else warm_start.closest(shapes)
     fit.check(source)
-    kept = set(fit.needed) | ({warm_start.CENTRES} & set(given))
+    kept = set(fit.needed) | ({warm_start.CENTRES} & set(shapes))
     symbol = trace(encoders.create(fit.network))
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, *IMAGE_SHAPE), np.uint8)
     embed = functools.partial(_embed, images=images, contexts=contexts[:1])
@@ -62,8 +62,8 @@ def run(args: argparse.Namespace) -> None:
     checkpoint.save(args.out, 0, symbol, *parameters.only(kept))
     report = {
         "encoder": fit.network,
-        "mapped": {name: list(given[name]) for name in given if name in kept},
-        "not_mapped": {name: list(given[name]) for name in given if name not in kept},
+        "mapped": {name: list(shapes[name]) for name in shapes if name in kept},
+        "not_mapped": {name: list(shapes[name]) for name in shapes if name not in kept},
         "embedding": _compared(theirs, embed(args.out, 0)),
     }
     _print(report, source, args.out)

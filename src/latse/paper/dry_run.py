@@ -26,18 +26,18 @@ class DryRun:
 
     Attributes
     ----------
-    training
+    training : Training
         What would be trained; all devices are taken for alike.
-    set_images
+    set_images : int or None
         Images of the set, None where their number is not known.
-    plan
+    plan : memonger.Plan
         The memory planner's, of the activations of the training graph.
-    parameters
+    parameters : float
         All parameters and statistics of the training graph, with their gradients and momenta.
-    teacher
+    teacher : float
         Parameters and activations of a teacher with the same encoder, which folded takes a little less; 0
         without a filter.
-    mean_faces
+    mean_faces : float
         Of all people, in the file on the host; 0 without a decoder.
     """
 
@@ -97,11 +97,11 @@ def dry_run(
 
     Parameters
     ----------
-    training, set_images
+    training, set_images : Training, int or None
         As of `DryRun`.
-    budget
+    budget : memonger.Budget, optional
         Of the memory plan, as `latse.plan.memonger.plan` takes it.
-    progress
+    progress : bool, default False
         Show a progress bar on stderr.
 
     Raises

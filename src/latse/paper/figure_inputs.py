@@ -26,12 +26,12 @@ class People(NamedTuple):
 
     Attributes
     ----------
-    name
+    name : str
         Of the set.
-    images
-        uint8 (m, 3, 112, 112) RGB, as they come.
-    person
-        int64 (m,), the number of each image's person, from 0 on as they come.
+    images : uint8 (m, 3, 112, 112)
+        RGB, as they come.
+    person : int64 (m,)
+        The number of each image's person, from 0 on as they come.
     """
 
     name: str
@@ -71,9 +71,9 @@ def people_in_pairs(path: str) -> People:
     pairs = read_pairs(path)
     known = read_people(path)
     check_people(path, known, pairs.issame)
-    found = find_people(pairs.images, pairs.issame) if known is None else known
+    numbers = find_people(pairs.images, pairs.issame) if known is None else known
     distinct = distinct_images(pairs.images)[0]
-    _, first, person = np.unique(found[distinct], return_index=True, return_inverse=True)
+    _, first, person = np.unique(numbers[distinct], return_index=True, return_inverse=True)
     return People(Path(path).stem, pairs.images[distinct], np.argsort(np.argsort(first))[person])
 
 
@@ -91,15 +91,15 @@ def asked_verdicts(
 
     Parameters
     ----------
-    teacher
+    teacher : str
         Checkpoint, `PREFIX,N`.
-    k
+    k : int
         The label must be among so many likeliest people, at least 1.
-    shard
+    shard : Shard
         The set.
-    images
+    images : int
         About how many: labels are drawn evenly until they have so many images, or there is none left.
-    contexts, batch_size
+    contexts, batch_size : list of mx.Context, int
         Devices, and how many images are looked at at a time.
 
     Raises

@@ -175,18 +175,18 @@ class Source:
 
     def absent(self) -> dict[str, str]:
         """Return why some figures cannot be drawn of this run, by their numbers."""
-        found = {}
+        reasons = {}
         if not self.settings["decoder"]["enabled"]:
-            found.update(dict.fromkeys("15", "the student has no decoder"))
+            reasons.update(dict.fromkeys("15", "the student has no decoder"))
         elif not self.args.stages and len(stages_figure.stored_stages(self.prefix)) < len(
             stages_figure.STAGES
         ):
-            found["5"] = "the run has stored fewer than three checkpoints"
+            reasons["5"] = "the run has stored fewer than three checkpoints"
         if self.k is None:
-            found["4"] = "the student was trained without a filter"
+            reasons["4"] = "the student was trained without a filter"
         elif not (self.args.verdicts or self.args.teacher or parameters_path(*parse(self.teacher)).exists()):
-            found["4"] = "the run has no teacher, and no --verdicts are given"
-        return found
+            reasons["4"] = "the run has no teacher, and no --verdicts are given"
+        return reasons
 
     def note(self, shard: Shard) -> list[str]:
         """Say so if a set is another one than the student was trained on."""
@@ -223,9 +223,9 @@ def _logits(source: Source, out: Path) -> dict[str, Any]:
     }
 
 
-def _line(name: str, given: dict[str, float]) -> tuple[str, Margin]:
+def _line(name: str, changed: dict[str, float]) -> tuple[str, Margin]:
     """Return the title of a margin with its parameters, and the margin."""
-    margin, parameters = margins.create(name, CLASSES, **given), {**margins.parameters(name), **given}
+    margin, parameters = margins.create(name, CLASSES, **changed), {**margins.parameters(name), **changed}
     return " ".join([name, *(f"{key}={parameters[key]:g}" for key in margin.loosest)]), margin
 
 

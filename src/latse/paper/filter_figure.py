@@ -25,13 +25,13 @@ class FilteredImages:
 
     Attributes
     ----------
-    position
-        int64, places in the set, ascending.
-    label
-        int64, the person under whom each stands.
-    kept
-        bool, whether the filter keeps it.
-    truth
+    position : int64 (n,)
+        Places in the set, ascending.
+    label : int64 (n,)
+        The person under whom each stands.
+    kept : bool (n,)
+        Whether the filter keeps it.
+    truth : Truth or None, optional
         What each image is, where that is known; its arrays are (n,) too.
     """
 
@@ -56,11 +56,11 @@ class FilteredImages:
 
     def counts(self) -> dict[str, int]:
         """Count `images`, `refused`, and where the truth is known `noisy` images and `noisy_refused`."""
-        found = {"images": len(self.kept), "refused": int((~self.kept).sum())}
+        numbers = {"images": len(self.kept), "refused": int((~self.kept).sum())}
         if self.truth is not None:
             noisy = self.truth.kind != CLEAN
-            found.update(noisy=int(noisy.sum()), noisy_refused=int((noisy & ~self.kept).sum()))
-        return found
+            numbers.update(noisy=int(noisy.sum()), noisy_refused=int((noisy & ~self.kept).sum()))
+        return numbers
 
 
 def choose_people(judged: FilteredImages, people: int) -> np.ndarray:
@@ -86,13 +86,13 @@ def draw(path: str | os.PathLike, shard: Shard, judged: FilteredImages, labels: 
 
     Parameters
     ----------
-    path
+    path : path
         Of the PNG to write.
-    shard
+    shard : Shard
         The set.
-    judged
+    judged : FilteredImages
         The verdicts on it.
-    labels
+    labels : sequence of int
         Who is drawn; at least one.
 
     Raises
@@ -128,10 +128,10 @@ def caption(judged: FilteredImages, k: int) -> str:
     images, refused = counts["images"], counts["refused"]
     sentences = [f"Of {images:,} images the teacher refuses {refused:,} (k = {k})"]
     if judged.truth is not None:
-        noisy, found = counts["noisy"], counts["noisy_refused"]
+        noisy, wrong = counts["noisy"], counts["noisy_refused"]
         sentences.append(
-            f"Of the {noisy:,} whose label is wrong it refuses {found:,}, of the {images - noisy:,} whose "
-            f"label is right {refused - found:,}; solid frames mark right verdicts, dashed ones wrong ones"
+            f"Of the {noisy:,} whose label is wrong it refuses {wrong:,}, of the {images - noisy:,} whose "
+            f"label is right {refused - wrong:,}; solid frames mark right verdicts, dashed ones wrong ones"
         )
     if refused:
         sentences.append("Shown are the labels with the most refused images")

@@ -83,9 +83,9 @@ class Measured:
 
     Attributes
     ----------
-    folder
+    folder : str
         Where the run is.
-    differences
+    differences : tuple of str
         What was otherwise than the row says: settings of the recipe, number of people, size of a benchmark,
         MegaFace with its noise. Only figures without any can be compared with the paper's.
     """
@@ -101,15 +101,15 @@ class PaperRow:
 
     Attributes
     ----------
-    name
+    name : str
         As the paper has it.
-    paper
+    paper : dict of str to float
         The paper's figures in percent by column; a column is missing where the paper has a dash.
-    published
+    published : Published or None, optional
         What the original baseline published, where it did and it is known.
-    recipe
+    recipe : str or None, optional
         File name in recipes/ of what the row trains; None for a row that was only cited.
-    ours
+    ours : Measured or None, optional
         Set by `filled`; None where it was not run.
     """
 
@@ -228,7 +228,9 @@ def _with_ours(row: PaperRow, columns: Sequence[str], runs: list[_RunFigures]) -
         for run in runs
         if row.recipe == f"{run.recipe}.yaml" and not run.figures.keys().isdisjoint(columns)
     ]
-    return dataclasses.replace(row, ours=min(ours, key=lambda found: len(found.differences), default=None))
+    return dataclasses.replace(
+        row, ours=min(ours, key=lambda measured: len(measured.differences), default=None)
+    )
 
 
 def _measured(run: _RunFigures, columns: Sequence[str]) -> Measured:
@@ -270,7 +272,7 @@ def _identification(results: dict[str, Any], run: dict[str, Any]) -> dict[str, _
     figures = {}
     for title in _titles(results, run):
         judged, otherwise = results["models"][title], _other_probes(results)
-        sizes = {int(size): found["rank_1"] for size, found in judged["sizes"].items()}
+        sizes = {int(size): result["rank_1"] for size, result in judged["sizes"].items()}
         size = COLUMNS["megaface_id"].size if COLUMNS["megaface_id"].size in sizes else max(sizes)
         identified = (*_other_size("megaface_id", size), *otherwise)
         figures["megaface_id"] = _Figure(100 * sizes[size], identified)
@@ -297,10 +299,10 @@ def _other_probes(results: dict[str, Any]) -> list[str]:
     """Say which noise is still among probes and distractors, and how many probes there are but for noise."""
     left_out = results.get("left_out") or {"probes": None, "distractors": None}
     noisy = [name for name in ("probes", "distractors") if left_out[name] is None]
-    found = results["probes"] + (left_out["probes"] or 0)
+    probes = results["probes"] + (left_out["probes"] or 0)
     return [
         *([f"not refined: no noise was left out of the {' and '.join(noisy)}"] if noisy else []),
-        *([f"{found:,} probes instead of {PROBES:,}"] if found != PROBES else []),
+        *([f"{probes:,} probes instead of {PROBES:,}"] if probes != PROBES else []),
     ]
 
 

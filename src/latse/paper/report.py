@@ -42,13 +42,13 @@ class Material:
 
     Attributes
     ----------
-    folder
+    folder : path
         Of the run.
-    results
+    results : dict of str to dict of str to object or None
         Kind -> content of its file, None where there is no such file.
-    runs
+    runs : dict of str to dict of str to object
         `teacher`, `student` -> its run.json, of those that are there.
-    metrics
+    metrics : dict of str to list of dict of str to object
         `teacher`, `student` -> the records of its metrics.jsonl, of those that are there.
     """
 
@@ -71,15 +71,15 @@ def gather(folder: Path) -> Material:
     results = {kind: _result(folder / source.file, kind) for kind, source in KINDS.items()}
     runs = {name: folder / name / "run.json" for name in RUNS}
     metrics = {name: folder / name / "metrics.jsonl" for name in RUNS}
-    found = Material(
+    material = Material(
         folder,
         results,
         {name: read_object(path) for name, path in runs.items() if path.exists()},
         {name: read_metrics(path) for name, path in metrics.items() if path.exists()},
     )
-    if not (any(results.values()) or found.runs or found.metrics):
+    if not (any(results.values()) or material.runs or material.metrics):
         raise LatseError(f"{folder} holds no result; `latse train` and `latse eval` write some")
-    return found
+    return material
 
 
 def page(material: Material, provenance: Mapping[str, Any]) -> str:
@@ -87,9 +87,9 @@ def page(material: Material, provenance: Mapping[str, Any]) -> str:
 
     Parameters
     ----------
-    material
+    material : Material
         As `gather` found it.
-    provenance
+    provenance : mapping of str to object
         Of the page itself, as `latse.provenance` says it.
 
     Raises
@@ -175,8 +175,8 @@ def _highlights(material: Material) -> list[tuple[str, str, str]]:
 
 def _accuracies(result: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     title = next(iter(result["models"]))
-    for name, found in result["sets"].items():
-        judged = found["results"][title]
+    for name, content in result["sets"].items():
+        judged = content["results"][title]
         bounds = judged["intervals"]
         known = f"{100 * bounds['level']:g} % interval {interval(bounds['accuracy'])}" if bounds else ""
         yield f"{percent(judged['accuracy'])} %", f"accuracy of {title} on {name}", known

@@ -26,15 +26,15 @@ class Table:
 
     Attributes
     ----------
-    head
+    head : list of str
         Of the columns.
-    rows
+    rows : list of list of Cell
         As many cells each as the head.
-    title, notes
+    title, notes : str, sequence of str
         Above and below the table.
-    groups
+    groups : sequence of tuple of str and int, optional
         What heads several columns at once, and how many, from the first column on.
-    prose
+    prose : bool, default False
         True for cells of words, set to the left and broken into lines; False for figures.
     """
 

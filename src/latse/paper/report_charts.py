@@ -111,13 +111,13 @@ def roc(title: str, curves: Mapping[str, Mapping[str, Any]], look: Mapping[str, 
 
     Parameters
     ----------
-    title
+    title : str
         No other chart of a page may have the same.
-    curves
+    curves : mapping of str to mapping of str to object
         Title -> `far`, `tar` (n,) and `low`, `high` (n,) or None.
-    look
+    look : mapping of str to Look
         Title -> its look.
-    banded
+    banded : str
         Title of the curve that has a band, if its `low` and `high` are known; several would hide each other.
     """
     cell = _axes(SIZE)
@@ -140,13 +140,13 @@ def histogram(
 
     Parameters
     ----------
-    name
+    name : str
         For who cannot see it; no other chart of a page may have the same.
-    title, look
+    title, look : str, Look
         Of the model.
-    bins
+    bins : mapping of str to sequence of float
         `edges` (n + 1,), `same` and `different` (n,) counts.
-    threshold
+    threshold : float
         Cosine similarity from which on a pair is taken for one person; it is marked.
     """
     cell = _axes(SMALL)
@@ -169,13 +169,13 @@ def steps(
 
     Parameters
     ----------
-    title
+    title : str
         As for `roc`.
-    series
+    series : mapping of str to mapping of str to float
         Title -> whole number, as text -> rate.
-    look
+    look : mapping of str to Look
         Title -> its look.
-    label
+    label : str
         Of the whole numbers.
     """
     cell = _axes(SIZE)
@@ -194,9 +194,9 @@ def training_curves(runs: Mapping[str, list[dict[str, Any]]], look: Mapping[str,
 
     Parameters
     ----------
-    runs
+    runs : mapping of str to list of dict of str to object
         Title -> records with `iteration` and any of the metrics.
-    look
+    look : mapping of str to Look
         Title -> its look, of which the colour is taken; metrics differ in style.
     """
     charts = []

@@ -24,8 +24,8 @@ def verification(result: Mapping[str, Any], look: Mapping[str, Look]) -> Section
     """Lay out what `latse eval --json` wrote: a summary of several sets, then each set."""
     sets = result["sets"]
     blocks = [_overview(sets, look)] if len(sets) > 1 else []
-    for name, found in sets.items():
-        blocks += [_verification_table(name, found, look), _verification_charts(name, found, look)]
+    for name, judged in sets.items():
+        blocks += [_verification_table(name, judged, look), _verification_charts(name, judged, look)]
     return Section(
         "verification",
         "Verification",
@@ -38,16 +38,16 @@ def verification(result: Mapping[str, Any], look: Mapping[str, Look]) -> Section
 
 
 def _overview(sets: Mapping[str, Any], look: Mapping[str, Look]) -> Table:
-    names = list(dict.fromkeys(title for found in sets.values() for title in found["results"]))
+    names = list(dict.fromkeys(title for content in sets.values() for title in content["results"]))
     rows = []
     for title in names:
-        judged = [found["results"].get(title, {}) for found in sets.values()]
+        judged = [content["results"].get(title, {}) for content in sets.values()]
         rows.append([_key(title, look), *(Cell(percent(result.get("accuracy"))) for result in judged)])
     return Table(["", *sets], rows, "Accuracy on every set")
 
 
-def _verification_table(name: str, found: Mapping[str, Any], look: Mapping[str, Look]) -> Table:
-    results = found["results"]
+def _verification_table(name: str, judged: Mapping[str, Any], look: Mapping[str, Look]) -> Table:
+    results = judged["results"]
     some = next(iter(results.values()))
     resolved = [far for far in some["tar_at_far"] if far not in some["unresolved_far"]]
     interpolated = any(result["val_at_far_1e-3"] for result in results.values())
@@ -64,16 +64,16 @@ def _verification_table(name: str, found: Mapping[str, Any], look: Mapping[str, 
             row.append(Cell(percent((result["val_at_far_1e-3"] or {}).get("val"))))
         row += [Cell(percent(result[key]), interval(bounds.get(key))) for key in ("auc", "eer")]
         rows.append(row)
-    return Table(head, rows, name, _verification_notes(found, some))
+    return Table(head, rows, name, _verification_notes(judged, some))
 
 
 def _spread(result: Mapping[str, float]) -> str:
     return f"{percent(result['accuracy'])} ± {percent(result['std'])}"
 
 
-def _verification_notes(found: Mapping[str, Any], some: Mapping[str, Any]) -> list[str]:
-    people = f" of {found['people']:,} people" if found["people"] else ""
-    notes = [f"{found['pairs']:,} pairs{people}, {found['different_pairs']:,} of them of two people."]
+def _verification_notes(judged: Mapping[str, Any], some: Mapping[str, Any]) -> list[str]:
+    people = f" of {judged['people']:,} people" if judged["people"] else ""
+    notes = [f"{judged['pairs']:,} pairs{people}, {judged['different_pairs']:,} of them of two people."]
     notes += _unresolved(some)
     bounds = some["intervals"]
     if bounds is None:
@@ -83,14 +83,14 @@ def _verification_notes(found: Mapping[str, Any], some: Mapping[str, Any]) -> li
             f"Small figures: {100 * bounds['level']:g}\xa0% confidence by bootstrap over {bounds['unit']}, "
             f"{bounds['samples']:,} samples."
         )
-    return [*notes, *(f"{note}." for note in restoration_notes(found["results"]))]
+    return [*notes, *(f"{note}." for note in restoration_notes(judged["results"]))]
 
 
-def _verification_charts(name: str, found: Mapping[str, Any], look: Mapping[str, Look]) -> Charts:
-    rocs = {title: result["roc"] for title, result in found["results"].items()}
+def _verification_charts(name: str, judged: Mapping[str, Any], look: Mapping[str, Look]) -> Charts:
+    rocs = {title: result["roc"] for title, result in judged["results"].items()}
     first = next(iter(rocs))
     drawn = [charts.roc(f"ROC on {name}", rocs, look, first)]
-    for title, result in found["results"].items():
+    for title, result in judged["results"].items():
         threshold = 1 - result["threshold"] / 2  # the distance d² between unit vectors is 2 - 2·cos
         named = f"Similarities of {title} on {name}"
         drawn.append(charts.histogram(named, title, result["histogram"], look[title], threshold))
@@ -273,9 +273,9 @@ def provenance(models: Mapping[str, Mapping[str, Any]], records: Mapping[str, Ma
 
     Parameters
     ----------
-    models
+    models : mapping of str to mapping of str to object
         Title of a model -> its origin.
-    records
+    records : mapping of str to mapping of str to object
         Title of a result -> what `latse.provenance`, or the run.json of a training, says of it.
     """
     keys = [key for key in ORIGINS if any(origin.get(key) is not None for origin in models.values())]

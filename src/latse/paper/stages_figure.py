@@ -25,8 +25,8 @@ def stored_stages(prefix: str | os.PathLike) -> list[int]:
     """Return the checkpoints of a run, as iterations done, ascending; without 0, which is the last again."""
     prefix = Path(prefix)
     pattern = re.compile(rf"{re.escape(prefix.name)}-(\d{{4,}})\.params")
-    found = (pattern.fullmatch(path.name) for path in prefix.parent.glob(f"{prefix.name}-*.params"))
-    return sorted({int(match[1]) for match in found if match} - {0})
+    matches = (pattern.fullmatch(path.name) for path in prefix.parent.glob(f"{prefix.name}-*.params"))
+    return sorted({int(match[1]) for match in matches if match} - {0})
 
 
 def early_middle_last(prefix: str | os.PathLike) -> list[int]:
@@ -55,13 +55,13 @@ def restored(
 
     Parameters
     ----------
-    prefix
+    prefix : path
         Of the run's checkpoints.
-    stage, last
+    stage, last : int
         Checkpoint of the encoder, and of the decoder.
-    images
-        uint8 (n, 3, 112, 112) RGB.
-    contexts, batch_size
+    images : uint8 (n, 3, 112, 112)
+        RGB.
+    contexts, batch_size : sequence of mx.Context, int
         As for `Network`.
 
     Returns
@@ -89,11 +89,11 @@ def draw(path: str | os.PathLike, images: np.ndarray, rows: Mapping[str, np.ndar
 
     Parameters
     ----------
-    path
+    path : path
         Of the PNG to write.
-    images
-        uint8 (n, 3, H, W) RGB.
-    rows
+    images : uint8 (n, 3, H, W)
+        RGB.
+    rows : mapping of str to ndarray
         Title of a stage -> its faces, float (n, 3, H, W) in -1..1.
     """
     restored_rows = {title: to_pixels(faces) for title, faces in rows.items()}

@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=FOLDER",
         help="shards of the paper's training sets: "
-        + ", ".join(f"{name.upper()} ({one.folder})" for name, one in DATA_SETS.items()),
+        + ", ".join(f"{name.upper()} ({data_set.folder})" for name, data_set in DATA_SETS.items()),
     )
     training.add_argument(
         "--pairs",
@@ -117,11 +117,11 @@ def run(args: argparse.Namespace) -> None:
         _dry_runs(args, chosen, shards)
         return
     _complete(args, chosen, shards)
-    found = [table for table in filled(args.runs) if table.number in args.only]
+    complete = [table for table in filled(args.runs) if table.number in args.only]
     if args.json:
-        content = [dataclasses.asdict(table) for table in found]
+        content = [dataclasses.asdict(table) for table in complete]
         write_json(args.json, {"kind": "tables", "provenance": provenance(args), "tables": content})
-    print("\n\n".join(map(text, found)))
+    print("\n\n".join(map(text, complete)))
 
 
 def teacher_of(recipe: str) -> str | None:
@@ -141,10 +141,10 @@ def _verified() -> list[str]:
     return [name for name in COLUMNS if name not in MEGAFACE]
 
 
-def _shards(given: Iterable[str]) -> dict[str, Shard]:
+def _shards(words: Iterable[str]) -> dict[str, Shard]:
     """Open the shards that `--data` names, by the key of their set."""
     shards = {}
-    for word in given:
+    for word in words:
         name, equals, folder = word.partition("=")
         if name.lower() not in DATA_SETS or not equals:
             names = ", ".join(map(str.upper, DATA_SETS))
@@ -187,10 +187,10 @@ def _megaface(args: argparse.Namespace) -> list[str]:
     return words
 
 
-def _judges(given: list[str] | None, megaface: list[str], shard: Shard) -> list[tuple[str, list[str]]]:
+def _judges(files: list[str] | None, megaface: list[str], shard: Shard) -> list[tuple[str, list[str]]]:
     """Return what judges a model: the file of its results and how the command begins."""
-    found = [path for path in sorted(Path(shard.folder).glob("*.bin")) if path.stem in _verified()]
-    pairs = [Path(path) for path in given or found]
+    beside = [path for path in sorted(Path(shard.folder).glob("*.bin")) if path.stem in _verified()]
+    pairs = [Path(path) for path in files or beside]
     judges = []
     if pairs:
         judges.append((VERIFICATION, ["eval", "--pairs", *map(str, pairs)]))
@@ -251,12 +251,12 @@ def _dry_runs(args: argparse.Namespace, chosen: list[PaperTable], shards: dict[s
         for name, (training, images) in tqdm(trainings.items(), unit=" recipes", leave=False)
     }
     if args.json:
-        content = {name: one.as_json() for name, one in planned.items()}
+        content = {name: run.as_json() for name, run in planned.items()}
         write_json(
             args.json, {"kind": "dry runs", "provenance": provenance(args, devices), "recipes": content}
         )
     head = ["", "iterations", "batch", "images", "epochs", "activations", "planned", "device"]
-    print(aligned([head, *([name, *_cells(one)] for name, one in planned.items())]))
+    print(aligned([head, *([name, *_cells(run)] for name, run in planned.items())]))
     print(f"activations, with the memory plan, and all of a device: MiB on each of {len(devices)} devices")
 
 
@@ -266,8 +266,8 @@ def _size(recipe: str, shards: dict[str, Shard]) -> tuple[int, int]:
     return (shard.classes, len(shard)) if shard else (known.people, known.images)
 
 
-def _cells(one: DryRun) -> list[str]:
-    train = one.training.recipe.train
-    counts = f"{train.iterations:,}", f"{train.batch_size:,}", f"{one.images:,}", f"{one.epochs:.1f}"
-    memory = one.plan.before_megabytes, one.plan.after_megabytes, one.device_memory
+def _cells(planned: DryRun) -> list[str]:
+    train = planned.training.recipe.train
+    counts = f"{train.iterations:,}", f"{train.batch_size:,}", f"{planned.images:,}", f"{planned.epochs:.1f}"
+    memory = planned.plan.before_megabytes, planned.plan.after_megabytes, planned.device_memory
     return [*counts, *(f"{megabytes:.0f}" for megabytes in memory)]

@@ -162,7 +162,7 @@ def plan(
 
     Parameters
     ----------
-    symbol, shapes, context
+    symbol, shapes, context : mx.sym.Symbol, Shapes, mx.Context
         As in `planned_megabytes`. Executors bound here leave their arrays in the allocator's pool of this
         process: a training process should call this by `latse.child.in_child`.
     budget : Memory, Time or None, default None

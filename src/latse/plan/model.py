@@ -329,17 +329,17 @@ class _Run:
 
     def _recompute(self, wanted: set[int]) -> None:
         """Compute nodes again, and before them what they need."""
-        found: set[int] = set()
+        again: set[int] = set()
         stack = [i for i in wanted if self._must(i)]
         while stack:
             i = stack.pop()
-            found.add(i)
+            again.add(i)
             stack += [
                 j
                 for j, _ in self._graph.nodes[i].inputs
-                if j not in found and j not in self._marks.kept and self._must(j)
+                if j not in again and j not in self._marks.kept and self._must(j)
             ]
-        for i in sorted(found):
+        for i in sorted(again):
             self._again.add(i)
             self.seconds += self._model.seconds[i]
             reads = [self._source(entry, by=i) for entry in self._graph.nodes[i].inputs]
@@ -368,7 +368,7 @@ def _backward(report: str, count: int) -> tuple[list[set[Entry]], list[bool]]:
         named = re.search(rf"^Op:\S+, Name={PREFIX}(\d+)_", block, re.MULTILINE)
         if named:
             i = int(named.group(1))
-            found = re.findall(rf"^\targ\[\d+\]={PREFIX}(\d+)\((\d+)\)", block, re.MULTILINE)
-            reads[i].update((int(j), int(k)) for j, k in found)
+            reads_ = re.findall(rf"^\targ\[\d+\]={PREFIX}(\d+)\((\d+)\)", block, re.MULTILINE)
+            reads[i].update((int(j), int(k)) for j, k in reads_)
             follows[i] = follows[i] or bool(re.search(rf"^\tcdep\[\d+\]={PREFIX}{i}$", block, re.MULTILINE))
     return reads, follows

@@ -59,11 +59,11 @@ def front(model: Model, progress: bool = False) -> list[Candidate]:
     for number in tqdm(range(1, len(cuts)), "cutting the graph", leave=False, disable=not progress):
         chains.append(_options(model, stages, cuts, number))
     plain = _estimated(model, frozenset(model.order))
-    found = [
+    candidates = [
         _estimated(model, frozenset().union(*(option.keep for option in chain)))
         for chain in chains_of_least_time(chains, model.steps, plain.allocated)
     ]
-    return pareto([plain, *found])
+    return pareto([plain, *candidates])
 
 
 def refined(model: Model, start: Candidate, most_seconds: float, progress: bool = False) -> Candidate:
@@ -280,7 +280,7 @@ def _cuts(model: Model) -> list[_Cut]:
 
 def _options(model: Model, stages: _Stages, cuts: list[_Cut], number: int) -> list[_Option]:
     """Return all ways to treat the nodes in front of a cut, back to an earlier cut."""
-    end, found, narrow = cuts[number], [], 0
+    end, options, narrow = cuts[number], [], 0
     for begin in range(number - 1, -1, -1):
         is_near = number - begin <= _NEAR
         if not is_near and not (end.is_narrow and cuts[begin].is_narrow):
@@ -297,13 +297,13 @@ def _options(model: Model, stages: _Stages, cuts: list[_Cut], number: int) -> li
             way = _Option(begin, kept, model.count(kept), stage.places, stage.seconds)
             if not any(_is_no_worse(other, way) for other in ways):
                 ways = [*(other for other in ways if not _is_no_worse(way, other)), way]
-        found += ways
-    return found
+        options += ways
+    return options
 
 
-def _is_no_worse(one: _Option, other: _Option) -> bool:
-    no_more = (one.held <= other.held).all() and (one.places <= other.places).all()
-    return bool(no_more) and one.seconds <= other.seconds
+def _is_no_worse(option: _Option, other: _Option) -> bool:
+    no_more = (option.held <= other.held).all() and (option.places <= other.places).all()
+    return bool(no_more) and option.seconds <= other.seconds
 
 
 def _dear(model: Model, nodes: Sequence[int]) -> frozenset:

@@ -20,7 +20,7 @@ class SGDWithRunning(mx.optimizer.SGD):
     one_by_one : bool, default False
         Whether each parameter is updated by an operator of its own. On CPU MXNet's operator for several takes
         over half as long again; on GPU it saves launches.
-    **named
+    **named : object
         As `mx.optimizer.SGD` takes them.
     """
 

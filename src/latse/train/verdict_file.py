@@ -70,10 +70,10 @@ class Verdicts(NamedTuple):
 
 def check_ks(ks: Sequence[int]) -> tuple[int, ...]:
     """Return the different values of k, ascending; raise LatseError for fewer than one or more than 14."""
-    found = tuple(sorted({int(k) for k in ks}))
-    if not found or found[0] < 1 or len(found) > MOST_KS:
+    ascending = tuple(sorted({int(k) for k in ks}))
+    if not ascending or ascending[0] < 1 or len(ascending) > MOST_KS:
         raise LatseError(f"k = {', '.join(map(str, ks))}: one to {MOST_KS} numbers of at least 1 are needed")
-    return found
+    return ascending
 
 
 def refusals(ranks: np.ndarray, ks: Sequence[int]) -> np.ndarray:

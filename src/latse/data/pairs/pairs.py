@@ -86,7 +86,7 @@ def write_encoded(path: str | os.PathLike, content: EncodedPairs) -> None:
 
 
 def people_path(path: str | os.PathLike) -> Path:
-    """File that says who is on the images of the pairs `path`: X.people.npy for X.bin and X.npz."""
+    """Return the file that says who is on the images of pairs: X.people.npy for X.bin and X.npz."""
     return Path(path).with_suffix(".people.npy")
 
 
@@ -134,12 +134,12 @@ def check_people(path: str | os.PathLike, people: np.ndarray | None, issame: np.
 
     Parameters
     ----------
-    path
+    path : path
         Of the pairs, for the sentence of an error.
-    people
-        int (2n,), or None, which fits everything.
-    issame
-        bool (n,).
+    people : int (2n,), or None
+        None fits everything.
+    issame : bool (n,)
+        Whether both images of a pair show one person.
     """
     if people is None:
         return
@@ -271,11 +271,11 @@ def _read_member(archive: zipfile.ZipFile, name: str, kind: str, dimensions: int
     with archive.open(information) as member:
         start = member.read(len(NPY_MAGIC) + 2)
         header = member.read(int.from_bytes(start[len(NPY_MAGIC) :], "little"))
-        found = re.fullmatch(
+        fields = re.fullmatch(
             rb"\{'descr': '(.{3})', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n", header
         )
-        shape = [int(size) for size in re.findall(rb"\d{1,18}", found[2])] if found else []
-        if not start.startswith(NPY_MAGIC) or len(shape) != dimensions or found[1] != kind.encode():
+        shape = [int(size) for size in re.findall(rb"\d{1,18}", fields[2])] if fields else []
+        if not start.startswith(NPY_MAGIC) or len(shape) != dimensions or fields[1] != kind.encode():
             raise _DamagedError(f"{name} is not an array of type {kind} with {dimensions} dimensions")
         data = bytearray()
         while part := member.read(1 << 20):

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _faces(files: list[Path], align: bool) -> list[bytes]:
-    """Encoded aligned faces of photographs."""
+    """Return the encoded aligned faces of photographs."""
     from tqdm import tqdm
 
     face = _aligning() if align else _as_it_is

@@ -181,7 +181,7 @@ def _transform(points: np.ndarray) -> SimilarityTransform:
 
 
 def _shrinkage(points: np.ndarray) -> float:
-    """How many pixels of the photograph become one; 0 for points that are no face, as five equal ones."""
+    """Return how many pixels of the photograph become one; 0 for points that are no face."""
     matrix = _transform(points).params
     scale = np.hypot(matrix[0, 0], matrix[1, 0])
     return 1 / scale if 0 < scale < np.inf else 0.0

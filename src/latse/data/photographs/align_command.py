@@ -59,19 +59,19 @@ def run(args: argparse.Namespace) -> None:
     from latse.data.photographs import align, detect, landmarks
 
     targets = _targets(args.photographs, Path(args.out))
-    given = dict(landmarks.read(Path(args.landmarks))) if args.landmarks else None
+    points = dict(landmarks.read(Path(args.landmarks))) if args.landmarks else None
     aligner = align.Aligner(detect.create(args.detector), args.smallest)
     make_folder(args.out)
-    found = [_align(aligner, photograph, targets[photograph], given) for photograph in targets]
+    entries = [_align(aligner, photograph, targets[photograph], points) for photograph in targets]
     if args.json:
-        write_json(args.json, found)
-    failed = [entry["photograph"] for entry in found if "reason" in entry]
+        write_json(args.json, entries)
+    failed = [entry["photograph"] for entry in entries if "reason" in entry]
     if failed:
-        raise LatseError(f"{len(failed)} of {len(found)} photographs give no face, first {failed[0]}")
+        raise LatseError(f"{len(failed)} of {len(entries)} photographs give no face, first {failed[0]}")
 
 
 def _targets(photographs: list[str], out: Path) -> dict[str, Path]:
-    """Which file each photograph's face goes to; LatseError if two would share it or it is a photograph."""
+    """Return each photograph's file for its face; LatseError if two would share it or it is a photograph."""
     targets: dict[str, Path] = {}
     owners: dict[Path, str] = {}
     sources = {Path(photograph).resolve() for photograph in photographs}
@@ -85,15 +85,15 @@ def _targets(photographs: list[str], out: Path) -> dict[str, Path]:
     return targets
 
 
-def _align(aligner: Any, photograph: str, target: Path, given: dict | None) -> dict[str, Any]:
+def _align(aligner: Any, photograph: str, target: Path, points: dict | None) -> dict[str, Any]:
     """Write one face, say what was found and return the same."""
     from latse.data.photographs import align
 
     try:
         image = align.open_photograph(photograph)
-        if given is not None and photograph not in given:
+        if points is not None and photograph not in points:
             raise align.NoFaceError("no landmarks")
-        aligned = aligner.cut_out(image, None if given is None else given[photograph])
+        aligned = aligner.cut_out(image, None if points is None else points[photograph])
     except align.NoFaceError as error:
         _say(f"{photograph}: {error}")
         return {"photograph": photograph, "reason": error.reason, "detail": error.detail}

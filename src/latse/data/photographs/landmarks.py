@@ -46,10 +46,10 @@ class LandmarkTable:
         self._table = sqlite3.connect(str(table))
 
     def points(self, path: str) -> np.ndarray | None:
-        """Points of a photograph, float64 (5, 2), None if there are none."""
+        """Return the points of a photograph, float64 (5, 2), None if there are none."""
         query = "SELECT points FROM landmarks WHERE path = ?"
-        found = self._table.execute(query, (os.fsencode(path),)).fetchone()
-        return found and np.frombuffer(found[0]).reshape(5, 2)
+        row = self._table.execute(query, (os.fsencode(path),)).fetchone()
+        return row and np.frombuffer(row[0]).reshape(5, 2)
 
 
 def _fill(table: sqlite3.Connection, file: Path) -> None:

@@ -96,8 +96,8 @@ def _lines(out: str, report: dict[str, Any]) -> Iterator[str]:
     reasons = ", ".join(f"{number} {reason}" for reason, number in report["left_out_by_reason"].items())
     if reasons:
         left_out = sum(report["left_out_by_reason"].values())
-        found = report["photographs_found"]
-        yield f"{left_out} of {found} photographs were left out: {reasons}; {out}/pack.json names them"
+        total = report["photographs_found"]
+        yield f"{left_out} of {total} photographs were left out: {reasons}; {out}/pack.json names them"
     several = report["photographs_with_several_faces"]
     if several:
         yield f"{several} photographs hold several faces; the largest and nearest to the middle was taken"

@@ -129,13 +129,13 @@ class Report:
         return np.flatnonzero(self.rows["image"] & (self.rows["dropped"] == 0))
 
     def images_per_person(self) -> np.ndarray:
-        """Number of images of each person that has one, int64 (people,)."""
+        """Return the number of images of each person that has one, int64 (people,)."""
         return np.unique(self.rows["label"][self.kept], return_counts=True)[1]
 
     def add(self, kind: str, **place: Any) -> None:
         """Note one place where there is a fault or something to remark."""
-        found = self.faults if kind in FAULTS else self.remarks
-        found.setdefault(kind, []).append(place)
+        places = self.faults if kind in FAULTS else self.remarks
+        places.setdefault(kind, []).append(place)
 
     def mark(self, kind: str, rows: np.ndarray, details: Iterable[str] | None = None) -> None:
         """Note what is at these rows, with a detail for each; what is in DROPPED costs them their place."""
@@ -147,13 +147,13 @@ class Report:
             self.rows["dropped"][free] = 1 + DROPPED.index(kind)
 
     def place(self, row: int) -> dict[str, Any]:
-        """File, and record number (or the offset, where there is none), of a row."""
-        found = self.rows[row]
-        named = {"record": int(found["key"])} if found["key"] >= 0 else {"offset": int(found["offset"])}
-        return {"file": self.files[found["file"]].name, **named}
+        """Return file and record number (or the offset, if there is none) of a row."""
+        entry = self.rows[row]
+        named = {"record": int(entry["key"])} if entry["key"] >= 0 else {"offset": int(entry["offset"])}
+        return {"file": self.files[entry["file"]].name, **named}
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, for a JSON file."""
+        """Return everything, for a JSON file."""
         counts = self.images_per_person()
         sizes, people = np.unique(counts, return_counts=True)
         return {
@@ -205,7 +205,7 @@ def check_set(folder: str | os.PathLike, processes: int = 1) -> Report:
 
 
 def _record_files(report: Report) -> list[Path]:
-    """The record files of the folder in order; notes those that lack something."""
+    """Return the record files of the folder in order; note those that lack something."""
     with explained(f"cannot read {report.folder}"):
         names = sorted(path.name for path in report.folder.iterdir() if SET_FILE.fullmatch(path.name))
     for name in (*names, "property"):
@@ -229,43 +229,43 @@ def _record_files(report: Report) -> list[Path]:
 
 
 def _read_file(report: Report, number: int, processes: int) -> np.ndarray:
-    """All records of a file, ROW (n,): those that the index names in order of their numbers, then others."""
+    """Return all records of a file, ROW (n,): those in the index in order of their numbers, then others."""
     path = report.files[number]
     keys, offsets = _read_index(report, path.with_suffix(".idx"))
     order = np.argsort(offsets, kind="stable")
     first = np.append(True, np.diff(offsets[order]) != 0)[: len(order)]
-    found = _scan(path, offsets[order][first], processes)
-    other = _unnamed(report, path, found, processes)
+    named = _scan(path, offsets[order][first], processes)
+    other = _unnamed(report, path, named, processes)
     place = np.empty(len(keys), np.int64)  # in `found`, of each line of the index
     place[order] = np.cumsum(first) - 1
     place = place[np.argsort(keys, kind="stable")]
     rows = np.zeros(len(keys) + len(other), ROW)
     for name in scan.ROW.names:
-        rows[name][: len(keys)], rows[name][len(keys) :] = found[name][place], other[name]
+        rows[name][: len(keys)], rows[name][len(keys) :] = named[name][place], other[name]
     rows["key"][: len(keys)], rows["key"][len(keys) :], rows["file"] = np.sort(keys), -1, number
     return rows
 
 
 def _scan(path: Path, offsets: np.ndarray, processes: int) -> np.ndarray:
-    """What stands at the ascending offsets int64 (n,) of a file: scan.ROW (n,)."""
+    """Return what stands at the ascending offsets int64 (n,) of a file: scan.ROW (n,)."""
     starts = range(0, len(offsets), RECORDS_AT_ONCE)
     spans = (offsets[start : start + RECORDS_AT_ONCE + 1].tolist() for start in starts)
     tasks = ((path, span[:RECORDS_AT_ONCE], *span[RECORDS_AT_ONCE:]) for span in spans)
-    found = np.zeros(len(offsets), scan.ROW)
+    rows = np.zeros(len(offsets), scan.ROW)
     with tqdm(total=len(offsets), desc=path.name, unit="record", leave=False) as bar:
         for start, part in zip(starts, workers.in_order(scan.scan, tasks, processes, path)):
-            found[start : start + len(part)] = part
+            rows[start : start + len(part)] = part
             bar.update(len(part))
-    return found
+    return rows
 
 
-def _unnamed(report: Report, path: Path, found: np.ndarray, processes: int) -> np.ndarray:
-    """The records between those that were found, which the index does not name: scan.ROW (n,)."""
-    whole = (found["state"] == RecordState.GOOD) | (found["state"] >= RecordState.SHORT)
-    ends = np.maximum.accumulate(np.append(0, found["end"][whole]))
+def _unnamed(report: Report, path: Path, named: np.ndarray, processes: int) -> np.ndarray:
+    """Return the records between those that were found, which the index does not name: scan.ROW (n,)."""
+    whole = (named["state"] == RecordState.GOOD) | (named["state"] >= RecordState.SHORT)
+    ends = np.maximum.accumulate(np.append(0, named["end"][whole]))
     with explained(f"cannot read {path}"):
         size = path.stat().st_size
-    starts = np.append(found["offset"][whole], size)
+    starts = np.append(named["offset"][whole], size)
     between = ends < starts
     gaps = [(path, int(end), int(start)) for end, start in zip(ends[between], starts[between])]
     bar = tqdm(gaps, desc=f"{path.name}: unnamed records", unit="gap", leave=False, delay=1)
@@ -278,7 +278,7 @@ def _unnamed(report: Report, path: Path, found: np.ndarray, processes: int) -> n
 
 
 def _read_index(report: Report, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Record numbers and offsets of an index file, int64 (n,) each; notes what is wrong with its lines."""
+    """Return record numbers and offsets of an index, int64 (n,) each; note what is wrong with its lines."""
     text = ""
     if path.exists():
         with explained(f"cannot read {path}"):
@@ -297,21 +297,21 @@ def _read_index(report: Report, path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _numbers(report: Report, path: Path, text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Record numbers, offsets and line numbers (from 1) of an index, int64 (n,) each."""
+    """Return the record numbers, offsets and line numbers (from 1) of an index, int64 (n,) each."""
     count = text.count("\n") + (not text.endswith("\n"))
     with warnings.catch_warnings(), contextlib.suppress(ValueError, Warning):
         warnings.simplefilter("error")  # a word that is no number is only a warning to numpy
         fields = np.fromstring(text, np.int64, sep=" ")
         if len(fields) == 2 * count and fields[::2].min() >= 0:
             return fields[::2], fields[1::2], np.arange(1, count + 1)
-    found = []
+    numbers = []
     for number, line in enumerate(text.splitlines(), start=1):
         match = re.fullmatch(r"\s*(\d{1,18})\s+(-?\d{1,18})\s*", line, re.ASCII)
         if match:
-            found.append((int(match[1]), int(match[2]), number))
+            numbers.append((int(match[1]), int(match[2]), number))
         elif line.strip():
             report.add("index-line", file=path.name, line=number, detail=repr(line[:40]))
-    return tuple(np.array(found, np.int64).reshape(-1, 3).T)
+    return tuple(np.array(numbers, np.int64).reshape(-1, 3).T)
 
 
 def _judge_ranges(report: Report, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -398,8 +398,8 @@ def _mark_states(report: Report) -> None:
     """Note what `scan` found of each record."""
     table = report.rows
     for state, kind in STATES.items():
-        found = table["state"] == state
-        report.mark(kind, np.flatnonzero(found & table["image"] if state >= RecordState.EMPTY else found))
+        marked = table["state"] == state
+        report.mark(kind, np.flatnonzero(marked & table["image"] if state >= RecordState.EMPTY else marked))
     report.mark("unnamed", np.flatnonzero(table["key"] < 0))
     named = np.flatnonzero((table["key"] >= 0) & _whole(table))
     order = named[np.lexsort((table["key"][named], table["offset"][named], table["file"][named]))]
@@ -489,23 +489,23 @@ def _judge_people(report: Report) -> None:
 
 
 def _whole(rows: np.ndarray) -> np.ndarray:
-    """Whether each row is a record with its labels, whatever its content: bool (n,)."""
+    """Tell whether each row is a record with its labels, whatever its content: bool (n,)."""
     return (rows["state"] == RecordState.GOOD) | (rows["state"] >= RecordState.EMPTY)
 
 
 def _is_number(labels: np.ndarray) -> np.ndarray:
-    """Whether each label is a whole number that a person may have: bool (n,)."""
+    """Tell whether each label is a whole number that a person may have: bool (n,)."""
     return (labels >= 0) & (labels < LARGEST_LABEL) & (labels == np.floor(labels))
 
 
-def _listed(found: dict[str, list[dict]], meanings: dict[str, str]) -> list[dict[str, Any]]:
+def _listed(places: dict[str, list[dict]], meanings: dict[str, str]) -> list[dict[str, Any]]:
     return [
-        {"kind": kind, "meaning": meanings[kind], "count": count(found[kind]), "places": found[kind]}
+        {"kind": kind, "meaning": meanings[kind], "count": count(places[kind]), "places": places[kind]}
         for kind in meanings
-        if kind in found
+        if kind in places
     ]
 
 
 def count(places: list[dict]) -> int:
-    """How many records, lines or people these places of a report stand for."""
+    """Return how many records, lines or people these places of a report stand for."""
     return sum(place.get("count", 1) for place in places)

@@ -56,28 +56,28 @@ def run(args: argparse.Namespace) -> int:
         refuse_inside(args.repair, args.folder)
         refuse_set(args.repair)
     report = check_set(args.folder, args.processes)
-    found = report.as_json()
-    print("\n".join(_summary(found)))
+    content = report.as_json()
+    print("\n".join(_summary(content)))
     if args.json:
-        write_json(args.json, found)
+        write_json(args.json, content)
     if args.repair:
         dropped = repair(report, args.repair)
-        print(f"{args.repair}: {found['sound_images']} images; {dropped} dropped, listed in repair.json")
+        print(f"{args.repair}: {content['sound_images']} images; {dropped} dropped, listed in repair.json")
     return 0 if report.sound else 1
 
 
-def _summary(found: dict[str, Any]) -> list[str]:
-    """The lines that a person reads, of what `Report.as_json` returned."""
-    height, width = found["image_size"]
-    files = f" in {len(found['files'])} files" if len(found["files"]) > 1 else ""
+def _summary(report: dict[str, Any]) -> list[str]:
+    """Return the lines that a person reads, of what `Report.as_json` returned."""
+    height, width = report["image_size"]
+    files = f" in {len(report['files'])} files" if len(report["files"]) > 1 else ""
     lines = [
-        f"{found['folder']}: {found['images']} images{files}, {found['sound_images']} of them sound, of "
-        f"{found['people']} people; {found['classes']} classes, {height}x{width} pixels",
-        *_distribution({int(size): people for size, people in found["people_by_images"].items()}),
+        f"{report['folder']}: {report['images']} images{files}, {report['sound_images']} of them sound, of "
+        f"{report['people']} people; {report['classes']} classes, {height}x{width} pixels",
+        *_distribution({int(size): people for size, people in report["people_by_images"].items()}),
     ]
     for title in ("faults", "remarks"):
-        lines += [f"{title}:" if found[title] else f"no {title}"]
-        for kind in found[title]:
+        lines += [f"{title}:" if report[title] else f"no {title}"]
+        for kind in report[title]:
             lines += [f"  {kind['count']:>9,}  {kind['meaning']} ({kind['kind']})"]
             lines += [f"{'':13}{_place(place)}" for place in kind["places"][:SHOWN]]
             lines += [f"{'':13}…"] * (len(kind["places"]) > SHOWN)
@@ -85,7 +85,7 @@ def _summary(found: dict[str, Any]) -> list[str]:
 
 
 def _distribution(people_by_images: dict[int, int]) -> list[str]:
-    """A histogram of images per person, in classes that double."""
+    """Return a histogram of images per person, in classes that double."""
     counts: dict[int, int] = {}
     for images, people in people_by_images.items():
         power = images.bit_length() - 1

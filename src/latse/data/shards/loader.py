@@ -64,7 +64,7 @@ class BatchStream:
         self._order = functools.lru_cache(maxsize=2)(self._permutation)
 
     def epoch(self, iteration: int) -> int:
-        """Epoch that the first image of this worker's batch `iteration` belongs to."""
+        """Return the epoch that the first image of this worker's batch `iteration` belongs to."""
         return self._first_place(iteration) // len(self.shard)
 
     def batch(self, iteration: int) -> Batch:
@@ -92,7 +92,7 @@ class BatchStream:
         return (iteration * self._workers + self._rank) * self.batch_size
 
     def _images(self, iteration: int) -> tuple[np.ndarray, np.ndarray]:
-        """Epoch and position of each image of a batch: int64 (B,) both."""
+        """Return the epoch and position of each image of a batch: int64 (B,) both."""
         first = self._first_place(iteration)
         epochs, places = np.divmod(np.arange(first, first + self.batch_size), len(self.shard))
         with self._lock:  # the order of a large epoch takes a second: no two threads make the same
@@ -102,7 +102,7 @@ class BatchStream:
         return epochs, np.concatenate(parts)
 
     def _permutation(self, epoch: int) -> np.ndarray:
-        """Positions in the order of an epoch: shuffled, and where it is asked for, in groups of a person."""
+        """Return the positions in the order of an epoch: shuffled, and in groups of a person if asked for."""
         random = np.random.default_rng((self.seed, epoch))
         order = random.permutation(len(self.shard))
         if self._images_per_person == 1:
@@ -115,7 +115,7 @@ class BatchStream:
 
 
 def flips(seed: int, epochs: np.ndarray, records: np.ndarray) -> np.ndarray:
-    """Whether each image is mirrored: bool (n,), true with probability 1/2, for int arrays (n,).
+    """Tell whether each image is mirrored: bool (n,), true with probability 1/2, for int arrays (n,).
 
     The three numbers are mixed one after the other by splitmix64's finaliser (Steele, Lea, Flood 2014).
     """
@@ -126,7 +126,7 @@ def flips(seed: int, epochs: np.ndarray, records: np.ndarray) -> np.ndarray:
 
 
 def _number_within(labels: np.ndarray) -> np.ndarray:
-    """How many of the same label stand before each: int64 (n,), for sorted labels (n,)."""
+    """Return how many of the same label stand before each: int64 (n,), for sorted labels (n,)."""
     starts = np.flatnonzero(np.diff(labels, prepend=labels[0] - 1))
     return np.arange(len(labels)) - np.repeat(starts, np.diff(starts, append=len(labels)))
 

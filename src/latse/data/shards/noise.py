@@ -210,7 +210,7 @@ def _hold_out(labels: np.ndarray, wrong: int, outside: int, seed: int) -> _Plan:
 
 
 def _held_out(counts: np.ndarray, outside: int, random: np.random.Generator) -> np.ndarray:
-    """Places of people who have, together, at least `outside` images, and without the last one fewer.
+    """Return places of people who have at least `outside` images together, without the last one fewer.
 
     They are drawn at random, but passed over where they have more images than are lacking; if none fits
     exactly, the one with the fewest images comes last.

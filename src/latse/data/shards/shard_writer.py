@@ -108,7 +108,7 @@ class ShardWriter:
         self._label, self._people = label, self._people + 1
 
     def _is_full(self) -> bool:
-        """Whether the current file is as near to its share as it gets, if people are alike."""
+        """Tell whether the current file is as near to its share as it gets, if people are alike."""
         others = len(self._outputs) - 1
         if self._shards - others == 1:
             return False
@@ -132,7 +132,7 @@ def write_shard(
         Made if it does not exist.
     images_by_label : iterable of (int, bytes)
         Label (0 <= label < classes) and encoded JPEG or PNG of each image, in any order.
-    classes, image_size, shards
+    classes, image_size, shards : int, tuple of int, int
         As for `ShardWriter`, which does not need all images at once.
 
     Raises

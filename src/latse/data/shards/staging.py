@@ -76,12 +76,12 @@ def writing_into(folder: str | os.PathLike) -> contextlib.AbstractContextManager
 
 
 def sizes(folder: Path) -> dict[str, int]:
-    """Bytes of each file in a folder, by its name: what a manifest says of a set."""
+    """Return the bytes of each file in a folder, by its name: what a manifest says of a set."""
     return {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
 
 
 def is_made(folder: Path, manifest: str, asked: dict[str, Any], files: str = "bytes") -> bool:
-    """Whether a set is there, made as `asked`.
+    """Tell whether a set is there, made as `asked`.
 
     Its manifest says so, and that the files have the sizes that it tells under the key `files`.
     """

@@ -69,7 +69,7 @@ class Heads(NamedTuple):
     names: dict[str, int]  # row of each target
 
     def shaped(self, weights: Mapping[str, float]) -> np.ndarray:
-        """Vertices float32 (n, 3) of the base mesh plus the weighted targets."""
+        """Return the vertices float32 (n, 3) of the base mesh plus the weighted targets."""
         rows = [self.names[name] for name in weights]
         values = np.fromiter(weights.values(), np.float32, len(weights))
         moved = csr_matrix((values, (np.zeros(len(rows), int), rows)), (1, len(self.names))) @ self.targets
@@ -77,7 +77,7 @@ class Heads(NamedTuple):
 
 
 def cache_folder() -> Path:
-    """$LATSE_CACHE, else latse in $XDG_CACHE_HOME, else ~/.cache/latse."""
+    """Return $LATSE_CACHE, else latse in $XDG_CACHE_HOME, else ~/.cache/latse."""
     if os.environ.get("LATSE_CACHE"):
         return Path(os.environ["LATSE_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "latse"
@@ -165,7 +165,7 @@ def extract(wheel: Path) -> dict[str, np.ndarray]:
 
 
 def _read_mesh(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Vertices, corners (vertex, u, v) of the body, quads of the head's parts, part of each vertex."""
+    """Return vertices, corners (vertex, u, v) of the body, quads of the head's parts, part of each vertex."""
     vertices, texture, corners, quads, part_of = [], [], [], [], {}
     part = None
     for line in text.splitlines():
@@ -194,7 +194,7 @@ def _mask(content: bytes) -> np.ndarray:
 
 
 def _at_vertices(texture: np.ndarray, corners: np.ndarray, vertices: int) -> np.ndarray:
-    """Value of a mask at each vertex (the largest of its corners), uint8 (vertices,)."""
+    """Return the value of a mask at each vertex (the largest of its corners), uint8 (vertices,)."""
     height, width = texture.shape
     column = np.clip(corners[:, 1] * width, 0, width - 1).astype(int)
     row = np.clip((1 - corners[:, 2]) * height, 0, height - 1).astype(int)
@@ -204,7 +204,7 @@ def _at_vertices(texture: np.ndarray, corners: np.ndarray, vertices: int) -> np.
 
 
 def _lid_edge(corners: np.ndarray, vertices: int) -> np.ndarray:
-    """255 at vertices where the skin turns into an eye's socket, else 0: uint8 (vertices,)."""
+    """Return 255 at vertices where the skin turns into an eye's socket, else 0: uint8 (vertices,)."""
     right, bottom, top = SOCKETS
     inside = (corners[:, 1] < right) & (corners[:, 2] > bottom) & (corners[:, 2] < top)
     counts = [np.bincount(corners[rows, 0].astype(int), minlength=vertices) for rows in (inside, ~inside)]
@@ -212,7 +212,7 @@ def _lid_edge(corners: np.ndarray, vertices: int) -> np.ndarray:
 
 
 def _read_targets(archive: zipfile.ZipFile, position: np.ndarray) -> tuple[list, list, list, list]:
-    """Names and, as the rows of a sparse matrix, displacements of the kept vertices."""
+    """Return the names and, as the rows of a sparse matrix, displacements of the kept vertices."""
     names: list[str] = []
     starts, columns, moves = [0], [], []
     for file in sorted(archive.namelist()):
@@ -235,7 +235,7 @@ def _read_targets(archive: zipfile.ZipFile, position: np.ndarray) -> tuple[list,
 
 
 def _spread(count: int) -> np.ndarray:
-    """Directions spread evenly over the sphere (Fibonacci's lattice), float32 (count, 3)."""
+    """Return the directions spread evenly over the sphere (Fibonacci's lattice), float32 (count, 3)."""
     number = np.arange(count) + 0.5
     height, angle = 1 - 2 * number / count, np.pi * (1 + 5**0.5) * number
     radius = np.sqrt(1 - height**2)
@@ -243,17 +243,17 @@ def _spread(count: int) -> np.ndarray:
 
 
 def _bake_front(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Depth of the face on the grid FRONT, float32; beside the head as at its edge."""
+    """Return the depth of the face on the grid FRONT, float32; beside the head as at its edge."""
     left, right, top, bottom, lines = FRONT
     column = (vertices[:, 0] - left) / (right - left) * (lines - 1)
     row = (vertices[:, 1] - top) / (bottom - top) * (lines - 1)
-    found = fragments(np.stack([column, row, vertices[:, 2]], axis=1), triangles, (lines, lines))
-    winner = nearest(found, (lines, lines))
-    return np.where(winner >= 0, found.depth[winner], 0.5).reshape(lines, lines).astype(np.float32)
+    drawn = fragments(np.stack([column, row, vertices[:, 2]], axis=1), triangles, (lines, lines))
+    winner = nearest(drawn, (lines, lines))
+    return np.where(winner >= 0, drawn.depth[winner], 0.5).reshape(lines, lines).astype(np.float32)
 
 
 def _bake_visibility(vertices: np.ndarray, triangles: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """Which directions each vertex of the base mesh sees, uint8 (n, directions): 255 seen, 0 hidden."""
+    """Return what each vertex of the base mesh sees, uint8 (n, directions): 255 seen, 0 hidden."""
     size, scale, bias = (480, 480), 90.0, 0.04
     centred = vertices - np.array([0, 6.6, 0.4], np.float32)
     seen = np.zeros((len(vertices), len(directions)), np.uint8)
@@ -263,9 +263,9 @@ def _bake_visibility(vertices: np.ndarray, triangles: np.ndarray, directions: np
         up = np.cross(direction, side)
         points = centred @ np.stack([-side, -up, direction], axis=1).astype(np.float32)
         points[:, :2] = points[:, :2] * scale + 240
-        found = fragments(points, triangles, size)
-        winner = nearest(found, size)
-        depth = np.where(winner >= 0, found.depth[winner], -np.inf)
+        drawn = fragments(points, triangles, size)
+        winner = nearest(drawn, size)
+        depth = np.where(winner >= 0, drawn.depth[winner], -np.inf)
         column, row = points[:, :2].round().astype(int).clip(0, 479).T
         seen[:, number] = 255 * (points[:, 2] > depth[row * size[1] + column] - bias)
     return seen

@@ -218,12 +218,12 @@ def draw_view(seed: int, person: int, image: int, kind: str = "plain", age: floa
 
     Parameters
     ----------
-    seed, person, image
+    seed, person, image : int
         At least 0; together with `kind` they fix the view.
-    kind
+    kind : str, default 'plain'
         'plain': yaw mostly within 40 degrees; 'frontal': within 12; 'profile': 50 to 70 to either side;
         'any-pose': evenly up to 70.
-    age
+    age : float or None, optional
         Age of the person in this picture, 12 to 85 years; None: the person's own.
 
     Raises
@@ -303,7 +303,7 @@ def _skin_tone(random: np.random.Generator, ancestry: dict[str, float]) -> Colou
 
 
 def _pick_colour(random: np.random.Generator, colours: np.ndarray, odds: tuple, spread: float) -> Colour:
-    """A colour between the one drawn and a neighbour, lighter or darker by about `spread`."""
+    """Return a colour between the one drawn and a neighbour, lighter or darker by about `spread`."""
     number = random.choice(len(colours), p=np.array(odds) / sum(odds))
     other = colours[max(0, number - 1)]
     colour = colours[number] + random.uniform(0, 0.5) * (other - colours[number])
@@ -327,7 +327,7 @@ def _draw_pose(random: np.random.Generator, kind: str) -> tuple[float, float, fl
 
 
 def _draw_expression(random: np.random.Generator) -> dict[str, float]:
-    """Expression targets of one of several moods, with a little of everything else."""
+    """Draw expression targets of one of several moods, with a little of everything else."""
     amount = float(random.beta(2, 1.5))
     lively = {name: float(abs(random.normal(0, 0.12))) for name in _SMALL_MOVES}
     mood = random.choice(list(_MOODS), p=[0.34, 0.26, 0.12, 0.08, 0.06, 0.05, 0.05, 0.04])

@@ -82,7 +82,7 @@ def check(settings: SynthSettings) -> None:
 
 
 def groups(settings: SynthSettings) -> dict[str, Group]:
-    """All groups of people, by name; those of no people are left out. No person is in two of them.
+    """Return all groups of people, by name; those of no people are left out. No person is in two of them.
 
     The numbers of a group's people depend on nothing, so that a larger set holds the pictures of a smaller
     one, and nobody to train on in one set is in the verification sets of another.

@@ -27,11 +27,11 @@ def fragments(points: np.ndarray, triangles: np.ndarray, size: tuple[int, int]) 
 
     Parameters
     ----------
-    points
-        float32 (n, 3): column, row in pixels (centres at whole numbers) and depth, larger is nearer.
-    triangles
-        int (t, 3), corners counter-clockwise as seen by the camera (with rows growing downwards).
-    size
+    points : float32 (n, 3)
+        Column, row in pixels (centres at whole numbers) and depth, larger is nearer.
+    triangles : int (t, 3)
+        Corners counter-clockwise as seen by the camera (with rows growing downwards).
+    size : tuple of int
         Height and width of the picture in pixels.
     """
     height, width = size
@@ -69,21 +69,21 @@ def fragments(points: np.ndarray, triangles: np.ndarray, size: tuple[int, int]) 
     return Fragments(pixel, triangle, weights, depth)
 
 
-def nearest(found: Fragments, size: tuple[int, int]) -> np.ndarray:
-    """Position of the nearest fragment of each pixel, int32 (height · width,), -1 where there is none."""
+def nearest(drawn: Fragments, size: tuple[int, int]) -> np.ndarray:
+    """Return the position of the nearest fragment of each pixel, int32 (height · width,), -1 for none."""
     winner = np.full(size[0] * size[1], -1, np.int32)
-    if len(found.depth):
-        low, high = found.depth.min(), found.depth.max()
-        levels = ((found.depth - low) * (LEVELS / max(high - low, 1e-6))).astype(np.uint16)
+    if len(drawn.depth):
+        low, high = drawn.depth.min(), drawn.depth.max()
+        levels = ((drawn.depth - low) * (LEVELS / max(high - low, 1e-6))).astype(np.uint16)
         order = np.argsort(levels, kind="stable").astype(np.int32)
-        winner[found.pixel[order]] = order  # of equal indices the last, hence the nearest, is kept
+        winner[drawn.pixel[order]] = order  # of equal indices the last, hence the nearest, is kept
     return winner
 
 
-def interpolate(values: np.ndarray, triangles: np.ndarray, found: Fragments) -> np.ndarray:
-    """Values (n, k) of the corners, weighted at each fragment: float32 (m, k)."""
-    corners = triangles[found.triangle]
-    result = values[corners[:, 0]] * found.weights[:, :1]
-    result += values[corners[:, 1]] * found.weights[:, 1:2]
-    result += values[corners[:, 2]] * found.weights[:, 2:]
+def interpolate(values: np.ndarray, triangles: np.ndarray, drawn: Fragments) -> np.ndarray:
+    """Return the values (n, k) of the corners, weighted at each fragment: float32 (m, k)."""
+    corners = triangles[drawn.triangle]
+    result = values[corners[:, 0]] * drawn.weights[:, :1]
+    result += values[corners[:, 1]] * drawn.weights[:, 1:2]
+    result += values[corners[:, 2]] * drawn.weights[:, 2:]
     return result

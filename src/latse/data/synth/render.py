@@ -51,17 +51,17 @@ def render(heads: Heads, person: Person, view: View) -> Photo:
 
     random = np.random.default_rng([view.seed, 3])
     image = scene.background(random, SIZE)
-    found = fragments(projected, mesh.triangles, SIZE)
-    found = found.take(_strands_kept(mesh, found, person, view))
-    winner = nearest(found, SIZE)
+    drawn = fragments(projected, mesh.triangles, SIZE)
+    drawn = drawn.take(_strands_kept(mesh, drawn, person, view))
+    winner = nearest(drawn, SIZE)
     pixels = np.flatnonzero(winner >= 0)
-    found = found.take(winner[pixels])
-    surface = _surface(heads, mesh, posed, found, view)
+    drawn = drawn.take(winner[pixels])
+    surface = _surface(heads, mesh, posed, drawn, view)
     colour = _shade(heads, person, view, surface)
     image.reshape(-1, 3)[pixels] = colour
 
     depth = np.full(SIZE[0] * SIZE[1], -np.inf, np.float32)
-    depth[pixels] = found.depth
+    depth[pixels] = drawn.depth
 
     def project(places: np.ndarray) -> np.ndarray:
         return camera.project(shape.pose(on_head, places, pivot, view))
@@ -72,13 +72,13 @@ def render(heads: Heads, person: Person, view: View) -> Photo:
     return Photo(image, camera.project(posed_points)[:, :2].astype(np.float64))
 
 
-def _strands_kept(mesh: Mesh, found: Fragments, person: Person, view: View) -> np.ndarray:
-    """Which fragments stay: hair is full of gaps where it is thin."""
-    kept = np.ones(len(found.pixel), bool)
-    part = mesh.part[found.triangle]
+def _strands_kept(mesh: Mesh, drawn: Fragments, person: Person, view: View) -> np.ndarray:
+    """Return which fragments stay: hair is full of gaps where it is thin."""
+    kept = np.ones(len(drawn.pixel), bool)
+    part = mesh.part[drawn.triangle]
     hairy = np.flatnonzero((part == HAIR) | (part == BEARD))
     if len(hairy):
-        some = found.take(hairy)
+        some = drawn.take(hairy)
         values = interpolate(np.concatenate([mesh.rest, mesh.cover[:, None]], axis=1), mesh.triangles, some)
         noise = _strand_noise(values[:, :3], part[hairy], person, 7)
         kept[hairy] = values[:, 3] > 0.2 + 0.17 * noise
@@ -86,7 +86,7 @@ def _strands_kept(mesh: Mesh, found: Fragments, person: Person, view: View) -> n
 
 
 def _strand_noise(rest: np.ndarray, part: np.ndarray, person: Person, salt: int) -> np.ndarray:
-    """Noise in -1..1 that varies across strands of hair much more than along them, (p,)."""
+    """Return the noise in -1..1 that varies across strands of hair much more than along them, (p,)."""
     random = np.random.default_rng([person.texture_seed, salt])
     curly = person.waves > 0.55 and person.ancestry["african"] > 0.4
     tile = random.standard_normal((96 if curly else 20, 256), dtype=np.float32)
@@ -101,12 +101,12 @@ def _strand_noise(rest: np.ndarray, part: np.ndarray, person: Person, salt: int)
 
 
 def _mirrored(place: np.ndarray, length: int) -> np.ndarray:
-    """Places on an endless row of tiles that alternate with their mirror images."""
+    """Return the places on an endless row of tiles that alternate with their mirror images."""
     return np.abs(np.mod(place, 2 * length) - length)
 
 
 def _strand_coordinates(rest: np.ndarray, person: Person) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates across and along the strands, in radians and decimetres."""
+    """Return the coordinates across and along the strands, in radians and decimetres."""
     x, y, z = rest.T
     around = np.arctan2(x - 0.25 * person.parting * smoothstep(y, 7.7, 8.2), z - shape.AXIS + 0.3)
     if person.hair_style in ("quiff", "tied back"):  # combed backwards
@@ -117,17 +117,17 @@ def _strand_coordinates(rest: np.ndarray, person: Person) -> tuple[np.ndarray, n
     return around, y
 
 
-def _surface(heads: Heads, mesh: Mesh, posed: np.ndarray, found: Fragments, view: View) -> Surface:
+def _surface(heads: Heads, mesh: Mesh, posed: np.ndarray, drawn: Fragments, view: View) -> Surface:
     normals = shape.vertex_normals(posed, mesh.triangles)
     light = np.array(view.light, np.float32) @ shape.rotation(view.yaw, view.pitch, view.roll)
     lit = _towards(heads, light, 14.0)
     openness = _towards(heads, np.array([0, 0.35, 0.25], np.float32), 1.2)
     per_vertex = np.stack([openness, lit], axis=1)[mesh.source]
     values = np.concatenate([mesh.rest, normals, heads.masks[mesh.source], per_vertex], axis=1)
-    values = interpolate(values.astype(np.float32), mesh.triangles, found)
+    values = interpolate(values.astype(np.float32), mesh.triangles, drawn)
     normal = values[:, 3:6]
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-6)
-    part = mesh.part[found.triangle]
+    part = mesh.part[drawn.triangle]
     return Surface(values[:, :3], normal, part, values[:, 6:11], values[:, 11], values[:, 12])
 
 
@@ -138,7 +138,7 @@ def _towards(heads: Heads, direction: np.ndarray, sharpness: float) -> np.ndarra
 
 
 def _shade(heads: Heads, person: Person, view: View, surface: Surface) -> np.ndarray:
-    """Colour of every pixel of the head, sRGB float32 (p, 3)."""
+    """Return the colour of every pixel of the head, sRGB float32 (p, 3)."""
     albedo = np.zeros((len(surface.part), 3), np.float32)
     gloss = np.zeros((len(surface.part), 2), np.float32)  # broad and narrow highlights
     normal = surface.normal
@@ -173,7 +173,7 @@ def _bled(light: np.ndarray, bleeding: np.ndarray) -> np.ndarray:
 
 
 def _tone(colour: np.ndarray) -> np.ndarray:
-    """Linear light to sRGB, with highlights that roll off instead of clipping."""
+    """Convert linear light to sRGB, with highlights that roll off instead of clipping."""
     colour = np.where(colour > 0.7, 0.7 + 0.3 * (1 - np.exp(-(colour - 0.7) / 0.3)), colour)
     return np.clip(colour, 0, 1) ** np.float32(1 / 2.2)
 
@@ -203,7 +203,7 @@ def _paint_skin(heads: Heads, person: Person, view: View, at: Surface) -> Painte
 
 
 def _paint_eye(heads: Heads, person: Person, view: View, at: Surface) -> Painted:
-    """White, iris and pupil by the angle from the gaze; the eyeball is a sphere in the base mesh."""
+    """Colour white, iris and pupil by the angle from the gaze; the eyeball is a sphere in the base mesh."""
     eyes = heads.part == EYE
     side = np.sign(at.rest[:, :1])
     centre = heads.vertices[eyes & (heads.vertices[:, 0] > 0)].mean(0)

@@ -13,7 +13,7 @@ Project = Callable[[np.ndarray], np.ndarray]  # places (n, 3) in the unposed hea
 
 
 def background(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Something out of focus behind the head, sRGB float32 (height, width, 3) in 0..1."""
+    """Draw something out of focus behind the head, sRGB float32 (height, width, 3) in 0..1."""
     height, width = size
     dullness = random.uniform(0.35, 1)
     base = random.uniform(0.08, 0.9) + (1 - dullness) * random.uniform(-0.35, 0.35, 3)
@@ -108,7 +108,7 @@ def _hidden_line(image: np.ndarray, places: np.ndarray, depth: np.ndarray, colou
 
 
 def _hand(image: np.ndarray, random: np.random.Generator, person: Person, points: np.ndarray) -> None:
-    """Fingers of the person's own colour from below over a cheek, the mouth or the chin."""
+    """Draw fingers of the person's own colour from below over a cheek, the mouth or the chin."""
     centre = points[3:].mean(0) + random.normal(0, 1, 2) * [26, 10]
     colour = np.clip(np.array(person.skin) * random.uniform(0.75, 1.0), 0, 1)
     lean = random.normal(0, 0.35) + np.pi / 2

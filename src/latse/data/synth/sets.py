@@ -161,7 +161,7 @@ def drawing_versions() -> dict[str, str]:
 
 
 def _some_pairs(path: Path, count: int) -> list[list[np.ndarray]]:
-    """The faces of `count` same pairs, and those of as many different ones, evenly over the file."""
+    """Return the faces of `count` same pairs, and those of as many different ones, evenly over the file."""
     encoded, pairs, issame = read_encoded(path)
     rows = []
     for places in (np.flatnonzero(issame), np.flatnonzero(~issame)):
@@ -187,7 +187,7 @@ def _draw(settings: SynthSettings, chunks: Chunks, processes: int, photographer:
 
 
 def _drawing(photographer: Photographer, seed: int, detect: bool, quality: int) -> Callable:
-    """What a process does with a task: people first to last (exclusive) of a group, and its shots."""
+    """Return what a process does with a task: people first to last (exclusive) of a group, and its shots."""
     cv2.setNumThreads(1)
     threadpool_limits(1)  # the order of additions, so the last bit, may depend on the number of threads
     aligner = align.Aligner() if detect else None
@@ -209,7 +209,7 @@ def _drawing(photographer: Photographer, seed: int, detect: bool, quality: int) 
 def _first_aligned(
     pictures: Iterator[Photo], aligner: align.Aligner | None, name: str
 ) -> tuple[int, np.ndarray]:
-    """Number and aligned face of the first picture whose face is found; without `aligner`, of the first."""
+    """Return number and aligned face of the first picture with a face; without `aligner`, of the first."""
     for number, (image, points) in enumerate(pictures):
         if aligner is None:
             return number, align.warp(image, points)
@@ -241,7 +241,7 @@ def _remove_spool(out: Path) -> None:
 
 
 def _chunks(settings: SynthSettings, folder: Path) -> Chunks:
-    """The files of the spool; a person is never split."""
+    """Return the files of the spool; a person is never split."""
     chunks: Chunks = {}
     for group in groups(settings).values():
         step, end = max(1, spool.step(group.images) // len(group.shots)), group.first + group.people
@@ -257,12 +257,12 @@ def _chunks(settings: SynthSettings, folder: Path) -> Chunks:
 
 
 def _pictures(chunks: list[spool.Chunk]) -> Iterator[bytes]:
-    """The encoded pictures of a group, person by person."""
+    """Return the encoded pictures of a group, person by person."""
     return (content for chunk in chunks for content in chunk.contents())
 
 
 def _redrawn(chunks: list[spool.Chunk]) -> int:
-    """How many pictures of a group were drawn and left out, because no face was found in them."""
+    """Return how many pictures of a group were drawn and left out, because no face was found in them."""
     return sum(redrawn for chunk in chunks for _, redrawn in chunk.entries())
 
 
@@ -327,7 +327,7 @@ def _write_pairs(stage: Path, group: Group, chunks: Chunks, seed: int) -> int:
 
 
 def _settings_of(out: Path) -> dict | None:
-    """Settings of the set in a folder, as its manifest has them."""
+    """Return the settings of the set in a folder, as its manifest has them."""
     try:
         return read_json(out / MANIFEST)["settings"]
     except (LatseError, KeyError, TypeError):

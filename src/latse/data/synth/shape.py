@@ -36,12 +36,12 @@ class Mesh(NamedTuple):
 
 
 def age_of(person: Person, view: View) -> float:
-    """Years in this picture."""
+    """Return the years in this picture."""
     return person.age if view.age is None else view.age
 
 
 def target_weights(person: Person, view: View) -> dict[str, float]:
-    """Weights of all targets: identity, sex, age, ancestry and expression."""
+    """Return the weights of all targets: identity, sex, age, ancestry and expression."""
     years = age_of(person, view)
     ages = {"child": np.clip((25 - years) / 15, 0, 1), "old": np.clip((years - 25) / 55, 0, 1)}
     ages["young"] = 1 - ages["child"] - ages["old"]
@@ -59,18 +59,18 @@ def target_weights(person: Person, view: View) -> dict[str, float]:
 
 
 def azimuth(rest: np.ndarray) -> np.ndarray:
-    """Angle around the head's axis in radians, 0 in front, positive to the person's left."""
+    """Return the angle around the head's axis in radians, 0 in front, positive to the person's left."""
     return np.arctan2(rest[:, 0], rest[:, 2] - AXIS)
 
 
 def smoothstep(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """0 below `low`, 1 above `high`, a smooth rise between."""
+    """Return 0 below `low`, 1 above `high`, a smooth rise between."""
     share = np.clip((values - low) / (high - low), 0, 1)
     return share * share * (3 - 2 * share)
 
 
 def hairline(rest: np.ndarray, person: Person, years: float) -> np.ndarray:
-    """Height of the hairline at the azimuth of each place."""
+    """Return the height of the hairline at the azimuth of each place."""
     degrees = np.degrees(np.abs(azimuth(rest)))
     height = np.interp(degrees, HAIRLINE[:, 0], HAIRLINE[:, 1])
     front = smoothstep(-degrees, -75, -40)
@@ -85,12 +85,12 @@ def hairline(rest: np.ndarray, person: Person, years: float) -> np.ndarray:
 
 
 def hair_cover(above: np.ndarray) -> np.ndarray:
-    """Density of hair, 0..1, this far (decimetres) above the hairline."""
+    """Return the density of hair, 0..1, this far (decimetres) above the hairline."""
     return smoothstep(above, -0.05, 0.16)
 
 
 def build(heads: Heads, person: Person, view: View) -> tuple[Mesh, np.ndarray, np.ndarray]:
-    """Mesh before the pose, the five points in it, float32 (5, 3), and where glasses rest, (2, 3)."""
+    """Return the mesh before the pose, its five points, float32 (5, 3), and where glasses rest, (2, 3)."""
     vertices = heads.shaped(target_weights(person, view))
     normals = vertex_normals(vertices, heads.triangles)
     parts = [_body(heads, vertices)]
@@ -104,7 +104,7 @@ def build(heads: Heads, person: Person, view: View) -> tuple[Mesh, np.ndarray, n
 
 
 def five_points(heads: Heads, vertices: np.ndarray) -> np.ndarray:
-    """Eyes, nose and mouth's corners in the order of `align.POINTS` (left in the image first), (5, 3).
+    """Return eyes, nose and mouth's corners in the order of `align.POINTS` (left in the image first), (5, 3).
 
     They lie where MTCNN puts them on average: the nose above its tip, the corners below the lips' ends.
     """
@@ -121,14 +121,14 @@ def five_points(heads: Heads, vertices: np.ndarray) -> np.ndarray:
 
 
 def _ears(heads: Heads, vertices: np.ndarray) -> np.ndarray:
-    """Where the temples of glasses end: the top of the ears' roots, left one in the image first, (2, 3)."""
+    """Return where the temples of glasses end: the ears' roots, left one in the image first, (2, 3)."""
     rest = heads.vertices
     root = (heads.masks[:, MASKS.index("ears")] > 0.5) & (rest[:, 1] > 7.2) & (abs(rest[:, 0]) < 0.8)
     return np.stack([vertices[root & (side * rest[:, 0] > 0)].mean(0) for side in (-1, 1)])
 
 
 def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Normals of unit length, float32 (n, 3), each the mean of its triangles' weighted by area."""
+    """Return the normals of unit length, float32 (n, 3), each the mean of its triangles' weighted by area."""
     a, b, c = (vertices[triangles[:, corner]] for corner in range(3))
     faces = np.cross(b - a, c - a)
     normals = np.stack(
@@ -151,7 +151,7 @@ def _body(heads: Heads, vertices: np.ndarray) -> Mesh:
 def shell(
     heads: Heads, vertices: np.ndarray, normals: np.ndarray, height: np.ndarray, cover: np.ndarray, part: int
 ) -> Mesh:
-    """A second skin `height` above the first where `cover` is positive."""
+    """Return a second skin `height` above the first where `cover` is positive."""
     keep = (cover > 0) & (heads.part == SKIN)
     chosen = heads.triangles[keep[heads.triangles].any(1)]  # the rim joins the skin
     used, inverse = np.unique(chosen, return_inverse=True)
@@ -183,7 +183,7 @@ def _hair(heads: Heads, person: Person, view: View, vertices: np.ndarray, normal
 
 
 def _thickness(person: Person, view: View) -> tuple[float, float]:
-    """Of the hair on the top and on the sides, in decimetres."""
+    """Return the lengths of the hair on the top and on the sides, in decimetres."""
     top, sides = {
         "cropped": (0.05, 0.03),
         "short": (0.16, 0.08),
@@ -203,7 +203,7 @@ def _thickness(person: Person, view: View) -> tuple[float, float]:
 
 
 def _curtain(heads: Heads, person: Person, view: View, vertices: np.ndarray, normals: np.ndarray) -> Mesh:
-    """Long hair that hangs from the head's sides and back: a grid of columns, seen from both sides."""
+    """Return long hair that hangs from the head's sides and back: a grid of columns, seen from both sides."""
     columns, rows = 44, 14
     start = 56 + 14 * person.parting**2
     azimuths = np.radians(np.linspace(start, 360 - start, columns))
@@ -242,7 +242,7 @@ def _curtain(heads: Heads, person: Person, view: View, vertices: np.ndarray, nor
 
 
 def beard_cover(rest: np.ndarray, lips: np.ndarray, beard: str) -> np.ndarray:
-    """Density of a kind of beard at places of the base mesh, 0..1."""
+    """Return the density of a kind of beard at places of the base mesh, 0..1."""
     x, y = np.abs(rest[:, 0]), rest[:, 1]
     degrees = np.degrees(np.abs(azimuth(rest)))
     line = np.interp(degrees, [0, 14, 24, 40, 60, 72, 80], [6.5, 6.62, 6.72, 6.68, 6.85, 7.2, 7.2])
@@ -282,7 +282,7 @@ def _scarf(heads: Heads, view: View, vertices: np.ndarray, normals: np.ndarray) 
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """Matrix (3, 3) that turns a head: pitch first, then yaw, then roll; degrees, as in View."""
+    """Return the matrix (3, 3) that turns a head: pitch first, then yaw, then roll; degrees, as in View."""
     yaw, pitch, roll = np.radians([yaw, -pitch, -roll])
     c, s = np.cos, np.sin
     about_x = np.array([[1, 0, 0], [0, c(pitch), -s(pitch)], [0, s(pitch), c(pitch)]])
@@ -300,7 +300,7 @@ class Camera(NamedTuple):
     middle: tuple[float, float]  # column and row of that centre in the picture
 
     def project(self, places: np.ndarray) -> np.ndarray:
-        """Column, row and depth (decimetres, larger is nearer) of places (n, 3) in the camera's axes."""
+        """Return column, row and depth (decimetres, larger: nearer) of places (n, 3) in the camera's axes."""
         x, y, z = (places - self.centre).T
         factor = self.scale * self.distance / np.maximum(self.distance - z, 0.5)
         return np.stack([self.middle[0] + x * factor, self.middle[1] - y * factor, z], axis=1).astype(

@@ -33,7 +33,7 @@ def aligned(heads: Heads, seed: int, person: int, image: int, kind: str, age: fl
 
 
 def contact_sheet(heads: Heads, seed: int, people: int = 8) -> np.ndarray:
-    """A row for each of the first `people` people, a column for each of COLUMNS: uint8 RGB."""
+    """Return a row for each of the first `people` people, a column for each of COLUMNS: uint8 RGB."""
     rows = [
         np.hstack([aligned(heads, seed, person, image, *column) for image, column in enumerate(COLUMNS)])
         for person in range(people)
