@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from latse.cli import main
-from latse.data.pairs.pairs import read_pairs, write_pairs, write_people
+from latse.data.pairs.pairs import read_pairs, read_people, write_pairs, write_people
 from latse.data.shards.records import Shard
 
 PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
@@ -29,8 +30,11 @@ def run(people, pictures, tmp_path, monkeypatch):
     def run(section):
         for name, text in re.findall(r"```\w+\n# (\S+)\n(.*?)```", SECTIONS[section], re.DOTALL):
             (tmp_path / name).write_text(text)
-        for command in re.findall(r"^    latse (.*)$", SECTIONS[section], re.MULTILINE):
-            assert main(shlex.split(command)) == 0, command
+        for program, arguments in re.findall(r"^    (latse|python) (.*)$", SECTIONS[section], re.MULTILINE):
+            if program == "python":
+                runpy.run_path(arguments)
+            else:
+                assert main(shlex.split(arguments)) == 0, arguments
         return tmp_path
 
     return run
@@ -80,8 +84,8 @@ def test_a_data_set(run, tmp_path):
     np.savez(tmp_path / "faces.npz", photographs=photographs, names=[name for name, _ in chosen])
     folder = run("A data set") / "data/made"
     assert Shard(folder).labels.tolist() == [0] * 5 + [1] * 5
-    assert len(read_pairs(folder / "archive.bin").issame) == 20
-    assert json.loads((folder / "faces.json").read_text())["test_people"] == ["person 3", "person 4"]
+    assert len(read_pairs(folder / "made.bin").issame) == 20
+    assert set(read_people(folder / "made.bin")) == {2, 3}
 
 
 def test_an_evaluation(run, pictures, tmp_path):

@@ -51,9 +51,7 @@ DATA = {
     "synth": {"images", "spool", "shards", "photographs", "pairs"},
     "orl": {"images", "photographs", "pairs", "shards"},
     "orl_command": {"orl"},
-    "face_set": {"images", "photographs", "pairs", "shards"},
-    "make_command": {"face_set"},
-    "data_command": {"shards", "photographs", "pairs", "synth", "orl_command", "make_command"},
+    "data_command": {"shards", "photographs", "pairs", "synth", "orl_command"},
 }
 
 

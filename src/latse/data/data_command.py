@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from latse.data import make_command, orl_command
+from latse.data import orl_command
 from latse.data.pairs import bin_to_npz_command, pairs_command
 from latse.data.photographs import align_command, pack_command
 from latse.data.shards import check_command, noise_command
@@ -17,7 +17,6 @@ COMMANDS = {
     "bin-to-npz": bin_to_npz_command,
     "check": check_command,
     "fetch-orl": orl_command,
-    "make": make_command,
     "noise": noise_command,
     "pack": pack_command,
     "pairs": pairs_command,

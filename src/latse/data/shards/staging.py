@@ -14,7 +14,7 @@ from latse.errors import LatseError
 from latse.files import explained, locked, make_folder, read_json
 
 # What commands write beside a set and what is true of that one only.
-SIDE_FILES = ("faces.json", "noise.npz", "noise.json", "orl.json", "pack.json", "repair.json", "synth.json")
+SIDE_FILES = ("noise.npz", "noise.json", "orl.json", "pack.json", "repair.json", "synth.json")
 
 
 def refuse_set(folder: str | os.PathLike) -> None:
