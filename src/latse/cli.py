@@ -28,6 +28,7 @@ COMMANDS = {
         "latse.models.import_command",
         "turn an insightface checkpoint into a start for training here",
     ),
+    "encoders": ("latse.paper.encoders_command", "list the networks that embed faces and their sizes"),
     "margins": ("latse.eval.margins_command", "list, check and plot the losses and their margins"),
     "report": ("latse.paper.report_command", "write one HTML page of all results of a run"),
     "export": (

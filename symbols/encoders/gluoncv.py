@@ -60,6 +60,13 @@ class GluonCVEncoder(Encoder):
         raise _no_classifier(self._zoo_name)
 
 
+def classifiers() -> list[str]:
+    """Return the names of all classifiers, whether they take images of 112x112 or not."""
+    from gluoncv.model_zoo import model_zoo
+
+    return sorted(name for name, build in model_zoo._models.items() if _classifies(build))
+
+
 def builder(name: str) -> Callable[..., nn.HybridBlock]:
     """Return what builds the classifier `name`; raise LatseError if there is none."""
     from gluoncv.model_zoo import model_zoo
@@ -67,9 +74,13 @@ def builder(name: str) -> Callable[..., nn.HybridBlock]:
     build = model_zoo._models.get(name)  # `get_model` would build a detector to see what it is
     if build is None:
         raise LatseError(f"unknown encoder '{PREFIX}{name}': gluoncv's model zoo has no {name}")
-    if build.__module__.partition("model_zoo.")[2] not in CLASSIFIERS:
+    if not _classifies(build):
         raise _no_classifier(name)
     return build
+
+
+def _classifies(build: Callable[..., nn.HybridBlock]) -> bool:
+    return build.__module__.partition("model_zoo.")[2] in CLASSIFIERS
 
 
 def _no_classifier(name: str) -> LatseError:

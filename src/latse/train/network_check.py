@@ -10,11 +10,11 @@ from latse.symbols.encoders import Encoder
 from latse.symbols.names import OTHER_PARTS
 from latse.symbols.networks import IMAGE_SHAPE, trace
 
-DATA, EMBEDDING = {"data": (1, *IMAGE_SHAPE)}, "fc1_output"
+IMAGE, EMBEDDING = {"data": (1, *IMAGE_SHAPE)}, "fc1_output"
 
 
-def check_encoder(name: str, encoder: Encoder) -> None:
-    """Check that an encoder's graph is an embedding of images that a checkpoint can hold.
+def checked(name: str, encoder: Encoder) -> mx.sym.Symbol:
+    """Return an encoder's graph, which is an embedding of images that a checkpoint can hold.
 
     Parameters
     ----------
@@ -43,14 +43,15 @@ def check_encoder(name: str, encoder: Encoder) -> None:
         if parameter.startswith(OTHER_PARTS):
             raise LatseError(f"{name} must not call a parameter {parameter}: class centres or decoder do")
     try:
-        needed_shapes(symbol, **DATA)
+        needed_shapes(symbol, **IMAGE)
     except LatseError as error:
         raise LatseError(f"{name}: {error}") from error
-    size = symbol.infer_shape(**DATA)[1][0][1:]
+    size = symbol.infer_shape(**IMAGE)[1][0][1:]
     if size != (encoder.embedding_size,):
         raise LatseError(
             f"{name} has embeddings of shape {size}, but its embedding_size is {encoder.embedding_size}"
         )
+    return symbol
 
 
 def check_trained(name: str, kept: mx.sym.Symbol, trained: mx.sym.Symbol, inputs: Shapes) -> None:
@@ -70,7 +71,7 @@ def check_trained(name: str, kept: mx.sym.Symbol, trained: mx.sym.Symbol, inputs
     LatseError
         If a parameter is not there under its name, or in another shape.
     """
-    fit = Fit(name, needed_shapes(kept, **DATA), needed_shapes(trained, **inputs))
+    fit = Fit(name, needed_shapes(kept, **IMAGE), needed_shapes(trained, **inputs))
     for parameter in fit.missing:
         raise LatseError(
             f"{name}: a checkpoint would keep {parameter}, which no iteration trains, as two such networks "

@@ -121,8 +121,10 @@ class Training:
 def inference(recipe: CfgNode) -> mx.sym.Symbol:
     """Return the Symbol that a checkpoint keeps; raise LatseError for an encoder that it cannot hold."""
     encoder = encoders.create(**recipe.encoder)
-    network_check.check_encoder(recipe.encoder.name, encoder)
-    return trace(AutoEncoder(encoder, Decoder(recipe.decoder.widths)) if recipe.decoder.enabled else encoder)
+    symbol = network_check.checked(recipe.encoder.name, encoder)
+    if not recipe.decoder.enabled:
+        return symbol
+    return trace(AutoEncoder(encoder, Decoder(recipe.decoder.widths)))
 
 
 def open_shard(folder: str | os.PathLike) -> Shard:
