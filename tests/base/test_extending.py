@@ -14,6 +14,7 @@ import pytest
 from latse.cli import main
 from latse.data.pairs.pairs import read_pairs, read_people, write_pairs, write_people
 from latse.data.shards.records import Shard
+from latse.models.embedding import Network
 
 PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
 SECTIONS = {text.splitlines()[0]: text for text in PAGE.split("\n## ")[1:]}
@@ -54,6 +55,15 @@ def test_a_margin(run):
     settings = json.loads((folder / "out/margin/run.json").read_text())["settings"]
     assert settings["margin"] == {"name": "my_margin.py:MyMargin", "c": 0.2, "s": 64.0}
     assert last_metrics(folder / "out/margin")["iteration"] == 4
+
+
+def test_a_backbone(run, capsys):
+    folder = run("A backbone")
+    products = sum(16 * 4**k * 9 * fan * (56 >> k) ** 2 // 2**k for k, fan in enumerate((3, 16, 32, 64)))
+    assert f"{(products + 128 * 49 * 128) / 1e6:.2f}        128" in capsys.readouterr().out
+    record = json.loads((folder / "out/net/run.json").read_text())
+    assert record["settings"]["encoder"] == {"name": "my_net.py:SmallNet", "dropout": 0.2}
+    assert Network(folder / "out/plain", 0)(np.zeros((2, 3, 112, 112), np.uint8)).shape == (2, 128)
 
 
 def test_a_generative_loss(run):

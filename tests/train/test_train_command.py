@@ -465,6 +465,31 @@ def test_a_warm_run_that_was_interrupted_goes_on(train, teacher, tmp_path, monke
     assert run_contents(tmp_path / "out") == run_contents(tmp_path / "whole")
 
 
+def test_a_network_of_gluoncvs_zoo_is_trained_and_is_a_start(train, tmp_path, capsys):
+    chosen = [f"--set={key}" for key in ("encoder.name=gluoncv/mobilenet0.25", "train.checkpoint_every=1")]
+    assert train(*chosen, "--set=train.iterations=2") == 0
+    whole = checkpoint.load(tmp_path / "out" / "model", 0)
+    assert whole[0].list_outputs() == ["fc1_output"] and "mobilenet0_conv0_weight" in whole[1]
+    start = f"{tmp_path / 'out' / 'model'},1"
+    assert train(*chosen, "--set=train.iterations=1", "--start", start, out=tmp_path / "warm") == 0
+    assert f"{start}: encoder gluoncv/mobilenet0.25: taken" in capsys.readouterr().out
+
+
+def test_a_student_of_128_numbers_has_a_teacher_of_as_many(train, people, tmp_path, capsys):
+    y1 = ["--set=encoder.name=y1", "--set=train.iterations=1"]
+    assert train(*y1, out=tmp_path / "teacher") == 0
+    teacher = ["--teacher", f"{tmp_path / 'teacher' / 'model'},0"]
+    verdicts = tmp_path / "verdicts.keep"
+    assert main(["filter", "--data", str(people), "--out", str(verdicts), *teacher]) == 0
+    narrow = ["--set=decoder.enabled=true", "--set=decoder.widths=[8, 8, 8, 8]", "--set=filter.k=5"]
+    assert train(*y1, *narrow, *teacher, out=tmp_path / "asked") == 0
+    assert train(*y1, *narrow, "--verdicts", verdicts, out=tmp_path / "stored") == 0
+    asked, stored = (checkpoint.load(tmp_path / folder / "model", 0) for folder in ("asked", "stored"))
+    for name, array in asked[1].items():
+        assert (array.asnumpy() == stored[1][name].asnumpy()).all()
+    assert asked[1]["fc7_weight"].shape == (5, 128) and asked[1]["decoder_expand_weight"].shape == (392, 128)
+
+
 def test_a_wrong_start_is_one_sentence_and_no_run_is_begun(refused, teacher, tmp_path):
     def wrong(text, *arguments):
         sentence = refused("--start", text, *arguments)
