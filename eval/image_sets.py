@@ -28,18 +28,18 @@ class ImageSet(NamedTuple):
 
     Attributes
     ----------
-    name
+    name : str
         Of its file or folder.
-    stored
+    stored : int
         How many images that holds.
-    picked
-        int64 (n,), ascending: which of them count. Of pairs, the first of those that are byte-identical; of a
-        list, those that are no noise.
-    read
+    picked : int64 (n,)
+        Ascending: which of them count. Of pairs, the first of those that are byte-identical; of a list, those
+        that are no noise.
+    read : callable
         Maps int64 (m,), positions among the stored, to uint8 (m, 3, 112, 112), RGB.
-    people
-        int64 (n,), None if nobody says.
-    listed
+    people : int64 (n,)
+        None if nobody says.
+    listed : ImageList or None
         What a list of the kit calls those that count, None without a list.
     """
 

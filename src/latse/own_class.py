@@ -82,7 +82,7 @@ class Registry:
         ----------
         name : str
             As of `find`.
-        *given
+        *given : object
             The arguments that `Registry.given` names.
         **parameters : float
             Any of `Registry.parameters`.

@@ -119,7 +119,7 @@ def random_checkpoint(folder: str | os.PathLike, name: str) -> tuple[str, int]:
 
 
 def _ways(prefix: str, number: int, images: np.ndarray) -> dict[str, Callable[[], np.ndarray]]:
-    """Each way to the embeddings of `images`."""
+    """Return each way to the embeddings of `images`."""
     network = Network(prefix, number, batch_size=len(images))
     symbol, args, aux = checkpoint.load(prefix, number)
     symbol = checkpoint.pick_outputs(symbol, ["fc1_output"], prefix)
@@ -143,6 +143,6 @@ def _module(symbol: mx.sym.Symbol, args: Arrays, aux: Arrays, images: np.ndarray
     return lambda: runner(images)[0]
 
 
-def _error(found: np.ndarray, expected: np.ndarray) -> float:
-    """Largest distance from the plain forward, as a fraction of the embedding's norm."""
-    return float((np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)).max())
+def _error(embeddings: np.ndarray, expected: np.ndarray) -> float:
+    """Return the largest distance from the plain forward, as a fraction of the embedding's norm."""
+    return float((np.linalg.norm(embeddings - expected, axis=1) / np.linalg.norm(expected, axis=1)).max())

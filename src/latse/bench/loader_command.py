@@ -112,7 +112,7 @@ def random_image(number: int) -> np.ndarray:
 
 
 def _loaders(args: argparse.Namespace, shard: Shard, folder: Path) -> dict[str, Callable[[], int]]:
-    """Each loader's function that makes the batches of one turn and returns the number of images."""
+    """Return each loader's function that makes the batches of one turn and returns the number of images."""
     batch_size, shape = args.batch_size, (3, *shard.image_size)
     loaders: dict[str, Callable[[], int]] = {}
     for number in args.threads:
@@ -156,7 +156,7 @@ def _write_plain(shard: Shard, stem: Path) -> Path:
 
 
 def _record_iter(name: str, stem: Path, batch_size: int, shape: tuple[int, ...]) -> Callable[[], int]:
-    """MXNet's own reader, which decodes in one thread beside the caller's."""
+    """Return the function of MXNet's own reader, which decodes in one thread beside the caller's."""
     reader = getattr(mx.io, name)(
         path_imgrec=f"{stem}.rec",
         path_imgidx=f"{stem}.idx",
@@ -179,7 +179,7 @@ def _drain(reader: Any, batch_size: int) -> int:
 
 
 def _face_image_iter(file: Path, stem: Path, batch_size: int, shape: tuple[int, ...]) -> Callable[[], int]:
-    """Insightface's own reader; what it prints is left out."""
+    """Return the function of insightface's own reader; what it prints is left out."""
 
     def epoch() -> int:
         with contextlib.redirect_stdout(io.StringIO()):

@@ -206,14 +206,14 @@ def measured(
             took.update(race(group, repeats, "compare"))
     figures: dict[str, dict[str, Figure]] = {}
     for row in rows:
-        one, plain = took[row.title], took[row.baseline]
+        contender, plain = took[row.title], took[row.baseline]
         found = figures[row.title] = {
             PLANNED: Figure.of([row.megabytes], "MiB"),
-            RESIDENT: Figure.of([one.memory["rise_megabytes"]], "MiB"),
-            STEP: Figure.of(one.seconds, "s"),
-            RATIO: Figure.of(ratios(one.seconds, plain.seconds)),
-            PROCESSOR: Figure.of(one.processor_seconds, "s"),
-            PROCESSOR_RATIO: Figure.of(ratios(one.processor_seconds, plain.processor_seconds)),
+            RESIDENT: Figure.of([contender.memory["rise_megabytes"]], "MiB"),
+            STEP: Figure.of(contender.seconds, "s"),
+            RATIO: Figure.of(ratios(contender.seconds, plain.seconds)),
+            PROCESSOR: Figure.of(contender.processor_seconds, "s"),
+            PROCESSOR_RATIO: Figure.of(ratios(contender.processor_seconds, plain.processor_seconds)),
         }
         for fall, memory in ((PLANNED_FALL, PLANNED), (RESIDENT_FALL, RESIDENT)):
             was, now = figures[row.baseline][memory].median, found[memory].median
@@ -231,7 +231,7 @@ def judged(figures: dict[str, dict[str, Figure]]) -> str:
 
 def goals(rows: Sequence[Row], figures: dict[str, dict[str, Figure]], recipe: CfgNode) -> list[Goal]:
     """Return what our plans save and cost, and the bounds that the judged one is to keep."""
-    found, ours = [], judged(figures)
+    lines, ours = [], judged(figures)
     setting = recipe.encoder.name, recipe.train.batch_size, recipe.decoder.enabled
     for row in (row for row in rows if row.bound is not None):
         bounds = {RATIO: {"at_most": TIME_RATIO}} if row.title == ours else {}
@@ -241,10 +241,10 @@ def goals(rows: Sequence[Row], figures: dict[str, dict[str, Figure]], recipe: Cf
             if recipe.encoder.name in encoders:
                 bounds[name] = {"at_least": least}
         for name in (PLANNED_FALL, RESIDENT_FALL, PLANNED, RATIO, PROCESSOR_RATIO):
-            found.append(Goal(f"{name}, {row.title}", figures[row.title][name], **bounds.get(name, {})))
-        found.append(Goal.of(f"predicted {RATIO}, {row.title}", [row.predicted_ratio]))
+            lines.append(Goal(f"{name}, {row.title}", figures[row.title][name], **bounds.get(name, {})))
+        lines.append(Goal.of(f"predicted {RATIO}, {row.title}", [row.predicted_ratio]))
     bound = next(row.bound for row in rows if row.bound is not None)
-    return [*found, Goal.of("planned memory that no plan can do without", [bound], unit="MiB")]
+    return [*lines, Goal.of("planned memory that no plan can do without", [bound], unit="MiB")]
 
 
 def _command(row: Row, shapes: Shapes, classes: int, folder: Path) -> list[str]:

@@ -107,10 +107,10 @@ def disagreements(
 
     Parameters
     ----------
-    result, probes, pairs, gallery
+    result, probes, pairs, gallery : Identification, ndarray, ndarray, ndarray
         What `identify` found, and for what.
-    nearest
-        int64 (p, k), positions of the k distractors that another search found nearest.
+    nearest : int64 (p, k)
+        Positions of the k distractors that another search found nearest.
 
     Returns
     -------
@@ -121,9 +121,9 @@ def disagreements(
     ranks = np.minimum(result.ranks[-1], limit)
     for probe in np.unique(pairs[:, 0]):
         rows = np.flatnonzero(pairs[:, 0] == probe)
-        one = probes[probe].astype(np.float64)
-        mates = (one * probes[pairs[rows, 1]]).sum(axis=1)
-        scores = (one * gallery[nearest[probe]]).sum(axis=1)
+        rows_of_probes = probes[probe].astype(np.float64)
+        mates = (rows_of_probes * probes[pairs[rows, 1]]).sum(axis=1)
+        scores = (rows_of_probes * gallery[nearest[probe]]).sum(axis=1)
         wrong += int((1 + (scores >= mates[:, None]).sum(axis=1) != ranks[rows]).sum())
     return len(pairs), wrong
 

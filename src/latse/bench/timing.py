@@ -52,7 +52,7 @@ def take_turns(
 
 def ratios(slower: Sequence[float], faster: Sequence[float]) -> list[float]:
     """Return how many times as long one took as the other, round by round."""
-    return [one / other for one, other in zip(slower, faster)]
+    return [slow / other for slow, other in zip(slower, faster)]
 
 
 def _timed(step: Callable[[], Any]) -> Answer:

@@ -60,7 +60,7 @@ def announced(encoded: bytes) -> Announced | None:
 
 
 def is_cut_off(encoded: bytes) -> bool:
-    """Whether this is a PNG with a chunk that reaches past its end, or whose end comes before any pixels.
+    """Tell whether this is a PNG with a chunk that reaches past its end, or that ends before any pixels.
 
     OpenCV makes room for as many bytes as a chunk claims, up to four gigabytes, before it finds that out; it
     looks for pixels beyond the end.
@@ -76,7 +76,7 @@ def is_cut_off(encoded: bytes) -> bool:
 
 
 def is_image_file(path: str | os.PathLike) -> bool:
-    """Whether this is a file that begins as an image does that OpenCV reads, whatever its name ends in."""
+    """Tell whether this file begins as an image that OpenCV reads, whatever its name ends in."""
     try:
         if not Path(path).is_file():
             return False  # to open a named pipe would wait for ever

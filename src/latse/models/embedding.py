@@ -26,13 +26,13 @@ class Network:
 
     Parameters
     ----------
-    prefix, number
+    prefix, number : path, int
         The checkpoint `PREFIX-symbol.json`, `PREFIX-NNNN.params`.
-    output
+    output : str, default 'fc1_output'
         `fc1_output` (the embedding before normalisation) or `generated_output` (the decoder's face in -1..1).
-    contexts
+    contexts : sequence of mx.Context
         Devices that share each batch; default: the CPU.
-    batch_size
+    batch_size : int, default 32
         Images per forward pass, at least one per device; the last batch is padded to it.
 
     Raises

@@ -63,9 +63,9 @@ def run(args: argparse.Namespace) -> None:
         source = {"source": args.checkpoint, "digest": digest(checkpoint.parameters_path(prefix, number))}
         trial = {"checkpoint": source, "images": TRIALS, "tolerance": TOLERANCE, "copies": copies}
         write_json(args.json, {"kind": "export", **trial, "provenance": provenance(args, [mx.cpu()])})
-    for found in copies.values():
+    for copy in copies.values():
         print(
-            "{file}: embedding equal to {relative_error:.1e} of its norm".format(**found),
+            "{file}: embedding equal to {relative_error:.1e} of its norm".format(**copy),
             f"on {TRIALS} random images",
         )
 
@@ -82,8 +82,8 @@ def _write_copies(
     with contextlib.ExitStack() as files:  # the ONNX file takes its place once the plain pair has its own
         if args.onnx:
             content = onnx_export.converted(*network, IMAGE_SHAPE)
-            found = onnx_model.session(content).run(None, {"data": images})[0]
-            copies["onnx"] = _compared(args.onnx, found, expected)
+            embedding = onnx_model.session(content).run(None, {"data": images})[0]
+            copies["onnx"] = _compared(args.onnx, embedding, expected)
             files.enter_context(replacing(args.onnx)).write_bytes(content)
         if args.plain:
             copy = plain(*network).write()
@@ -102,15 +102,15 @@ def plain(symbol: mx.sym.Symbol, args: Arrays, aux: Arrays) -> ValuedGraph:
     return graph
 
 
-def _compared(file: str, found: np.ndarray, expected: np.ndarray) -> dict[str, object]:
+def _compared(file: str, copied: np.ndarray, expected: np.ndarray) -> dict[str, object]:
     """Return how near a copy comes: its largest error as a fraction of the norm, and its lowest cosine.
 
     Raises LatseError where it is not near.
     """
     norms = np.linalg.norm(expected, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        error = np.linalg.norm(found - expected, axis=1) / norms
-        cosine = (found * expected).sum(axis=1) / np.linalg.norm(found, axis=1) / norms
+        error = np.linalg.norm(copied - expected, axis=1) / norms
+        cosine = (copied * expected).sum(axis=1) / np.linalg.norm(copied, axis=1) / norms
     if not (error <= TOLERANCE).all():
         raise LatseError(f"{file}: its embedding is off by {error.max():.1e} of its norm")
     return {"file": file, "relative_error": float(error.max()), "cosine": float(cosine.min())}

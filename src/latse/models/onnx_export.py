@@ -33,11 +33,11 @@ def converted(
 
     Parameters
     ----------
-    symbol
+    symbol : mx.sym.Symbol
         The output; the ONNX output is called as the symbol's without `_output`.
-    args, aux
+    args, aux : mapping of str to mx.nd.NDArray
         Parameters by name.
-    image_shape
+    image_shape : sequence of int
         Channels, height and width of an image.
 
     Raises

@@ -35,9 +35,9 @@ class OnnxNetwork:
 
     Parameters
     ----------
-    path
+    path : path
         FILE.onnx with one output (n, d), or several of which one is named `fc1_output`.
-    batch_size
+    batch_size : int, default 32
         Images per forward pass, at least 1; a network whose n is fixed gets its own.
 
     Raises
@@ -66,13 +66,13 @@ class OnnxNetwork:
         data = images if self.normalises else (images - np.float32(127.5)) / np.float32(127.5)
         full = padded(data.astype(self._float, copy=False), self.batch_size)
         with blaming(f"{self.path}: its network does not take {self.batch_size} images"):
-            (found,) = self._session.run([self._output], {self._input: full})
-        if found.ndim != 2 or len(found) != len(full):
+            (embedding,) = self._session.run([self._output], {self._input: full})
+        if embedding.ndim != 2 or len(embedding) != len(full):
             raise LatseError(
-                f"{self.path}: its output {self._output!r} of {len(full)} images has shape {found.shape} "
+                f"{self.path}: its output {self._output!r} of {len(full)} images has shape {embedding.shape} "
                 "instead of one row for each"
             )
-        return found[: len(images)]
+        return embedding[: len(images)]
 
     def _checked_input(self) -> tuple[str, type, int]:
         """Return the input's name, type, and batch size (0 where it is free)."""
@@ -81,11 +81,11 @@ class OnnxNetwork:
             raise LatseError(
                 f"{self.path}: its network must have one input, floats of shape (n, 3, 112, 112)"
             )
-        given = inputs[0]
-        batch, *image = (size if isinstance(size, int) else 0 for size in given.shape)  # free ones have names
+        entry = inputs[0]
+        batch, *image = (size if isinstance(size, int) else 0 for size in entry.shape)  # free ones have names
         if any(size and size != needed for size, needed in zip(image, IMAGE)):
             raise LatseError(f"{self.path}: its network takes images of {tuple(image)}, not of {IMAGE}")
-        return given.name, FLOATS[given.type], batch
+        return entry.name, FLOATS[entry.type], batch
 
     def _checked_output(self) -> str:
         names = [output.name for output in self._session.get_outputs()]
@@ -108,9 +108,9 @@ def session(model: str | bytes, title: str = "the exported file") -> Any:
 
     Parameters
     ----------
-    model
+    model : str or bytes
         Path of an ONNX file, or its content.
-    title
+    title : str, default 'the exported file'
         What an error calls it.
 
     Raises
@@ -137,6 +137,6 @@ def _load(path: Path) -> tuple[Any, Any]:
 
 
 def _normalises(graph: Any) -> bool:
-    """Whether insightface takes a graph for one that normalises pixels by itself."""
+    """Tell whether insightface takes a graph for one that normalises pixels by itself."""
     names = [node.name for node in graph.node[:FIRST_NODES]]
     return all(any(name.startswith(beginnings) for name in names) for beginnings in NORMALISING)

@@ -111,11 +111,11 @@ def fitting(
 
     Parameters
     ----------
-    symbol, args, aux
+    symbol, args, aux : mx.sym.Symbol, Arrays, Arrays
         As `latse.models.checkpoint.load` returns them; `data` is the only input.
-    data
+    data : tuple of int
         The shape of `data`, (N, 3, H, W).
-    source
+    source : path
         Where the parameters come from.
 
     Raises

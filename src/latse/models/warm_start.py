@@ -32,8 +32,8 @@ def read(text: str) -> Parameters:
         If it is missing or damaged, or an array of it is not finite.
     """
     prefix, number = checkpoint.parse(text)
-    _, *found = checkpoint.load(prefix, number)
-    parts = [{name: array.astype(np.float32) for name, array in part.items()} for part in found]
+    _, *parameters = checkpoint.load(prefix, number)
+    parts = [{name: array.astype(np.float32) for name, array in part.items()} for part in parameters]
     for name, array in (item for part in parts for item in part.items()):
         if not np.isfinite(array.asnumpy()).all():
             path = checkpoint.parameters_path(prefix, number)
@@ -41,19 +41,19 @@ def read(text: str) -> Parameters:
     return Parameters(*names.from_insightface(*parts))
 
 
-def fit(name: str, given: Shapes, **parameters: float) -> Fit:
+def fit(name: str, present: Shapes, **parameters: float) -> Fit:
     """Compare the shapes of parameters with those of an encoder, named as `encoders.create` has it.
 
     Class centres and a decoder's parameters may be there as well.
     """
     needed = needed_shapes(trace(encoders.create(name, **parameters)), data=(1, *IMAGE_SHAPE))
-    others = {key: shape for key, shape in given.items() if not key.startswith(names.OTHER_PARTS)}
+    others = {key: shape for key, shape in present.items() if not key.startswith(names.OTHER_PARTS)}
     return Fit(name, needed, others)
 
 
-def closest(given: Shapes) -> Fit:
+def closest(present: Shapes) -> Fit:
     """Return the fit to that one of `encoders.ENCODERS` that has the fewest differences."""
-    return min((fit(name, given) for name in encoders.ENCODERS), key=lambda one: one.differences)
+    return min((fit(name, present) for name in encoders.ENCODERS), key=lambda result: result.differences)
 
 
 def start(text: str, encoder: Mapping[str, Any], shapes: Shapes) -> Start:
@@ -61,11 +61,11 @@ def start(text: str, encoder: Mapping[str, Any], shapes: Shapes) -> Start:
 
     Parameters
     ----------
-    text
+    text : str
         `PREFIX,NUMBER`, a checkpoint of insightface or of this project.
-    encoder
+    encoder : mapping of str to object
         Name and parameters of the encoder that is trained; all of it must be in the checkpoint.
-    shapes
+    shapes : Shapes
         Of all parameters that are trained, by name. Class centres are taken where they are of as many people
         (whether of the same ones, no file says), a decoder where the checkpoint holds all of it.
 
@@ -76,32 +76,32 @@ def start(text: str, encoder: Mapping[str, Any], shapes: Shapes) -> Start:
     """
     source = str(checkpoint.parameters_path(*checkpoint.parse(text)))
     parameters = read(text)
-    given = parameters.shapes()
-    needed = fit(given=given, **encoder)
-    if not needed.fits and closest(given).fits:
-        raise LatseError(f"{source} holds {closest(given).network}, but the recipe trains {needed.network}")
+    present = parameters.shapes()
+    needed = fit(present=present, **encoder)
+    if not needed.fits and closest(present).fits:
+        raise LatseError(f"{source} holds {closest(present).network}, but the recipe trains {needed.network}")
     needed.check(source)
-    known = {*shapes, *given}  # what belongs together is taken together; all else stands for itself
+    known = {*shapes, *present}  # what belongs together is taken together; all else stands for itself
     parts = {
         f"encoder {needed.network}": set(needed.needed),
         "class centres": known & {CENTRES},
         "decoder": {key for key in known if key.startswith(DECODER)},
     }
     parts.update({key: {key} for key in sorted(known - set().union(*parts.values()))})
-    fates = {title: _fate(keys, shapes, given) for title, keys in parts.items() if keys}
+    fates = {title: _fate(keys, shapes, present) for title, keys in parts.items() if keys}
     taken = {key for title, fate in fates.items() if fate == TAKEN for key in parts[title]}
     return Start(parameters.only(taken & set(shapes)), [f"{title}: {fate}" for title, fate in fates.items()])
 
 
-def _fate(keys: set[str], shapes: Shapes, given: Shapes) -> str:
+def _fate(keys: set[str], shapes: Shapes, present: Shapes) -> str:
     """Return TAKEN, or why parameters that belong together are not taken."""
     wanted = {key: shapes[key] for key in sorted(keys & set(shapes))}
     if not wanted:
         return "not taken, the recipe has none"
-    part = Fit("", wanted, given)
+    part = Fit("", wanted, present)
     if part.missing:
         others = f" and {len(part.missing) - 1} more" if len(part.missing) > 1 else ""
         return f"begins anew, the checkpoint has no {part.missing[0]}{others}"
     for key in part.misshapen:
-        return f"begins anew, {key} of the checkpoint is {given[key]}, not {shapes[key]}"
+        return f"begins anew, {key} of the checkpoint is {present[key]}, not {shapes[key]}"
     return TAKEN

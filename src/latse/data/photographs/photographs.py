@@ -71,7 +71,7 @@ def read_list(file: Path, offset: int = 0) -> Iterator[Photograph]:
 
 
 def offsets(file: Path, step: int) -> list[int]:
-    """Byte at which every `step`-th line begins."""
+    """Return the byte at which every `step`-th line begins."""
     return [offset for number, (offset, _) in enumerate(_lines(file)) if number % step == 0]
 
 
@@ -92,7 +92,7 @@ def _in_folders(root: Path) -> Iterator[Photograph]:
 
 def _below(root: Path, folder: str, above: tuple[os.stat_result, ...]) -> Iterator[str]:
     here = (root / folder).stat()
-    if any(os.path.samestat(here, one) for one in above):
+    if any(os.path.samestat(here, outer) for outer in above):
         return  # a link that leads back up
     for entry in _visible(root / folder):
         path = f"{folder}/{entry.name}"
@@ -108,7 +108,7 @@ def _visible(folder: Path) -> list[os.DirEntry]:
 
 
 def _in_list(file: Path, root: Path) -> Iterator[Photograph]:
-    """Two passes: whose each line is, then the lines person by person; memory: 12 bytes for each."""
+    """Read a list in two passes: whose each line is, then the lines person by person; 12 bytes for each."""
     numbers: dict[str, int] = {}
     person, offset = array.array("i"), array.array("q")
     for at, line in _lines(file):
@@ -152,7 +152,7 @@ def _split(file: Path, at: int, line: bytes) -> tuple[str, str]:
 
 def _photograph(person: str, root: Path, path: str) -> Photograph:
     try:
-        found = (root / path).stat()
+        status = (root / path).stat()
     except OSError:
         return Photograph(person, path, 0, 0)  # a link that leads nowhere: the report will say so
-    return Photograph(person, path, found.st_size, found.st_mtime_ns)
+    return Photograph(person, path, status.st_size, status.st_mtime_ns)

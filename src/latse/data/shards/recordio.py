@@ -63,7 +63,7 @@ def framed(content: bytes) -> bytes:
 
 
 def packed_range(record: int, first: int, last: int) -> bytes:
-    """A header or identity record: the range as two float32 labels, where they lose it in the ids too."""
+    """Return a header or identity record: the range as two float32 labels, and in the ids if they lose it."""
     labels = np.array([first, last], "<f4")
     exact = labels.astype(np.int64).tolist() == [first, last]
     return HEADER.pack(2, 0, *((record, 0) if exact else (first, last))) + labels.tobytes()
@@ -91,7 +91,7 @@ def split(content: bytes) -> tuple[Header, bytes] | None:
 
 
 def ranges(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What header and identity records name: first and one past the last, int64 (n,), and whether they do.
+    """Return what header and identity records name: first and one past the last, int64 (n,); whether they do.
 
     Rows have the fields flag, ids and labels. Where the ids round to the labels, they are exact.
     """
@@ -103,7 +103,7 @@ def ranges(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def set_files(folder: Path) -> list[Path]:
-    """The .rec and .idx files in a folder, of however many shards."""
+    """Return the .rec and .idx files in a folder, of however many shards."""
     return [path for path in folder.glob("train*") if SET_FILE.fullmatch(path.name)]
 
 

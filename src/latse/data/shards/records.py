@@ -108,12 +108,12 @@ class Shard:
         Its number of people, its index and labels, and the content of 1,024 images at even distances (of all,
         in a smaller set): to read every image would take minutes of a large set.
         """
-        found = blake2b(str(self.classes).encode(), digest_size=16)
+        hashed = blake2b(str(self.classes).encode(), digest_size=16)
         for numbers in (self.records, self.labels, self._starts, [file.size for file in self._files]):
-            found.update(np.ascontiguousarray(numbers, np.int64))
+            hashed.update(np.ascontiguousarray(numbers, np.int64))
         for position in np.linspace(0, len(self) - 1, min(SAMPLE, len(self))).astype(np.int64):
-            found.update(self.content(position))
-        return found.hexdigest()
+            hashed.update(self.content(position))
+        return hashed.hexdigest()
 
     def name(self, position: int) -> str:
         """Return how messages name the image at `position`: its file and the record number in that file."""
@@ -217,7 +217,7 @@ class _RecordFile:
         self._begin(np.array([np.argmax(self._starts)]))  # a file that lost its end shows here
 
     def _layout(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the images, and the rows [first, last) of each person among all rows, int (people, 2)."""
+        """Return the rows of the images, and the rows [first, last) of each person, int (people, 2)."""
         rows = np.arange(len(self._keys))
         header = self._begin(rows[:1])
         if self._keys[0] != 0 or not header["flag"][0] or _content_length(header)[0] > 0:
@@ -231,35 +231,35 @@ class _RecordFile:
         return images, people[people[:, 0] < people[:, 1]]
 
     def _labels(self, images: np.ndarray, people: np.ndarray) -> np.ndarray:
-        """Label of each image, float32; where a person's first and last image agree, only they are read."""
+        """Return each image's label, float32; if a person's first and last agree, only they are read."""
         labels, known = np.full(len(self._keys), np.nan, np.float32), np.zeros(len(self._keys), bool)
-        found = _first_label(self._begin((people - [0, 1]).ravel())).reshape(-1, 2)
-        for (first, last), (label, other) in zip(people, found):
+        ends = _first_label(self._begin((people - [0, 1]).ravel())).reshape(-1, 2)
+        for (first, last), (label, other) in zip(people, ends):
             labels[first:last], known[first:last] = label, label == other
         unknown = images[~known[images]]
         labels[unknown] = _first_label(self._begin(unknown))
         return labels[images]
 
     def _begin(self, rows: np.ndarray) -> np.ndarray:
-        """What the records of `rows` start with: START (n,)."""
-        found = np.empty(len(rows), START)
+        """Return what the records of `rows` start with: START (n,)."""
+        begun = np.empty(len(rows), START)
         bar = tqdm(total=len(rows), desc=self.path.name, unit="record", leave=False, delay=1)
         for first in range(0, len(rows), CHUNK):
             starts = self._starts[rows[first : first + CHUNK]].tolist()
             with explained(f"cannot read {self.path}"):
                 read = [os.pread(self._handle, START.itemsize, start) for start in starts]
             bytes_ = b"".join(part.ljust(START.itemsize, b"\0") for part in read)
-            found[first : first + CHUNK] = np.frombuffer(bytes_, START)
+            begun[first : first + CHUNK] = np.frombuffer(bytes_, START)
             bar.update(len(starts))
         bar.close()
-        self._refuse(rows, found["magic"] != MAGIC, NO_MAGIC)
-        length = found["word"].astype(np.int64) % LENGTH
+        self._refuse(rows, begun["magic"] != MAGIC, NO_MAGIC)
+        length = begun["word"].astype(np.int64) % LENGTH
         self._refuse(rows, self._starts[rows] + FRAME.size + length > self.size, CUT_OFF)
-        self._refuse(rows, _content_length(found) < 0, SHORT)
-        return found
+        self._refuse(rows, _content_length(begun) < 0, SHORT)
+        return begun
 
     def _ranges(self, rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        """The ranges that header and identity records hold, as rows [first, last): int64 (n, 2)."""
+        """Return the ranges that header and identity records hold, as rows [first, last): int64 (n, 2)."""
         first, last, valid = ranges(starts)
         self._refuse(rows, ~valid, "does not hold a range of records")
         low, high = np.searchsorted(self._keys, first), np.searchsorted(self._keys, last)
@@ -283,13 +283,13 @@ class _RecordFile:
 
 
 def _content_length(starts: np.ndarray) -> np.ndarray:
-    """Bytes that follow the labels, int64 (n,); below 0 where a record is too short for what it announces.
+    """Return how many bytes follow the labels, int64 (n,); below 0 if a record is too short for them.
 
     A record stored in parts (it holds the magic number) is judged by its first one, which may end anywhere.
     """
     flag, length = starts["flag"].astype(np.int64), starts["word"].astype(np.int64)
-    found = length % LENGTH - HEADER.size - 4 * flag
-    return np.where(length >= LENGTH, np.maximum(found, 0), found)
+    rest = length % LENGTH - HEADER.size - 4 * flag
+    return np.where(length >= LENGTH, np.maximum(rest, 0), rest)
 
 
 def _first_label(starts: np.ndarray) -> np.ndarray:
@@ -297,7 +297,7 @@ def _first_label(starts: np.ndarray) -> np.ndarray:
 
 
 def _record_files(folder: Path) -> list[Path]:
-    """The .rec files of a set, in order."""
+    """Return the .rec files of a set, in order."""
     single = folder / "train.rec"
     several = sorted(path for path in set_files(folder) if path.suffix == ".rec" and path != single)
     if not several:
@@ -311,7 +311,7 @@ def _record_files(folder: Path) -> list[Path]:
 
 
 def _opened(file: Path) -> tuple[int, int]:
-    """A file handle and the file's size in bytes."""
+    """Return a file handle and the file's size in bytes."""
     refuse_irregular(file)
     with explained(f"cannot read {file}"):
         handle = os.open(file, os.O_RDONLY)
@@ -323,7 +323,7 @@ def _opened(file: Path) -> tuple[int, int]:
 
 
 def _read_index(file: Path) -> np.ndarray:
-    """Record numbers and where each starts, in the order of the file: int64 (2, n)."""
+    """Return the record numbers and where each starts, in the order of the file: int64 (2, n)."""
     text = read_text(file)
     try:
         with warnings.catch_warnings():

@@ -63,7 +63,7 @@ def repair(report: Report, out: str | os.PathLike) -> int:
 
 
 def _encoded(report: Report, file: Any, row: np.void) -> bytes:
-    """The encoded image of a row; raises LatseError if the file has changed since it was checked."""
+    """Return the encoded image of a row; raises LatseError if the file has changed since it was checked."""
     try:
         content, end = scan.read_record(file.fileno(), int(row["offset"]), int(row["end"]))
         header, encoded = split(content)
@@ -75,7 +75,7 @@ def _encoded(report: Report, file: Any, row: np.void) -> bytes:
 
 
 def _record(report: Report) -> dict[str, Any]:
-    """What repair.json holds."""
+    """Return what repair.json holds."""
     table = report.rows
     lost = np.flatnonzero(table["image"] & (table["dropped"] > 0))
     reasons = {kind: _details(report, kind) for kind in DROPPED}
@@ -97,7 +97,7 @@ def _record(report: Report) -> dict[str, Any]:
 
 
 def _details(report: Report, kind: str) -> dict[tuple, str]:
-    """File and record number (or offset) -> what the report says about it."""
+    """Return the file and record number (or offset) -> what the report says about it."""
     return {
         tuple(list(place.values())[:2]): place["detail"]
         for place in report.faults.get(kind, [])

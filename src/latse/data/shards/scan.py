@@ -216,14 +216,14 @@ def _format(header: images.Announced) -> Format:
 
 
 def _has_end(encoded: bytes, is_png: bool) -> bool:
-    """Whether an image has its end: a JPEG after its last scan, as thumbnails before it have ends too."""
+    """Tell whether an image has its end: a JPEG after its last scan, because thumbnails have ends too."""
     if is_png:
         return b"IEND" in encoded[-64:] and not images.is_cut_off(encoded)
     return encoded.rfind(b"\xff\xd9") > encoded.rfind(b"\xff\xda")
 
 
 def _is_too_short(header: images.Announced, size: int) -> bool:
-    """Whether so many bytes cannot be all of a JPEG: each block of 8x8 pixels takes a bit at least.
+    """Tell whether so many bytes cannot be all of a JPEG: each block of 8x8 pixels takes a bit at least.
 
     Few bytes that claim many pixels would take long to decode.
     """
@@ -251,7 +251,7 @@ def _broken(offset: int, state: RecordState, end: int | None = None) -> np.void:
 
 
 def _frame(handle: int, offset: int, limit: int, first: bool) -> tuple[int, int]:
-    """Continuation flag and length at `offset`; raises RecordError."""
+    """Return the continuation flag and length at `offset`; raises RecordError."""
     if offset < 0 or offset >= limit:
         raise RecordError(RecordState.PAST_END if first else RecordState.CUT_OFF)
     if offset % 4:
@@ -276,7 +276,7 @@ def _is_start(file: BinaryIO, offset: int, size: int) -> bool:
 
 
 def _magics(file: BinaryIO, start: int, stop: int) -> Iterator[int]:
-    """Where, from `start` to `stop`, the magic number stands at a multiple of 4 from `start`, ascending."""
+    """Return where the magic number stands at a multiple of 4 from `start`, up to `stop`, ascending."""
     for place in range(start, stop, BLOCK):
         block = os.pread(file.fileno(), min(BLOCK, stop - place), place)
         words = np.frombuffer(block, "<u4", len(block) // 4)
