@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable, Mapping, Optional
+from typing import Any, Callable, Mapping
 
 from latse.errors import LatseError, blaming
 
@@ -102,7 +102,7 @@ class Registry:
             return self.find(name)(*given, **parameters)
 
 
-def source(name: str) -> Optional[Path]:
+def source(name: str) -> Path | None:
     """Return the file of a name that is `FILE.py:CLASS`, None for any other."""
     path, colon, _ = name.rpartition(":")
     return Path(path) if colon and path.endswith(".py") else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Mapping, Sequence
 
 NOTHING = "–"
 LAST = ("AUC", "EER", "VAL at FAR")
@@ -26,7 +26,7 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *body))
 
 
-def verification_table(sets: Dict[str, Dict[str, Any]]) -> str:
+def verification_table(sets: dict[str, dict[str, Any]]) -> str:
     """Show models on sets of pairs in percent, from the `sets` of the JSON that `latse eval` writes.
 
     The columns of TAR are those that the different pairs of some set resolve; a TAR that those of its own set
@@ -49,7 +49,7 @@ def verification_table(sets: Dict[str, Dict[str, Any]]) -> str:
     return "\n".join([aligned(rows), *notes])
 
 
-def restoration_notes(results: Mapping[str, Mapping[str, Any]]) -> List[str]:
+def restoration_notes(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Say of each model with a decoder how like its faces are to the people's, from the JSON of a set."""
     return [
         f"{title} generates faces with SSIM {face['ssim']:.3f} to the mean face of the person and "
@@ -59,7 +59,7 @@ def restoration_notes(results: Mapping[str, Mapping[str, Any]]) -> List[str]:
     ]
 
 
-def _row(title: str, result: Dict[str, Any], fars: Sequence[str]) -> List[str]:
+def _row(title: str, result: dict[str, Any], fars: Sequence[str]) -> list[str]:
     exact, val, intervals = result["exact"], result["val_at_far_1e-3"], result["intervals"]
     return [
         f"  {title}",
@@ -77,7 +77,7 @@ def _row(title: str, result: Dict[str, Any], fars: Sequence[str]) -> List[str]:
     ]
 
 
-def _description(name: str, judged: Dict[str, Any]) -> str:
+def _description(name: str, judged: dict[str, Any]) -> str:
     """Return what a set consists of, and whose intervals there are."""
     pairs = f"{name}: {judged['pairs']} pairs, {judged['different_pairs']} of them of different people"
     intervals = _results(judged)[0]["intervals"]
@@ -90,17 +90,17 @@ def _description(name: str, judged: Dict[str, Any]) -> str:
     return f"{pairs}; {judged['people']} people, no interval"
 
 
-def _results(judged: Dict[str, Any]) -> List[Dict[str, Any]]:
+def _results(judged: dict[str, Any]) -> list[dict[str, Any]]:
     return list(judged["results"].values())
 
 
-def _resolves(judged: Dict[str, Any], far: str) -> bool:
+def _resolves(judged: dict[str, Any], far: str) -> bool:
     return far not in _results(judged)[0]["unresolved_far"]
 
 
-def _with_std(result: Dict[str, Any]) -> str:
+def _with_std(result: dict[str, Any]) -> str:
     return f"{100 * result['accuracy']:.2f} ± {100 * result['std']:5.2f}"
 
 
-def _percent(fraction: Optional[float]) -> str:
+def _percent(fraction: float | None) -> str:
     return NOTHING if fraction is None else f"{100 * fraction:.2f}"

@@ -136,7 +136,7 @@ class _Updates:
         self._images, self._teaches = made_up(args.batch_size, seed), np.ones(args.batch_size, bool)
         self._labels = list(islice(random_people(args.people, args.batch_size, seed), args.batches))
 
-    def of(self, bank: MeanFaceBank) -> List[float]:
+    def of(self, bank: MeanFaceBank) -> list[float]:
         """Return the seconds of each update of a bank."""
         found = []
         for labels in self._labels:
@@ -179,7 +179,7 @@ def _shared(args: argparse.Namespace, folder: str) -> Times:
     }
 
 
-def _step_of_an_image(args: argparse.Namespace) -> List[float]:
+def _step_of_an_image(args: argparse.Namespace) -> list[float]:
     """Return the seconds of a training step by image: those given, or of a few measured steps."""
     if args.step:
         return [args.step / args.batch_size]
@@ -188,7 +188,7 @@ def _step_of_an_image(args: argparse.Namespace) -> List[float]:
     return [seconds / args.step_batch_size for seconds in step.seconds]
 
 
-def _goals(args: argparse.Namespace, found: Times, step: Sequence[float]) -> List[Goal]:
+def _goals(args: argparse.Namespace, found: Times, step: Sequence[float]) -> list[Goal]:
     rows = min(args.people, args.batches * args.batch_size)
     size = f"{args.people} people"
     dear = [seconds / args.batch_size / np.median(step) for seconds in found["update, cold rows"]]

@@ -11,12 +11,12 @@ import pickle
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Mapping, Optional, TextIO, Tuple
+from typing import Any, Callable, Mapping, Optional, TextIO
 
 Step = Callable[[], Optional[Mapping[str, Any]]]
 
 
-def serve(build: Callable[[], Tuple[Mapping[str, Any], Step]]) -> None:
+def serve(build: Callable[[], tuple[Mapping[str, Any], Step]]) -> None:
     """Build, say on stdout what was built, then answer the lines of stdin until `quit` or their end.
 
     Parameters
@@ -64,7 +64,7 @@ def _say(answers: TextIO, content: Mapping[str, Any]) -> None:
     answers.flush()
 
 
-def _timed(step: Step) -> Dict[str, Any]:
+def _timed(step: Step) -> dict[str, Any]:
     began, processor_began = time.perf_counter(), time.process_time()
     more = step()
     processor_seconds = time.process_time() - processor_began
@@ -75,7 +75,7 @@ def _timed(step: Step) -> Dict[str, Any]:
     }
 
 
-def _memory(before: float) -> Dict[str, float]:
+def _memory(before: float) -> dict[str, float]:
     peak = resident("VmHWM")
     return {"peak_megabytes": peak, "rise_megabytes": peak - before}
 

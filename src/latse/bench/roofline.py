@@ -14,7 +14,7 @@ import os
 import statistics
 import tempfile
 from collections import Counter
-from typing import Any, Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, Mapping, NamedTuple, Sequence
 
 import mxnet as mx
 
@@ -32,8 +32,8 @@ class Layer(NamedTuple):
     """A layer as far as its time depends on it; `learns_input`: whether its input gets a gradient."""
 
     operator: str
-    data: Tuple[int, ...]
-    weight: Tuple[int, ...]
+    data: tuple[int, ...]
+    weight: tuple[int, ...]
     stride: int
     learns_input: bool
 
