@@ -132,7 +132,7 @@ class PaperTable:
 
 def tables() -> list[PaperTable]:
     """Return Tables 1 to 6 as the paper prints them, none of ours filled in."""
-    return [_margins(), _filter_verified(), _filter_identified(), _components(), _verified(), _identified()]
+    return list(_TABLES)
 
 
 def filled(folder: str | os.PathLike) -> list[PaperTable]:
@@ -326,124 +326,104 @@ def _is_last(origin: dict[str, Any], run: dict[str, Any]) -> bool:
     return (Path(prefix).name, number) == ("model", 0)
 
 
-def _rows(columns: Sequence[str], *rows: tuple[Any, ...]) -> tuple[PaperRow, ...]:
-    """Return rows of (name, figures, recipe, published figures, their source); None in figures is a dash."""
+def _table(number: int, title: str, columns: Sequence[str], *rows: tuple[Any, ...]) -> PaperTable:
+    """Make a table of rows: name, figures, recipe, and where they are known, published figures, their source.
+
+    None in figures is a dash.
+    """
+
+    def by_column(figures: Sequence[float | None]) -> dict[str, float]:
+        return {column: figure for column, figure in zip(columns, figures) if figure is not None}
+
     made = []
-    for name, paper, recipe, published, source in rows:
-        original = Published(_by_column(columns, published), source) if published else None
-        made.append(PaperRow(name, _by_column(columns, paper), original, recipe))
-    return tuple(made)
+    for name, paper, recipe, *original in rows:
+        published = Published(by_column(original[0]), original[1]) if original else None
+        made.append(PaperRow(name, by_column(paper), published, recipe))
+    return PaperTable(number, title, tuple(columns), tuple(made))
 
 
-def _by_column(columns: Sequence[str], figures: Sequence[float | None]) -> dict[str, float]:
-    return {column: figure for column, figure in zip(columns, figures) if figure is not None}
-
-
-def _margins() -> PaperTable:
-    columns = ("lfw", "cfp_fp", "agedb_30")
-    source = f"{DENG}, Table 2"
-    rows = _rows(
-        columns,
-        ("ArcFace", (99.53, 95.56, 95.15), "casia_arcface.yaml", (99.53, 95.56, 95.15), source),
+R34, R50, R100 = (f"ms1mv2_arcface_r{depth}_{{}}.yaml".format for depth in (34, 50, 100))
+TABLE_2, TABLE_5, TABLE_6 = (f"{DENG}, Table {number}" for number in (2, 5, 6))
+_TABLES = (
+    _table(
+        1,
+        "Verification (%) with different margins, ResNet-50 on CASIA",
+        ("lfw", "cfp_fp", "agedb_30"),
+        ("ArcFace", (99.53, 95.56, 95.15), "casia_arcface.yaml", (99.53, 95.56, 95.15), TABLE_2),
         (
-            "SphereFace",
-            (99.42, None, None),
-            "casia_sphereface.yaml",
-            (99.11, 94.38, 91.70),
-            f"{source}: SphereFace (1.35) with this network; 99.42 is that of Liu et al. 2017b with theirs",
+            *("SphereFace", (99.42, None, None), "casia_sphereface.yaml", (99.11, 94.38, 91.70)),
+            f"{TABLE_2}: SphereFace (1.35) with this network; 99.42 is that of Liu et al. 2017b with theirs",
         ),
-        ("CosFace", (99.51, 95.44, 94.56), "casia_cosface.yaml", (99.51, 95.44, 94.56), source),
-        ("LinearFace(a=0.88, b=0.88)", (99.55, 97.01, 94.66), "casia_teacher.yaml", None, None),
-        ("LinearFace(a=0.88, b=1)", (99.48, 96.81, 95.05), "casia_linearface_088_1.yaml", None, None),
-        ("LinearFace(a=1, b=1)", (99.48, 96.80, 94.40), "casia_linearface_1_1.yaml", None, None),
-    )
-    return PaperTable(1, "Verification (%) with different margins, ResNet-50 on CASIA", columns, rows)
-
-
-def _filter_verified() -> PaperTable:
-    columns = ("lfw", "calfw", "cfp_fp")
-    recipe = "ms1mv2_arcface_{}.yaml".format
-    rows = _rows(
-        columns,
-        ("resnet34", (99.65, 95.85, 92.12), recipe("r34_teacher"), (99.65, None, 92.12), V1),
-        ("resnet34(k=1)", (99.76, 96.03, 97.23), recipe("r34_student_k1"), None, None),
-        ("resnet34(k=3)", (99.76, 96.05, 97.27), recipe("r34_student_k3"), None, None),
-        ("resnet50", (99.80, 95.80, 92.74), recipe("r50_teacher"), (99.80, None, 92.74), V1),
-        ("resnet50(k=1)", (99.81, 95.93, 98.25), recipe("r50_student_k1"), None, None),
-        ("resnet50(k=3)", (99.81, 95.95, 98.30), recipe("r50_student_k3"), None, None),
-        ("resnet100", (99.77, 96.10, 98.27), recipe("r100_teacher"), (99.77, None, 98.27), V2),
-        ("resnet100(k=1)", (99.83, 96.10, 98.64), recipe("r100_student_k1"), None, None),
-        ("resnet100(k=3)", (99.83, 96.10, 98.71), recipe("r100_student_k3"), None, None),
-    )
-    return PaperTable(2, "Verification (%) with the teacher's filter, ArcFace on MS1MV2", columns, rows)
-
-
-def _filter_identified() -> PaperTable:
-    recipe = "ms1mv2_arcface_{}.yaml".format
-    rows = _rows(
+        ("CosFace", (99.51, 95.44, 94.56), "casia_cosface.yaml", (99.51, 95.44, 94.56), TABLE_2),
+        ("LinearFace(a=0.88, b=0.88)", (99.55, 97.01, 94.66), "casia_teacher.yaml"),
+        ("LinearFace(a=0.88, b=1)", (99.48, 96.81, 95.05), "casia_linearface_088_1.yaml"),
+        ("LinearFace(a=1, b=1)", (99.48, 96.80, 94.40), "casia_linearface_1_1.yaml"),
+    ),
+    _table(
+        2,
+        "Verification (%) with the teacher's filter, ArcFace on MS1MV2",
+        ("lfw", "calfw", "cfp_fp"),
+        ("resnet34", (99.65, 95.85, 92.12), R34("teacher"), (99.65, None, 92.12), V1),
+        ("resnet34(k=1)", (99.76, 96.03, 97.23), R34("student_k1")),
+        ("resnet34(k=3)", (99.76, 96.05, 97.27), R34("student_k3")),
+        ("resnet50", (99.80, 95.80, 92.74), R50("teacher"), (99.80, None, 92.74), V1),
+        ("resnet50(k=1)", (99.81, 95.93, 98.25), R50("student_k1")),
+        ("resnet50(k=3)", (99.81, 95.95, 98.30), R50("student_k3")),
+        ("resnet100", (99.77, 96.10, 98.27), R100("teacher"), (99.77, None, 98.27), V2),
+        ("resnet100(k=1)", (99.83, 96.10, 98.64), R100("student_k1")),
+        ("resnet100(k=3)", (99.83, 96.10, 98.71), R100("student_k3")),
+    ),
+    _table(
+        3,
+        "MegaFace (%) with the teacher's filter, ArcFace on MS1MV2",
         MEGAFACE,
-        ("resnet34", (96.09, 96.72), recipe("r34_teacher"), (96.70, None), V1),
-        ("resnet34(k=1)", (97.61, 98.03), recipe("r34_student_k1"), None, None),
-        ("resnet34(k=3)", (97.74, 98.03), recipe("r34_student_k3"), None, None),
-        ("resnet50", (97.26, 97.62), recipe("r50_teacher"), (97.64, None), V1),
-        ("resnet50(k=1)", (98.26, 98.48), recipe("r50_student_k1"), None, None),
-        ("resnet50(k=3)", (98.33, 98.55), recipe("r50_student_k3"), None, None),
-        ("resnet100", (98.35, 98.6), recipe("r100_teacher"), (98.35, 98.48), f"{DENG}, Table 6"),
-        ("resnet100(k=1)", (98.56, 98.8), recipe("r100_student_k1"), None, None),
-        ("resnet100(k=3)", (98.70, 98.83), recipe("r100_student_k3"), None, None),
-    )
-    return PaperTable(3, "MegaFace (%) with the teacher's filter, ArcFace on MS1MV2", MEGAFACE, rows)
-
-
-def _components() -> PaperTable:
-    columns = ("calfw", "cplfw", "agedb_30")
-    rows = _rows(
-        columns,
-        ("LinearFace", (93.3, 89.08, 94.66), "casia_teacher.yaml", None, None),
-        ("LinearFace+TS", (93.73, 89.75, 95.05), "casia_student_ts.yaml", None, None),
-        ("LinearFace+Gen", (94.3, 90.13, 95.91), "casia_gen.yaml", None, None),
-        ("LinearFace+TS+Gen", (94.58, 90.33, 95.91), "casia_student.yaml", None, None),
-    )
-    return PaperTable(4, "Verification (%) with different components, ResNet-50 on CASIA", columns, rows)
-
-
-def _verified() -> PaperTable:
-    columns = ("lfw", "calfw", "cplfw")
-    source = f"{DENG}, Table 5"
-    cited = (
-        ("Human-Individual", (97.27, 82.32, 81.21), (97.27, 82.32, 81.21)),
-        ("Human-Fusion", (99.85, 86.50, 85.24), (99.85, 86.50, 85.24)),
-        ("CenterLoss", (98.75, 85.48, 77.48), (98.75, 85.48, 77.48)),
-        ("SphereFace", (99.27, 90.30, 81.40), (99.27, 90.30, 81.40)),
-        ("VGGFace2", (99.43, 90.37, 84.00), (99.43, 90.57, 84.00)),
-    )
-    arcface = (99.82, 95.45, 92.08)
-    rows = _rows(
-        columns,
-        *((name, paper, None, published, source) for name, paper, published in cited),
-        ("ArcFace", arcface, "ms1mv2_arcface_r100_teacher.yaml", arcface, source),
-        ("Proposed LATSE", (99.82, 96.20, 93.48), "ms1mv2_student.yaml", None, None),
-    )
-    return PaperTable(5, "Verification (%) of different methods", columns, rows)
-
-
-def _identified() -> PaperTable:
-    source = f"{DENG}, Table 6"
-    large = "ms1mv2_arcface_r100_teacher.yaml"
-    rows = _rows(
+        ("resnet34", (96.09, 96.72), R34("teacher"), (96.70, None), V1),
+        ("resnet34(k=1)", (97.61, 98.03), R34("student_k1")),
+        ("resnet34(k=3)", (97.74, 98.03), R34("student_k3")),
+        ("resnet50", (97.26, 97.62), R50("teacher"), (97.64, None), V1),
+        ("resnet50(k=1)", (98.26, 98.48), R50("student_k1")),
+        ("resnet50(k=3)", (98.33, 98.55), R50("student_k3")),
+        ("resnet100", (98.35, 98.6), R100("teacher"), (98.35, 98.48), TABLE_6),
+        ("resnet100(k=1)", (98.56, 98.8), R100("student_k1")),
+        ("resnet100(k=3)", (98.70, 98.83), R100("student_k3")),
+    ),
+    _table(
+        4,
+        "Verification (%) with different components, ResNet-50 on CASIA",
+        ("calfw", "cplfw", "agedb_30"),
+        ("LinearFace", (93.3, 89.08, 94.66), "casia_teacher.yaml"),
+        ("LinearFace+TS", (93.73, 89.75, 95.05), "casia_student_ts.yaml"),
+        ("LinearFace+Gen", (94.3, 90.13, 95.91), "casia_gen.yaml"),
+        ("LinearFace+TS+Gen", (94.58, 90.33, 95.91), "casia_student.yaml"),
+    ),
+    _table(
+        5,
+        "Verification (%) of different methods",
+        ("lfw", "calfw", "cplfw"),
+        ("Human-Individual", (97.27, 82.32, 81.21), None, (97.27, 82.32, 81.21), TABLE_5),
+        ("Human-Fusion", (99.85, 86.50, 85.24), None, (99.85, 86.50, 85.24), TABLE_5),
+        ("CenterLoss", (98.75, 85.48, 77.48), None, (98.75, 85.48, 77.48), TABLE_5),
+        ("SphereFace", (99.27, 90.30, 81.40), None, (99.27, 90.30, 81.40), TABLE_5),
+        ("VGGFace2", (99.43, 90.37, 84.00), None, (99.43, 90.57, 84.00), TABLE_5),
+        ("ArcFace", (99.82, 95.45, 92.08), R100("teacher"), (99.82, 95.45, 92.08), TABLE_5),
+        ("Proposed LATSE", (99.82, 96.20, 93.48), "ms1mv2_student.yaml"),
+    ),
+    _table(
+        6,
+        "MegaFace (%) of different methods, small and large training sets",
         MEGAFACE,
-        ("Softmax (small)", (54.85, 65.92), None, (54.85, 65.92), source),
-        ("TripletLoss (small)", (64.79, 78.32), None, (64.79, 78.32), source),
-        ("SphereFace (small)", (72.73, 85.56), None, (72.729, 85.561), source),
-        ("SphereFace+ (small)", (73.03, None), None, (73.03, None), source),
-        ("CosFace (small)", (77.11, 89.88), None, (77.11, 89.88), source),
-        ("ArcFace (CASIA)", (77.50, 92.34), None, (77.50, 92.34), source),
-        ("ArcFace,r (CASIA)", (91.75, 93.69), "casia_arcface.yaml", (91.75, 93.69), source),
-        ("Proposed LATSE,r (CASIA)", (94.74, 95.38), "casia_student.yaml", None, None),
-        ("TripletLoss (large)", (70.49, 86.47), None, (70.49, 86.47), source),
-        ("CosFace (large)", (82.72, 96.65), None, (82.72, 96.65), source),
-        ("ArcFace,r (large)", (98.35, 98.48), large, (98.35, 98.48), source),
-        ("SV-AM-Softmax,r (large)", (98.82, 99.03), None, None, None),
-        ("Proposed LATSE,r (large)", (99.14, 99.19), "ms1mv3_student.yaml", None, None),
-    )
-    return PaperTable(6, "MegaFace (%) of different methods, small and large training sets", MEGAFACE, rows)
+        ("Softmax (small)", (54.85, 65.92), None, (54.85, 65.92), TABLE_6),
+        ("TripletLoss (small)", (64.79, 78.32), None, (64.79, 78.32), TABLE_6),
+        ("SphereFace (small)", (72.73, 85.56), None, (72.729, 85.561), TABLE_6),
+        ("SphereFace+ (small)", (73.03, None), None, (73.03, None), TABLE_6),
+        ("CosFace (small)", (77.11, 89.88), None, (77.11, 89.88), TABLE_6),
+        ("ArcFace (CASIA)", (77.50, 92.34), None, (77.50, 92.34), TABLE_6),
+        ("ArcFace,r (CASIA)", (91.75, 93.69), "casia_arcface.yaml", (91.75, 93.69), TABLE_6),
+        ("Proposed LATSE,r (CASIA)", (94.74, 95.38), "casia_student.yaml"),
+        ("TripletLoss (large)", (70.49, 86.47), None, (70.49, 86.47), TABLE_6),
+        ("CosFace (large)", (82.72, 96.65), None, (82.72, 96.65), TABLE_6),
+        ("ArcFace,r (large)", (98.35, 98.48), R100("teacher"), (98.35, 98.48), TABLE_6),
+        ("SV-AM-Softmax,r (large)", (98.82, 99.03), None),
+        ("Proposed LATSE,r (large)", (99.14, 99.19), "ms1mv3_student.yaml"),
+    ),
+)

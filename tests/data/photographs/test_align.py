@@ -22,10 +22,19 @@ from latse.data.photographs.align import (
 from latse.data.photographs.detect import Face, choose
 from latse.errors import LatseError
 
+# The five points as insightface publishes them, (x, y): the eyes, the nose, the mouth's corners.
+PUBLISHED = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+)
+
 
 @pytest.fixture(scope="module")
 def aligner():
     return Aligner()
+
+
+def test_the_template_is_insightfaces():
+    assert np.array_equal(TEMPLATE, PUBLISHED)
 
 
 def dots(points, size):
@@ -36,16 +45,17 @@ def dots(points, size):
 
 
 @pytest.mark.parametrize("angle, scale, shift", [(0, 1, (0, 0)), (0.3, 1.4, (20, 5)), (-0.2, 0.8, (3, 9))])
-def test_points_of_a_turned_face_come_to_the_template(angle, scale, shift):
+def test_points_of_a_turned_face_come_to_insightfaces(angle, scale, shift):
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    points = TEMPLATE @ turn.T + shift + [30, 20]
+    points = PUBLISHED @ turn.T + shift + [30, 20]
     face = warp(dots(points, (220, 220)), points)[:, :, 0].astype(float)
     assert face.shape == (112, 112)
     y, x = np.mgrid[:112, :112]
-    for px, py in TEMPLATE:
+    for px, py in PUBLISHED:
         weight = face * (((x - px) ** 2 + (y - py) ** 2) < 64)
         centre = np.array([(weight * x).sum(), (weight * y).sum()]) / weight.sum()
-        assert np.abs(centre - [px, py]).max() < 0.5
+        # OpenCV looks at 32 places between two pixels, and a dot is cut off where it meets others.
+        assert np.abs(centre - [px, py]).max() < 0.05
 
 
 def test_no_black_corner_outside_the_photograph():
