@@ -16,7 +16,7 @@ from latse.eval import confidence, figures, protocol
 from latse.eval.candidates import Candidate, add_model_arguments, open_models
 from latse.eval.restoration import judge_restoration
 from latse.eval.verification import Verification, check_number, judge, pair_distance
-from latse.files import make_folder, write_json
+from latse.files import make_parents, write_json
 from latse.models import checkpoint
 from latse.models.embedding import Network
 from latse.provenance import provenance
@@ -79,8 +79,7 @@ def run(args: argparse.Namespace) -> None:
     LatseError
         If an input is missing or damaged, or an output cannot be written.
     """
-    for path in filter(None, (args.json, args.figure, args.generated, args.curves)):
-        make_folder(Path(path).parent)  # an unwritable place is better known before the work than after it
+    make_parents(args.json, args.figure, args.generated, args.curves)
     check_range("--samples", args.samples, 0)
     pairs = args.pairs or ([] if args.protocol else ["data/orl/orl.bin"])
     sets, models, contexts = read_sets(pairs), open_models(args), devices.contexts(args)

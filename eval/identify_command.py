@@ -25,7 +25,7 @@ from latse.eval.identification import (
 )
 from latse.eval.image_sets import ImageSet, embed, open_images, open_listed
 from latse.eval.megaface import Refined
-from latse.files import make_folder, write_json
+from latse.files import make_folder, make_parents, write_json
 from latse.provenance import provenance
 from latse.text_table import aligned
 
@@ -118,8 +118,7 @@ def run(args: argparse.Namespace) -> None:
         If an input is missing, damaged or does not fit, or an output cannot be written.
     """
     _check(args)
-    for path in filter(None, (args.json, args.figure)):
-        make_folder(Path(path).parent)  # an unwritable place is better known before the work than after it
+    make_parents(args.json, args.figure)
     if args.write_features:
         make_folder(args.write_features)
     judged = list(_of_images(args) if args.probes else _of_kit(args))

@@ -88,8 +88,14 @@ def open_listed(folder: str | os.PathLike, refined: Refined) -> ImageSet:
     if missing is not None:  # better known now than after hours of embedding
         raise LatseError(f"the picture {paths[missing]} is missing")
 
+    def encoded(path: Path) -> tuple[bytes, str]:
+        with explained(f"cannot read {path}"):
+            return path.read_bytes(), f"the picture {path}"
+
     def read(positions: np.ndarray) -> np.ndarray:
-        return np.stack([_picture(paths[position]) for position in positions])
+        return np.stack(
+            [decode(*encoded(paths[position]), SIZE).transpose(2, 0, 1) for position in positions]
+        )
 
     images = refined.images
     _, people = np.unique(people_of(images), return_inverse=True)
@@ -124,9 +130,3 @@ def embed(model: Candidate, images: ImageSet) -> Gallery:
             features[start : start + len(part)] = rows
             bar.update(len(part))
     return features
-
-
-def _picture(path: Path) -> np.ndarray:
-    with explained(f"cannot read {path}"):
-        encoded = path.read_bytes()
-    return decode(encoded, f"the picture {path}", SIZE).transpose(2, 0, 1)

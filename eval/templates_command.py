@@ -14,7 +14,7 @@ from latse.eval import candidates as models
 from latse.eval.candidates import Candidate
 from latse.eval.template_lists import TemplateSet, read_aligned, read_set
 from latse.eval.templates import identify_templates, pool, templates_json, verify_templates
-from latse.files import make_folder, write_json
+from latse.files import make_parents, write_json
 from latse.provenance import provenance
 from latse.text_table import aligned
 
@@ -52,8 +52,7 @@ def run(args: argparse.Namespace) -> None:
     LatseError
         If an input is missing or damaged, or the output cannot be written.
     """
-    if args.json:
-        make_folder(Path(args.json).parent)  # an unwritable place is better known before the work
+    make_parents(args.json)
     opened = models.open_models(args)
     judged = read_set(args.data)
     photographs = Path(args.photographs or Path(args.data) / "loose_crop")

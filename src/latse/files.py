@@ -74,8 +74,13 @@ def remove_parts(folder: str | os.PathLike, name: str) -> None:
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
     """Write `content` as indented JSON, atomically; NaN and infinity are refused (ValueError)."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text in UTF-8, atomically."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(path: str | os.PathLike) -> Any:
@@ -112,6 +117,12 @@ def make_folder(path: str | os.PathLike) -> Path:
     if not os.access(path, os.W_OK):
         raise LatseError(f"cannot write into the folder {path}: permission denied")
     return path
+
+
+def make_parents(*files: str | os.PathLike | None) -> None:
+    """Make the folders of files to be written: an unwritable place is better known before the work."""
+    for file in filter(None, files):
+        make_folder(Path(file).parent)
 
 
 def digest(path: str | os.PathLike) -> str:

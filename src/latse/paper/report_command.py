@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from latse.files import replacing
+from latse.files import write_text
 from latse.paper.report import gather, page
 from latse.provenance import provenance
 
@@ -35,6 +35,5 @@ def run(args: argparse.Namespace) -> None:
         If there is nothing to report, a result is damaged, or the page cannot be written.
     """
     html = page(gather(Path(args.run_folder)), provenance(args))
-    with replacing(args.out) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+    write_text(args.out, html)
     print(args.out)

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from latse import recipe as recipes
 from latse.errors import LatseError, check_range
-from latse.files import digest, locked, make_folder, read_json, replacing, write_json
+from latse.files import digest, explained, locked, make_folder, read_json, write_json, write_text
 from latse.runtime import cores, versions
 from latse.text_table import NOTHING, aligned, markdown
 
@@ -115,15 +115,14 @@ def run(args: argparse.Namespace) -> None:
             Run(row, seed, out / row / f"seed-{seed}", pairs) for row in study.rows for seed in study.seeds
         ]
         for row, changes in study.rows.items():
-            _write_recipe(out / row / f"{row}.yaml", study.recipe, changes)
-            # A wrong row is better known now than after the rows above it.
-            recipes.load(out / row / f"{row}.yaml", args.set)
+            recipe, base = out / row / f"{row}.yaml", str(study.recipe.resolve())
+            write_text(recipe, yaml.safe_dump({"base": base, **changes}, sort_keys=False))
+            recipes.load(recipe, args.set)  # a wrong row is better known now than after those above it
         _run_all(runs, args)
         report = _report(args, study, runs)
         write_json(out / "study.json", report)
         rows = table(report["rows"])
-        with replacing(out / "table.md") as temporary:
-            temporary.write_text(markdown(rows) + "\n")
+        write_text(out / "table.md", markdown(rows) + "\n")
     print(f"{Path(args.pairs).stem}: mean ± standard deviation over {len(study.seeds)} seeds")
     print(aligned(rows))
 
@@ -132,9 +131,8 @@ def read_study(path: str | os.PathLike) -> Study:
     """Read a study, shipped or a file; raise LatseError, naming file and key, if it is malformed."""
     path = recipes.find(path, shipped=recipes.STUDIES)
     try:
-        content = yaml.safe_load(path.read_bytes())
-    except OSError as error:
-        raise LatseError(f"cannot read the study {path}: {error.strerror}") from error
+        with explained(f"cannot read the study {path}"):
+            content = yaml.safe_load(path.read_bytes())
     except yaml.YAMLError as error:
         raise LatseError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or set(content) != {"recipe", "seeds", "rows"}:
@@ -161,17 +159,11 @@ def table(rows: dict[str, dict[str, Any]]) -> list[list[str]]:
     A column without a figure, such as SSIM where no row has a decoder, is left out.
     """
     columns = [column for column in COLUMNS if any(row[column] for row in rows.values())]
-    body = [[name, *(_cell(row[column]) for column in columns)] for name, row in rows.items()]
-    return [["", *columns], *body]
 
+    def cell(figure: dict[str, float] | None) -> str:
+        return NOTHING if figure is None else f"{100 * figure['mean']:.2f} ± {100 * figure['std']:.2f}"
 
-def _cell(figure: dict[str, float] | None) -> str:
-    return NOTHING if figure is None else f"{100 * figure['mean']:.2f} ± {100 * figure['std']:.2f}"
-
-
-def _write_recipe(path: Path, base: Path, changes: dict[str, Any]) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(yaml.safe_dump({"base": str(base.resolve()), **changes}, sort_keys=False))
+    return [["", *columns], *([name, *(cell(row[key]) for key in columns)] for name, row in rows.items())]
 
 
 def _run_all(runs: list[Run], args: argparse.Namespace) -> None:
@@ -193,20 +185,12 @@ def _run_all(runs: list[Run], args: argparse.Namespace) -> None:
 def _run_one(run: Run, args: argparse.Namespace, environment: dict[str, str]) -> None:
     recipe = run.folder.parent / f"{run.row}.yaml"
     changes = [word for change in args.set for word in ("--set", change)]
-    _latse(
-        run,
-        environment,
-        *("train", recipe, "--data", args.data, "--out", run.folder),
-        *("--seed", run.seed, "--resume", *changes),
-    )
-    if _is_judged(run):
-        return
-    _latse(
-        run,
-        environment,
-        *("eval", "--model", f"model={run.folder}/model,0", f"untrained={run.folder}/untrained,0"),
-        *("--pairs", args.pairs, "--json", run.result),
-    )
+    trained = ("--data", args.data, "--out", run.folder, "--seed", run.seed, "--resume", *changes)
+    _latse(run, environment, "train", recipe, *trained)
+    if not _is_judged(run):
+        models = f"model={run.folder}/model,0", f"untrained={run.folder}/untrained,0"
+        judged = ("--pairs", args.pairs, "--json", run.result)
+        _latse(run, environment, "eval", "--model", *models, *judged)
 
 
 def _is_judged(run: Run) -> bool:

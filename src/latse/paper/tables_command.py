@@ -22,7 +22,7 @@ from latse.data.shards.records import Shard
 from latse.devices import add_device_arguments, contexts
 from latse.errors import LatseError
 from latse.eval.results import reading
-from latse.files import make_folder, read_object, write_json
+from latse.files import make_folder, make_parents, read_object, write_json
 from latse.paper.dry_run import DryRun, dry_run
 from latse.paper.paper_tables import (
     COLUMNS,
@@ -111,8 +111,7 @@ def run(args: argparse.Namespace) -> None:
     """
     shards = _shards(args.data)
     chosen = [table for table in tables() if table.number in args.only]
-    if args.json:
-        make_folder(Path(args.json).parent)
+    make_parents(args.json)
     if args.dry_run:
         _dry_runs(args, chosen, shards)
         return

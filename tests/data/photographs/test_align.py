@@ -19,7 +19,7 @@ from latse.data.photographs.align import (
     open_photograph,
     warp,
 )
-from latse.data.photographs.detect import Face, choose
+from latse.data.photographs.detect import Face, MtcnnOpenCV, choose
 from latse.errors import LatseError
 
 # The five points as insightface publishes them, (x, y): the eyes, the nose, the mouth's corners.
@@ -37,18 +37,21 @@ def test_the_template_is_insightfaces():
     assert np.array_equal(TEMPLATE, PUBLISHED)
 
 
-def dots(points, size):
-    """A black image with a soft white dot at each point (x, y)."""
-    y, x = np.mgrid[: size[0], : size[1]]
-    image = sum(np.exp(-((x - px) ** 2 + (y - py) ** 2) / 8) for px, py in points)
+def dots(points, side, width):
+    """A black square image with a soft white dot, `width` wide, at each point (x, y)."""
+    y, x = np.mgrid[:side, :side]
+    image = sum(np.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * width**2)) for px, py in points)
     return np.repeat((255 * image.clip(0, 1)).astype(np.uint8)[:, :, None], 3, axis=2)
 
 
-@pytest.mark.parametrize("angle, scale, shift", [(0, 1, (0, 0)), (0.3, 1.4, (20, 5)), (-0.2, 0.8, (3, 9))])
+@pytest.mark.parametrize(
+    "angle, scale, shift", [(0, 1, (0, 0)), (0.3, 1.4, (20, 5)), (-0.2, 0.8, (3, 9)), (0.1, 5.3, (40, 7))]
+)
 def test_points_of_a_turned_face_come_to_insightfaces(angle, scale, shift):
+    """Also of a large one, which is halved first."""
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     points = PUBLISHED @ turn.T + shift + [30, 20]
-    face = warp(dots(points, (220, 220)), points)[:, :, 0].astype(float)
+    face = warp(dots(points, round(140 * scale) + 80, 2 * scale), points)[:, :, 0].astype(float)
     assert face.shape == (112, 112)
     y, x = np.mgrid[:112, :112]
     for px, py in PUBLISHED:
@@ -58,9 +61,12 @@ def test_points_of_a_turned_face_come_to_insightfaces(angle, scale, shift):
         assert np.abs(centre - [px, py]).max() < 0.05
 
 
-def test_no_black_corner_outside_the_photograph():
-    face = warp(np.full((60, 60, 3), 90, np.uint8), TEMPLATE * 0.5 + 2)
-    assert (face == 90).all()
+def test_the_border_continues_outside_the_photograph():
+    """Of a photograph that begins 20 pixels within the face; neither black nor its mirror image."""
+    photograph = np.repeat(np.arange(1, 93, dtype=np.uint8)[None, :, None], 112, axis=0).repeat(3, axis=2)
+    face = warp(photograph, PUBLISHED - [20, 0])[:, :, 0].astype(int)
+    assert (face[:, :20] == 1).all()
+    assert np.abs(face[:, 20:] - np.arange(1, 93)).max() <= 1
 
 
 def test_finds_points_where_they_are(aligner):
@@ -74,6 +80,22 @@ def test_finds_points_where_they_are(aligner):
     assert np.abs(aligner.cut_out(shifted).face.points - points - [12, 7]).max() < 2
     large = cv2.resize(photograph, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
     assert np.abs((aligner.cut_out(large).face.points + 0.5) / 2 - 0.5 - points).max() < 2
+
+
+def test_what_mtcnn_sees_is_brought_back_to_the_photograph(monkeypatch):
+    """It sees the photograph enlarged twice with 40 pixels around; half a pixel is cut off what it says."""
+    detector = MtcnnOpenCV()
+
+    class Network:
+        def detect_faces(self, seen):
+            assert seen.shape == (2 * 100 + 80, 2 * 120 + 80, 3)
+            keypoints = {name: (140 + 2 * name, 100) for name in range(5)}
+            return [{"box": [60, 80, 50, 30], "confidence": 0.9, "keypoints": keypoints}]
+
+    monkeypatch.setattr(detector, "_network", Network())
+    (face,) = detector.detect(np.zeros((100, 120, 3), np.uint8))
+    assert face.box.tolist() == [10, 20, 25, 15] and face.confidence == 0.9
+    assert face.points.tolist() == [[50, 30], [51, 30], [52, 30], [53, 30], [54, 30]]
 
 
 def test_the_aligned_face_has_its_points_at_the_template(aligner):
@@ -103,11 +125,12 @@ def test_points_in_photographs_of_any_size(aligner, width, share):
     assert np.abs(error).mean() < 2
 
 
-def test_a_large_face_shrinks_by_averages():
+@pytest.mark.parametrize("scale", [2.1, 3, 10])
+def test_a_large_face_shrinks_by_averages(scale):
     """Stripes of a pixel, black and white, become grey instead of a pattern."""
     stripes = np.zeros((1600, 1600, 3), np.uint8)
     stripes[:, ::2] = 255
-    face = warp(stripes, TEMPLATE * 10 + 100)
+    face = warp(stripes, PUBLISHED * scale + 100)
     assert np.abs(face.astype(int) - 127).max() <= 2
 
 
@@ -134,6 +157,9 @@ def test_the_rule_of_several_faces():
     assert choose([large_edge, small_middle], shape) is small_middle
     assert choose([large_edge], shape) is large_edge
     assert choose([large_near, face(60, 60, 60)], shape) is large_near
+    # Twice the squared distance counts: 3600 - 2 * 35**2 is less than 40**2, 3600 - 35**2 is more.
+    middle, off = face(79.5, 79.5, 40), face(104.5, 69.5, 60)
+    assert choose([off, middle], shape) is middle
 
 
 def test_points_that_are_no_face(aligner):

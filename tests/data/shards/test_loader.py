@@ -239,6 +239,23 @@ def test_a_part_that_is_none(part):
         BatchStream(FakeShard(3), 1, part=part)
 
 
+def splitmix(state):
+    """The finaliser of splitmix64 (Steele, Lea, Flood 2014, Figure 16), in whole numbers."""
+    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) % 2**64
+    return state ^ (state >> 31)
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(0, 10**9), st.integers(0, 2**48))
+def test_flips_stay_as_they_are(seed, epoch, record):
+    """Runs that were begun, and stored verdicts, know an image by them."""
+    gamma, state = 0x9E3779B97F4A7C15, seed
+    for number in (epoch, record):
+        state = splitmix((state + gamma) % 2**64) ^ number
+    expected = splitmix((state + gamma) % 2**64) >> 63
+    assert flips(seed, np.array([epoch]), np.array([record])).tolist() == [bool(expected)]
+
+
 def test_a_real_shard_is_read_as_it_decodes(people):
     """The fast path into the batch gives the pixels of Shard.read, mirrored where flips() says so."""
     shard = Shard(people)

@@ -66,6 +66,20 @@ def test_reads_back_what_was_written(folder):
         assert (label, record) == (LABELS[number], position + 1)
 
 
+def test_a_batch_is_what_was_written(folder):
+    shard, numbers = Shard(folder), [0, 1, 5]  # of the pictures at the positions 3, 0 and 2
+    batch = shard.batch(np.array([3, 0, 2]), np.array([1, 0, 1]))
+    assert (batch.image.dtype, batch.label.dtype, batch.record.dtype) == (np.uint8, np.float32, np.int64)
+    assert batch.label.tolist() == [2, 0, 0] and batch.record.tolist() == [4, 1, 3]
+    assert batch.mirrored.dtype == bool and batch.mirrored.tolist() == [True, False, True]
+    for image, number, mirrored in zip(batch.image, numbers, batch.mirrored):
+        pixels = picture(number)[0].transpose(2, 0, 1)
+        assert np.array_equal(image, pixels[:, :, ::-1] if mirrored else pixels)
+    plain = shard.batch(np.array([3, 0, 2]))
+    assert np.array_equal(plain.image[:, :, :, ::-1][[0, 2]], batch.image[[0, 2]])
+    assert not plain.mirrored.any()
+
+
 def test_layout_is_insightfaces(folder):
     """The steps by which insightface's FaceImageIter reads a set, with MXNet's reader."""
     reader = mx.recordio.MXIndexedRecordIO(str(folder / "train.idx"), str(folder / "train.rec"), "r")

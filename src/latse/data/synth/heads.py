@@ -102,19 +102,11 @@ def load(cache: Path | None = None) -> Heads:
             arrays = {name: kept[name] for name in kept.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise LatseError(f"{path} is damaged: remove it and it is fetched again") from error
-    shape = (len(arrays["names"]), arrays["vertices"].size)
-    targets = csr_matrix((arrays["moves"], arrays["columns"], arrays["starts"]), shape)
-    return Heads(
-        arrays["vertices"],
-        arrays["triangles"],
-        arrays["part"],
-        arrays["masks"].astype(np.float32) / 255,
-        arrays["visible"].astype(np.float32) / 255,
-        arrays["directions"],
-        arrays["front"],
-        targets,
-        {name: row for row, name in enumerate(arrays["names"].tolist())},
-    )
+    rows, shares = arrays.pop("names").tolist(), ("masks", "visible")
+    matrix = tuple(arrays.pop(name) for name in ("moves", "columns", "starts"))
+    targets = csr_matrix(matrix, (len(rows), arrays["vertices"].size))
+    arrays.update({name: arrays[name].astype(np.float32) / 255 for name in shares})
+    return Heads(**arrays, targets=targets, names={name: row for row, name in enumerate(rows)})
 
 
 def fetch_wheel(folder: Path) -> Path:
