@@ -95,9 +95,10 @@ def run(args: argparse.Namespace) -> None:
     }
     if args.json:
         write_json(args.json, report)
-    print(
-        "\n\n".join([*([verification_table(results)] if results else []), *protocol.figure_tables(protocols)])
-    )
+    if results:
+        print(verification_table(results))
+    if protocols:
+        print(protocol.figure_table(protocols))
 
 
 def read_sets(paths: Sequence[str]) -> dict[str, PairSet]:

@@ -9,7 +9,7 @@ import numpy as np
 from latse.errors import LatseError, blaming
 from latse.eval.candidates import Candidate
 from latse.own_class import Registry
-from latse.text_table import NOTHING, aligned
+from latse.text_table import aligned
 
 
 class Protocol:
@@ -24,9 +24,7 @@ class Protocol:
         raise NotImplementedError(f"{type(self).__name__} must say how it judges")
 
 
-_REGISTRY = Registry(
-    "protocol", {}, lambda own: issubclass(own, Protocol), "over latse.eval.protocol.Protocol"
-)  # fmt: skip
+_REGISTRY = Registry("protocol", {}, Protocol, "over latse.eval.protocol.Protocol")
 
 
 def judge_by(names: Sequence[str], models: Sequence[Candidate]) -> dict[str, dict[str, Any]]:
@@ -53,16 +51,13 @@ def judge_by(names: Sequence[str], models: Sequence[Candidate]) -> dict[str, dic
     return {type(protocol).__name__: _judged(name, protocol, models) for name, protocol in protocols.items()}
 
 
-def figure_tables(judged: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return what `judge_by` returns as text, one table for each protocol."""
-    texts = []
+def figure_table(judged: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what `judge_by` returns as text, a line for each figure."""
+    rows = [["protocol", "model", "figure", "value"]]
     for title, found in judged.items():
-        names = list(dict.fromkeys(key for figures in found["results"].values() for key in figures))
-        rows = [[f"{title}, {found['images']} images", *names]]
         for model, figures in found["results"].items():
-            rows.append([model, *(f"{figures[key]:g}" if key in figures else NOTHING for key in names)])
-        texts.append(aligned(rows))
-    return texts
+            rows += [[title, model, name, f"{value:g}"] for name, value in figures.items()]
+    return aligned(rows)
 
 
 def _judged(name: str, protocol: Protocol, models: Sequence[Candidate]) -> dict[str, Any]:

@@ -113,10 +113,5 @@ class Similarity(GenerativeLoss):
 
 LOSSES = {"l1": L1, "similarity": Similarity}
 PAPERS = MappingProxyType(dict.fromkeys(LOSSES, 1.0))  # weights, eq. 14
-_REGISTRY = Registry(
-    "generative loss",
-    LOSSES,
-    lambda own: issubclass(own, GenerativeLoss),
-    "over latse.symbols.losses.GenerativeLoss",
-)
+_REGISTRY = Registry("generative loss", LOSSES, GenerativeLoss, "over latse.symbols.losses.GenerativeLoss")
 create = _REGISTRY.create

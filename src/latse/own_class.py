@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable, Mapping
+from typing import Any, Mapping
 
 from latse.errors import LatseError, blaming
 
@@ -23,8 +23,8 @@ class Registry:
         What errors call one, such as `margin`.
     shipped : mapping of str to type
         Name -> class.
-    accepts : callable
-        Tells whether a class of a user's is of this kind.
+    base : type
+        What a class of a user's is a subclass of.
     needs : str
         The same in words, as they follow "has no class NAME".
     given : tuple of str, default none
@@ -35,7 +35,7 @@ class Registry:
 
     title: str
     shipped: Mapping[str, type]
-    accepts: Callable[[type], bool]
+    base: type
     needs: str
     given: tuple[str, ...] = ()
     others: tuple[str, ...] = ("FILE.py:CLASS",)
@@ -57,7 +57,7 @@ class Registry:
             return self.shipped[name]
         class_name = name.rpartition(":")[2]
         own = getattr(_module(path), class_name, None)
-        if not (inspect.isclass(own) and self.accepts(own)):
+        if not (inspect.isclass(own) and issubclass(own, self.base)):
             raise LatseError(f"{path} has no class {class_name} {self.needs}")
         return own
 

@@ -39,7 +39,7 @@ class _Encoders(Registry):
 _REGISTRY = _Encoders(
     "encoder",
     ENCODERS,
-    lambda own: issubclass(own, Encoder),
+    Encoder,
     "over latse.symbols.encoders.Encoder",
     ("lean",),
     (f"{PREFIX}NAME", "FILE.py:CLASS"),

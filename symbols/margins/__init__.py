@@ -60,9 +60,7 @@ MARGINS: dict[str, type[Loss]] = {
 # Enough people for every loss to be made with, to see whether its parameters are in range.
 A_FEW = 3
 
-_REGISTRY = Registry(
-    "margin", MARGINS, lambda own: issubclass(own, Loss), "over latse.symbols.margins.Margin", ("classes",)
-)
+_REGISTRY = Registry("margin", MARGINS, Loss, "over latse.symbols.margins.Margin", ("classes",))
 find, parameters = _REGISTRY.find, _REGISTRY.parameters
 
 

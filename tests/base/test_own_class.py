@@ -1,6 +1,7 @@
 """Classes by name, shipped and a user's own."""
 
 import pickle
+from typing import Protocol, runtime_checkable
 
 import pytest
 
@@ -21,6 +22,9 @@ with Path(__file__).with_suffix(".runs").open("a") as runs:
 class Cube:
     side: float = 1.0
 
+    def area(self):
+        return 6 * self.side**2
+
 
 class Sphere:
     pass
@@ -31,7 +35,13 @@ class Disc:
     pass
 
 
-BODY = Registry("body", {"disc": Disc}, lambda own: hasattr(own, "side"), "with a side")
+@runtime_checkable
+class Sided(Protocol):
+    def area(self):
+        """Whatever has one is a body."""
+
+
+BODY = Registry("body", {"disc": Disc}, Sided, "with an area")
 
 
 @pytest.fixture
@@ -45,7 +55,7 @@ def test_a_file_is_executed_once_whatever_is_asked_of_it(own, monkeypatch):
     cube = BODY.find(f"{own}:Cube")
     assert dict(BODY.parameters(f"{own}:Cube")) == {"side": 1.0}
     assert BODY.create(f"{own}:Cube", side=2.0) == cube(2.0)
-    with pytest.raises(LatseError, match="own.py has no class Sphere with a side$"):
+    with pytest.raises(LatseError, match="own.py has no class Sphere with an area$"):
         BODY.find(f"{own}:Sphere")
     monkeypatch.chdir(own.parent)
     assert BODY.find("own.py:Cube") is cube  # by another path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, Sequence
+from typing import NamedTuple, Protocol, Sequence, runtime_checkable
 
 import cv2
 import numpy as np
@@ -37,6 +37,7 @@ class Face(NamedTuple):
     points: np.ndarray
 
 
+@runtime_checkable
 class Detector(Protocol):
     """What finds faces. A class of one's own is made without arguments, once in each process."""
 
@@ -83,12 +84,7 @@ class MtcnnOpenCV:
 DETECTORS: dict[str, type] = {DEFAULT: MtcnnOpenCV}
 
 
-_REGISTRY = Registry(
-    "detector",
-    DETECTORS,
-    lambda own: callable(getattr(own, "detect", None)),
-    "with a method detect(photograph)",
-)
+_REGISTRY = Registry("detector", DETECTORS, Detector, "with a method detect(photograph)")
 
 
 def create(name: str = DEFAULT) -> Detector:
