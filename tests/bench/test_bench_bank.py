@@ -5,7 +5,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from latse.bench.bank_step import random_people
+from latse.bench.bank_command import random_people
 from latse.bench.result import read
 from latse.cli import main
 

@@ -21,8 +21,7 @@ def test_the_teacher_believes_three_labels_of_four(tmp_path):
     shard = Shard(tmp_path / "data")
     assert len(shard) == bench_filter.BATCHES * SIZES.batch_size and shard.classes == SIZES.classes
     assert len(set(shard.labels.tolist())) == len(shard)
-    recipe = bench_filter._recipe(tmp_path, SIZES)
-    bench_filter._make_teacher(tmp_path / "teacher", recipe, shard)
+    bench_filter._make_teacher(tmp_path / "teacher", SIZES, shard)
     embeddings = Network(tmp_path / "teacher", 0)(shard.batch(np.arange(len(shard))).image)
     centres = checkpoint.load(tmp_path / "teacher", 0)[1]["fc7_weight"].asnumpy()
     cosines = embeddings @ (centres / np.linalg.norm(centres, axis=1, keepdims=True)).T

@@ -16,7 +16,7 @@ def test_all_heads_have_the_same_gradients():
     gradients = []
     for name in head.GRAPHS:
         executor = head._bound(name, classes=50, batch_size=6)
-        head._step(executor)
+        head.step(executor)
         gradients.append([executor.grad_dict[key].asnumpy() for key in ("data", "fc7_weight")])
     *others, ours = gradients
     for other in others:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latse import provenance as provenances
+from latse import recipe as recipes
 from latse.bench import all_command as suite
 from latse.bench import head_command as head
 from latse.bench.page_command import cell
@@ -380,7 +381,7 @@ def test_it_works_from_any_folder_and_leaves_the_plans_of_others_alone(tmp_path,
     planning = [words for _, words, _ in calls.made if "plan" in words]
     assert len(planning) == 4
     for words in planning:
-        assert Path(words[words.index("plan") + 1]).is_file()
+        assert recipes.find(words[words.index("plan") + 1]).is_file()
         assert "bench" in words or words[words.index("--out") + 1].startswith(f"{tmp_path}/out/plans/")
 
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Mapping
 
-from latse import provenance, recipe
+from latse import provenance
+from latse.bench.benchmark import add_peers
 from latse.bench.result import read
 from latse.errors import LatseError
 from latse.files import make_folder
@@ -68,9 +69,9 @@ def jobs(peers: str | None) -> list[Job]:
             ("bench", "train", "--encoder", encoder, "--classes", CLASSES, "--repeats", "3", *with_peers),
         )
 
-    def compare(name: str, recipe_name: str) -> Job:
+    def compare(name: str, recipe: str) -> Job:
         sizes = ("--classes", CLASSES, "--batch-size", "32", "--repeats", "3")
-        arguments = ("bench", "plan", _shipped(recipe_name), *sizes, *with_peers)
+        arguments = ("bench", "plan", recipe, *sizes, *with_peers)
         return Job(f"plan-{name}", arguments, all_cores=True)
 
     encoder, classes, batch_size = map(str, PAPERS_SETTING)
@@ -81,7 +82,7 @@ def jobs(peers: str | None) -> list[Job]:
         compare("resnet50", "ms1mv2_arcface_r50_teacher"),
         compare("resnet100", "ms1mv2_arcface_r100_teacher"),
         compare("resnet100-student", "ms1mv2_student"),
-        Job("device", ("plan", _shipped("ms1mv2_student"), *papers_setting), plans=True),
+        Job("device", ("plan", "ms1mv2_student", *papers_setting), plans=True),
         Job("filter", ("bench", "filter")),
         Job("bank", ("bench", "bank")),
         Job("head", ("bench", "head")),
@@ -94,16 +95,12 @@ def jobs(peers: str | None) -> list[Job]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `latse bench all`."""
     parser.add_argument("folder", metavar="FOLDER", help="where the results go: FOLDER/NAME.json")
-    parser.add_argument(
-        "--peers",
-        metavar="FOLDER",
-        default=os.environ.get("PEERS"),
-        help="holds insightface/, its sources, and torch/, a virtual environment (default: PEERS of the "
-        "environment); without it, equivalent graphs written here stand for them where there are some",
+    add_peers(
+        parser,
+        "insightface/, its sources, and torch/, a virtual environment; without it, equivalent graphs written "
+        "here stand for them where there are some",
     )
-    parser.add_argument(
-        "--only", nargs="+", metavar="NAME", help=f"of {', '.join(one.name for one in jobs(None))}"
-    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"of {_names(jobs(None))}")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -148,12 +145,6 @@ def stands(one: Job, folder: Path) -> bool:
         and origin["command"] == shlex.join(["latse", *one.command(folder)])
         and origin["machine"] == provenance.machine()
     )
-
-
-def _shipped(name: str) -> str:
-    """Return the path of a recipe, short where this is the repository."""
-    path = recipe.SHIPPED / f"{name}.yaml"
-    return os.path.relpath(path) if Path.cwd() in path.parents else str(path)
 
 
 def _chosen(known: list[Job], names: list[str] | None) -> list[Job]:

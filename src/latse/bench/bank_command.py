@@ -18,22 +18,23 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Any, Dict, Iterator, List, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
-from latse.bench import bank_step, learner_step
-from latse.bench.bank_step import MOMENTUM, SHAPE, made_up, random_people
+from latse.bench import learner_step
 from latse.bench.benchmark import Benchmark, Option, Outcome, count
 from latse.bench.contender import Contender, race, served
+from latse.bench.protocol import Step
 from latse.errors import LatseError
 from latse.files import make_folder
 from latse.goals import Figure, Goal
 from latse.train.bank import FACES, MeanFaceBank
 
+SHAPE, MOMENTUM = (3, 112, 112), 0.9
 ROW = 2 * int(np.prod(SHAPE))  # bytes
-Times = Dict[str, List[float]]
+Seconds = Dict[str, List[float]]  # and memory, by what was done
 
 
 class BankBenchmark(Benchmark):
@@ -102,10 +103,10 @@ def _check_space(folder: Path, args: argparse.Namespace) -> None:
         raise LatseError(f"{folder} has {free / 1e9:.3g} GB free, the bank takes {needed / 1e9:.3g} GB")
 
 
-def _round(args: argparse.Namespace, number: int) -> Times:
+def _round(args: argparse.Namespace, number: int) -> Seconds:
     """Make a bank, use it, and return what everything took."""
     with tempfile.TemporaryDirectory(prefix=".bench-bank-", dir=args.folder) as folder:
-        found: Times = {}
+        found: Seconds = {}
 
         def opened(name: str, iteration: int) -> MeanFaceBank:
             began = time.perf_counter()
@@ -152,14 +153,14 @@ def _forget(path: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _shared(args: argparse.Namespace, folder: str) -> Times:
+def _shared(args: argparse.Namespace, folder: str) -> Seconds:
     """Let several processes update the bank of this one at once; return seconds and memory of each."""
     with contextlib.ExitStack() as stack:
         workers = [
             stack.enter_context(
                 Contender(
                     f"worker {number}",
-                    served(bank_step.contender, folder, args.people, args.batch_size, 1, number),
+                    served(contender, folder, args.people, args.batch_size, 1, number),
                 )
             )
             for number in range(1, args.workers + 1)
@@ -188,7 +189,7 @@ def _step_of_an_image(args: argparse.Namespace) -> list[float]:
     return [seconds / args.step_batch_size for seconds in step.seconds]
 
 
-def _goals(args: argparse.Namespace, found: Times, step: Sequence[float]) -> list[Goal]:
+def _goals(args: argparse.Namespace, found: Seconds, step: Sequence[float]) -> list[Goal]:
     rows = min(args.people, args.batches * args.batch_size)
     size = f"{args.people} people"
     dear = [seconds / args.batch_size / np.median(step) for seconds in found["update, cold rows"]]
@@ -206,3 +207,30 @@ def _goals(args: argparse.Namespace, found: Times, step: Sequence[float]) -> lis
         Goal.of("update over the training step, cold rows, by image", dear, at_most=0.03),
         Goal.of(f"growth of resident memory over the {rows} rows touched", growth, at_most=1),
     ]
+
+
+def made_up(batch_size: int, seed: int) -> np.ndarray:
+    """Return a batch of random images, uint8 (B, 3, 112, 112)."""
+    return np.random.default_rng(seed).integers(0, 256, (batch_size, *SHAPE), np.uint8)
+
+
+def random_people(people: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield batches of labels without end, nobody twice before everybody was there once."""
+    order = np.random.default_rng(seed).permutation(people)
+    while True:
+        yield order[:batch_size]
+        order = np.roll(order, -batch_size)
+
+
+def contender(
+    folder: str, people: int, batch_size: int, iteration: int, worker: int
+) -> tuple[dict[str, Any], Step]:
+    """Return the updates of one worker, as `latse.bench.protocol.serve` takes them."""
+    bank = MeanFaceBank(folder, people, SHAPE, MOMENTUM, iteration, worker)
+    images, teaches = made_up(batch_size, worker), np.ones(batch_size, bool)
+    labels = random_people(people, batch_size, worker)
+
+    def step() -> None:
+        bank.update(images, next(labels), teaches)
+
+    return {"planned_megabytes": None, "parameters": 0}, step

@@ -21,12 +21,12 @@ from typing import Any, Iterable
 import cv2
 import mxnet as mx
 import numpy as np
-import yaml
 
 from latse import recipe as recipes
 from latse.bench import learner_step
 from latse.bench.benchmark import Benchmark, Option, Outcome, count
 from latse.bench.contender import Race, race, served
+from latse.bench.learner_step import STEADY
 from latse.bench.timing import ratios
 from latse.data.shards.records import Shard
 from latse.data.shards.shard_writer import write_shard
@@ -43,7 +43,7 @@ from latse.train.training import Training, inference
 PLAIN, FILTERED = "plain student", "student, stored verdicts"
 STORED, ASKED = "LATSE, stored verdicts", "LATSE, teacher asked"
 STEP, PROCESSOR, PEAK = "step", "processor time", "peak memory"
-K, SEED = 3, 0
+RECIPE, K, SEED = "ms1mv2_teacher", 3, 0
 BATCHES = 4  # in the set
 SIDE = 14  # of the random images that are magnified, so that they are as smooth as photographs
 MOST = 1.35  # times the plain student's step
@@ -72,7 +72,7 @@ class FilterBenchmark(Benchmark):
         with tempfile.TemporaryDirectory(prefix="latse-bench-") as name:
             folder = Path(name)
             _make_set(folder / "data", args)
-            _make_teacher(folder / "teacher", _recipe(folder, args), Shard(folder / "data"))
+            _make_teacher(folder / "teacher", args, Shard(folder / "data"))
             seconds, stored = _stored(folder, args)
             found = race(_commands(folder, args), args.repeats, "training steps")
         figures = {title: _figures(one) for title, one in found.items()}
@@ -102,9 +102,9 @@ def _make_set(folder: Path, args: argparse.Namespace) -> None:
     write_shard(folder, photographs(), args.classes, (height, width))
 
 
-def _make_teacher(prefix: Path, recipe_path: Path, shard: Shard) -> None:
+def _make_teacher(prefix: Path, args: argparse.Namespace, shard: Shard) -> None:
     """Save an untrained encoder whose class centres are the embeddings of three people of four."""
-    recipe = recipes.load(recipe_path, ["train.batch_size=1"])
+    recipe = recipes.load(RECIPE, [*_plain(args), "train.batch_size=1"])
     begun = Learner(Training.of(recipe, shard.classes, [mx.cpu()], SEED)).capture(0)
     state.save_model(prefix, 0, inference(recipe), begun)
     embeddings = Network(prefix, 0)(shard.batch(np.arange(len(shard))).image)
@@ -130,28 +130,20 @@ def _stored(folder: Path, args: argparse.Namespace) -> tuple[float, dict[str, An
     return seconds, read_json(report)
 
 
-def _recipe(folder: Path, args: argparse.Namespace) -> Path:
-    """Write the recipe of the plain student."""
-    recipe = {
-        "encoder": {"name": args.encoder},
-        "schedule": {"mode": "constant", "learning_rate": 0.01},
-        "train": {"batch_size": args.batch_size},
-    }
-    path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe))
-    return path
+def _plain(args: argparse.Namespace) -> list[str]:
+    """Return what of `RECIPE` is changed for the plain student."""
+    return [f"encoder.name={args.encoder}", *STEADY]
 
 
 def _commands(folder: Path, args: argparse.Namespace) -> dict[str, list[str]]:
     """Return the students' commands by title."""
-    build = functools.partial(
-        served, learner_step.contender, _recipe(folder, args), args.classes, args.batch_size
-    )
-    filtered, decodes = [f"filter.k={K}"], [f"filter.k={K}", "decoder.enabled=true"]
+    build = functools.partial(served, learner_step.contender, RECIPE, args.classes, args.batch_size)
+    plain = _plain(args)
+    filtered, decodes = [*plain, f"filter.k={K}"], [*plain, f"filter.k={K}", "decoder.enabled=true"]
     on_set = {"data": folder / "data"}
     stored, teacher = {**on_set, "verdicts": folder / "set.keep"}, f"{folder / 'teacher'},0"
     return {
-        PLAIN: build(**on_set),
+        PLAIN: build(plain, **on_set),
         FILTERED: build(filtered, **stored),
         STORED: build(decodes, **stored, bank=folder / STORED),
         ASKED: build(decodes, **on_set, teacher=teacher, bank=folder / ASKED),

@@ -14,6 +14,7 @@ from latse.models import checkpoint
 from latse.symbols import margins  # noqa: F401 - registers the operator that training graphs hold
 
 LABEL = "softmax_label"
+# A rate that drives nobody's loss to infinity.
 LEARNING_RATE, MOMENTUM, DECAY = 0.01, 0.9, 5e-4
 
 

@@ -7,21 +7,25 @@ loss to log, as that symbol is shipped (`ce_loss = True`); and ours, whose outpu
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import mxnet as mx
 import numpy as np
 
+from latse.bench import equivalents, graph_step
 from latse.bench.benchmark import Benchmark, Outcome, count
+from latse.bench.graph_step import LABEL
 from latse.bench.protocol import resident
 from latse.bench.timing import in_turn, ratios
 from latse.child import in_child
 from latse.goals import Figure, Goal
+from latse.graph.nodes import Shapes
 from latse.plan.memonger import planned_megabytes
 from latse.symbols import margins
+from latse.symbols.encoders import ResNet
 
-SCALE, MARGIN = 64.0, 0.5
-EMBEDDING_SIZE = 512
+EMBEDDING_SIZE = ResNet.embedding_size
 STEP, PLANNED, RESIDENT = "step", "planned memory", "resident memory"
 MEBIBYTE = 2**20
 
@@ -39,8 +43,7 @@ class HeadBenchmark(Benchmark):
     def measure(self) -> Outcome:
         """Measure all graphs."""
         size = self.args.classes, self.args.batch_size
-        executors = {name: _bound(name, *size) for name in GRAPHS}
-        steps = {name: lambda executor=executor: _step(executor) for name, executor in executors.items()}
+        steps = {name: functools.partial(step, _bound(name, *size)) for name in GRAPHS}
         times = in_turn(steps, self.args.repeats)
         seconds = {name: each.seconds for name, each in times.items()}
         figures = {name: _figures(name, *size, each) for name, each in seconds.items()}
@@ -56,56 +59,49 @@ class HeadBenchmark(Benchmark):
 add_arguments, run = HeadBenchmark.add_arguments, HeadBenchmark.run
 
 
-def _logits(classes: int, label: mx.sym.Symbol) -> mx.sym.Symbol:
-    """Return ArcFace's logits, made by adding a one-hot array."""
-    centres = mx.sym.var("fc7_weight", shape=(classes, EMBEDDING_SIZE))
-    weight = mx.sym.L2Normalization(centres, mode="instance")
-    embedding = mx.sym.L2Normalization(mx.sym.var("data"), mode="instance") * SCALE
-    logits = mx.sym.FullyConnected(embedding, weight, no_bias=True, num_hidden=classes)
-    target = mx.sym.pick(logits, label)
-    penalty = SCALE * mx.sym.cos(mx.sym.arccos(target / SCALE) + MARGIN) - target
-    mask = mx.sym.one_hot(label, depth=classes)
-    return logits + mx.sym.broadcast_mul(mask, mx.sym.expand_dims(penalty, 1))
-
-
 def _one_hot(classes: int) -> mx.sym.Symbol:
-    label = mx.sym.var("softmax_label")
-    return mx.sym.SoftmaxOutput(_logits(classes, label), label)
+    label = mx.sym.var(LABEL)
+    return mx.sym.SoftmaxOutput(equivalents.arcface(mx.sym.var("data"), label, classes), label)
 
 
 def _one_hot_and_loss(classes: int) -> mx.sym.Symbol:
-    label = mx.sym.var("softmax_label")
-    logits = _logits(classes, label)
+    label = mx.sym.var(LABEL)
+    logits = equivalents.arcface(mx.sym.var("data"), label, classes)
     log_share = mx.sym.log(mx.sym.softmax(logits))
     loss = mx.sym.sum(log_share * mx.sym.one_hot(label, depth=classes, on_value=-1.0))
     return mx.sym.Group([mx.sym.SoftmaxOutput(logits, label), mx.sym.BlockGrad(loss)])
 
 
 def _ours(classes: int) -> mx.sym.Symbol:
-    head = margins.create("arcface", classes, s=SCALE, m2=MARGIN)
-    return mx.sym.MakeLoss(head(mx.sym.var("data"), mx.sym.var("softmax_label")))
+    head = margins.create("arcface", classes, s=equivalents.SCALE, m2=equivalents.MARGIN)
+    return mx.sym.MakeLoss(head(mx.sym.var("data"), mx.sym.var(LABEL)))
 
 
 GRAPHS = {"one-hot": _one_hot, "one-hot, loss": _one_hot_and_loss, "ours": _ours}
 
 
 def _shapes(batch_size: int) -> dict[str, tuple[int, ...]]:
-    return {"data": (batch_size, EMBEDDING_SIZE), "softmax_label": (batch_size,)}
+    return {"data": (batch_size, EMBEDDING_SIZE), LABEL: (batch_size,)}
 
 
 def _bound(name: str, classes: int, batch_size: int) -> mx.executor.Executor:
-    """Return the executor of a graph with random embeddings, class centres and labels."""
-    requests = {"data": "write", "fc7_weight": "write", "softmax_label": "null"}
-    executor = GRAPHS[name](classes).simple_bind(mx.cpu(), grad_req=requests, **_shapes(batch_size))
-    random = np.random.default_rng(0)
-    executor.arg_dict["data"][:] = random.normal(size=(batch_size, EMBEDDING_SIZE))
-    executor.arg_dict["fc7_weight"][:] = random.normal(0, 0.01, (classes, EMBEDDING_SIZE)).astype(np.float32)
-    executor.arg_dict["softmax_label"][:] = random.integers(0, classes, batch_size)
+    return bound(GRAPHS[name](classes), _shapes(batch_size), classes)
+
+
+def bound(symbol: mx.sym.Symbol, shapes: Shapes, classes: int) -> mx.executor.Executor:
+    """Return the executor of a loss with random embeddings `data`, class centres and other inputs."""
+    fixed = {name: shape for name, shape in shapes.items() if name != "data"}
+    requests = {name: "null" if name in fixed else "write" for name in symbol.list_arguments()}
+    executor = symbol.simple_bind(mx.cpu(), requests, **shapes)
+    values, random = graph_step.made_up(fixed, classes), np.random.default_rng(0)
+    for name, array in sorted(executor.arg_dict.items()):
+        array[:] = values[name] if name in values else random.normal(0, 0.01, array.shape).astype(np.float32)
     mx.nd.waitall()
     return executor
 
 
-def _step(executor: mx.executor.Executor) -> None:
+def step(executor: mx.executor.Executor) -> None:
+    """Go forward and backward, and wait until that is done."""
     executor.forward(is_train=True)
     executor.backward()
     mx.nd.waitall()
@@ -132,7 +128,7 @@ def _risen(name: str, classes: int, batch_size: int) -> float:
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (proc(5))
     for _ in range(3):
-        _step(executor)
+        step(executor)
     return resident("VmHWM") - before
 
 

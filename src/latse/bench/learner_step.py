@@ -22,8 +22,11 @@ from latse.train.training import Training, open_shard
 from latse.train.verdicts import Judge, KeepAll, Stored, Teacher, TopK
 
 SEED = 0
-
-
+STEADY = (
+    "schedule.mode=constant",
+    f"schedule.learning_rate={graph_step.LEARNING_RATE}",
+    "train.kvstore=local",
+)
 Learn = Callable[[], Mapping[str, np.ndarray]]
 
 

@@ -5,13 +5,14 @@ What the parts add up to is more than a step, in which they overlap where they c
 
 from __future__ import annotations
 
+import functools
 import time
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 import mxnet as mx
 
 from latse import recipe as recipes
-from latse.bench import graph_step, learner_step
+from latse.bench import graph_step, head_command, learner_step
 from latse.bench.protocol import Step
 from latse.symbols import encoders, margins
 from latse.symbols.margins import Loss
@@ -65,31 +66,21 @@ def by_parts(learner: Learner, learn: Callable[[], Any]) -> Callable[[], dict[st
 
 def head_step(loss: Loss, batch_size: int, embedding_size: int) -> Callable[[], None]:
     """Return a step, forward and backward, of a loss alone on random embeddings."""
-    shapes = {"data": (batch_size, embedding_size), "softmax_label": (batch_size,)}
     loss.set_embedding_size(embedding_size)
+    shapes = {"data": (batch_size, embedding_size), graph_step.LABEL: (batch_size,)}
     shapes.update(dict.fromkeys(loss.inputs, (batch_size,)))
     symbol = mx.sym.MakeLoss(loss(*map(mx.sym.var, shapes)))
-    requests = {
-        name: "null" if name in shapes and name != "data" else "write" for name in symbol.list_arguments()
-    }
-    executor = symbol.simple_bind(mx.cpu(), requests, **shapes)
-    for array in executor.arg_arrays:
-        mx.nd.random.normal(0, 0.01, shape=array.shape, out=array)
-    executor.arg_dict["softmax_label"][:] = graph_step.made_up(shapes, loss.classes)["softmax_label"]
-
-    def step() -> None:
-        executor.forward(is_train=True)
-        executor.backward()
-
-    return step
+    return functools.partial(head_command.step, head_command.bound(symbol, shapes, loss.classes))
 
 
-def contender(recipe: str, classes: int, batch_size: int) -> tuple[dict[str, Any], Step]:
+def contender(
+    recipe: str, classes: int, batch_size: int, changes: Sequence[str]
+) -> tuple[dict[str, Any], Step]:
     """Return the training of a recipe by parts, as `latse.bench.protocol.serve` takes it."""
-    learner, learn = learner_step.build(recipe, classes, batch_size)
+    learner, learn = learner_step.build(recipe, classes, batch_size, changes)
     facts = learner_step.facts(learner)
     step_by_parts = by_parts(learner, learn)
-    loaded = recipes.load(recipe)
+    loaded = recipes.load(recipe, changes)
     loss = margins.create(classes=classes, **loaded.margin)
     head = head_step(loss, batch_size, encoders.create(**loaded.encoder).embedding_size)
 

@@ -14,13 +14,13 @@ import tempfile
 from pathlib import Path
 
 import mxnet as mx
-import yaml
 
 from latse import recipe as recipes
-from latse.bench import equivalents, insightface_step, learner_step, parts_step, roofline
+from latse.bench import equivalents, graph_step, insightface_step, learner_step, parts_step, roofline
 from latse.bench.benchmark import Benchmark, Option, Outcome, add_peers, check_peers, count
 from latse.bench.contender import Race, race, served
 from latse.bench.insightface_step import LAYERS, SOURCES
+from latse.bench.learner_step import STEADY
 from latse.bench.timing import ratios
 from latse.errors import LatseError
 from latse.goals import Figure, Goal
@@ -30,7 +30,7 @@ from latse.train.training import traced
 OURS, PLANNED, PARTS = "ours", "ours, memory plan", "ours, part by part"
 THEIRS, EQUIVALENT = "insightface's trainer", "equivalent of insightface's trainer"
 TORCH, CONVOLUTIONS = "PyTorch, channels_last", "convolutions and dense layers alone"
-LEARNING_RATE = 0.01  # of all: it must not drive anybody's loss to infinity
+RECIPE = "ms1mv2_arcface_r50_teacher"
 IRESNET = Path("insightface", "recognition", "arcface_torch", "backbones", "iresnet.py")
 SPEED, STEP, PROCESSOR = "speed", "step", "processor time"
 PEAK, RISE, PLAN = "peak memory", "memory risen", "planned memory"
@@ -70,7 +70,7 @@ class TrainBenchmark(Benchmark):
         """Train the same network everywhere."""
         args = self.args
         with tempfile.TemporaryDirectory(prefix="latse-bench-") as folder:
-            ours = _recipe(args, Path(folder)), args.classes, args.batch_size
+            ours = RECIPE, args.classes, args.batch_size, [f"encoder.name={args.encoder}", *STEADY]
             commands = _commands(args, ours, _planned(ours, Path(folder)))
             found = race(commands, args.repeats, "training steps")
             parts = race({PARTS: served(parts_step.contender, *ours)}, args.repeats, PARTS)[PARTS]
@@ -93,7 +93,7 @@ class TrainBenchmark(Benchmark):
 add_arguments, run = TrainBenchmark.add_arguments, TrainBenchmark.run
 
 
-def _commands(args: argparse.Namespace, ours: tuple[Path, int, int], planned: Path) -> dict[str, list[str]]:
+def _commands(args: argparse.Namespace, ours: tuple, planned: Path) -> dict[str, list[str]]:
     """Return title -> command of the contenders that there are."""
     network = args.encoder, args.classes, args.batch_size
     sources = _sources(args)
@@ -101,7 +101,7 @@ def _commands(args: argparse.Namespace, ours: tuple[Path, int, int], planned: Pa
         OURS: served(learner_step.contender, *ours),
         PLANNED: served(learner_step.contender, *ours, symbol=planned),
         THEIRS if sources else EQUIVALENT: served(
-            insightface_step.contender, *network, LEARNING_RATE, sources and str(sources)
+            insightface_step.contender, *network, graph_step.LEARNING_RATE, sources and str(sources)
         ),
     }
     python = _torch_python(args)
@@ -112,7 +112,7 @@ def _commands(args: argparse.Namespace, ours: tuple[Path, int, int], planned: Pa
             "widths": json.dumps(resnet.widths),
             "classes": args.classes,
             "batch-size": args.batch_size,
-            "learning-rate": LEARNING_RATE,
+            "learning-rate": graph_step.LEARNING_RATE,
             **({"iresnet": iresnet} if args.peers and iresnet.is_file() else {}),
         }
         words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
@@ -133,24 +133,11 @@ def _torch_python(args: argparse.Namespace) -> Path | None:
     return python if args.peers and python.exists() else None
 
 
-def _recipe(args: argparse.Namespace, folder: Path) -> Path:
-    """Write the recipe of ours."""
-    recipe = {
-        "encoder": {"name": args.encoder},
-        "margin": {"name": "arcface"},
-        "schedule": {"mode": "constant", "learning_rate": LEARNING_RATE},
-        "train": {"batch_size": args.batch_size},
-    }
-    path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe))
-    return path
-
-
-def _planned(ours: tuple[Path, int, int], folder: Path) -> Path:
+def _planned(ours: tuple, folder: Path) -> Path:
     """Write the training graph with the memory plan that needs least."""
-    recipe, classes, batch_size = ours
+    recipe, classes, batch_size, changes = ours
     path = folder / "planned-symbol.json"
-    traced(recipes.load(recipe), classes, batch_size).planned(mx.cpu()).symbol.save(str(path))
+    traced(recipes.load(recipe, changes), classes, batch_size).planned(mx.cpu()).symbol.save(str(path))
     return path
 
 

@@ -19,9 +19,9 @@ from tqdm import tqdm
 from latse.errors import LatseError
 from latse.graph.nodes import Shapes, sentence
 from latse.plan.file import digest, read_plan, write_plan
-from latse.plan.model import PREFIX, Model
+from latse.plan.model import PREFIX, Candidate, Model
 from latse.plan.plan_graph import Marks, PlanGraph
-from latse.plan.search import Candidate, front, refined
+from latse.plan.search import front, refined
 
 __all__ = ["Budget", "Memory", "Plan", "Time", "plan", "planned_megabytes", "read_plan", "write_plan"]
 

@@ -15,23 +15,10 @@ import numpy as np
 
 from latse.graph.nodes import Entry
 from latse.plan.cost import BYTES_PER_SECOND, forward_seconds, step_seconds
-from latse.plan.plan_graph import Marks, PlanGraph
+from latse.plan.plan_graph import IN_PLACE, Marks, PlanGraph
 
 PREFIX = "planned_node_"  # names of the operators in the executor's report that a model is made from
 
-# Operators whose output, or whose gradient, may take the place of an input of the same size.
-_IN_PLACE = frozenset(
-    """
-    Activation BlockGrad Cast Dropout Flatten LeakyReLU MakeLoss Reshape _copy abs add_n arccos arctan clip
-    cos exp expand_dims log log_softmax negative reciprocal relu rsqrt sigmoid sin softmax sqrt square squeeze
-    tanh
-    elemwise_add elemwise_sub elemwise_mul elemwise_div
-    broadcast_add broadcast_sub broadcast_mul broadcast_div broadcast_maximum broadcast_minimum
-    broadcast_greater broadcast_lesser
-    _plus_scalar _minus_scalar _rminus_scalar _mul_scalar _div_scalar _rdiv_scalar _power_scalar
-    _rpower_scalar _maximum_scalar _minimum_scalar _greater_scalar _lesser_scalar
-    """.split()  # noqa: SIM905 - as a list it would take one line each
-)
 # Operators whose gradient is the gradient of their output itself.
 _PASSES_ON = frozenset({"elemwise_add", "add_n", "_copy", "Reshape", "Flatten", "expand_dims", "squeeze"})
 
@@ -41,11 +28,13 @@ _POWER = 16  # of the mean over all moments
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """What a step would take.
+class Candidate:
+    """A plan, and what its step would take.
 
     Attributes
     ----------
+    keep : frozenset of int
+        The nodes whose outputs it keeps, besides those that are always kept.
     allocated : float
         Bytes of all places.
     mean : float
@@ -54,6 +43,7 @@ class Estimate:
         Of computing again.
     """
 
+    keep: frozenset
     allocated: float
     mean: float
     seconds: float
@@ -156,12 +146,12 @@ class Model:
         kept = recomputed - lost
         return Marks(frozenset(recomputed), frozenset(kept), frozenset(recomputed - read))
 
-    def estimate(self, keep: Iterable[int]) -> Estimate:
+    def estimate(self, keep: frozenset) -> Candidate:
         """Return what the step takes that keeps the outputs of these nodes."""
         run = _Run(self, self.marks(keep), self.order, with_forward=True)
         places = self.places(run)
         most, mean = places.max(0), (places**_POWER).mean(0) ** (1 / _POWER)
-        return Estimate(float(most @ self.steps), float(mean @ self.steps), run.seconds)
+        return Candidate(keep, float(most @ self.steps), float(mean @ self.steps), run.seconds)
 
     def stage(self, keep: Iterable[int], nodes: Sequence[int]) -> Stage:
         """Return what the backward pass through `nodes` takes, if the outputs of all others are kept."""
@@ -177,11 +167,8 @@ class Model:
     def count(self, keep: Iterable[int]) -> np.ndarray:
         """Return how many of the outputs of these nodes have each size or more."""
         sizes = np.array([self.graph.sizes[i][0] for i in keep if self.graph.sizes[i]] or [0])
-        return (
-            (sizes[:, None] > np.append(self.thresholds[1:], _LEAST * self.thresholds[0]))
-            .sum(0)
-            .astype(float)
-        )
+        above = np.append(self.thresholds[1:], _LEAST * self.thresholds[0])
+        return (sizes[:, None] > above).sum(0).astype(float)
 
     def places(self, run: _Run) -> np.ndarray:
         """Return how many arrays of each size or more live together, for each moment and size."""
@@ -278,7 +265,7 @@ class _Run:
         return [place[i, k] for k in range(len(self._graph.sizes[i]))]
 
     def _step(self, i: int | None, writes: list[int], reads: list[int | None]) -> None:
-        in_place = i is not None and self._graph.nodes[i].op in _IN_PLACE
+        in_place = i is not None and self._graph.nodes[i].op in IN_PLACE
         self.steps.append(_Step([a for a in reads if a is not None], writes, in_place))
 
     def _receive(self, nodes: Sequence[int]) -> None:

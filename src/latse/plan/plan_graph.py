@@ -13,22 +13,28 @@ MARK = "__force_mirroring__"
 # What a plan sets on a node; all else of a node is the network's.
 PLAN_ATTRIBUTES = frozenset({MARK, "cudnn_off"})
 
-# Operators that may be computed again: a second pass gives the same output and changes nothing else. What is
-# not listed (Dropout, random numbers, Custom, loss layers, control flow) is always kept.
-REPEATABLE = frozenset(
+# Operators whose output, or whose gradient, may take the place of an input of the same size.
+IN_PLACE = frozenset(
     """
-    Activation BatchNorm Cast Concat Convolution Deconvolution Flatten FullyConnected L2Normalization
-    LeakyReLU Pad Pooling Reshape SliceChannel UpSampling _copy abs add_n arccos arctan clip cos exp
-    expand_dims log log_softmax max mean min negative reciprocal relu rsqrt sigmoid sin slice slice_axis
-    softmax sqrt square squeeze sum tanh transpose where
-    elemwise_add elemwise_sub elemwise_mul elemwise_div _maximum _minimum _power
+    Activation BlockGrad Cast Dropout Flatten LeakyReLU MakeLoss Reshape _copy abs add_n arccos arctan clip
+    cos exp expand_dims log log_softmax negative reciprocal relu rsqrt sigmoid sin softmax sqrt square squeeze
+    tanh
+    elemwise_add elemwise_sub elemwise_mul elemwise_div
     broadcast_add broadcast_sub broadcast_mul broadcast_div broadcast_maximum broadcast_minimum
-    broadcast_power broadcast_axis broadcast_to broadcast_greater broadcast_lesser
+    broadcast_greater broadcast_lesser
     _plus_scalar _minus_scalar _rminus_scalar _mul_scalar _div_scalar _rdiv_scalar _power_scalar
     _rpower_scalar _maximum_scalar _minimum_scalar _greater_scalar _lesser_scalar
     """.split()  # noqa: SIM905 - as a list it would take one line each
 )
-
+# Operators that may be computed again: a second pass gives the same output and changes nothing else. What is
+# not among them (Dropout, random numbers, Custom, loss layers, control flow) is always kept.
+REPEATABLE = (IN_PLACE - {"BlockGrad", "Dropout", "MakeLoss"}).union(
+    """
+    BatchNorm Concat Convolution Deconvolution FullyConnected L2Normalization Pad Pooling SliceChannel
+    UpSampling _maximum _minimum _power broadcast_axis broadcast_power broadcast_to max mean min slice
+    slice_axis sum transpose where
+    """.split()  # noqa: SIM905
+)
 # Operators through which no gradient flows: what only they read is not kept for the backward pass.
 _NO_GRADIENT = frozenset(
     {"BlockGrad", "zeros_like", "ones_like", "argmax", "one_hot", "sign", "floor", "ceil"}

@@ -15,22 +15,13 @@ from typing import Iterator, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from latse.plan.model import Model, Stage
+from latse.plan.model import Candidate, Model, Stage
 
 _NEAR = 6  # cuts that a stage may pass without regard to how many arrays cross
 _FAR = 12  # cuts crossed by a single array that a stage may pass
 _GRAIN = 0.03  # amounts of memory that are told apart differ by so much of themselves
 _TRIALS, _TRIALS_EACH = 1000, 4  # of a refinement, and for each output that is large
 _APART = 14  # outputs between two that a refinement exchanges
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """The outputs to keep, and the model's figures for them: bytes, and seconds of computing again."""
-
-    keep: frozenset
-    allocated: float
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -58,9 +49,9 @@ def front(model: Model, progress: bool = False) -> list[Candidate]:
     chains: list[list[_Option]] = [[]]
     for number in tqdm(range(1, len(cuts)), "cutting the graph", leave=False, disable=not progress):
         chains.append(_options(model, stages, cuts, number))
-    plain = _estimated(model, frozenset(model.order))
+    plain = model.estimate(frozenset(model.order))
     candidates = [
-        _estimated(model, frozenset().union(*(option.keep for option in chain)))
+        model.estimate(frozenset().union(*(option.keep for option in chain)))
         for chain in chains_of_least_time(chains, model.steps, plain.allocated)
     ]
     return pareto([plain, *candidates])
@@ -87,21 +78,21 @@ def refined(model: Model, start: Candidate, most_seconds: float, progress: bool 
         several moments at once are often the worst, but by a mean over all moments near to it.
     """
     large = [i for i in model.order if i not in model.always and bool(model.count([i])[-1])]
-    keep, best = start.keep & frozenset(large), model.estimate(start.keep)
+    best = replace(model.estimate(start.keep), keep=start.keep & frozenset(large))
     most = min(_TRIALS, _TRIALS_EACH * len(large))
     trials = tqdm(total=most, desc="refining the plan", leave=False, disable=not progress)
     improved = True
     while improved and trials.n < most:
         improved = False
         for move in _moves(large):
-            if trials.n >= most or len(move) == 2 and len(move & keep) != 1:
+            if trials.n >= most or len(move) == 2 and len(move & best.keep) != 1:
                 continue
-            estimate = model.estimate(keep ^ move)
+            candidate = model.estimate(best.keep ^ move)
             trials.update()
-            if estimate.mean < best.mean * (1 - 1e-6) and estimate.seconds <= most_seconds:
-                keep, best, improved = keep ^ move, estimate, True
+            if candidate.mean < best.mean * (1 - 1e-6) and candidate.seconds <= most_seconds:
+                best, improved = candidate, True
     trials.close()
-    return min(start, Candidate(keep, best.allocated, best.seconds), key=lambda c: c.allocated)
+    return min(start, best, key=lambda candidate: candidate.allocated)
 
 
 def _moves(nodes: Sequence[int]) -> Iterator[frozenset]:
@@ -207,11 +198,6 @@ def _chain(options: Sequence[Sequence[_Option]], labels: list[_Labels], row: int
         chain.append(option)
         row, cut = int(labels[cut].parent[row]), option.begin
     return chain
-
-
-def _estimated(model: Model, keep: frozenset) -> Candidate:
-    estimate = model.estimate(keep)
-    return Candidate(keep, estimate.allocated, estimate.seconds)
 
 
 class _Stages:
