@@ -62,11 +62,11 @@ class FeatureFiles:
 
     Parameters
     ----------
-    folder
+    folder : path
         That the paths start from.
-    paths
+    paths : sequence of str
         Of the images.
-    ending
+    ending : str
         Of the feature files, behind the image's whole name.
     """
 
@@ -188,11 +188,11 @@ def noiseless(images: ImageList, noise: set[str], parts: int) -> np.ndarray:
 
     Parameters
     ----------
-    images
+    images : ImageList
         List of n images.
-    noise
+    noise : set of str
         Entries of `read_noise`.
-    parts
+    parts : int
         `PROBE_PARTS` for FaceScrub (the file's name), `DISTRACTOR_PARTS` for MegaFace.
 
     Returns

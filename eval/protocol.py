@@ -54,8 +54,8 @@ def judge_by(names: Sequence[str], models: Sequence[Candidate]) -> dict[str, dic
 def figure_table(judged: Mapping[str, Mapping[str, Any]]) -> str:
     """Return what `judge_by` returns as text, a line for each figure."""
     rows = [["protocol", "model", "figure", "value"]]
-    for title, found in judged.items():
-        for model, figures in found["results"].items():
+    for title, content in judged.items():
+        for model, figures in content["results"].items():
             rows += [[title, model, name, f"{value:g}"] for name, value in figures.items()]
     return aligned(rows)
 

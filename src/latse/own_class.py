@@ -75,14 +75,14 @@ class Registry:
                 )
         return defaults
 
-    def create(self, name: str, *given: Any, **parameters: float) -> Any:
+    def create(self, name: str, *arguments: Any, **parameters: float) -> Any:
         """Return an object of a class.
 
         Parameters
         ----------
         name : str
             As of `find`.
-        *given : object
+        *arguments : object
             The arguments that `Registry.given` names.
         **parameters : float
             Any of `Registry.parameters`.
@@ -99,7 +99,7 @@ class Registry:
                     f"the {self.title} '{name}' has no parameter '{key}'; it has {', '.join(known) or 'none'}"
                 )
         with blaming(f"the {self.title} '{name}' cannot be made"):
-            return self.find(name)(*given, **parameters)
+            return self.find(name)(*arguments, **parameters)
 
 
 def source(name: str) -> Path | None:

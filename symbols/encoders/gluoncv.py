@@ -103,7 +103,7 @@ def _last_map(network: nn.HybridBlock) -> mx.sym.Symbol | None:
     poolings = [node for node in graph.nodes if node.op == "Pooling"]
     candidates = [last] * has_features + [node.inputs[0] for node in poolings[-1:]]
     maps = (replace(graph, heads=[entry]).symbol() for entry in candidates)
-    return next((found for found in maps if _is_map(found)), None)
+    return next((feature_map for feature_map in maps if _is_map(feature_map)), None)
 
 
 def _is_map(symbol: mx.sym.Symbol) -> bool:

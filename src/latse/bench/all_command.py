@@ -114,27 +114,27 @@ def run(args: argparse.Namespace) -> None:
     chosen = _chosen(jobs(args.peers), args.only)
     folder = make_folder(args.folder)
     failed = []
-    for number, one in enumerate(chosen, 1):
-        said = f"[{number}/{len(chosen)}] {one.name}"
-        if stands(one, folder):
+    for number, job in enumerate(chosen, 1):
+        said = f"[{number}/{len(chosen)}] {job.name}"
+        if stands(job, folder):
             print(f"{said}: its result is there", flush=True)
             continue
-        print(f"{said}: {_shown(one, folder)}", flush=True)
+        print(f"{said}: {_shown(job, folder)}", flush=True)
         done = subprocess.run(
-            [*one.pinning(), sys.executable, "-m", "latse", *one.command(folder)],
-            env={**os.environ, **one.environment()},
+            [*job.pinning(), sys.executable, "-m", "latse", *job.command(folder)],
+            env={**os.environ, **job.environment()},
             check=False,
         )
         if done.returncode:
-            failed.append(one.name)
+            failed.append(job.name)
     if failed:
         raise LatseError(f"{len(failed)} of {len(chosen)} benchmarks failed: {', '.join(failed)}")
 
 
-def stands(one: Job, folder: Path) -> bool:
+def stands(job: Job, folder: Path) -> bool:
     """Tell whether FOLDER/NAME.json is of this command, this code and this machine."""
     try:
-        origin: Mapping[str, Any] = read(folder / f"{one.name}.json").provenance
+        origin: Mapping[str, Any] = read(folder / f"{job.name}.json").provenance
     except LatseError:  # missing, damaged or something else: it is written anew
         return False
     commit = origin["commit"]
@@ -142,23 +142,23 @@ def stands(one: Job, folder: Path) -> bool:
         isinstance(commit, str)
         and re.fullmatch("[0-9a-f]{7,40}", commit) is not None
         and provenance.is_same_code(Path(__file__).parent, commit)
-        and origin["command"] == shlex.join(["latse", *one.command(folder)])
+        and origin["command"] == shlex.join(["latse", *job.command(folder)])
         and origin["machine"] == provenance.machine()
     )
 
 
 def _chosen(known: list[Job], names: list[str] | None) -> list[Job]:
-    unknown = set(names or ()) - {one.name for one in known}
+    unknown = set(names or ()) - {job.name for job in known}
     if unknown:
         raise LatseError(f"there is no benchmark {min(unknown)!r}: --only takes {_names(known)}")
-    return [one for one in known if names is None or one.name in names]
+    return [job for job in known if names is None or job.name in names]
 
 
 def _names(known: list[Job]) -> str:
-    return ", ".join(one.name for one in known)
+    return ", ".join(job.name for job in known)
 
 
-def _shown(one: Job, folder: Path) -> str:
+def _shown(job: Job, folder: Path) -> str:
     """Return the command as it can be given to a shell."""
-    variables = [f"{name}={value}" for name, value in one.environment().items()]
-    return " ".join([*variables, *one.pinning(), shlex.join(["latse", *one.command(folder)])])
+    variables = [f"{name}={value}" for name, value in job.environment().items()]
+    return " ".join([*variables, *job.pinning(), shlex.join(["latse", *job.command(folder)])])

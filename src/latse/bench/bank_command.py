@@ -78,18 +78,18 @@ class BankBenchmark(Benchmark):
         rounds = [
             _round(args, number) for number in tqdm(range(args.repeats), unit=" rounds", desc="bench bank")
         ]
-        found = {name: [value for one in rounds for value in one[name]] for name in rounds[0]}
+        times = {name: [value for turn in rounds for value in turn[name]] for name in rounds[0]}
         step = _step_of_an_image(args)
         bank = {
             name: Figure.of(values, "MiB" if name.startswith("memory") else "s")
-            for name, values in found.items()
+            for name, values in times.items()
         }
         contenders = {
             "mean-face bank": bank,
             "training step": {"step of an image": Figure.of(step, "s")},
         }
         setting = {"row_bytes": ROW, "step": args.step, "recipe": None if args.step else args.recipe}
-        return Outcome(contenders, _goals(args, found, step), setting)
+        return Outcome(contenders, _goals(args, times, step), setting)
 
 
 add_arguments, run = BankBenchmark.add_arguments, BankBenchmark.run
@@ -106,28 +106,28 @@ def _check_space(folder: Path, args: argparse.Namespace) -> None:
 def _round(args: argparse.Namespace, number: int) -> Seconds:
     """Make a bank, use it, and return what everything took."""
     with tempfile.TemporaryDirectory(prefix=".bench-bank-", dir=args.folder) as folder:
-        found: Seconds = {}
+        times: Seconds = {}
 
         def opened(name: str, iteration: int) -> MeanFaceBank:
             began = time.perf_counter()
             bank = MeanFaceBank(folder, args.people, SHAPE, MOMENTUM, iteration)
-            found[name] = [time.perf_counter() - began]
+            times[name] = [time.perf_counter() - began]
             return bank
 
         bank = opened("create", 0)
         updates = _Updates(args, number)
-        found["update, new rows"] = updates.of(bank)
-        found["update, warm rows"] = updates.of(bank)
+        times["update, new rows"] = updates.of(bank)
+        times["update, warm rows"] = updates.of(bank)
         bank.flush()
         bank.checkpoint(1)
         _forget(Path(folder) / FACES)
-        found["update, cold rows"] = updates.of(bank)
+        times["update, cold rows"] = updates.of(bank)
         del bank  # as if killed: all that it knew is lost, its journal stays
         opened("open after a kill", 1).close()
         first = opened("open", 1)
-        found.update(_shared(args, folder))
+        times.update(_shared(args, folder))
         first.close()
-    return found
+    return times
 
 
 class _Updates:
@@ -139,12 +139,12 @@ class _Updates:
 
     def of(self, bank: MeanFaceBank) -> list[float]:
         """Return the seconds of each update of a bank."""
-        found = []
+        times = []
         for labels in self._labels:
             began = time.perf_counter()
             bank.update(self._images, labels, self._teaches)
-            found.append(time.perf_counter() - began)
-        return found
+            times.append(time.perf_counter() - began)
+        return times
 
 
 def _forget(path: Path) -> None:
@@ -189,18 +189,18 @@ def _step_of_an_image(args: argparse.Namespace) -> list[float]:
     return [seconds / args.step_batch_size for seconds in step.seconds]
 
 
-def _goals(args: argparse.Namespace, found: Seconds, step: Sequence[float]) -> list[Goal]:
+def _goals(args: argparse.Namespace, times: Seconds, step: Sequence[float]) -> list[Goal]:
     rows = min(args.people, args.batches * args.batch_size)
     size = f"{args.people} people"
-    dear = [seconds / args.batch_size / np.median(step) for seconds in found["update, cold rows"]]
-    early, late = (values for name, values in found.items() if name.startswith("memory"))
+    dear = [seconds / args.batch_size / np.median(step) for seconds in times["update, cold rows"]]
+    early, late = (values for name, values in times.items() if name.startswith("memory"))
     growth = [(after - before) / (rows * ROW / 2**20) for before, after in zip(early, late)]
     return [
-        Goal.of(f"seconds to create the bank of {size}", found["create"], at_most=1, unit="s"),
-        Goal.of(f"seconds to open the bank of {size}", found["open"], at_most=1, unit="s"),
+        Goal.of(f"seconds to create the bank of {size}", times["create"], at_most=1, unit="s"),
+        Goal.of(f"seconds to open the bank of {size}", times["open"], at_most=1, unit="s"),
         Goal.of(
             f"seconds to open it after a kill, {rows} rows in the journal",
-            found["open after a kill"],
+            times["open after a kill"],
             at_most=1,
             unit="s",
         ),

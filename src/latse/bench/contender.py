@@ -136,8 +136,11 @@ def race(commands: Mapping[str, Sequence[str]], repeats: int, title: str) -> dic
     """Start contenders, title -> command, let them take turns, end them, and return what each took."""
     with contextlib.ExitStack() as stack:
         contenders = [stack.enter_context(Contender(*named)) for named in commands.items()]
-        times = take_turns({one.title: one.step for one in contenders}, repeats, title)
-        return {one.title: Race(times[one.title].answers, one.memory(), one.facts) for one in contenders}
+        times = take_turns({contender.title: contender.step for contender in contenders}, repeats, title)
+        return {
+            contender.title: Race(times[contender.title].answers, contender.memory(), contender.facts)
+            for contender in contenders
+        }
 
 
 def served(

@@ -63,11 +63,11 @@ class EmbedBenchmark(Benchmark):
             times = in_turn({**ways, PRODUCT: _product()}, args.repeats)
             work = args.batch_size * multiply_adds(checkpoint.load(prefix, number)[0], shape[1:])
         seconds = {name: each.seconds for name, each in times.items()}
-        product = [PRODUCT_SIZE**3 / one / 1e9 for one in seconds.pop(PRODUCT)]
+        product = [PRODUCT_SIZE**3 / spent / 1e9 for spent in seconds.pop(PRODUCT)]
         figures = {
             name: {
-                IMAGES: Figure.of([args.batch_size / one for one in taken], "images/s"),
-                WORK: Figure.of([work / one / 1e9 for one in taken], WORK_UNIT),
+                IMAGES: Figure.of([args.batch_size / spent for spent in taken], "images/s"),
+                WORK: Figure.of([work / spent / 1e9 for spent in taken], WORK_UNIT),
                 ERROR: Figure.of([errors[name]]),
             }
             for name, taken in seconds.items()

@@ -74,13 +74,13 @@ class FilterBenchmark(Benchmark):
             _make_set(folder / "data", args)
             _make_teacher(folder / "teacher", args, Shard(folder / "data"))
             seconds, stored = _stored(folder, args)
-            found = race(_commands(folder, args), args.repeats, "training steps")
-        figures = {title: _figures(one) for title, one in found.items()}
+            races = race(_commands(folder, args), args.repeats, "training steps")
+        figures = {title: _figures(raced) for title, raced in races.items()}
         each = {STEP: Figure.of([seconds / stored["images"]], "s")}
         figures["latse filter, an image and its mirror image, its start shared out"] = each
         kept = stored["kept"][str(K)]["plain"]
         setting = {"encoder": args.encoder, "k": K, "images": stored["images"], "kept": kept}
-        steps = {title: one.seconds for title, one in found.items()}
+        steps = {title: raced.seconds for title, raced in races.items()}
         return Outcome(figures, _goals(args.encoder, steps, stored), setting)
 
 

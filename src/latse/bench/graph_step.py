@@ -54,7 +54,9 @@ def bound(
 def facts(module: mx.mod.Module) -> dict[str, Any]:
     """Return what a contender says of its module: planned MiB of activations and number of parameters."""
     executors = module._exec_group.execs  # the executor's own figure is to be had nowhere else
-    planned = (re.search(r"^Total (\d+) MB", one.debug_str(), re.MULTILINE).group(1) for one in executors)
+    planned = (
+        re.search(r"^Total (\d+) MB", executor.debug_str(), re.MULTILINE).group(1) for executor in executors
+    )
     shapes = dict(module.data_shapes + (module.label_shapes or []))
     arguments = module.symbol.infer_shape(**shapes)[0]
     sizes = (

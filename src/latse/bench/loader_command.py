@@ -213,9 +213,9 @@ def _goals(speeds: dict[str, dict[str, Figure]], reference: str) -> list[Goal]:
     return [
         Goal.of(
             f"images per CPU second of {reference}, over {name}",
-            ratios(speeds[reference][PER_CPU].values, found[PER_CPU].values),
+            ratios(speeds[reference][PER_CPU].values, speed[PER_CPU].values),
             at_least=bounds.get(name),
         )
-        for name, found in speeds.items()
+        for name, speed in speeds.items()
         if not name.startswith("ours")
     ]

@@ -31,8 +31,8 @@ class Watched:
         self.times: dict[str, tuple[float, float]] = {}
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._module, name)
-        return self._watched(name, found) if name in CALLS else found
+        attribute = getattr(self._module, name)
+        return self._watched(name, attribute) if name in CALLS else attribute
 
     def _watched(self, name: str, call: Callable[..., None]) -> Callable[..., None]:
         def timed(*args: Any) -> None:

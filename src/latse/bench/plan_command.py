@@ -207,7 +207,7 @@ def measured(
     figures: dict[str, dict[str, Figure]] = {}
     for row in rows:
         contender, plain = took[row.title], took[row.baseline]
-        found = figures[row.title] = {
+        measures = figures[row.title] = {
             PLANNED: Figure.of([row.megabytes], "MiB"),
             RESIDENT: Figure.of([contender.memory["rise_megabytes"]], "MiB"),
             STEP: Figure.of(contender.seconds, "s"),
@@ -216,8 +216,8 @@ def measured(
             PROCESSOR_RATIO: Figure.of(ratios(contender.processor_seconds, plain.processor_seconds)),
         }
         for fall, memory in ((PLANNED_FALL, PLANNED), (RESIDENT_FALL, RESIDENT)):
-            was, now = figures[row.baseline][memory].median, found[memory].median
-            found[fall] = Figure.of([100 * (1 - now / was) if was else 0.0], "%")
+            was, now = figures[row.baseline][memory].median, measures[memory].median
+            measures[fall] = Figure.of([100 * (1 - now / was) if was else 0.0], "%")
     return figures
 
 

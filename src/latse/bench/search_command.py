@@ -66,10 +66,10 @@ class SearchBenchmark(Benchmark):
 
         times = in_turn({"latse": ours, "faiss": theirs}, args.repeats)
         seconds = {name: each.seconds for name, each in times.items()}
-        found = times["latse"].answers[-1]["value"]
+        identified = times["latse"].answers[-1]["value"]
         _, nearest = index.search(probes, min(args.neighbours, args.distractors))
-        compared, different = disagreements(found, probes, pairs, gallery, nearest)
-        rank_1 = found.cmc(args.distractors, 1)
+        compared, different = disagreements(identified, probes, pairs, gallery, nearest)
+        rank_1 = identified.cmc(args.distractors, 1)
         figures = {name: {"search": Figure.of(each, "s")} for name, each in seconds.items()}
         figures["latse"]["rank 1"] = Figure.of([rank_1])
         goals = [

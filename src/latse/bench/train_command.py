@@ -72,9 +72,9 @@ class TrainBenchmark(Benchmark):
         with tempfile.TemporaryDirectory(prefix="latse-bench-") as folder:
             ours = RECIPE, args.classes, args.batch_size, [f"encoder.name={args.encoder}", *STEADY]
             commands = _commands(args, ours, _planned(ours, Path(folder)))
-            found = race(commands, args.repeats, "training steps")
+            races = race(commands, args.repeats, "training steps")
             parts = race({PARTS: served(parts_step.contender, *ours)}, args.repeats, PARTS)[PARTS]
-        figures = {title: _figures(one, args.batch_size) for title, one in found.items()}
+        figures = {title: _figures(raced, args.batch_size) for title, raced in races.items()}
         for name in (SPEED, PROCESSOR):  # alone they learn nothing, and more is run than counts
             del figures[CONVOLUTIONS][name]
         remarks = []
@@ -84,7 +84,7 @@ class TrainBenchmark(Benchmark):
             )
         if TORCH not in figures:
             remarks.append("PyTorch is left out: no torch/bin/python is given")
-        seconds = {title: one.seconds for title, one in found.items()}
+        seconds = {title: raced.seconds for title, raced in races.items()}
         setting = {"encoder": args.encoder, "images": list(IMAGE_SHAPE), "contenders": list(figures)}
         goals = _goals(args.encoder, seconds, figures)
         return Outcome({**figures, **_parts(parts)}, goals, setting, remarks)
@@ -143,7 +143,7 @@ def _planned(ours: tuple, folder: Path) -> Path:
 
 def _figures(raced: Race, batch_size: int) -> dict[str, Figure]:
     values = {
-        SPEED: [batch_size / one for one in raced.seconds],
+        SPEED: [batch_size / spent for spent in raced.seconds],
         STEP: raced.seconds,
         PROCESSOR: raced.processor_seconds,
         PLAN: [raced.facts["planned_megabytes"]],
@@ -157,7 +157,7 @@ def _parts(raced: Race) -> dict[str, dict[str, Figure]]:
     """Return title -> time of each part of our step, without the first one."""
     rounds = [answer["parts"] for answer in raced.answers]
     return {
-        f"part of ours: {part}": {STEP: Figure.of([one[part] for one in rounds], UNITS[STEP])}
+        f"part of ours: {part}": {STEP: Figure.of([parts[part] for parts in rounds], UNITS[STEP])}
         for part in rounds[0]
     }
 
@@ -168,17 +168,17 @@ def _goals(name: str, seconds: dict[str, list[float]], figures: dict[str, dict[s
     bounds = {theirs: 1.6, TORCH: 1.1}
     goals = [
         Goal.of(
-            f"images/s of {one} over {other}, {name}",
-            ratios(seconds[other], seconds[one]),
-            at_least=bounds[other] if one == OURS else None,
+            f"images/s of {ours} over {other}, {name}",
+            ratios(seconds[other], seconds[ours]),
+            at_least=bounds[other] if ours == OURS else None,
         )
-        for one in (OURS, PLANNED)
+        for ours in (OURS, PLANNED)
         for other in bounds
         if other in seconds
     ]
-    for one, bound in ((OURS, 1.0), (PLANNED, None)):
-        share = figures[one][PEAK].median / figures[theirs][PEAK].median
-        goals.append(Goal.of(f"peak memory of {one} over {theirs}, {name}", [share], at_most=bound))
+    for ours, bound in ((OURS, 1.0), (PLANNED, None)):
+        share = figures[ours][PEAK].median / figures[theirs][PEAK].median
+        goals.append(Goal.of(f"peak memory of {ours} over {theirs}, {name}", [share], at_most=bound))
     share = ratios(seconds[CONVOLUTIONS], seconds[OURS])
     goals.append(Goal.of(f"share of a step of ours that {CONVOLUTIONS} take, {name}", share, at_least=0.88))
     return goals

@@ -168,10 +168,10 @@ class Shard:
             raise LatseError(f"{self.name(position)} {error}") from error
 
     def _encoded(self, position: int) -> bytes:
-        found = split(self._files[self._file[position]].read(int(self._starts[position])))
-        if found is None:
+        parts = split(self._files[self._file[position]].read(int(self._starts[position])))
+        if parts is None:
             raise ValueError(SHORT)
-        header, encoded = found
+        header, encoded = parts
         if header.label != self.labels[position]:
             raise ValueError(f"has the label {header.label:g}; its identity has {self.labels[position]}")
         return encoded

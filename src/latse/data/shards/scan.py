@@ -231,10 +231,10 @@ def _is_too_short(header: images.Announced, size: int) -> bool:
 
 
 def _row(offset: int, end: int, content: bytes, decode: Decode) -> np.void:
-    found = split(content)
-    if found is None:
+    parts = split(content)
+    if parts is None:
         return _broken(offset, RecordState.SHORT, end)
-    row, (header, encoded) = np.zeros((), ROW), found
+    row, (header, encoded) = np.zeros((), ROW), parts
     row["offset"], row["end"], row["size"] = offset, end, len(encoded)
     row["flag"], row["label"], row["ids"] = header.flag, header.label, header.ids
     row["labels"][: len(header.labels)] = header.labels
