@@ -1,4 +1,4 @@
-"""What runs a network over images: a batch is padded up, computed, and cut again."""
+"""What runs a network over images: a batch is filled up, computed, and cut again."""
 
 from __future__ import annotations
 
