@@ -53,15 +53,10 @@ OUTLINES = ("diamond", "invertedtriangular", "oval", "rectangular", "round", "sq
 ASYMMETRIES = (
     "brown-1 brown-2 cheek-1 cheek-2 eye-1 eye-3 eye-4 eye-6 jaw-1 jaw-2 mouth-1 mouth-2 nose-1 nose-2"
 )
-STRENGTH = {
-    "nose": 0.42,
-    "mouth": 0.4,
-    "eyes": 0.42,
-    "chin": 0.42,
-    "cheek": 0.45,
-    "forehead": 0.4,
-    "head": 0.3,
-}
+# Standard deviation of a pair's weight by its folder, and of the others; MakeHuman's sliders end at 1.
+STRENGTH = {"mouth": 0.4, "cheek": 0.45, "forehead": 0.4, "head": 0.3}
+STRENGTH.update(dict.fromkeys(("nose", "eyes", "chin"), 0.42))
+USUAL_STRENGTH = 0.35
 FEMALE_SHIFT = {  # mean weight of a pair for women; for men it is the opposite
     "chin-width": -0.2,
     "chin-height": -0.15,
@@ -76,7 +71,6 @@ FEMALE_SHIFT = {  # mean weight of a pair for women; for men it is the opposite
     "neck-scale-depth": -0.2,
 }
 MEAN = {"{side}-eye-scale": 0.25, "head-scale-horiz": -0.3}  # of everyone: MakeHuman's eyes are small
-USUAL_STRENGTH = 0.35  # standard deviation of a pair's weight; MakeHuman's sliders end at 1
 
 SKIN_TONES = np.array(  # sRGB, from the fairest to the darkest
     [
@@ -329,40 +323,31 @@ def _draw_pose(random: np.random.Generator, kind: str) -> tuple[float, float, fl
 def _draw_expression(random: np.random.Generator) -> dict[str, float]:
     """Draw expression targets of one of several moods, with a little of everything else."""
     amount = float(random.beta(2, 1.5))
-    lively = {name: float(abs(random.normal(0, 0.12))) for name in _SMALL_MOVES}
+    lively = {name: float(abs(random.normal(0, 0.12))) for name in _SMALL_MOVES.split()}
     mood = random.choice(list(_MOODS), p=[0.34, 0.26, 0.12, 0.08, 0.06, 0.05, 0.05, 0.04])
-    for name, weight in _MOODS[mood].items():
-        lively[name] = lively.get(name, 0) + amount * weight
+    for move, weight in _MOODS[mood].items():
+        sides = ("Left", "Right") if move.endswith("*") else ("",)
+        for name in (move.rstrip("*") + side for side in sides):
+            lively[name] = lively.get(name, 0) + amount * weight
     blink = float(random.beta(1, 9) * 0.5 if random.random() > 0.02 else random.uniform(0.5, 1))
     lively["eyeBlinkLeft"] = lively["eyeBlinkRight"] = blink
     return lively
 
 
-_SMALL_MOVES = (
-    "browInnerUp",
-    "browDownLeft",
-    "browDownRight",
-    "mouthPressLeft",
-    "mouthPressRight",
-    "jawLeft",
-)
-_MOODS = {
+_SMALL_MOVES = "browInnerUp browDownLeft browDownRight mouthPressLeft mouthPressRight jawLeft"
+_MOODS = {  # * stands for both sides of the face
     "calm": {},
-    "smile": {"mouthSmileLeft": 0.8, "mouthSmileRight": 0.8, "cheekSquintLeft": 0.4, "cheekSquintRight": 0.4},
+    "smile": {"mouthSmile*": 0.8, "cheekSquint*": 0.4},
     "laugh": {
-        **{"mouthSmileLeft": 0.9, "mouthSmileRight": 0.9, "jawOpen": 0.28, "cheekSquintLeft": 0.7},
-        **{"cheekSquintRight": 0.7, "eyeSquintLeft": 0.3, "eyeSquintRight": 0.3, "mouthUpperUpLeft": 0.4},
-        **{"mouthUpperUpRight": 0.4},
+        "mouthSmile*": 0.9,
+        "jawOpen": 0.28,
+        "cheekSquint*": 0.7,
+        "eyeSquint*": 0.3,
+        "mouthUpperUp*": 0.4,
     },
-    "talk": {"jawOpen": 0.35, "mouthFunnel": 0.3, "mouthLowerDownLeft": 0.2, "mouthLowerDownRight": 0.2},
-    "sad": {"mouthFrownLeft": 0.7, "mouthFrownRight": 0.7, "browInnerUp": 0.8},
-    "angry": {
-        **{"browDownLeft": 0.9, "browDownRight": 0.9, "noseSneerLeft": 0.4, "noseSneerRight": 0.4},
-        **{"mouthPressLeft": 0.5, "mouthPressRight": 0.5, "eyeSquintLeft": 0.4, "eyeSquintRight": 0.4},
-    },
-    "surprise": {
-        **{"browInnerUp": 0.9, "browOuterUpLeft": 0.8, "browOuterUpRight": 0.8, "jawOpen": 0.4},
-        **{"eyeWideLeft": 0.7, "eyeWideRight": 0.7},
-    },
+    "talk": {"jawOpen": 0.35, "mouthFunnel": 0.3, "mouthLowerDown*": 0.2},
+    "sad": {"mouthFrown*": 0.7, "browInnerUp": 0.8},
+    "angry": {"browDown*": 0.9, "noseSneer*": 0.4, "mouthPress*": 0.5, "eyeSquint*": 0.4},
+    "surprise": {"browInnerUp": 0.9, "browOuterUp*": 0.8, "jawOpen": 0.4, "eyeWide*": 0.7},
     "doubt": {"browOuterUpLeft": 0.8, "browDownRight": 0.5, "mouthLeft": 0.4, "mouthPucker": 0.2},
 }
