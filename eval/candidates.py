@@ -228,11 +228,17 @@ def _feature(
     if what == "pixels":
         return {}, references.raw_pixels
     if what in FITTED:
-        return _fitted(what, train_data)
+        if train_data is None:
+            raise LatseError(f"{what} is fitted to training people: name their shard with --train-data")
+        images, label = references.training_images(train_data)
+        return {"train_data": str(train_data), "images": len(images)}, FITTED[what](images, label)
     if what == "dlib" or what.endswith(".onnx"):
         network = DlibNetwork(batch_size) if what == "dlib" else OnnxNetwork(what, batch_size)
         return {"digest": digest(network.path)}, network
-    return _network(what, contexts, batch_size)
+    prefix, number = checkpoint.parse(what)
+    network = Network(prefix, number, contexts=contexts, batch_size=batch_size)
+    parameters = digest(checkpoint.parameters_path(prefix, number))
+    return {"digest": parameters, **_run_record(Path(prefix).parent)}, network
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -261,13 +267,6 @@ def _title_of_features(path: Path) -> str:
     return next(name for name in names if name)
 
 
-def _network(what: str, contexts: Sequence[mx.Context], batch_size: int) -> tuple[dict[str, Any], Feature]:
-    prefix, number = checkpoint.parse(what)
-    network = Network(prefix, number, contexts=contexts, batch_size=batch_size)
-    parameters = digest(checkpoint.parameters_path(prefix, number))
-    return {"digest": parameters, **_run_record(Path(prefix).parent)}, network
-
-
 def _run_record(folder: Path) -> dict[str, Any]:
     """What `run.json` beside a checkpoint says of its making; {} for one from elsewhere."""
     path = folder / "run.json"
@@ -275,13 +274,6 @@ def _run_record(folder: Path) -> dict[str, Any]:
         return {}
     record = read_object(path)
     return {key: record.get(key) for key in RUN_KEYS}
-
-
-def _fitted(what: str, train_data: str | os.PathLike | None) -> tuple[dict[str, Any], Feature]:
-    if train_data is None:
-        raise LatseError(f"{what} is fitted to training people: name their shard with --train-data")
-    images, label = references.training_images(train_data)
-    return {"train_data": str(train_data), "images": len(images)}, FITTED[what](images, label)
 
 
 def _read_npy(path: str) -> np.ndarray:

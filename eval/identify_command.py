@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path, PurePosixPath
-from typing import Any, Iterator, NamedTuple
+from typing import Any, Dict, Iterator, Tuple
 
 import numpy as np
 from tqdm import tqdm
@@ -30,20 +30,7 @@ from latse.provenance import provenance
 from latse.text_table import aligned
 
 KIT_OPTIONS = ("probe_features", "distractor_features", "ending")
-
-
-class ModelRanks(NamedTuple):
-    """What was found of a model.
-
-    title, origin : as of `latse.eval.candidates.Candidate`; result : the ranks; probes : how many there are;
-    left_out : how many probes and distractors were noise, None where no list of noisy entries was given.
-    """
-
-    title: str
-    origin: dict[str, Any]
-    result: Identification
-    probes: int
-    left_out: dict[str, int | None]
+Judged = Tuple[str, Dict[str, Any], int, Identification]  # title, origin, number of probes, ranks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,21 +108,18 @@ def run(args: argparse.Namespace) -> None:
     make_parents(args.json, args.figure)
     if args.write_features:
         make_folder(args.write_features)
-    judged = list(_of_images(args) if args.probes else _of_kit(args))
-    results = {each.title: each.result for each in judged}
-    first = judged[0]
-    counts = {
-        "probes": first.probes,
-        "mates": first.result.ranks.shape[1],
-        "distractors": first.result.sizes[-1],
-    }
+    listed = _lists(args)
+    judged = list(_of_images(args, **listed) if args.probes else _of_kit(args, **listed))
+    results = {title: result for title, _, _, result in judged}
+    *_, probes, first = judged[0]
+    counts = {"probes": probes, "mates": first.ranks.shape[1], "distractors": first.sizes[-1]}
     if args.json:
         report = {
             "kind": "identification",
             "provenance": provenance(args, devices.contexts(args) if args.model else None),
             **counts,
-            "left_out": first.left_out,
-            "models": {each.title: {"origin": each.origin, **each.result.as_json()} for each in judged},
+            "left_out": {key: refined and refined.left_out for key, refined in listed.items()},
+            "models": {title: {"origin": origin, **result.as_json()} for title, origin, _, result in judged},
         }
         write_json(args.json, report)
     if args.figure:
@@ -146,10 +130,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse options that do not go together."""
-    if args.probes:
-        _check_images(args)
-    else:
-        _check_kit(args)
+    (_check_images if args.probes else _check_kit)(args)
     for size in args.sizes or ():
         check_range("--sizes", size, 1)
 
@@ -178,15 +159,15 @@ def _check_kit(args: argparse.Namespace) -> None:
         raise LatseError(f"--ending {' '.join(args.ending)}: two of them name the same model")
 
 
-def _of_images(args: argparse.Namespace) -> Iterator[ModelRanks]:
-    models, listed = open_models(args), _lists(args)
-    probes = _open(args.probes, listed["probes"])
-    distractors = _open(args.distractors, listed["distractors"]) if args.distractors else None
-    if probes.people is None:
+def _of_images(
+    args: argparse.Namespace, probes: Refined | None, distractors: Refined | None
+) -> Iterator[Judged]:
+    models, images = open_models(args), _open(args.probes, probes)
+    others = _open(args.distractors, distractors) if args.distractors else None
+    if images.people is None:
         raise LatseError(f"{people_path(args.probes)} is missing: nobody says who is on these images")
     for model in tqdm(models, desc="models", unit="model", leave=False, disable=len(models) == 1):
-        result = _judge(model, probes, distractors, args)
-        yield ModelRanks(model.title, model.origin, result, len(probes.picked), _left_out(listed))
+        yield model.title, model.origin, len(images.picked), _judge(model, images, others, args)
 
 
 def _lists(args: argparse.Namespace) -> dict[str, Refined | None]:
@@ -196,10 +177,6 @@ def _lists(args: argparse.Namespace) -> dict[str, Refined | None]:
         "distractors": (args.distractor_list, args.noisy_distractors, megaface.DISTRACTOR_PARTS),
     }
     return {key: megaface.read_refined(*each) if each[0] else None for key, each in files.items()}
-
-
-def _left_out(listed: dict[str, Refined | None]) -> dict[str, int | None]:
-    return {key: refined.left_out if refined else None for key, refined in listed.items()}
 
 
 def _open(path: str, refined: Refined | None) -> ImageSet:
@@ -219,24 +196,20 @@ def _judge(
     return _identify(features, probes.people, gallery, args)
 
 
-def _of_kit(args: argparse.Namespace) -> Iterator[ModelRanks]:
-    listed = _lists(args)
-    probes, distractors = listed["probes"].images, listed["distractors"].images
-    _, people = np.unique(megaface.people_of(probes), return_inverse=True)
+def _of_kit(args: argparse.Namespace, probes: Refined, distractors: Refined) -> Iterator[Judged]:
+    _, people = np.unique(megaface.people_of(probes.images), return_inverse=True)
+    files = (args.probe_features, probes.images.paths), (args.distractor_features, distractors.images.paths)
     for ending in args.ending:
-        files = [
-            megaface.FeatureFiles(folder, images.paths, ending)
-            for folder, images in ((args.probe_features, probes), (args.distractor_features, distractors))
-        ]
-        features, gallery = (UnitRows(each, str(each.folder)) for each in files)
+        features, gallery = (
+            UnitRows(megaface.FeatureFiles(folder, paths, ending), folder) for folder, paths in files
+        )
         origin = {
             "source": [args.probe_features, args.distractor_features],
             "ending": ending,
             "noisy_probes": args.noisy_probes,
             "noisy_distractors": args.noisy_distractors,
         }
-        result = _identify(features[:], people, gallery, args)
-        yield ModelRanks(_title(ending), origin, result, len(people), _left_out(listed))
+        yield _title(ending), origin, len(people), _identify(features[:], people, gallery, args)
 
 
 def _title(ending: str) -> str:

@@ -71,9 +71,11 @@ def _features(opened: Sequence[Candidate], judged: TemplateSet, photographs: Pat
     """Return the features of all faces, float32 (n, d) for each model; each photograph is read once."""
     count = len(judged.faces.photographs)
     # Features from a file look at no image.
-    stored = {model: model.embed(np.empty((count, 0)), judged.name) for model in opened if _is_file(model)}
-    seeing = [model for model in opened if model not in stored]
-    embedded: dict[Candidate, np.ndarray] = {}
+    blind = [model for model in opened if isinstance(model, models.FeatureFile)]
+    embedded: dict[Candidate, np.ndarray] = {
+        model: model.embed(np.empty((count, 0)), judged.name) for model in blind
+    }
+    seeing = [model for model in opened if model not in embedded]
     starts = range(0, count if seeing else 0, IMAGES_AT_ONCE)
     for start in tqdm(starts, desc=judged.name, unit=f"{IMAGES_AT_ONCE} faces", leave=False, disable=None):
         images = read_aligned(photographs, judged.faces, start, start + IMAGES_AT_ONCE)
@@ -83,11 +85,7 @@ def _features(opened: Sequence[Candidate], judged: TemplateSet, photographs: Pat
             if model not in embedded:
                 embedded[model] = np.empty((count, rows.shape[1]), np.float32)
             embedded[model][start : start + len(rows)] = rows
-    return [stored[model] if model in stored else embedded[model] for model in opened]
-
-
-def _is_file(model: Candidate) -> bool:
-    return isinstance(model, models.FeatureFile)
+    return [embedded[model] for model in opened]
 
 
 def _judge(features: np.ndarray, judged: TemplateSet, ignores_scores: bool) -> dict[str, Any]:
@@ -105,8 +103,8 @@ def _tables(judged: TemplateSet, report: dict[str, dict[str, Any]]) -> list[str]
         same, pairs = int(judged.pairs.issame.sum()), len(judged.pairs.issame)
         kinds = f"1:1, {same} same and {pairs - same} different pairs"
         tables.append(f"{kinds}: TAR at FAR\n" + _table(report, "tar_at_far", "unresolved_far"))
-        tables.append(f"{kinds}: TAR at the nearest FAR, insightface's rule\n")
-        tables[-1] += _table(report, "tar_at_nearest_far")
+        nearest = _table(report, "tar_at_nearest_far")
+        tables.append(f"{kinds}: TAR at the nearest FAR, insightface's rule\n{nearest}")
     if judged.probes:
         tables.append(f"1:N, {len(judged.probes.templates)} probes: mate at rank\n" + _table(report, "rank"))
         tables.append("1:N: TPIR at FPIR by insightface's rule\n" + _table(report, "tpir_at_fpir"))
