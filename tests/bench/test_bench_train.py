@@ -308,6 +308,7 @@ def test_pytorch_trains_as_many_parameters(encoder, tmp_path):
         (["--repeats", "0"], "--repeats 0: must be at least 1"),
         (["--classes", "1"], "--classes 1: must be at least 2"),
         (["--encoder", "resnet7"], "unknown encoder 'resnet7'"),
+        (["--encoder", "y1"], "y1 is no ResNet of insightface's"),
         (["--peers", "/nowhere"], "--peers /nowhere: there is no such folder"),
         (["--torch-python", "/no/python"], "--torch-python /no/python: there is no such file"),
     ],

@@ -51,25 +51,34 @@ def recipe(tmp_path, tiny):
 
 
 @pytest.fixture
-def train(people, tmp_path):
+def latse(tmp_path, monkeypatch):
+    """Run `latse` in the test's folder and return its exit status."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *words: cli.main([*map(str, words)])
+
+
+@pytest.fixture
+def train(latse, people):
     """Train a recipe into the folder `run`; return the exit status."""
-    return lambda recipe, *options: cli.main(
-        ["train", str(recipe), "--data", str(people), "--out", str(tmp_path / "run"), *options]
+    return lambda recipe, *options, out="run": latse(
+        "train", recipe, "--data", people, "--out", out, *options
     )
 
 
-def test_a_network_of_ones_own_is_kept_and_read_as_any_other(recipe, train, people, tmp_path, capsys):
+def test_a_network_of_ones_own_is_kept_and_read_as_any_other(recipe, latse, train, people, tmp_path, capsys):
     path = recipe()
     assert train(path) == 0
-    prefix = str(tmp_path / "run" / "model")
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["settings"]["encoder"] == {"name": "own.py:Own", "dropout": 0.4}
     assert len(record["encoder"]) == 32
-    assert Network(prefix, 0)(np.zeros((3, 3, 112, 112), np.uint8)).shape == (3, 24)
-    assert cli.main(["export", f"{prefix},0", "--plain", str(tmp_path / "plain")]) == 0
-    assert (
-        cli.main(["train", str(path), "--data", str(people), "--out", str(tmp_path / "run"), "--resume"]) == 0
-    )
+    assert Network("run/model", 0)(np.zeros((3, 3, 112, 112), np.uint8)).shape == (3, 24)
+    assert latse("export", "run/model,0", "--plain", "plain") == 0
+    assert latse("plan", path, "--classes", 5, "--out", "plan.json") == 0
+    assert train(path, "--plan", "plan.json", "--start", "run/model,0", out="planned") == 0
+    assert "run/model,0: encoder " in capsys.readouterr().out
+    assert latse("filter", "--data", people, "--teacher", "run/model,0", "--out", "verdicts") == 0
+    assert train(path, "--set=filter.k=5", "--verdicts", "verdicts", out="student") == 0
+    assert train(path, "--resume") == 0
     assert "the run is finished, 2 iterations" in capsys.readouterr().out
     recipe(("nn.Conv2D(4,", "nn.Conv2D(5,"))
     assert train(path, "--resume") == 1
@@ -119,7 +128,11 @@ WRONG = {
     ),
     "a name of the class centres": (
         (BODY, 'nn.HybridSequential(prefix="fc7_")'),
-        "must not call a parameter fc7_conv0_weight: class centres or decoder do",
+        "must not call a parameter fc7_conv0_weight: such names are a loss's or the decoder's",
+    ),
+    "a name of what a loss remembers": (
+        (FORWARD, OWN_FORWARD.format("return F.identity(data * F.var('scale_running'), name='fc1')")),
+        "must not call a parameter scale_running: such names are a loss's or the decoder's",
     ),
     "a length that it does not have": (
         (FORWARD, EMBEDDING),

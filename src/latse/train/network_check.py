@@ -9,6 +9,7 @@ from latse.models.parameters import Fit, Shapes, needed_shapes
 from latse.symbols.encoders import Encoder
 from latse.symbols.names import OTHER_PARTS
 from latse.symbols.networks import IMAGE_SHAPE, trace
+from latse.symbols.running import is_running
 
 IMAGE, EMBEDDING = {"data": (1, *IMAGE_SHAPE)}, "fc1_output"
 
@@ -40,8 +41,10 @@ def checked(name: str, encoder: Encoder) -> mx.sym.Symbol:
     for parameter in inputs:
         if inputs.count(parameter) > 1:
             raise LatseError(f"{name} has two variables called {parameter}: give one another name")
-        if parameter.startswith(OTHER_PARTS):
-            raise LatseError(f"{name} must not call a parameter {parameter}: class centres or decoder do")
+        if parameter.startswith(OTHER_PARTS) or is_running(parameter):
+            raise LatseError(
+                f"{name} must not call a parameter {parameter}: such names are a loss's or the decoder's"
+            )
     try:
         needed_shapes(symbol, **IMAGE)
     except LatseError as error:

@@ -94,7 +94,7 @@ class Judge:
         if embedding[1:] != centres.shape[1:]:
             raise LatseError(
                 f"the teacher {path} has embeddings of {embedding[-1]} numbers and class centres of "
-                f"{centres.shape[-1]}: both must be of as many"
+                f"{centres.shape[-1]}: both must be equally long"
             )
         encoder, args, aux = inference.fast(symbol, *parameters, contexts=contexts)
         verdict = trace(Verdict(classes, DOUBT))(embedding=encoder)
