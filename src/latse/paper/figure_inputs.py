@@ -12,10 +12,10 @@ from tqdm import tqdm
 from latse.data.pairs.pairs import check_people, read_pairs, read_people
 from latse.data.shards.noise import Truth, read_truth
 from latse.data.shards.records import Batch, Shard
-from latse.errors import LatseError
 from latse.eval.figures import find_people
+from latse.eval.results import reading
 from latse.eval.verification import distinct_images
-from latse.files import read_json
+from latse.files import read_object
 from latse.models import checkpoint
 from latse.paper.filter_figure import FilteredImages
 from latse.train.verdicts import Judge, Stored, TopK
@@ -50,16 +50,10 @@ class People(NamedTuple):
 def student_record(folder: Path) -> dict[str, Any]:
     """Return the run.json in a student's folder; LatseError if it is missing or lacks settings."""
     path = folder / "run.json"
-    record = read_json(path)
-    try:
-        settings = record["settings"]
-        known = (
-            "enabled" in settings["decoder"] and "k" in settings["filter"] and "name" in settings["margin"]
-        )
-    except (TypeError, KeyError):
-        known = False
-    if not known:
-        raise LatseError(f"{path} does not hold the settings of a run")
+    record = read_object(path)
+    with reading(path):
+        for section, key in (("decoder", "enabled"), ("filter", "k"), ("margin", "name")):
+            _ = record["settings"][section][key]
     return record
 
 
@@ -117,13 +111,10 @@ def asked_verdicts(
 
 
 def _judged(shard: Shard, position: np.ndarray, keep: np.ndarray) -> FilteredImages:
-    return FilteredImages(position, shard.labels[position], keep > 0, _truth(shard.folder, position))
-
-
-def _truth(folder: Path, position: np.ndarray) -> Truth | None:
-    if not (folder / "noise.npz").exists():
-        return None
-    return Truth(*(array[position] for array in read_truth(folder)))
+    truth = None
+    if (shard.folder / "noise.npz").exists():
+        truth = Truth(*(array[position] for array in read_truth(shard.folder)))
+    return FilteredImages(position, shard.labels[position], keep > 0, truth)
 
 
 def _some_labels(labels: np.ndarray, images: int) -> np.ndarray:

@@ -127,16 +127,14 @@ def run(args: argparse.Namespace) -> None:
             continue
         drawn[number] = FIGURES[number](source, out)
         print(f"Figure {number}: {out / drawn[number]['file']}")
-    write_json(
-        out / "figures.json",
-        {
-            "kind": "figures",
-            "provenance": provenance(args, contexts),
-            "run": {key: source.record.get(key) for key in ("recipe", "seed", "settings")},
-            "figures": drawn,
-            "absent": absent,
-        },
-    )
+    report = {
+        "kind": "figures",
+        "provenance": provenance(args, contexts),
+        "run": {key: source.record.get(key) for key in ("recipe", "seed", "settings")},
+        "figures": drawn,
+        "absent": absent,
+    }
+    write_json(out / "figures.json", report)
 
 
 @dataclass(frozen=True)
@@ -178,9 +176,7 @@ class Source:
         reasons = {}
         if not self.settings["decoder"]["enabled"]:
             reasons.update(dict.fromkeys("15", "the student has no decoder"))
-        elif not self.args.stages and len(stages_figure.stored_stages(self.prefix)) < len(
-            stages_figure.STAGES
-        ):
+        elif not self.args.stages and len(stages_figure.stored_stages(self.prefix)) < 3:
             reasons["5"] = "the run has stored fewer than three checkpoints"
         if self.k is None:
             reasons["4"] = "the student was trained without a filter"

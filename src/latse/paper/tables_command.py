@@ -42,6 +42,7 @@ from latse.text_table import aligned
 from latse.train.training import Training
 
 NUMBERS = [table.number for table in tables()]
+VERIFIED = [name for name in COLUMNS if name not in MEGAFACE]
 # What `latse identify` takes MegaFace from -> what each needs beside it, and what it is.
 MEGAFACE_INPUTS = {
     "probes": (None, "probes and mates"),
@@ -84,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pairs",
         nargs="+",
         metavar="FILE.bin",
-        help=f"sets to judge on, of {', '.join(_verified())} (default: those in each folder of --data)",
+        help=f"sets to judge on, of {', '.join(VERIFIED)} (default: those in each folder of --data)",
     )
     for name, (_, what) in MEGAFACE_INPUTS.items():
         training.add_argument(_option(name), metavar="PATH", help=f"{what}, as for `latse identify`")
@@ -136,10 +137,6 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _verified() -> list[str]:
-    return [name for name in COLUMNS if name not in MEGAFACE]
-
-
 def _shards(words: Iterable[str]) -> dict[str, Shard]:
     """Open the shards that `--data` names, by the key of their set."""
     shards = {}
@@ -188,7 +185,7 @@ def _megaface(args: argparse.Namespace) -> list[str]:
 
 def _judges(files: list[str] | None, megaface: list[str], shard: Shard) -> list[tuple[str, list[str]]]:
     """Return what judges a model: the file of its results and how the command begins."""
-    beside = [path for path in sorted(Path(shard.folder).glob("*.bin")) if path.stem in _verified()]
+    beside = [path for path in sorted(Path(shard.folder).glob("*.bin")) if path.stem in VERIFIED]
     pairs = [Path(path) for path in files or beside]
     judges = []
     if pairs:
@@ -196,11 +193,11 @@ def _judges(files: list[str] | None, megaface: list[str], shard: Shard) -> list[
     if megaface:
         judges.append((IDENTIFICATION, ["identify", *megaface]))
     if not judges:
-        sets = ", ".join(f"{name}.bin" for name in _verified())
+        sets = ", ".join(f"{name}.bin" for name in VERIFIED)
         raise LatseError(f"{shard.folder} holds none of {sets}, and neither --pairs nor --probes is given")
     for path in pairs:
-        if path.stem not in _verified() or not path.is_file():
-            raise LatseError(f"--pairs {path}: must be a file named {', '.join(_verified())}, ending in .bin")
+        if path.stem not in VERIFIED or not path.is_file():
+            raise LatseError(f"--pairs {path}: must be a file named {', '.join(VERIFIED)}, ending in .bin")
     return judges
 
 
@@ -250,10 +247,8 @@ def _dry_runs(args: argparse.Namespace, chosen: list[PaperTable], shards: dict[s
         for name, (training, images) in tqdm(trainings.items(), unit=" recipes", leave=False)
     }
     if args.json:
-        content = {name: run.as_json() for name, run in planned.items()}
-        write_json(
-            args.json, {"kind": "dry runs", "provenance": provenance(args, devices), "recipes": content}
-        )
+        content = {"recipes": {name: run.as_json() for name, run in planned.items()}}
+        write_json(args.json, {"kind": "dry runs", "provenance": provenance(args, devices), **content})
     head = ["", "iterations", "batch", "images", "epochs", "activations", "planned", "device"]
     print(aligned([head, *([name, *_cells(run)] for name, run in planned.items())]))
     print(f"activations, with the memory plan, and all of a device: MiB on each of {len(devices)} devices")
