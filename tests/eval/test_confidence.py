@@ -48,6 +48,13 @@ def test_pairs_of_one_kind_have_no_intervals(same):
         intervals(np.ones(12), np.full(12, same), np.arange(24))
 
 
+def test_intervals_are_of_95_percent_and_a_thousand_samples_by_default():
+    persons, issame = people_and_pairs(np.random.default_rng(3), pairs=40)
+    distance = np.where(issame, 1.0, 1.4) + np.arange(40) / 100
+    found = intervals(distance, issame, persons)
+    assert found == intervals(distance, issame, persons, samples=1000, level=0.95)
+
+
 def test_intervals_are_quantiles_of_samples_judged_one_by_one():
     """The pairs repeated as often as drawn, fold by fold, each sample judged by the protocol's own loops."""
     rng = np.random.default_rng(3)

@@ -199,6 +199,8 @@ def test_cmc():
     ranks, values = found.curve(3)
     assert ranks.tolist() == [1, 2, 4]
     assert values.tolist() == [0.5, 0.75, 1.0]
+    ranks, values = Identification([3], np.array([[2, 4]]), np.ones(2), np.ones(9), 6).curve(3)
+    assert (ranks.tolist(), values.tolist()) == ([1, 2, 4], [0, 0.5, 1])
 
 
 @given(st.lists(st.integers(0, 5), max_size=12))

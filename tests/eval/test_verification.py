@@ -136,6 +136,24 @@ def test_val_is_interpolated(labelled, far):
     assert found is None or found == pytest.approx(expected, abs=1e-12)
 
 
+def test_val_is_at_a_false_accept_in_a_thousand():
+    rng = np.random.default_rng(0)
+    issame = np.arange(400) % 2 == 0
+    distance = np.clip(rng.normal(np.where(issame, 1.0, 1.6), 0.2), 0, 4)
+    assert judge(distance, issame).val == pytest.approx(protocol_val(distance, issame, 1e-3), abs=1e-12)
+
+
+def test_the_histogram_is_of_cosines_and_the_roc_of_20_rates_a_decade():
+    cosine = np.random.default_rng(0).uniform(-0.99, 0.99, 1100)
+    issame = np.arange(1100) < 100
+    result = judge(2 - 2 * cosine, issame)
+    edges = np.arange(81) / 40 - 1
+    assert result.histogram["edges"] == pytest.approx(edges.tolist(), abs=1e-15)
+    for kind, chosen in (("same", issame), ("different", ~issame)):
+        assert result.histogram[kind] == np.histogram(cosine[chosen], edges)[0].tolist()
+    assert np.diff(np.log10(result.roc["far"])) == pytest.approx(np.full(60, 1 / 20))
+
+
 @settings(max_examples=40, deadline=None)
 @given(LABELLED.filter(has_both))
 def test_rates_are_those_of_every_threshold(labelled):
