@@ -72,13 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Judge, print the table, and write what was asked for.
-
-    Raises
-    ------
-    LatseError
-        If an input is missing or damaged, or an output cannot be written.
-    """
+    """Judge, print the table, and write what was asked for; raise LatseError for bad input."""
     make_parents(args.json, args.figure, args.generated, args.curves)
     check_range("--samples", args.samples, 0)
     pairs = args.pairs or ([] if args.protocol else ["data/orl/orl.bin"])

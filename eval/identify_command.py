@@ -95,14 +95,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Rank, write what was asked for, and print a table.
+    """Rank, write what was asked for, and print a table; raise LatseError for bad input.
 
     A rank is 1 + the number of distractors whose cosine similarity to the probe is not below the mate's.
-
-    Raises
-    ------
-    LatseError
-        If an input is missing, damaged or does not fit, or an output cannot be written.
     """
     _check(args)
     make_parents(args.json, args.figure)

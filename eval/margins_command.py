@@ -90,13 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the sub-command that was asked for, and return 1 if a margin fails a principle, else 0.
-
-    Raises
-    ------
-    LatseError
-        If there is no such margin or parameter, a value is out of range, or a file cannot be written.
-    """
+    """Run the sub-command; return 1 if a margin fails a principle, else 0; raise LatseError for bad input."""
     return args.action(args)
 
 

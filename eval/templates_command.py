@@ -45,13 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Judge, print the tables, and write what was asked for.
-
-    Raises
-    ------
-    LatseError
-        If an input is missing or damaged, or the output cannot be written.
-    """
+    """Judge, print the tables, and write what was asked for; raise LatseError for bad input."""
     make_parents(args.json)
     opened = models.open_models(args)
     judged = read_set(args.data)

@@ -102,14 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Draw what was asked for, and write figures.json.
-
-    Raises
-    ------
-    LatseError
-        If an input is missing or damaged, lacks what a figure asked for needs, or an output cannot be
-        written.
-    """
+    """Draw what was asked for, and write figures.json; raise LatseError for bad input."""
     contexts = devices.contexts(args)
     check_range("--batch-size", args.batch_size, 1)
     check_range("--asked", args.asked, 1)

@@ -27,13 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read the results, write the page and print its path.
-
-    Raises
-    ------
-    LatseError
-        If there is nothing to report, a result is damaged, or the page cannot be written.
-    """
+    """Read the results, write the page and print its path; raise LatseError for bad input."""
     html = page(gather(Path(args.run_folder)), provenance(args))
     write_text(args.out, html)
     print(args.out)

@@ -101,10 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Train and judge what is missing, then print and write the table.
 
-    Raises
-    ------
-    LatseError
-        For a malformed study, or with the sentence of the first run that fails.
+    Raises LatseError for a malformed study, or with the sentence of the first run that fails.
     """
     check_range("--jobs", args.jobs, 1)
     study = read_study(args.study)

@@ -105,10 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Train and judge what is missing, then print the tables.
 
-    Raises
-    ------
-    LatseError
-        If something given is missing or damaged, or a training or judgement fails.
+    Raises LatseError for bad input, or if a training or judgement fails.
     """
     shards = _shards(args.data)
     chosen = [table for table in tables() if table.number in args.only]
