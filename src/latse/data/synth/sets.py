@@ -42,6 +42,7 @@ from latse.data.synth.plan import (
     ring_pairs,
 )
 from latse.data.synth.render import Photo, render
+from latse.data.synth.sheet import grid
 from latse.errors import LatseError, check_range
 from latse.files import digest, locked, make_folder, read_json, write_json
 
@@ -145,11 +146,7 @@ def sheet_of_sets(out: str | os.PathLike, people: int = 8, images: int = 10) -> 
     for path in (out / f"{name}.bin" for name in VERIFICATION):
         if path.exists():
             rows += _some_pairs(path, images // 2)
-    images = max(map(len, rows))
-    sheet = np.full((len(rows), images, align.SIZE, align.SIZE, 3), 255, np.uint8)
-    for row, faces in zip(sheet, rows):
-        row[: len(faces)] = faces
-    return sheet.transpose(0, 2, 1, 3, 4).reshape(len(rows) * align.SIZE, images * align.SIZE, 3)
+    return grid(rows)
 
 
 def drawing_versions() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Iterable
 
 import numpy as np
 from PIL import Image
@@ -34,11 +35,17 @@ def aligned(heads: Heads, seed: int, person: int, image: int, kind: str, age: fl
 
 def contact_sheet(heads: Heads, seed: int, people: int = 8) -> np.ndarray:
     """Return a row for each of the first `people` people, a column for each of COLUMNS: uint8 RGB."""
-    rows = [
-        np.hstack([aligned(heads, seed, person, image, *column) for image, column in enumerate(COLUMNS)])
+    return grid(
+        [aligned(heads, seed, person, image, *column) for image, column in enumerate(COLUMNS)]
         for person in range(people)
-    ]
-    return np.vstack(rows)
+    )
+
+
+def grid(rows: Iterable[list[np.ndarray]]) -> np.ndarray:
+    """Put images of one size into one, row by row; what a row lacks is white."""
+    rows = list(rows)
+    white, columns = np.full_like(rows[0][0], 255), max(map(len, rows))
+    return np.vstack([np.hstack([*row, *[white] * (columns - len(row))]) for row in rows])
 
 
 def write_sheet(path: Path, picture: np.ndarray) -> None:
