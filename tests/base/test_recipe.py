@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import latse.recipes
 from latse import recipe as recipes
 from latse.errors import LatseError
-from latse.recipes_command import page
+from latse.recipes_command import tables
 from latse.symbols import margins
 
 SHIPPED = sorted(Path(latse.recipes.__file__).parent.glob("*.yaml"))
@@ -59,7 +59,8 @@ def test_every_shipped_recipe_loads(path):
 
 def test_the_page_of_all_keys_is_what_the_code_says():
     written = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
-    assert written == page(), "run: latse recipes --keys > docs/recipes.md"
+    for table in tables():
+        assert table in written, "`latse recipes --keys` prints the tables of docs/recipes.md"
 
 
 def test_there_are_shipped_recipes():
