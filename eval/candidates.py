@@ -49,9 +49,9 @@ class Candidate(Protocol):
 
     Attributes
     ----------
-    title
+    title : str
         Its name in tables and JSON.
-    origin
+    origin : dict of str to object
         What JSON says of it: `source`, `digest` of its file, and `recipe`, `seed`, `settings` of its run.
     """
 
@@ -63,9 +63,9 @@ class Candidate(Protocol):
 
         Parameters
         ----------
-        images
-            uint8 (n, 3, 112, 112), RGB.
-        name
+        images : uint8 (n, 3, 112, 112)
+            RGB.
+        name : str
             Of the set of images, for features read from a file and for the sentence of an error.
 
         Returns
@@ -85,9 +85,9 @@ class FlipSummed:
 
     Parameters
     ----------
-    title, origin
+    title, origin : str, dict of str to object
         See `Candidate`.
-    feature
+    feature : Feature
         Maps uint8 (m, 3, 112, 112) to float (m, d).
     """
 
@@ -104,14 +104,14 @@ class FeatureFile:
 
     Parameters
     ----------
-    title
+    title : str
         See `Candidate`.
-    pattern
+    pattern : str
         Path of a .npy; `{set}` in it stands for the name of the set of images.
 
     Attributes
     ----------
-    origin
+    origin : dict of str to object
         See `Candidate`; its `digest` is known once the file is read, with `{set}` that of each set, by name.
     """
 
@@ -200,13 +200,13 @@ def open_model(
 
     Parameters
     ----------
-    text
+    text : str
         `[TITLE=]WHAT` as on the command line. A `=` after a `/` is part of a path: `./a=b/model,0`.
-    contexts
+    contexts : sequence of mx.Context
         Devices of a network; default: the CPU.
-    batch_size
+    batch_size : int, default 32
         Images per forward pass of a network.
-    train_data
+    train_data : str or os.PathLike or None, optional
         Folder of the shard that `pca` and `fisherfaces` are fitted to.
 
     Raises
@@ -268,7 +268,7 @@ def _title_of_features(path: Path) -> str:
 
 
 def _run_record(folder: Path) -> dict[str, Any]:
-    """What `run.json` beside a checkpoint says of its making; {} for one from elsewhere."""
+    """Return what `run.json` beside a checkpoint says of its making; {} for one from elsewhere."""
     path = folder / "run.json"
     if not path.exists():
         return {}

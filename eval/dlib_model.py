@@ -31,7 +31,7 @@ class DlibNetwork:
 
     Parameters
     ----------
-    batch_size
+    batch_size : int, default 32
         Images per forward pass, at least 1.
 
     Raises

@@ -41,7 +41,7 @@ class Gallery(Protocol):
     """Features of distractors, read as they are needed: an array, a memory map, files, `UnitRows`."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return how many there are."""
 
     def __getitem__(self, positions: np.ndarray | slice) -> np.ndarray:
         """Return the features at int64 (n,) positions or a slice of them, float (n, d)."""
@@ -52,12 +52,11 @@ class UnitRows:
 
     Parameters
     ----------
-    rows
-        float (stored, d).
-    name
+    rows : float (stored, d)
+    name : str
         For the sentence of an error.
-    picked
-        int64 (n,), which of the rows (default: all).
+    picked : int64 (n,)
+        Which of the rows (default: all).
     """
 
     def __init__(self, rows: Gallery, name: str, picked: np.ndarray | None = None):
@@ -84,16 +83,16 @@ class Identification:
 
     Attributes
     ----------
-    sizes
+    sizes : list of int
         Numbers of distractors, ascending.
-    ranks
-        int64 (sizes, pairs): 1 + the number of distractors whose score is not below the mate's. A tie counts
-        against the model, so equal features for everybody earn nothing.
-    genuine
-        float64 (pairs,), the scores of the pairs.
-    impostors
-        float64 (m,), the highest scores between probes and distractors, descending.
-    comparisons
+    ranks : int64 (sizes, pairs)
+        1 + the number of distractors whose score is not below the mate's. A tie counts against the model, so
+        equal features for everybody earn nothing.
+    genuine : float64 (pairs,)
+        The scores of the pairs.
+    impostors : float64 (m,)
+        The highest scores between probes and distractors, descending.
+    comparisons : int
         Number of probes times the largest number of distractors.
     """
 
@@ -114,7 +113,7 @@ class Identification:
         return float(np.mean(self.ranks[self.sizes.index(size)] <= rank))
 
     def tar_at_far(self, far: float) -> float:
-        """Fraction of pairs above the impostor with which the false accept rate passes `far`.
+        """Return the fraction of pairs above the impostor with which the false accept rate passes `far`.
 
         With n comparisons and k the largest count with k / n <= far, that is the (k+1)-th highest of all
         scores between a probe and a distractor. Below 1 / n, k is 0: see `resolves`.
@@ -122,7 +121,7 @@ class Identification:
         return float(np.mean(self.genuine > self.impostors[allowed(self.comparisons, far)]))
 
     def resolves(self, far: float) -> bool:
-        """Whether `far` allows one false accept or more."""
+        """Tell whether `far` allows one false accept or more."""
         return allowed(self.comparisons, far) > 0
 
     def as_json(self) -> dict[str, Any]:
@@ -145,8 +144,8 @@ def mate_pairs(people: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    people
-        int (n,), the person of each image.
+    people : int (n,)
+        The person of each image.
 
     Returns
     -------
@@ -183,20 +182,20 @@ def identify(
 
     Parameters
     ----------
-    probes
-        float32 (p, d), taken as they are: divide by the norms for cosine similarity (`UnitRows`).
-    pairs
-        int64 (n, 2), probe and mate, both rows of `probes`; see `mate_pairs`.
-    gallery
+    probes : float32 (p, d)
+        Taken as they are: divide by the norms for cosine similarity (`UnitRows`).
+    pairs : int64 (n, 2)
+        Probe and mate, both rows of `probes`; see `mate_pairs`.
+    gallery : Gallery
         The distractors, of which a few thousand rows are held at a time; each is read once, the first
         `DISTRACTORS_AT_ONCE` twice: what to look for is learnt from them.
-    sizes
+    sizes : sequence of int or None
         Numbers of distractors (default: `gallery_sizes`); a smaller gallery is the start of a larger one.
-    order
-        int64 (m,), positions in the gallery, in the order in which they are taken (default: as they stand).
-    threads
+    order : int64 (m,)
+        Positions in the gallery, in the order in which they are taken (default: as they stand).
+    threads : int or None
         Of the CPU (default: `latse.runtime.threads`).
-    keep
+    keep : int or None
         How many of the highest impostors' scores to keep (default: what the largest of `FARS` needs).
 
     Raises
@@ -247,11 +246,11 @@ def identify_among(
 
     Parameters
     ----------
-    features
-        float32 (n, d), taken as they are.
-    people
-        int (n,), the person of each.
-    sizes, order
+    features : float32 (n, d)
+        Taken as they are.
+    people : int (n,)
+        The person of each.
+    sizes, order : sequence of int or None, ndarray or None
         As of `identify`; what an order says of a probe's own person is passed over. The largest default size
         is the number of images of others that everybody with two images has.
 
@@ -341,14 +340,14 @@ class _MateSearch:
 
     Attributes
     ----------
-    order
-        int64 (pairs,): number of the given pair that stands here.
-    genuine
-        float64 (pairs,), exact scores.
-    first
-        int64 (probes + 1,), where the pairs of each probe begin.
-    dense
-        int64 (probes,), how many of them, the lowest ones, are counted by comparing all scores.
+    order : int64 (pairs,)
+        Number of the given pair that stands here.
+    genuine : float64 (pairs,)
+        Exact scores.
+    first : int64 (probes + 1,)
+        Where the pairs of each probe begin.
+    dense : int64 (probes,)
+        How many of them, the lowest ones, are counted by comparing all scores.
     """
 
     def __init__(self, probes: np.ndarray, pairs: np.ndarray, sample: np.ndarray, best: _Best):
@@ -386,22 +385,22 @@ class _Tile:
 
     Attributes
     ----------
-    probes
-        float32 (p, d), p at most `PROBES_AT_ONCE`.
-    block
-        float32 (n, d), the distractors.
-    first, dense
-        int64 (p + 1,) and (p,), those of the search.
-    pairs
+    probes : float32 (p, d)
+        At most `PROBES_AT_ONCE`.
+    block : float32 (n, d)
+        The distractors.
+    first, dense : int64 (p + 1,), int64 (p,)
+        Those of the search.
+    pairs : slice
         Where in the search the m pairs of these probes are; first[0] is the first of them.
-    genuine
-        float64 (m,), their exact scores.
-    scores
-        float32 (p, n), each at most `tolerance` from the exact one.
-    exact
-        None, or float64 (p, n), the exact scores that many asked for; 0 where nobody did.
-    low, high
-        float32 (m,): a score below `low` is surely less than the pair's, one above `high` surely more.
+    genuine : float64 (m,)
+        Their exact scores.
+    scores : float32 (p, n)
+        Each at most `tolerance` from the exact one.
+    exact : float64 (p, n), or None
+        The exact scores that many asked for; 0 where nobody did.
+    low, high : float32 (m,)
+        A score below `low` is surely less than the pair's, one above `high` surely more.
     """
 
     def __init__(self, search: _MateSearch, start: int, block: np.ndarray, bound: float):
@@ -509,7 +508,7 @@ def _look_ahead(probes: np.ndarray, sample: np.ndarray, best: _Best) -> np.ndarr
 
 
 def _tolerance(bound: float, rows: np.ndarray) -> float:
-    """How far a float32 product of rows may be from the exact one, if `_bound` gives `bound`.
+    """Return how far a float32 product of rows may be from the exact one, if `_bound` gives `bound`.
 
     The error of a sum of d products is at most du / (1 - du) times the product of the norms, u = 2⁻²⁴, in
     whatever order they are added (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). The
@@ -531,7 +530,7 @@ def _bound(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _exact(one: np.ndarray, other: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Inner products of rows `left` of one with rows `right` of the other, float64.
+    """Return the inner products of rows `left` of one with rows `right` of the other, float64.
 
     Products of float32 are exact in float64, and numpy adds a row's in an order that only its length decides:
     equal features give equal scores.

@@ -42,13 +42,13 @@ class Finding:
 
     Attributes
     ----------
-    intervals
+    intervals : sequence of Interval, optional
         Of θ, radians, ascending and apart, where it fails; of no length where h jumps up. Empty if it holds.
-    largest
+    largest : float or None, optional
         The largest violation, in units of the logit; None if it holds or there is no such number.
-    at
+    at : float or None, optional
         Its θ, radians; None if the principle holds.
-    of
+    of : sequence of str, optional
         What fails: `h` or `g`, of eq. 9 the parameters.
     """
 
@@ -79,9 +79,9 @@ def check(margin: Margin, parameters: Mapping[str, float]) -> dict[str, Finding]
 
     Parameters
     ----------
-    margin
+    margin : Margin
         The one to check.
-    parameters
+    parameters : mapping of str to float
         Those that it was made with, all of them.
 
     Returns
@@ -114,9 +114,9 @@ class LogitCurve:
 
     Parameters
     ----------
-    name
+    name : str
         What an error calls it.
-    logit
+    logit : callable
         Makes of angles, an NDArray (n,) of float64, the logits, of the same kind.
     """
 

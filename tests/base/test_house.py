@@ -3,6 +3,7 @@
 import ast
 import functools
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -142,3 +143,17 @@ def test_the_top_level_is_the_promised_one():
     promised = {"src", "symbols", "recipes", "eval", "tests", "setup.py", "Makefile"}
     around = {"README.md", "docs", "LICENSE", "CITATION.cff", "CONTRIBUTING.md"}
     assert promised <= visible <= promised | around
+
+
+def test_parameters_and_attributes_in_docstrings_have_types():
+    for file in files(PACKAGE):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                for entry in entries(ast.get_docstring(node) or ""):
+                    assert " : " in entry, f"{file.name}: {node.name}: {entry}"
+
+
+def entries(docstring):
+    """The lines of a docstring that begin an entry of its Parameters or Attributes."""
+    for section in re.findall(r"^(?:Parameters|Attributes)\n-+\n((?:.+\n?)*)", docstring, re.MULTILINE):
+        yield from re.findall(r"^\S.*$", section, re.MULTILINE)

@@ -33,9 +33,9 @@ class Value:
 
     Attributes
     ----------
-    entry
+    entry : Entry
         The stored tensor, (N, C, …), in the new graph.
-    scale, shift
+    scale, shift : ndarray or None, optional
         float64 (C,) each; None means 1 and 0. After a Flatten there is one for each channel still.
     """
 
@@ -50,14 +50,13 @@ class Linear:
 
     Attributes
     ----------
-    node
+    node : Node
         As it stands in the old graph, for its name and attributes.
-    entry
+    entry : Entry
         Its input in the new graph.
-    weight
+    weight : ndarray
         float64 (O, I/groups, …) of a convolution, (O, I) of a fully-connected layer.
-    bias
-        float64 (O,).
+    bias : float64 (O,)
     """
 
     node: Node
@@ -84,12 +83,12 @@ def fast(
 
     Parameters
     ----------
-    symbol
+    symbol : mx.sym.Symbol
         One or more outputs (`checkpoint.pick_outputs`). The found symbol's come in the same order, but may be
         called otherwise.
-    args, aux
+    args, aux : mapping of str to mx.nd.NDArray
         Parameters by name; those that the symbol does not use are passed over.
-    contexts
+    contexts : list of mx.Context
         Where it is to run.
     """
     on_cpu = all(context.device_type == "cpu" for context in contexts)
@@ -104,9 +103,9 @@ def folded(graph: ValuedGraph, depthwise_slopes: bool = False) -> ValuedGraph:
 
     Parameters
     ----------
-    graph
+    graph : ValuedGraph
         As `latse.graph.simplify.simplified` gives it.
-    depthwise_slopes
+    depthwise_slopes : bool, default False
         Write each PReLU as two depthwise convolutions, which oneDNN computes about ten times as fast as MXNet
         its LeakyReLU; else it stays a LeakyReLU.
     """
@@ -129,7 +128,7 @@ class _Folding:
         self.graph.heads = [self._named(entry) for entry in source.heads]
 
     def _wanted_shifts(self) -> dict[int, np.ndarray]:
-        """For each tensor that goes through a batch normalisation into a padded convolution, its t."""
+        """Return t of each tensor that goes through a batch normalisation into a padded convolution."""
         wanted: dict[int, np.ndarray] = {}
         for node in self._source.nodes:
             if node.op != "Convolution" or not any(node.numbers("pad", ())):
@@ -171,7 +170,7 @@ class _Folding:
         return Value(self.graph.add(VARIABLE, node.name, **node.attrs))
 
     def _linear(self, node: Node) -> Linear:
-        """A layer that has taken over what its input still lacks."""
+        """Let a layer take over what its input still lacks."""
         weight = self._source.value(node.inputs[1])
         bias = self._source.value(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(len(weight))
         value = self._value(node.inputs[0])
@@ -192,7 +191,7 @@ class _Folding:
         return Linear(node, value.entry, weight, bias)
 
     def _batch_norm(self, node: Node) -> Value | Linear:
-        """A batch normalisation becomes part of the layer before it, else it waits for the one behind."""
+        """Make a batch normalisation part of the layer before it, else let it wait for the one behind."""
         scale, shift, _ = _affine(self._source, node)
         before = self._found[node.inputs[0][0]]
         if isinstance(before, Linear) and self._uses[node.inputs[0][0]] == 1:
@@ -210,7 +209,7 @@ class _Folding:
         return Value(value.entry, total_scale, total)
 
     def _sum(self, number: int, node: Node) -> Value:
-        """A layer whose output goes only into this sum takes over the shifts of all that is added."""
+        """Let a layer whose output goes only into this sum take over the shifts of all that is added."""
         for (last, _), other in zip(node.inputs[::-1], node.inputs):
             layer = self._found[last]
             if not isinstance(layer, Linear) or self._uses[last] > 1 or last == other[0]:
@@ -225,7 +224,7 @@ class _Folding:
         return self._other(node)
 
     def _rectified(self, number: int, node: Node) -> Value:
-        """PReLU as gamma·x + relu((1 - gamma)·x), or, where gamma > 1, the negative of -gamma·x + relu(…)."""
+        """Write PReLU as gamma·x + relu((1 - gamma)·x), or, for gamma > 1, as -(-gamma·x + relu(…))."""
         gamma = self._source.value(node.inputs[1])
         if len(gamma) == 1:  # for all channels, whose number is not known here
             return self._other(node)
@@ -257,7 +256,7 @@ class _Folding:
         )
 
     def _value(self, entry: Entry) -> Value:
-        """What stands for an entry, its layer written if it waited."""
+        """Return what stands for an entry, its layer written if it waited."""
         number, index = entry
         found = self._found[number]
         if isinstance(found, Linear):
@@ -269,7 +268,7 @@ class _Folding:
         return value if not index else Value((value.entry[0], index))
 
     def _plain(self, entry: Entry) -> Entry:
-        """The tensor itself, with a batch normalisation where a scale or shift was left."""
+        """Return the tensor itself, with a batch normalisation where a scale or shift was left."""
         value = self._value(entry)
         if value.scale is None and value.shift is None:
             return value.entry
@@ -294,7 +293,7 @@ class _Folding:
         return self.graph.add(layer.node.op, name, inputs, **{**layer.node.attrs, "no_bias": False})
 
     def _named(self, entry: Entry) -> Entry:
-        """An output under its old name."""
+        """Return an output under its old name."""
         name, plain = self._source.nodes[entry[0]].name, self._plain(entry)
         node = self.graph.nodes[plain[0]]
         if node.name != name and not node.is_variable and self._uses[entry[0]] == 1:

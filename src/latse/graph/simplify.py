@@ -87,9 +87,9 @@ def simplified(
 
     Parameters
     ----------
-    symbol
+    symbol : mx.sym.Symbol
         One or more outputs (`checkpoint.pick_outputs`).
-    args, aux
+    args, aux : mapping of str to mx.nd.NDArray
         Parameters by name; those that the symbol does not use are passed over.
     """
     return _Simplifying(symbol, args, aux).done().pruned()

@@ -67,13 +67,13 @@ def in_batches(
 
     Parameters
     ----------
-    function
+    function : callable
         Maps images (m, ...) to rows (m, ...), of the same shape and type for every batch.
-    images
+    images : ndarray
         (n, ...).
-    batch_size
+    batch_size : int
         At least 1.
-    title
+    title : str
         Of the progress bar.
 
     Raises

@@ -47,11 +47,11 @@ class Study:
 
     Attributes
     ----------
-    recipe
+    recipe : path
         File of the recipe that the rows change.
-    seeds
+    seeds : list of int
         At least one, each at least 0, none twice.
-    rows
+    rows : dict of str to dict of str to object
         What each row changes: section -> key -> value, as in a recipe; a name is a folder's too.
     """
 
@@ -225,7 +225,7 @@ def _report(args: argparse.Namespace, study: Study, runs: list[Run]) -> dict[str
 
 
 def _judgement(run: Run, name: str) -> dict[str, Any]:
-    """What was found of the run's models on the set `name`: title -> figures."""
+    """Return the figures of the run's models on the set `name`: title -> figures."""
     found = read_json(run.result)["sets"][name]["results"]
     return {
         title: {key: value for key, value in figures.items() if key not in DRAWN}

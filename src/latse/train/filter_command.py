@@ -130,7 +130,7 @@ def check(
 
     Parameters
     ----------
-    judge, shard, verdicts, batch_size
+    judge, shard, verdicts, batch_size : Judge, Shard, Verdicts, int
         The teacher, the set, what is stored, and how many images the teacher takes.
     faces : int or infinity
         How many images, mirrored or not, are drawn; all both ways where there are no more.

@@ -50,7 +50,7 @@ class Judge:
 
     Parameters
     ----------
-    prefix, number
+    prefix, number : path, int
         The teacher's checkpoint; its class centres `fc7_weight` must be among the parameters.
     classes : int
         Number of people; the teacher must know as many.

@@ -249,7 +249,7 @@ class _Machine:
     # Functions that a pickle may call.
 
     def as_bytes(self, data: Any = _EMPTY, encoding: Any = _LATIN1, *_: Any) -> memoryview:
-        """Bytes as protocol 2 stores them: text that is encoded again on loading."""
+        """Return bytes as protocol 2 stores them: text that is encoded again on loading."""
         if isinstance(data, memoryview):
             return data
         if not isinstance(data, Text):
@@ -306,14 +306,14 @@ def _is_bytes(data: Any, length: int) -> bool:
 
 
 def _name(value: Any) -> str:
-    """A name given as text, or as Python 2's str."""
+    """Return a name given as text, or as Python 2's str."""
     if isinstance(value, Text):
         return str(value)
     return str(value, "latin1") if isinstance(value, memoryview) else _kind(value)
 
 
 def _shown(text: str) -> str:
-    """A stranger's text as it may stand in a sentence."""
+    """Return a stranger's text as it may stand in a sentence."""
     return (text if len(text) <= 100 else text[:100] + "…") if text.isprintable() else ascii(text[:100])
 
 
@@ -344,7 +344,7 @@ _SPARING = {
 
 
 def _instructions() -> dict[int, Callable[[_Machine], None]]:
-    """What each known instruction does to the machine, by its byte."""
+    """Return what each known instruction does to the machine, by its byte."""
     by_name: dict[str, Callable[[_Machine], None]] = {
         "PROTO": _Machine.protocol,
         "FRAME": _Machine.frame,

@@ -201,7 +201,7 @@ class _PackRun:
         return report
 
     def to_be_resumed(self) -> bool:
-        """Whether there is work that the same command can go on with."""
+        """Tell whether there is work that the same command can go on with."""
         return self._known.exists()
 
     def _align(self, processes: int) -> None:
@@ -215,14 +215,14 @@ class _PackRun:
         spool.fill(self._chunks, _make_task, arguments, processes, ADVICE, "align")
 
     def _pairs(self) -> Iterator[tuple[Photograph, Outcome]]:
-        """Each photograph with what became of it."""
+        """Return each photograph with what became of it."""
         entries = (entry for chunk in self._chunks for entry in chunk.entries())
         for photograph, entry in zip(photographs.read_list(self._list), entries):
             by_hand = photograph.path in self._leave_out
             yield photograph, Outcome(0, BY_HAND) if by_hand else Outcome(*entry)
 
     def _labelled(self, total: int) -> Iterator[tuple[int, bytes]]:
-        """Label and JPEG of each face; a person without any has no label, so that labels have no gaps."""
+        """Yield the label and JPEG of each face; a person without any has no label: labels have no gaps."""
         faces = (image for chunk in self._chunks for image in chunk.contents())
         taken = (
             (photograph.person, image)
@@ -348,7 +348,7 @@ class _Packer:
 def _make_task(
     root: Path, list_file: Path, table: Path, settings: PackSettings, leave_out: frozenset[str]
 ) -> Callable[..., list[tuple[Outcome, bytes]]]:
-    """In a process: return the function that packs the photographs of one chunk."""
+    """Return the function that packs the photographs of one chunk, in a process of its own."""
     cv2.setNumThreads(1)  # the processes are the parallelism
     cv2.setLogLevel(0)  # what OpenCV cannot read is in the report
     packer = _Packer(root, table, settings, leave_out)
@@ -364,7 +364,7 @@ def _make_task(
 
 
 def _entry(photograph: Photograph, outcome: Outcome) -> dict[str, Any]:
-    """What the report says of a photograph that was left out or holds several faces."""
+    """Return what the report says of a photograph that was left out or holds several faces."""
     entry = {"photograph": photograph.path, "person": photograph.person}
     if outcome.reason:
         return {**entry, "reason": outcome.reason, "detail": outcome.detail}
@@ -385,7 +385,7 @@ def _write_report(path: Path, report: dict[str, Any], **lists: Iterable[dict[str
 
 
 def _identity(settings: PackSettings) -> dict[str, Any]:
-    """The settings as far as they decide, files by their content, and the versions that decide too."""
+    """Return the settings as far as they decide, files by their content, and the versions that decide too."""
     asked = not (settings.aligned or settings.landmarks)
     file = own_class.source(settings.detector) if asked else None
     own = (align, detect, images, landmarks)  # between a photograph and its face

@@ -17,23 +17,23 @@ HALF = np.radians(125)  # azimuth of its left and right edges
 
 
 def linear(colour: Sequence[float]) -> np.ndarray:
-    """Linear light of an sRGB colour in 0..1 (gamma 2.2)."""
+    """Return the linear light of an sRGB colour in 0..1 (gamma 2.2)."""
     return np.asarray(colour, np.float32) ** 2.2
 
 
 def columns_rows(angle: np.ndarray, height: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Columns and rows, in pixels of the skin's picture, of azimuths and heights."""
+    """Return the columns and rows, in pixels of the skin's picture, of azimuths and heights."""
     return (angle / HALF + 1) * (WIDTH - 1) / 2, (TOP - height) / (TOP - BOTTOM) * (HEIGHT - 1)
 
 
 def smooth_noise(random: np.random.Generator, size: tuple[int, int], cells: tuple[int, int]) -> np.ndarray:
-    """Noise of about unit variance with about `cells` (rows, columns) bumps, float32 of `size`."""
+    """Return the noise of about unit variance with about `cells` (rows, columns) bumps, float32 of `size`."""
     coarse = random.standard_normal(cells, dtype=np.float32)
     return cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
 
 
 def sample(picture: np.ndarray, column: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """Values of `picture` (height, width[, k]) at m places, between its pixels linearly: (m[, k])."""
+    """Return `picture` (height, width[, k]) at m places, between its pixels linearly: (m[, k])."""
     folded = np.zeros((2, -(-len(column) // 256), 256), np.float32)  # cv2.remap takes no side above 32,767
     folded[0].flat[: len(column)], folded[1].flat[: len(row)] = column, row
     found = cv2.remap(picture, *folded, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -41,7 +41,7 @@ def sample(picture: np.ndarray, column: np.ndarray, row: np.ndarray) -> np.ndarr
 
 
 def pixels(heads: Heads, points: np.ndarray) -> np.ndarray:
-    """Pixels, float64 (m, 2): column and row, of points (m, 2) seen from the front: x to the left, y up."""
+    """Return column and row, float64 (m, 2), of points (m, 2) seen from the front: x to the left, y up."""
     left, right, top, bottom, lines = FRONT
     x, y = np.asarray(points, float).T
     column, row = (x - left) / (right - left) * (lines - 1), (y - top) / (bottom - top) * (lines - 1)
@@ -65,7 +65,7 @@ def colour_at(heads: Heads, person: Person, years: float, rest: np.ndarray) -> n
 
 
 def _mottling(random: np.random.Generator, person: Person) -> tuple[np.ndarray, np.ndarray]:
-    """Noise of fine grains, 0.3 to 1.7 or so, and the skin's unevenness around 0, both (HEIGHT, WIDTH)."""
+    """Return the noise of fine grains, about 0.3 to 1.7, and unevenness around 0, both (HEIGHT, WIDTH)."""
     size, amount = (HEIGHT, WIDTH), 0.4 + 0.6 * person.blemish
     fine = smooth_noise(random, size, (HEIGHT // 2, WIDTH // 2))
     coarse = smooth_noise(random, (HEIGHT // 4, WIDTH // 4), (14, 16))
@@ -75,7 +75,7 @@ def _mottling(random: np.random.Generator, person: Person) -> tuple[np.ndarray, 
 
 
 def _complexion(heads: Heads, person: Person) -> np.ndarray:
-    """The person's colour with red cheeks and nose and darker eyelids, a quarter of the size: (., ., 3)."""
+    """Return the person's colour, cheeks and nose red, eyelids dark, a quarter of the size: (., ., 3)."""
     rows, columns = np.mgrid[1.5:HEIGHT:4, 1.5:WIDTH:4].astype(np.float32)
     red, dark = np.zeros((2, *rows.shape), np.float32)
     spots = [(0.42, 6.98, 34, 0.9, red), (0.0, 6.93, 15, 0.8, red), (0.0, 6.3, 16, 0.3, red)]
@@ -92,7 +92,7 @@ def _complexion(heads: Heads, person: Person) -> np.ndarray:
 
 
 def _spots(random: np.random.Generator, heads: Heads, person: Person) -> np.ndarray:
-    """Freckles and moles: 0..1, float32 (HEIGHT, WIDTH)."""
+    """Draw freckles and moles: 0..1, float32 (HEIGHT, WIDTH)."""
     spots = np.zeros((HEIGHT, WIDTH), np.float32)
     freckles, moles = int(420 * person.freckles), person.moles
     places = np.stack([random.normal(0, 0.4, freckles), random.normal(7.03, 0.2, freckles)], axis=1)
@@ -108,7 +108,7 @@ def _spots(random: np.random.Generator, heads: Heads, person: Person) -> np.ndar
 
 
 def _wrinkles(random: np.random.Generator, heads: Heads, person: Person, years: float) -> np.ndarray:
-    """Depth of folds and lines, growing with age, float32 (HEIGHT, WIDTH)."""
+    """Return the depth of folds and lines, growing with age, float32 (HEIGHT, WIDTH)."""
     age = np.clip((years - 28) / 45, 0, 1.1) * (0.25 + 0.6 * person.wrinkles)
     folds = [(0.12 + 0.6 * age, [(0.2, 6.98), (0.28, 6.86), (0.34, 6.72), (0.36, 6.58)])]
     folds.append((0.08 + 0.5 * age, [(0.14, 7.2), (0.24, 7.1), (0.38, 7.1), (0.46, 7.16)]))
@@ -138,7 +138,7 @@ def _wrinkles(random: np.random.Generator, heads: Heads, person: Person, years: 
 
 
 def _curve(points: Sequence[tuple[float, float]], steps: int = 5) -> np.ndarray:
-    """Points (m, 2) along the broken line through `points`, rounded off."""
+    """Return the points (m, 2) along the broken line through `points`, rounded off."""
     points = np.array(points, float)
     place = np.linspace(0, len(points) - 1, steps * (len(points) - 1) + 1)
     line = np.stack([np.interp(place, np.arange(len(points)), points[:, axis]) for axis in (0, 1)], axis=1)
@@ -147,7 +147,7 @@ def _curve(points: Sequence[tuple[float, float]], steps: int = 5) -> np.ndarray:
 
 
 def _stubble(person: Person, years: float, rest: np.ndarray) -> np.ndarray:
-    """Shadow of a shaven or short beard: 0..1 at places (p, 3)."""
+    """Return the shadow of a shaven or short beard: 0..1 at places (p, 3)."""
     if person.female > 0.5 or years < 17:
         return np.zeros(len(rest), np.float32)
     amount = {"none": 0.12, "moustache": 0.14, "goatee": 0.16, "stubble": 0.42, "full": 0.5}[person.beard]
@@ -156,7 +156,7 @@ def _stubble(person: Person, years: float, rest: np.ndarray) -> np.ndarray:
 
 
 def _brows(random: np.random.Generator, heads: Heads, person: Person) -> np.ndarray:
-    """Density of the eyebrows, 0..1, drawn hair by hair: float32 (HEIGHT, WIDTH)."""
+    """Return the density of the eyebrows, 0..1, drawn hair by hair: float32 (HEIGHT, WIDTH)."""
     thickness, length, arch, height, density = person.brows
     layer = np.zeros((HEIGHT, WIDTH), np.float32)
     share = np.linspace(0, 1, 9)
