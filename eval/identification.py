@@ -41,7 +41,7 @@ class Gallery(Protocol):
     """Features of distractors, read as they are needed: an array, a memory map, files, `UnitRows`."""
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """How many there are."""
 
     def __getitem__(self, positions: np.ndarray | slice) -> np.ndarray:
         """Return the features at int64 (n,) positions or a slice of them, float (n, d)."""

@@ -222,7 +222,7 @@ class _PackRun:
             yield photograph, Outcome(0, BY_HAND) if by_hand else Outcome(*entry)
 
     def _labelled(self, total: int) -> Iterator[tuple[int, bytes]]:
-        """Yield the label and JPEG of each face; a person without any has no label: labels have no gaps."""
+        """Label and JPEG of each face; a person without any has no label, so that labels have no gaps."""
         faces = (image for chunk in self._chunks for image in chunk.contents())
         taken = (
             (photograph.person, image)

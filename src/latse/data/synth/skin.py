@@ -138,7 +138,7 @@ def _wrinkles(random: np.random.Generator, heads: Heads, person: Person, years: 
 
 
 def _curve(points: Sequence[tuple[float, float]], steps: int = 5) -> np.ndarray:
-    """Return the points (m, 2) along the broken line through `points`, rounded off."""
+    """Points (m, 2) along the broken line through `points`, rounded off."""
     points = np.array(points, float)
     place = np.linspace(0, len(points) - 1, steps * (len(points) - 1) + 1)
     line = np.stack([np.interp(place, np.arange(len(points)), points[:, axis]) for axis in (0, 1)], axis=1)
