@@ -140,9 +140,9 @@ class FeatureFile:
         features = _read_npy(path)
         if len(features) != count:
             raise LatseError(f"{path} holds {len(features)} features, but {name} has {count} images")
-        found = digest(path)
+        digits = digest(path)
         self.origin["digest"] = (
-            found if path == self.pattern else {**self.origin.get("digest", {}), name: found}
+            digits if path == self.pattern else {**self.origin.get("digest", {}), name: digits}
         )
         return features
 

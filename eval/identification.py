@@ -159,9 +159,9 @@ def mate_pairs(people: np.ndarray) -> np.ndarray:
         np.stack([np.repeat(group, len(group)), np.tile(group, len(group))], axis=1).reshape(-1, 2)
         for group in groups
     ]
-    found = np.concatenate(pairs) if pairs else np.empty((0, 2), np.int64)
-    found = found[found[:, 0] != found[:, 1]].astype(np.int64)
-    return found[np.lexsort((found[:, 1], found[:, 0]))]
+    both = np.concatenate(pairs) if pairs else np.empty((0, 2), np.int64)
+    both = both[both[:, 0] != both[:, 1]].astype(np.int64)
+    return both[np.lexsort((both[:, 1], both[:, 0]))]
 
 
 def gallery_sizes(distractors: int) -> list[int]:
@@ -260,9 +260,9 @@ def identify_among(
         As `identify`.
     """
     order = np.arange(len(people)) if order is None else np.asarray(order)
-    found, number, images = np.unique(people, return_inverse=True, return_counts=True)
+    known, number, images = np.unique(people, return_inverse=True, return_counts=True)
     probed = np.flatnonzero(images > 1)
-    if not len(probed) or len(found) < 2:
+    if not len(probed) or len(known) < 2:
         raise LatseError("identification needs two people, one of them with two images")
     others = len(people) - int(images[probed].max())
     sizes = gallery_sizes(others) if sizes is None else sorted(set(sizes))
@@ -466,9 +466,9 @@ class _Tile:
         sparse = self.dense < np.diff(self.first)
         lowest = (self.first[:-1] - self.first[0] + self.dense)[sparse]
         threshold[sparse] = np.minimum(threshold[sparse], self.low[lowest])
-        found = np.flatnonzero(self.scores >= threshold[:, None])
-        row, column = np.divmod(found, self.scores.shape[1])
-        return row, column, self.scores.ravel()[found].astype(np.float64)
+        places = np.flatnonzero(self.scores >= threshold[:, None])
+        row, column = np.divmod(places, self.scores.shape[1])
+        return row, column, self.scores.ravel()[places].astype(np.float64)
 
     def _count_exactly(
         self, counts: np.ndarray, row: np.ndarray, column: np.ndarray, pair: np.ndarray
@@ -535,8 +535,8 @@ def _exact(one: np.ndarray, other: np.ndarray, left: np.ndarray, right: np.ndarr
     Products of float32 are exact in float64, and numpy adds a row's in an order that only its length decides:
     equal features give equal scores.
     """
-    found = np.empty(len(left))
+    products = np.empty(len(left))
     for start in range(0, len(left), PRODUCTS_AT_ONCE):
         part = slice(start, start + PRODUCTS_AT_ONCE)
-        found[part] = (one[left[part]].astype(np.float64) * other[right[part]]).sum(axis=1)
-    return found
+        products[part] = (one[left[part]].astype(np.float64) * other[right[part]]).sum(axis=1)
+    return products

@@ -189,11 +189,11 @@ def _rises_with_margin(margin: Margin, parameters: Mapping[str, float]) -> dict[
     if unknown:
         raise LatseError(f"{type(margin).__name__}.loosest names '{unknown[0]}', which is no parameter of it")
     return {
-        name: _rise_over([_with(margin, parameters, name, value) for value in _ladder(loosest, given)])
-        for name, loosest, given in (
+        name: _rise_over([_with(margin, parameters, name, value) for value in _ladder(loosest, strictest)])
+        for name, loosest, strictest in (
             (name, loosest, parameters[name]) for name, loosest in margin.loosest.items()
         )
-        if given != loosest
+        if strictest != loosest
     }
 
 
@@ -202,12 +202,12 @@ def _with(margin: Margin, parameters: Mapping[str, float], name: str, value: flo
     return curves(type(margin)(margin.classes, **{**parameters, name: value}))[0]
 
 
-def _ladder(loosest: float, given: float) -> list[float]:
+def _ladder(loosest: float, strictest: float) -> list[float]:
     """Return values of a margin from the loosest to the given one, ever closer at the end."""
-    step = (given - loosest) / STEPS
+    step = (strictest - loosest) / STEPS
     halvings = max(0, math.ceil(math.log2(abs(step) / LAST_STEP)))
-    closer = [given - step / 2**number for number in range(1, halvings + 1)]
-    return [*np.linspace(loosest, given, STEPS + 1)[:-1], *closer, given]
+    closer = [strictest - step / 2**number for number in range(1, halvings + 1)]
+    return [*np.linspace(loosest, strictest, STEPS + 1)[:-1], *closer, strictest]
 
 
 def _rise_over(ladder: Sequence[Curve]) -> Curve:
@@ -311,13 +311,13 @@ def _peak(curve: Curve, low: float, high: float) -> tuple[float, float]:
 
 def _united(intervals: Sequence[Interval]) -> list[Interval]:
     """Return intervals that do not touch, ascending."""
-    found: list[Interval] = []
+    united: list[Interval] = []
     for low, high in sorted(intervals):
-        if found and low <= found[-1][1] + 1e-12:
-            found[-1] = (found[-1][0], max(high, found[-1][1]))
+        if united and low <= united[-1][1] + 1e-12:
+            united[-1] = (united[-1][0], max(high, united[-1][1]))
         else:
-            found.append((low, high))
-    return found
+            united.append((low, high))
+    return united
 
 
 def _largest(peaks: Mapping[Interval, tuple[float, float]]) -> Finding:

@@ -156,18 +156,18 @@ def check(
 
 def _kept(verdicts: Verdicts) -> dict[str, dict[str, float]]:
     """Print and return for each k what share of images and of mirror images is kept."""
-    found, everything = {}, np.arange(len(verdicts.packed))
+    shares, everything = {}, np.arange(len(verdicts.packed))
     for k in verdicts.ks:
         plain, mirrored = (
             float(verdicts.keeps(k, everything, np.full(len(everything), mirror)).mean())
             for mirror in (False, True)
         )
-        found[str(k)] = {"plain": plain, "mirrored": mirrored}
+        shares[str(k)] = {"plain": plain, "mirrored": mirrored}
         print(
             f"k = {k}: {100 * plain:.2f} % of {len(everything)} images are kept, "
             f"{100 * mirrored:.2f} % mirrored"
         )
-    return found
+    return shares
 
 
 def _batches(shard: Shard, faces: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, Batch]]:

@@ -50,15 +50,17 @@ def draw(folder: str | os.PathLike, number: int, folds: int = 10, seed: int = 0)
     folder = Path(folder)
     if not folder.is_dir():
         raise LatseError(f"{folder} is not a folder")
-    found = [one for one in photographs.listed(folder) if one.person and is_image_file(folder / one.path)]
-    names = sorted({one.person for one in found})
+    images = [
+        image for image in photographs.listed(folder) if image.person and is_image_file(folder / image.path)
+    ]
+    names = sorted({image.person for image in images})
     numbers = {name: number for number, name in enumerate(names)}
-    person = np.array([numbers[one.person] for one in found], np.int64)
+    person = np.array([numbers[image.person] for image in images], np.int64)
     try:
         pairs, issame = draw_pairs(person, number, folds, seed)
     except LatseError as error:
         raise LatseError(f"{folder}: {error}") from error
-    return PairList([folder / one.path for one in found], person, pairs, issame)
+    return PairList([folder / image.path for image in images], person, pairs, issame)
 
 
 def draw_pairs(person: np.ndarray, number: int, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

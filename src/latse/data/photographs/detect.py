@@ -68,16 +68,16 @@ class MtcnnOpenCV:
         way = cv2.INTER_CUBIC if scale >= 1 else cv2.INTER_AREA
         seen = cv2.resize(photograph, None, fx=scale, fy=scale, interpolation=way)
         seen = cv2.copyMakeBorder(seen, *[PADDING] * 4, cv2.BORDER_REPLICATE)
-        return [self._face(found, scale) for found in self._network.detect_faces(seen)]
+        return [self._face(face, scale) for face in self._network.detect_faces(seen)]
 
     @staticmethod
-    def _face(found: dict, scale: float) -> Face:
-        x, y, width, height = (np.array(found["box"], float) - [PADDING, PADDING, 0, 0]) / scale
+    def _face(face: dict, scale: float) -> Face:
+        x, y, width, height = (np.array(face["box"], float) - [PADDING, PADDING, 0, 0]) / scale
         # MTCNN cuts off fractions, half a pixel on average: so the middle of what it sees as pixel p is p + 1
         # from the edge.
-        points = np.array(list(found["keypoints"].values()), float)
+        points = np.array(list(face["keypoints"].values()), float)
         return Face(
-            np.array([x, y, width, height]), float(found["confidence"]), (points - PADDING + 1) / scale - 0.5
+            np.array([x, y, width, height]), float(face["confidence"]), (points - PADDING + 1) / scale - 0.5
         )
 
 

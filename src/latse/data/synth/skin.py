@@ -36,8 +36,8 @@ def sample(picture: np.ndarray, column: np.ndarray, row: np.ndarray) -> np.ndarr
     """Return `picture` (height, width[, k]) at m places, between its pixels linearly: (m[, k])."""
     folded = np.zeros((2, -(-len(column) // 256), 256), np.float32)  # cv2.remap takes no side above 32,767
     folded[0].flat[: len(column)], folded[1].flat[: len(row)] = column, row
-    found = cv2.remap(picture, *folded, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return found.reshape(-1, *picture.shape[2:])[: len(column)]
+    sampled = cv2.remap(picture, *folded, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return sampled.reshape(-1, *picture.shape[2:])[: len(column)]
 
 
 def pixels(heads: Heads, points: np.ndarray) -> np.ndarray:
