@@ -81,7 +81,7 @@ ROW = np.dtype(
 )
 
 
-class Picture(NamedTuple):
+class ImageFinding(NamedTuple):
     """What `judge` finds of an encoded image; height and width in pixels, `pixels` a 64-bit hash."""
 
     state: RecordState
@@ -187,25 +187,25 @@ def read_record(handle: int, offset: int, limit: int) -> tuple[bytes, int]:
     return MAGIC_BYTES.join(parts), offset
 
 
-def judge(encoded: bytes, decode: Decode) -> Picture:
+def judge(encoded: bytes, decode: Decode) -> ImageFinding:
     """Decode an image; `decode` is what `images.noting_damage` yields."""
     if not encoded:
-        return Picture(RecordState.EMPTY)
+        return ImageFinding(RecordState.EMPTY)
     header = images.announced(encoded)
     if header is None:
-        return Picture(RecordState.NO_IMAGE)
+        return ImageFinding(RecordState.NO_IMAGE)
     form, height, width = _format(header), header.height, header.width
     if height * width > LARGEST_IMAGE:
-        return Picture(RecordState.HUGE, form, height, width)
+        return ImageFinding(RecordState.HUGE, form, height, width)
     if not _has_end(encoded, header.is_png) or _is_too_short(header, len(encoded)):
-        return Picture(RecordState.CUT_IMAGE, form, height, width)
+        return ImageFinding(RecordState.CUT_IMAGE, form, height, width)
     with contextlib.suppress(cv2.error):
         image, damage = decode(encoded, AS_STORED)
         if image is not None:
             state = RecordState.DAMAGED if damage else RecordState.GOOD
             pixels = int.from_bytes(blake2b(image, digest_size=8).digest(), "little")
-            return Picture(state, form, *image.shape[:2], pixels)
-    return Picture(RecordState.UNDECODABLE, form, height, width)
+            return ImageFinding(state, form, *image.shape[:2], pixels)
+    return ImageFinding(RecordState.UNDECODABLE, form, height, width)
 
 
 def _format(header: images.Announced) -> Format:
