@@ -44,7 +44,7 @@ dlib            dlib's network of three million photographs, on the processor
 """
 
 
-class Candidate(Protocol):
+class FaceModel(Protocol):
     """What is judged.
 
     Attributes
@@ -86,7 +86,7 @@ class FlipSummed:
     Parameters
     ----------
     title, origin : str, dict of str to object
-        See `Candidate`.
+        See `FaceModel`.
     feature : Feature
         Maps uint8 (m, 3, 112, 112) to float (m, d).
     """
@@ -95,7 +95,7 @@ class FlipSummed:
         self.title, self.origin, self.feature = title, origin, feature
 
     def embed(self, images: np.ndarray, name: str) -> np.ndarray:
-        """Return float64 (n, d), see `Candidate.embed`; byte-identical images are looked at once."""
+        """Return float64 (n, d), see `FaceModel.embed`; byte-identical images are looked at once."""
         return _finite(flip_sum(self.feature, images), f"{self.title} on {name}")
 
 
@@ -105,21 +105,21 @@ class FeatureFile:
     Parameters
     ----------
     title : str
-        See `Candidate`.
+        See `FaceModel`.
     pattern : str
         Path of a .npy; `{set}` in it stands for the name of the set of images.
 
     Attributes
     ----------
     origin : dict of str to object
-        See `Candidate`; its `digest` is known once the file is read, with `{set}` that of each set, by name.
+        See `FaceModel`; its `digest` is known once the file is read, with `{set}` that of each set, by name.
     """
 
     def __init__(self, title: str, pattern: str):
         self.title, self.origin, self.pattern = title, {"source": pattern}, pattern
 
     def embed(self, images: np.ndarray, name: str) -> np.ndarray:
-        """Return float64 (n, d), the rows of the file; see `Candidate.embed`."""
+        """Return float64 (n, d), the rows of the file; see `FaceModel.embed`."""
         features = self.rows(len(images), name).astype(np.float64)
         return _finite(features, f"{self._path(name)} for {name}")
 
@@ -174,7 +174,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, required: bool = True) 
     devices.add_device_arguments(parser)
 
 
-def open_models(args: argparse.Namespace) -> list[Candidate]:
+def open_models(args: argparse.Namespace) -> list[FaceModel]:
     """Open the models that the arguments of `add_model_arguments` name, in order; [] without `--model`.
 
     Raises
@@ -195,7 +195,7 @@ def open_model(
     contexts: Sequence[mx.Context] = (),
     batch_size: int = 32,
     train_data: str | os.PathLike | None = None,
-) -> Candidate:
+) -> FaceModel:
     """Open one model.
 
     Parameters

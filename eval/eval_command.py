@@ -13,7 +13,7 @@ from latse import devices
 from latse.data.pairs.pairs import check_people, read_encoded, read_pairs, read_people
 from latse.errors import LatseError, check_range
 from latse.eval import confidence, figures, protocol
-from latse.eval.candidates import Candidate, add_model_arguments, open_models
+from latse.eval.candidates import FaceModel, add_model_arguments, open_models
 from latse.eval.restoration import judge_restoration
 from latse.eval.verification import Verification, check_number, judge, pair_distance
 from latse.files import make_parents, write_json
@@ -120,7 +120,7 @@ def read_sets(paths: Sequence[str]) -> dict[str, PairSet]:
     return sets
 
 
-def judge_set(name: str, one: PairSet, models: Sequence[Candidate], samples: int) -> dict[str, Any]:
+def judge_set(name: str, one: PairSet, models: Sequence[FaceModel], samples: int) -> dict[str, Any]:
     """Judge all models on one set and return what the JSON says of it."""
     images = read_pairs(one.path).images
     return {
@@ -132,7 +132,7 @@ def judge_set(name: str, one: PairSet, models: Sequence[Candidate], samples: int
 
 
 def judge_model(
-    model: Candidate, name: str, images: np.ndarray, one: PairSet, samples: int
+    model: FaceModel, name: str, images: np.ndarray, one: PairSet, samples: int
 ) -> dict[str, Any]:
     """Judge one model on one set: all figures, with intervals where people are known."""
     distance = pair_distance(model.embed(images, name))
@@ -154,7 +154,7 @@ def verification_json(found: Verification, intervals: confidence.Intervals | Non
     return result
 
 
-def _restoration(model: Candidate, images: np.ndarray, one: PairSet) -> dict[str, Any] | None:
+def _restoration(model: FaceModel, images: np.ndarray, one: PairSet) -> dict[str, Any] | None:
     """Judge the faces that a checkpoint generates; None without a decoder or known people."""
     if one.people is None or not isinstance(getattr(model, "feature", None), Network):
         return None
@@ -164,13 +164,13 @@ def _restoration(model: Candidate, images: np.ndarray, one: PairSet) -> dict[str
     return judge_restoration(_decoder(model), images, one.people)._asdict()
 
 
-def _decoder(model: Candidate) -> Network:
+def _decoder(model: FaceModel) -> Network:
     """Return the faces of a checkpoint as a function of images; raise LatseError if it has no decoder."""
     encoder, source = model.feature, model.origin["source"]
     return Network(*checkpoint.parse(source), FACES, encoder.contexts, encoder.batch_size)
 
 
-def _draw(args: argparse.Namespace, models: Sequence[Candidate], sets: dict[str, PairSet]) -> None:
+def _draw(args: argparse.Namespace, models: Sequence[FaceModel], sets: dict[str, PairSet]) -> None:
     """Draw what was asked for of the checkpoints among the models."""
     if not (args.figure or args.generated or args.curves):
         return
@@ -189,7 +189,7 @@ def _draw(args: argparse.Namespace, models: Sequence[Candidate], sets: dict[str,
         _draw_faces(args, networks[0], next(iter(sets.values())))
 
 
-def _draw_faces(args: argparse.Namespace, model: Candidate, one: PairSet) -> None:
+def _draw_faces(args: argparse.Namespace, model: FaceModel, one: PairSet) -> None:
     images = read_pairs(one.path).images
     images = images[figures.one_image_per_person(images, one.issame)]
     generated = _decoder(model)(images)

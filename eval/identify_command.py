@@ -13,7 +13,7 @@ from latse import devices
 from latse.data.pairs.pairs import people_path
 from latse.errors import LatseError, check_range
 from latse.eval import canvas, megaface
-from latse.eval.candidates import Candidate, add_model_arguments, open_models
+from latse.eval.candidates import FaceModel, add_model_arguments, open_models
 from latse.eval.identification import (
     FARS,
     Gallery,
@@ -179,7 +179,7 @@ def _open(path: str, refined: Refined | None) -> ImageSet:
 
 
 def _judge(
-    model: Candidate, probes: ImageSet, distractors: ImageSet | None, args: argparse.Namespace
+    model: FaceModel, probes: ImageSet, distractors: ImageSet | None, args: argparse.Namespace
 ) -> Identification:
     """Embed and rank; a gallery is gone before that of the next model is made."""
     features = embed(model, probes)[:]

@@ -13,7 +13,7 @@ from latse.data.images import decode
 from latse.data.pairs.pairs import SIZE, check_people, read_pairs, read_people
 from latse.data.shards.records import Shard
 from latse.errors import LatseError
-from latse.eval.candidates import Candidate, FeatureFile
+from latse.eval.candidates import FaceModel, FeatureFile
 from latse.eval.identification import Gallery, UnitRows
 from latse.eval.megaface import ImageList, Refined, people_of
 from latse.eval.verification import distinct_images
@@ -102,7 +102,7 @@ def open_listed(folder: str | os.PathLike, refined: Refined) -> ImageSet:
     return ImageSet(Path(folder).name, len(paths), refined.kept, read, people.astype(np.int64), images)
 
 
-def embed(model: Candidate, images: ImageSet) -> Gallery:
+def embed(model: FaceModel, images: ImageSet) -> Gallery:
     """Return a model's features of the images that count, each divided by its norm.
 
     Returns
@@ -113,7 +113,7 @@ def embed(model: Candidate, images: ImageSet) -> Gallery:
     Raises
     ------
     LatseError
-        As `Candidate.embed`, or if an image cannot be read or a feature is zero.
+        As `FaceModel.embed`, or if an image cannot be read or a feature is zero.
     """
     if isinstance(model, FeatureFile):
         rows = model.rows(images.stored, images.name)

@@ -7,7 +7,7 @@ from typing import Any, Mapping, Sequence
 import numpy as np
 
 from latse.errors import LatseError, blaming
-from latse.eval.candidates import Candidate
+from latse.eval.candidates import FaceModel
 from latse.own_class import Registry
 from latse.text_table import aligned
 
@@ -27,14 +27,14 @@ class Protocol:
 _REGISTRY = Registry("protocol", {}, Protocol, "over latse.eval.protocol.Protocol")
 
 
-def judge_by(names: Sequence[str], models: Sequence[Candidate]) -> dict[str, dict[str, Any]]:
+def judge_by(names: Sequence[str], models: Sequence[FaceModel]) -> dict[str, dict[str, Any]]:
     """Judge models by protocols.
 
     Parameters
     ----------
     names : sequence of str
         FILE.py:CLASS each, of different names of classes.
-    models : sequence of Candidate
+    models : sequence of FaceModel
         What is judged.
 
     Returns
@@ -60,7 +60,7 @@ def figure_table(judged: Mapping[str, Mapping[str, Any]]) -> str:
     return aligned(rows)
 
 
-def _judged(name: str, protocol: Protocol, models: Sequence[Candidate]) -> dict[str, Any]:
+def _judged(name: str, protocol: Protocol, models: Sequence[FaceModel]) -> dict[str, Any]:
     with blaming(name):
         images = np.asarray(protocol.images())
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3 or not len(images):

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from latse import devices
 from latse.eval import candidates as models
-from latse.eval.candidates import Candidate
+from latse.eval.candidates import FaceModel
 from latse.eval.template_lists import TemplateSet, read_aligned, read_set
 from latse.eval.templates import identify_templates, pool, templates_json, verify_templates
 from latse.files import make_parents, write_json
@@ -61,12 +61,12 @@ def run(args: argparse.Namespace) -> None:
     print("\n\n".join(_tables(judged, report)))
 
 
-def _features(opened: Sequence[Candidate], judged: TemplateSet, photographs: Path) -> list[np.ndarray]:
+def _features(opened: Sequence[FaceModel], judged: TemplateSet, photographs: Path) -> list[np.ndarray]:
     """Return the features of all faces, float32 (n, d) for each model; each photograph is read once."""
     count = len(judged.faces.photographs)
     # Features from a file look at no image.
     blind = [model for model in opened if isinstance(model, models.FeatureFile)]
-    embedded: dict[Candidate, np.ndarray] = {
+    embedded: dict[FaceModel, np.ndarray] = {
         model: model.embed(np.empty((count, 0)), judged.name) for model in blind
     }
     seeing = [model for model in opened if model not in embedded]
