@@ -67,7 +67,7 @@ tables = .venv/bin/latse tables $(1) --runs $(RUNS) $(if $(SETS),--data $(SETS))
 	$(addprefix --distractor-list ,$(DISTRACTOR_LIST)) $(addprefix --noisy-distractors ,$(NOISY_DISTRACTORS)) \
 	--seed $(SEED) $(DEVICES) $(addprefix --kvstore ,$(KVSTORE))
 
-.PHONY: help setup data synth train-teacher train-student eval figures report settings losses plan test test-deep test-gpu-stack fuzz mutants lint clean
+.PHONY: help setup data synth train-teacher train-student eval figures report settings widths losses plan test test-deep test-gpu-stack fuzz mutants lint clean
 .PHONY: bench tables table-1 table-2 table-3 table-4 table-5 table-6
 
 help: ## list the targets
@@ -110,6 +110,9 @@ report: figures ## write all results of the run, the people of the pairs identif
 settings: $(READY) $(HELD_OUT) ## compare settings of the ORL recipe with people 25 to 30 held out into out/settings
 	.venv/bin/latse study orl_settings --out out/settings \
 		--data data/held-out --pairs data/held-out/orl.bin
+
+widths: $(READY) $(HELD_OUT) ## compare widths of the ORL student's decoder with people 25 to 30 held out into out/widths
+	.venv/bin/latse study orl_widths --out out/widths --data data/held-out --pairs data/held-out/orl.bin
 
 losses: $(READY) $(ORL) ## compare all losses on ORL into out/losses (a scaled-down Table 1)
 	.venv/bin/latse study orl_losses --out out/losses --data data/orl --pairs data/orl/orl.bin
