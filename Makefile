@@ -148,13 +148,18 @@ mutants: $(READY) ## tell the code MUTANTS=200 small lies, the tests' answers in
 	.venv/bin/pip install --quiet --use-pep517 --editable '.[mutants]'
 	.venv/bin/python tests/mutants/run.py --count $(MUTANTS) --seed $(SEED) --json out/mutants/mutants.json
 
-lint: $(READY) ## check the style
+lint: .venv/bin/basedpyright ## check the style, and that every import and attribute is there
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/basedpyright --project .pyright.json
 
 clean: ## remove the environment and caches, but neither data nor models
 	rm -rf .venv build dist src/*.egg-info .pytest_cache tests/.pytest_cache .ruff_cache .hypothesis
 	find src symbols eval recipes tests -name __pycache__ -prune -exec rm -r {} +
+
+.venv/bin/basedpyright: setup.py | $(READY)
+	.venv/bin/pip install --quiet --use-pep517 --editable '.[lint]'
+	@touch $@
 
 $(ORL): | $(READY)
 	.venv/bin/latse data fetch-orl --out data/orl

@@ -64,6 +64,7 @@ setup(
             "ruff==0.17.6",
             "setuptools>=70.1",  # the first that builds a wheel by itself
         ],
+        "lint": ["basedpyright==1.40.2"],  # pyright with its node in the wheel, 280 MB
         "mutants": ["cosmic-ray==8.7.0"],
     },
     entry_points={"console_scripts": ["latse = latse.cli:main"]},

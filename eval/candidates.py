@@ -78,6 +78,7 @@ class FaceModel(Protocol):
         LatseError
             If the model does not take such images, or a value is not finite.
         """
+        ...
 
 
 class FlipSummed:
@@ -116,7 +117,8 @@ class FeatureFile:
     """
 
     def __init__(self, title: str, pattern: str):
-        self.title, self.origin, self.pattern = title, {"source": pattern}, pattern
+        self.title, self.pattern = title, pattern
+        self.origin: dict[str, Any] = {"source": pattern}
 
     def embed(self, images: np.ndarray, name: str) -> np.ndarray:
         """Return float64 (n, d), the rows of the file; see `FaceModel.embed`."""

@@ -71,7 +71,7 @@ def _weights() -> Path:
 
 def _dlib() -> Any:
     try:
-        import dlib
+        import dlib  # pyright: ignore[reportMissingImports] an extra
     except ImportError as error:
         raise LatseError("dlib is not installed; pip install 'latse[baselines]'") from error
     return dlib

@@ -156,7 +156,7 @@ def verification_json(found: Verification, intervals: confidence.Intervals | Non
 
 def _restoration(model: FaceModel, images: np.ndarray, one: PairSet) -> dict[str, Any] | None:
     """Judge the faces that a checkpoint generates; None without a decoder or known people."""
-    if one.people is None or not isinstance(getattr(model, "feature", None), Network):
+    if one.people is None or _encoder(model) is None:
         return None
     symbol = checkpoint.load_symbol(checkpoint.symbol_path(checkpoint.parse(model.origin["source"])[0]))
     if FACES not in symbol.get_internals().list_outputs():
@@ -164,9 +164,15 @@ def _restoration(model: FaceModel, images: np.ndarray, one: PairSet) -> dict[str
     return judge_restoration(_decoder(model), images, one.people)._asdict()
 
 
+def _encoder(model: FaceModel) -> Network | None:
+    """Return the network of a checkpoint; None for all else."""
+    feature = getattr(model, "feature", None)
+    return feature if isinstance(feature, Network) else None
+
+
 def _decoder(model: FaceModel) -> Network:
     """Return the faces of a checkpoint as a function of images; raise LatseError if it has no decoder."""
-    encoder, source = model.feature, model.origin["source"]
+    encoder, source = _encoder(model), model.origin["source"]
     return Network(*checkpoint.parse(source), FACES, encoder.contexts, encoder.batch_size)
 
 
@@ -174,7 +180,7 @@ def _draw(args: argparse.Namespace, models: Sequence[FaceModel], sets: dict[str,
     """Draw what was asked for of the checkpoints among the models."""
     if not (args.figure or args.generated or args.curves):
         return
-    networks = [model for model in models if isinstance(getattr(model, "feature", None), Network)]
+    networks = [model for model in models if _encoder(model) is not None]
     if not networks:
         raise LatseError("there is no checkpoint among the models to draw pictures of")
     if args.curves:

@@ -42,9 +42,11 @@ class Gallery(Protocol):
 
     def __len__(self) -> int:
         """How many there are."""
+        ...
 
-    def __getitem__(self, positions: np.ndarray | slice) -> np.ndarray:
+    def __getitem__(self, positions: np.ndarray | slice, /) -> np.ndarray:
         """Return the features at int64 (n,) positions or a slice of them, float (n, d)."""
+        ...
 
 
 class UnitRows:

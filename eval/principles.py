@@ -129,12 +129,12 @@ class LogitCurve:
 
     def slope(self, theta: np.ndarray) -> np.ndarray:
         """Return their derivatives with respect to θ (n,), float64, by automatic differentiation."""
-        theta = mx.nd.array(theta, dtype="float64")
-        theta.attach_grad()
+        angles = mx.nd.array(theta, dtype="float64")
+        angles.attach_grad()
         with mx.autograd.record():
-            logits = self._computed(theta) + 0 * theta  # also where it does not depend on θ
+            logits = self._computed(angles) + 0 * angles  # also where it does not depend on θ
         logits.backward()
-        return theta.grad.asnumpy()
+        return angles.grad.asnumpy()
 
     def _computed(self, theta: mx.nd.NDArray) -> mx.nd.NDArray:
         try:

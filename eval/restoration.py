@@ -72,12 +72,14 @@ def mean_faces(images: np.ndarray, number: np.ndarray) -> np.ndarray:
 
 def similarity(face: np.ndarray, other: np.ndarray) -> float:
     """Return the SSIM (Wang et al. 2004) of two images (3, H, W) in [0, 1], as eq. 13 takes it."""
-    return structural_similarity(
-        face,
-        other,
-        gaussian_weights=True,
-        sigma=1.5,
-        use_sample_covariance=False,
-        data_range=1,
-        channel_axis=0,
+    return float(
+        structural_similarity(
+            face,
+            other,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            data_range=1,
+            channel_axis=0,
+        )
     )

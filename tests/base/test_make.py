@@ -360,6 +360,16 @@ def test_the_default_tests_leave_the_gpu_stack_out(installed):
     assert result.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, result.stdout
 
 
+def test_what_lint_needs_is_installed_by_it_alone(installed):
+    said = installed.make("-n", "lint").stdout.replace("'", "")
+    assert (
+        said.index("--editable .[lint]")
+        < said.index(".venv/bin/ruff check .")
+        < said.rindex("basedpyright --project")
+    )
+    assert "[lint]" not in installed.make("-n", "test").stdout
+
+
 def test_clean_removes_what_a_build_leaves_and_nothing_else(installed):
     litter = (".venv/bin/pip", "build/lib/a.py", "dist/latse.whl", "src/latse.egg-info/PKG-INFO")
     litter += ("src/latse/__pycache__/a.pyc", "symbols/margins/__pycache__/a.pyc", "tests/.pytest_cache/x")

@@ -59,7 +59,7 @@ def _symbol(trainer: types.ModuleType, batch_size: int) -> mx.sym.Symbol:
 def _configuration(encoder: str, classes: int) -> types.ModuleType:
     """Return what its module `config` must hold: the values of its sample for a ResNet with ArcFace."""
     stand_in = types.ModuleType("config")
-    stand_in.config = types.SimpleNamespace(
+    config = types.SimpleNamespace(
         net_name="fresnet",
         num_layers=LAYERS[encoder],
         net_se=0,
@@ -82,7 +82,7 @@ def _configuration(encoder: str, classes: int) -> types.ModuleType:
         fc7_wd_mult=1.0,
         num_classes=classes,
     )
-    stand_in.default, stand_in.generate_config = types.SimpleNamespace(), None
+    vars(stand_in).update(config=config, default=types.SimpleNamespace(), generate_config=None)
     return stand_in
 
 

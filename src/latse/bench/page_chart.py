@@ -67,15 +67,15 @@ def draw(results: Sequence[Result]) -> Canvas:
 
 def _bars(result: Result) -> Iterator[Bar]:
     for goal in result.goals:
-        if goal.met is not None:
-            times = [_times_better(value, goal) for value in (goal.figure.min, goal.figure.max)]
-            value = _times_better(goal.figure.median, goal)
+        if (bound := goal.bound) is not None:
+            times = [_times_better(value, bound, goal) for value in (goal.figure.min, goal.figure.max)]
+            value = _times_better(goal.figure.median, bound, goal)
             yield Bar(f"{result.name}: {goal.text}", goal.judged, value, min(times), max(times), goal.met)
 
 
-def _times_better(value: float, goal: Goal) -> float:
+def _times_better(value: float, bound: float, goal: Goal) -> float:
     """Return how many times better than its bound a value is: `MOST` where that has no limit."""
-    best, worst = (value, goal.bound) if goal.at_most is None else (goal.bound, value)
+    best, worst = (value, bound) if goal.at_most is None else (bound, value)
     if best <= 0 or worst <= 0:
         return MOST if goal.met else LEAST
     return best / worst

@@ -11,10 +11,10 @@ import json
 import os
 from typing import Any
 
-import torch
+import torch  # pyright: ignore[reportMissingImports]
 from protocol import Step, serve  # the module beside this script
-from torch import nn
-from torch.nn import functional
+from torch import nn  # pyright: ignore[reportMissingImports]
+from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
 EMBEDDING_SIZE = 512
 STANDARD_WIDTHS = [64, 64, 128, 256, 512]

@@ -258,13 +258,13 @@ class _Folding:
     def _value(self, entry: Entry) -> Value:
         """Return what stands for an entry, its layer written if it waited."""
         number, index = entry
-        found = self._found[number]
-        if isinstance(found, Linear):
+        value = self._found[number]
+        if isinstance(value, Linear):
             wanted = self._wanted.get(number)
             if wanted is not None:
-                found.bias = found.bias + wanted
-            self._found[number] = Value(self._written(found), None, None if wanted is None else -wanted)
-        value = self._found[number]
+                value.bias = value.bias + wanted
+            value = Value(self._written(value), None, None if wanted is None else -wanted)
+            self._found[number] = value
         return value if not index else Value((value.entry[0], index))
 
     def _plain(self, entry: Entry) -> Entry:

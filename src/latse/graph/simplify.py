@@ -98,6 +98,8 @@ def simplified(
 class _Simplifying(Rewriting):
     """Leaves out or replaces what only training needs."""
 
+    graph: ValuedGraph
+
     def __init__(
         self, symbol: mx.sym.Symbol, args: Mapping[str, mx.nd.NDArray], aux: Mapping[str, mx.nd.NDArray]
     ) -> None:
@@ -110,11 +112,12 @@ class _Simplifying(Rewriting):
 
     def done(self) -> ValuedGraph:
         """Return the new graph, its outputs called as before."""
-        graph, names = super().done(), [self.source.nodes[i].name for i, _ in self.source.heads]
-        heads, graph.heads = graph.heads, []
+        super().done()
+        names = [self.source.nodes[i].name for i, _ in self.source.heads]
+        heads, self.graph.heads = self.graph.heads, []
         for entry, name in zip(heads, names):
-            graph.heads.append(_named(graph, entry, name))
-        return graph
+            self.graph.heads.append(_named(self.graph, entry, name))
+        return self.graph
 
     def rewritten(self, i: int, node: Node, inputs: list[Entry]) -> Entry:
         """Append what stands for a node at test time."""
@@ -145,11 +148,11 @@ def _slopes(graph: ValuedGraph, node: Node, inputs: list[Entry]) -> tuple[Entry,
     """Return x and gamma where the node adds gamma·x and (1 - gamma)·relu(x), depthwise convolutions."""
     if node.op not in ("elemwise_add", "_plus", "_Plus"):
         return None
-    for linear, rectified in (inputs, inputs[::-1]):
-        scaled = [_channel_factor(graph, entry) for entry in (linear, rectified)]
-        if None in scaled:
+    for entries in (inputs, inputs[::-1]):
+        linear, rectified = (_channel_factor(graph, entry) for entry in entries)
+        if linear is None or rectified is None:
             continue
-        (data, gamma), (relu, rest) = scaled
+        (data, gamma), (relu, rest) = linear, rectified
         activation = graph.nodes[relu[0]]
         is_relu = activation.op == "Activation" and activation.attrs["act_type"] == "relu"
         named = graph.nodes[gamma[0]].name.endswith("_gamma")

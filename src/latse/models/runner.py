@@ -85,11 +85,11 @@ def in_batches(
         raise LatseError("there is no image to embed")
     if batch_size < 1:
         raise LatseError(f"a batch of {batch_size} holds no image")
-    rows = None
+    rows = np.empty(0)
     for start in tqdm(range(0, len(images), batch_size), title, unit="batch", leave=False, disable=None):
         part = slice(start, start + batch_size)
         of_part = function(images[part])
-        if rows is None:  # once in memory: those of each batch go straight to their place
+        if not start:  # once in memory: those of each batch go straight to their place
             rows = np.empty((len(images), *of_part.shape[1:]), of_part.dtype)
         rows[part] = of_part
     return rows

@@ -248,7 +248,8 @@ def _svg(title: str, cell: Axes, x_label: str, y_label: str, fractions: bool = T
         cell.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
     written = io.StringIO()
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):
-        cell.figure.savefig(written, format="svg", transparent=True, metadata=dict.fromkeys(PUBLISHED))
+        figure: Any = cell.figure
+        figure.savefig(written, format="svg", transparent=True, metadata=dict.fromkeys(PUBLISHED))
     svg = re.sub(r"<style.*?</style>|<!--.*?-->", "", written.getvalue(), flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg).replace("xlink:href", "href")
     for colour, variable in VARIABLES.items():

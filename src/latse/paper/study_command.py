@@ -9,7 +9,6 @@ can be stopped and resumed.
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import re
 import statistics
@@ -235,10 +234,9 @@ def _judgement(run: Run, name: str) -> dict[str, Any]:
 
 def _summary(per_seed: dict[int, dict[str, Any]], path: tuple) -> dict[str, float] | None:
     """Return mean and standard deviation of a figure over the seeds; None if a seed has none."""
-    values = [
-        functools.reduce(lambda found, key: found and found.get(key), path, result)
-        for result in per_seed.values()
-    ]
+    values: list[Any] = list(per_seed.values())
+    for key in path:
+        values = [value and value.get(key) for value in values]
     if None in values:
         return None
     return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else 0.0}

@@ -35,7 +35,9 @@ def multiply_adds(graph: PlanGraph, i: int) -> int:
     """Return how many multiplications the forward pass of node i takes; 0 of one that moves bytes."""
     node = graph.nodes[i]
     operator = node.op
-    shapes = [graph.shapes[j][k] if k < len(graph.shapes[j]) else () for j, k in node.inputs]
+    shapes: list[tuple[int, ...]] = [
+        graph.shapes[j][k] if k < len(graph.shapes[j]) else () for j, k in node.inputs
+    ]
     result = math.prod(graph.shapes[i][0]) if graph.shapes[i] else 0
     if operator == "Convolution":
         return result * math.prod(shapes[1][1:])

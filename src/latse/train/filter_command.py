@@ -140,7 +140,7 @@ def check(
     dict
         `faces`, how many were looked at; `verdicts`, one on each for each k; `different`, how many of these.
     """
-    count = min(faces, 2 * len(shard))
+    count = int(min(faces, 2 * len(shard)))
     drawn = np.random.default_rng(0).permutation(2 * len(shard))[:count]
     different = 0
     with tqdm(total=count, desc="check", unit="image") as progress:

@@ -30,6 +30,7 @@ class Teacher(Protocol):
 
     def keep(self, batch: Batch) -> np.ndarray:
         """Return 1 for each sample that does, else 0, float32 (B,)."""
+        ...
 
 
 class KeepAll:

@@ -125,7 +125,7 @@ def read_pair_list(file: str | os.PathLike, folder: str | os.PathLike) -> PairLi
     LatseError
         If the list cannot be read, a line is none of these, or a photograph is missing.
     """
-    file, folder = Path(file), _Folder(Path(folder))
+    file, photographs = Path(file), _Folder(Path(folder))
     lines = _lines(file)
     promised = _promised(file, lines[0] if lines else "")
     if len(lines) - 1 != promised:
@@ -137,7 +137,7 @@ def read_pair_list(file: str | os.PathLike, folder: str | os.PathLike) -> PairLi
         at = f"{file}, line {number}"
         first, second = _photographs(at, line)
         for name, photograph in (first, second):
-            path = folder.photograph(at, name, photograph)
+            path = photographs.photograph(at, name, photograph)
             if numbers.setdefault(path, len(numbers)) == len(person):
                 person.append(names.setdefault(name, len(names)))
             pairs.append(numbers[path])

@@ -53,7 +53,8 @@ class Array:
     __slots__ = ("data", "kind")
 
     def __init__(self):
-        self.kind, self.data = "", None
+        self.kind: str = ""
+        self.data: bytes | list | None = None
 
 
 class NdArray:

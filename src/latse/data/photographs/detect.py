@@ -43,6 +43,7 @@ class Detector(Protocol):
 
     def detect(self, photograph: np.ndarray) -> Sequence[Face]:
         """Return the faces of `photograph`, uint8 (height, width, 3) RGB, in any order."""
+        ...
 
 
 class MtcnnOpenCV:

@@ -221,7 +221,7 @@ class _PackRun:
             by_hand = photograph.path in self._leave_out
             yield photograph, Outcome(0, BY_HAND) if by_hand else Outcome(*entry)
 
-    def _labelled(self, total: int) -> Iterator[tuple[int, bytes]]:
+    def _labelled(self, total: int) -> Iterable[tuple[int, bytes]]:
         """Label and JPEG of each face; a person without any has no label, so that labels have no gaps."""
         faces = (image for chunk in self._chunks for image in chunk.contents())
         taken = (

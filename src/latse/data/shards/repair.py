@@ -66,11 +66,13 @@ def _encoded(report: Report, file: Any, row: np.void) -> bytes:
     """Return the encoded image of a row; raises LatseError if the file has changed since it was checked."""
     try:
         content, end = scan.read_record(file.fileno(), int(row["offset"]), int(row["end"]))
-        header, encoded = split(content)
-        if end == row["end"] and len(encoded) == row["size"] and header.label == row["label"]:
+        parts = split(content)
+    except (scan.RecordError, OSError):
+        parts = None
+    if parts and end == row["end"]:
+        header, encoded = parts
+        if len(encoded) == row["size"] and header.label == row["label"]:
             return encoded
-    except (scan.RecordError, OSError, TypeError):
-        pass
     raise LatseError(f"{report.files[row['file']]} has changed while it was read")
 
 

@@ -139,9 +139,8 @@ def _wrinkles(random: np.random.Generator, heads: Heads, person: Person, years: 
 
 def _curve(points: Sequence[tuple[float, float]], steps: int = 5) -> np.ndarray:
     """Points (m, 2) along the broken line through `points`, rounded off."""
-    points = np.array(points, float)
     place = np.linspace(0, len(points) - 1, steps * (len(points) - 1) + 1)
-    line = np.stack([np.interp(place, np.arange(len(points)), points[:, axis]) for axis in (0, 1)], axis=1)
+    line = np.stack([np.interp(place, np.arange(len(points)), axis) for axis in zip(*points)], axis=1)
     padded = np.concatenate([line[:1], line, line[-1:]])
     return (padded[:-2] + 2 * line + padded[2:]) / 4
 
