@@ -1,29 +1,33 @@
 """The main job from photographs to judgement, on few people and few iterations, through the command line."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from latse.cli import main
+
 RECIPES = Path(__file__).parents[2] / "recipes"
 SHORT = ["--set", "train.iterations=3", "--set", "train.batch_size=4", "--set", "schedule.warmup=0"]
 MODELS = ["student", "teacher", "untrained", "pixels", "pca", "fisherfaces"]
 
 
-def latse(*arguments):
+@pytest.fixture
+def latse(capsys):
     """Run `latse ARGUMENTS` and return what it prints."""
-    command = [sys.executable, "-m", "latse", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+
+    def run(*arguments):
+        status, said = main([*map(str, arguments)]), capsys.readouterr()
+        assert status == 0, said.err
+        return said.out
+
+    return run
 
 
 @pytest.mark.slow
-def test_faces_to_shards_to_teacher_to_student_to_judgement(tmp_path):
+def test_faces_to_shards_to_teacher_to_student_to_judgement(tmp_path, latse):
     data, teacher, student = tmp_path / "data", tmp_path / "teacher", tmp_path / "student"
     latse("data", "fetch-orl", "--out", data, "--train-people", "1-12", "--test-people", "13-15")
     latse("train", RECIPES / "orl_teacher.yaml", "--data", data, "--out", teacher, *SHORT)
