@@ -84,6 +84,10 @@ class Model:
         The (node, output) pairs that the gradient of each node reads.
     readers : list of set of int
         The nodes on the gradient's path that read each node.
+    entries : list of list of (int, int)
+        The (node, output) pairs that the gradient of each node gives a gradient to.
+    wanted : list of set of int
+        The nodes that must be there, computed again if need be, for the gradient of each node.
     seconds : list of float
         Of the forward pass of each node.
     plain_seconds : float
@@ -108,6 +112,14 @@ class Model:
         for i in self.order:
             for j, _ in graph.nodes[i].inputs if graph.trained[i] else ():
                 self.readers[j].add(i)
+        self.entries = [
+            [(j, k) for j, k in node.inputs if graph.trained[j] and not graph.nodes[j].is_variable]
+            for node in graph.nodes
+        ]
+        self.wanted = [{j for j, _ in self.reads[i]} for i in range(len(graph.nodes))]
+        for i in self.order:
+            if self.follows[i]:
+                self.wanted[i].add(i)
         stays = {i for i in self.order if not graph.may_repeat[i]}
         self.always = frozenset(stays | {j for i in stays for j, _ in self.reads[i]})
 
@@ -211,15 +223,12 @@ class _Run:
         self.seconds = 0.0
         self._first: dict[Entry, int] = {}
         self._second: dict[Entry, int] = {}
-        self._again: set[int] = set()
+        self._again = set(marks.recomputed).intersection(nodes)  # what is still to be computed again
         self._gradients: dict[Entry, list[int]] = {}
         if with_forward:
             for i in nodes:
-                self._step(
-                    i,
-                    self._outputs(i, self._first),
-                    [self._first.get(entry) for entry in self._graph.nodes[i].inputs],
-                )
+                reads = [self._first.get(entry) for entry in self._graph.nodes[i].inputs]
+                self._step(i, self._outputs(i, self._first), reads)
         else:
             self._step(None, [array for i in nodes for array in self._outputs(i, self._first)], [])
             self._receive(nodes)
@@ -260,9 +269,11 @@ class _Run:
         return len(self.sizes) - 1
 
     def _outputs(self, i: int, place: dict[Entry, int]) -> list[int]:
-        for k, size in enumerate(self._graph.sizes[i]):
-            place[i, k] = self._array(size)
-        return [place[i, k] for k in range(len(self._graph.sizes[i]))]
+        first, sizes = len(self.sizes), self._graph.sizes[i]
+        self.sizes += sizes
+        arrays = range(first, first + len(sizes))
+        place.update(zip([(i, k) for k in range(len(sizes))], arrays))
+        return [*arrays]
 
     def _step(self, i: int | None, writes: list[int], reads: list[int | None]) -> None:
         in_place = i is not None and self._graph.nodes[i].op in IN_PLACE
@@ -282,15 +293,14 @@ class _Run:
         from_above = [self._sum(i, k) for k in range(len(graph.sizes[i]))]
         if i not in graph.outputs and all(array is None for array in from_above):
             return
-        entries = [
-            e for e in graph.nodes[i].inputs if graph.trained[e[0]] and not graph.nodes[e[0]].is_variable
-        ]
+        entries = model.entries[i]
         if graph.nodes[i].op in _PASSES_ON:
             passed = self._array(0) if from_above[0] is None else from_above[0]  # an output's: the caller's
             for entry in entries:
                 self._gradients.setdefault(entry, []).append(passed)
             return
-        self._recompute({j for j, _ in model.reads[i]} | ({i} if model.follows[i] else set()))
+        if not self._again.isdisjoint(model.wanted[i]):
+            self._recompute(model.wanted[i])
         reads = [self._source(entry, by=i) for entry in model.reads[i]]
         writes = [self._array(model.size(entry)) for entry in entries]
         self._step(i, writes, [*from_above, *reads])
@@ -317,23 +327,17 @@ class _Run:
     def _recompute(self, wanted: set[int]) -> None:
         """Compute nodes again, and before them what they need."""
         again: set[int] = set()
-        stack = [i for i in wanted if self._must(i)]
+        stack = [*self._again.intersection(wanted)]
         while stack:
             i = stack.pop()
             again.add(i)
-            stack += [
-                j
-                for j, _ in self._graph.nodes[i].inputs
-                if j not in again and j not in self._marks.kept and self._must(j)
-            ]
+            inputs = {j for j, _ in self._graph.nodes[i].inputs}
+            stack += self._again.intersection(inputs) - again - self._marks.kept
+        self._again -= again
         for i in sorted(again):
-            self._again.add(i)
             self.seconds += self._model.seconds[i]
             reads = [self._source(entry, by=i) for entry in self._graph.nodes[i].inputs]
             self._step(i, self._outputs(i, self._second), reads)
-
-    def _must(self, i: int) -> bool:
-        return i in self._marks.recomputed and i in self._inside and i not in self._again
 
 
 def _thresholds(sizes: Iterable[int]) -> np.ndarray:
