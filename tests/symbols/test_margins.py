@@ -293,6 +293,7 @@ def test_traced_and_bound_it_is_the_same(name, parameters):
     batch = at_angles(name, [0.1, 0.9, 1.5, 3.0], seed=6)
     loss, gradients = evaluate_named(name, parameters, batch)
     block = margins.create(name, batch.classes, **parameters)
+    block.set_embedding_size(batch.embedding.shape[1])  # as the training graph does
     symbol = block(mx.sym.var("data"), mx.sym.var("label"), *map(mx.sym.var, block.inputs))
     inputs = {
         "data": batch.embedding,
