@@ -99,9 +99,9 @@ def test_slopes_are_by_channel_where_width_equals_channels(tmp_path, images):
 
 def test_the_plain_pair_loads_in_stock_mxnet_and_holds_nothing_of_training(trained, images, tmp_path):
     assert main(["export", f"{trained},3", "--plain", str(tmp_path / "plain")]) == 0
-    np.testing.assert_allclose(
-        plain_forward(tmp_path / "plain", 0, images), plain_forward(trained, 3, images), atol=1e-5
-    )
+    expected = plain_forward(trained, 3, images)
+    found = plain_forward(tmp_path / "plain", 0, images)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
     symbol, args, aux = mx.model.load_checkpoint(str(tmp_path / "plain"), 0)
     text = symbol.tojson()
     assert symbol.list_outputs() == ["fc1_output"]
@@ -119,7 +119,9 @@ def test_the_plain_pair_loads_in_stock_mxnet_and_holds_nothing_of_training(train
 
 def test_the_plain_pair_is_a_checkpoint_of_ours_too(trained, images, tmp_path):
     main(["export", f"{trained},3", "--plain", str(tmp_path / "plain"), "--onnx", str(tmp_path / "m.onnx")])
-    np.testing.assert_allclose(Network(tmp_path / "plain", 0)(images), Network(trained, 3)(images), atol=1e-5)
+    expected = Network(trained, 3)(images)
+    found = Network(tmp_path / "plain", 0)(images)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
     parameters = Parameters(*names.from_insightface(*checkpoint.load(tmp_path / "plain", 0)[1:]))
     assert warm_start.fit("resnet_tiny", parameters.shapes()).differences == 0
 
