@@ -42,7 +42,7 @@ def judge(data, teacher, out, *arguments):
 def test_stored_and_online_verdicts_agree(teacher, stored, people, k):
     """On every image and its mirror image, in batches of another size."""
     shard = Shard(people)
-    online = TopK(Judge(teacher.split(",")[0], 0, shard.classes, 4, [mx.cpu()]), k)
+    online = TopK(Judge(teacher, shard.classes, 4, [mx.cpu()]), k)
     offline, stream = Stored(stored, k, shard), BatchStream(shard, 4, seed=3)
     seen, kept = set(), []
     for iteration in range(60):

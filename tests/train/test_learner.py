@@ -1,5 +1,6 @@
 """One step's numbers: the rule of the optimiser in numpy, what dropout drops, what is drawn at the start."""
 
+import dataclasses
 import itertools
 
 import mxnet as mx
@@ -11,7 +12,7 @@ from latse.symbols.networks import IMAGE_SHAPE
 from latse.train.learner import Learner
 from latse.train.state import RunState
 from latse.train.trainer import Trainer
-from latse.train.training import Training, TrainingGraph, traced
+from latse.train.training import Training, TrainingGraph
 from latse.train.verdicts import KeepAll
 
 BATCH, WIDTH = 4, 6
@@ -25,7 +26,7 @@ def training(tiny_recipe):
     def training(symbol, shape, *overrides, devices=1, seed=3):
         shapes = {"data": (BATCH, *shape), "softmax_label": (BATCH,)}
         contexts = [mx.cpu(number) for number in range(devices)]
-        return Training(tiny_recipe(*overrides), 5, contexts, TrainingGraph(symbol, shapes), seed)
+        return Training(tiny_recipe(*overrides), 5, contexts, TrainingGraph(symbol, shapes), symbol, seed)
 
     return training
 
@@ -111,8 +112,8 @@ def test_dropout_is_another_in_every_iteration_and_the_seed_decides(masks, devic
 
 def test_parameters_begin_as_the_seed_draws_them(tiny_recipe):
     """Weights are Gaussian as in insightface, of variance 2 over the number of weights that an input has."""
-    graph = traced(tiny_recipe(), 5, BATCH)
-    drawn = [Learner(Training(tiny_recipe(), 5, [mx.cpu()], graph, seed)).capture(0) for seed in (3, 3, 4)]
+    training = Training.of(tiny_recipe(), 5, [mx.cpu()])
+    drawn = [Learner(dataclasses.replace(training, seed=seed)).capture(0) for seed in (3, 3, 4)]
     first, again, other = ({name: a.asnumpy() for name, a in s.arg_params.items()} for s in drawn)
     weights = [name for name in first if name.endswith("weight") and not name.startswith("fc7")]
     assert len(weights) > 10

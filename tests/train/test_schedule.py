@@ -1,5 +1,6 @@
 """The learning rate at each update, numbered from 1."""
 
+import copy
 import math
 
 import pytest
@@ -76,9 +77,9 @@ def test_every_schedule_has_a_rate_from_0_to_the_peak_and_no_memory(rates, mode,
     )
     updates = list(range(1, iterations + 1))
     rate = rates(*overrides)
+    fresh = copy.deepcopy(rate)
     expected = [rate(update) for update in updates]
     assert all(0 <= value <= 0.1 + 1e-12 for value in expected)
     assert expected[warmup:] == sorted(expected[warmup:], reverse=True)
     order.shuffle(updates)
-    fresh = rates(*overrides)
     assert [fresh(update) for update in updates] == [expected[update - 1] for update in updates]

@@ -8,6 +8,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+from latse.data.shards.loader import BatchStream
 from latse.data.shards.records import Shard
 from latse.errors import LatseError
 from latse.models import checkpoint
@@ -88,7 +89,8 @@ def test_a_run_leaves_models_metrics_and_log(trainer, tmp_path, run_metrics):
         assert line["lr"] == 0.01
         assert 0 <= line["kept"] <= 1
         similarity = line["loss"] - line["dloss"] - line["l1"]  # the graph's; SSIM = 1 - 2·SimLoss, eq. 13
-        assert line["ssim"] == pytest.approx(1 - 2 * similarity, abs=1e-4)
+        rounding = 10 * np.finfo(np.float32).eps * line["loss"]
+        assert line["ssim"] == pytest.approx(1 - 2 * similarity, abs=rounding)
     assert "checkpoint 4" in (tmp_path / "run" / "train.log").read_text()
 
 
@@ -241,7 +243,7 @@ def crashed(trainer, folder, monkeypatch, *overrides):
 def test_a_resumed_run_needs_its_momentum(trainer, tmp_path, run_contents, monkeypatch):
     trainer(tmp_path / "unbroken").run()
     crashed(trainer, tmp_path / "forgetful", monkeypatch)
-    monkeypatch.setattr(state, "restore", lambda module, saved: None)
+    monkeypatch.setattr(state, "restore", lambda *_: None)
     trainer(tmp_path / "forgetful").run()
     assert run_contents(tmp_path / "forgetful") != run_contents(tmp_path / "unbroken")
 
@@ -300,6 +302,32 @@ def test_weight_decay_spares_biases_and_shifts(trainer, tmp_path):
     kept = {name for name in after if np.allclose(after[name], ones[name], rtol=1e-3, atol=1e-4)}
     assert kept == {name for name in after if name.endswith(("bias", "beta"))}
     assert shrunk == after.keys() - kept
+
+
+def test_what_each_iteration_learns_from(trainer, people, tmp_path, monkeypatch):
+    """The batches of the seed, the teacher's verdicts, the iteration's number, mean faces by eq. 12."""
+    seen, step = [], Learner.step
+    watched = lambda self, inputs, seed: seen.append(inputs) or step(self, inputs, seed)  # noqa: E731
+    monkeypatch.setattr(Learner, "step", watched)
+    trainer(tmp_path / "run", "decoder.momentum=0.7", "train.images_per_person=2").run()
+    stream, means = BatchStream(Shard(people), 4, seed=3, images_per_person=2), {}
+    assert len(seen) == 6
+    for number, inputs in enumerate(seen):
+        batch = stream.batch(number)
+        kept = batch.label % 2 == 0
+        expected = {
+            "data": batch.image,
+            "softmax_label": batch.label,
+            "keep": kept,
+            "iteration": [number] * 4,
+        }
+        assert all((inputs[name] == array).all() for name, array in expected.items())
+        faces = batch.image / 127.5 - 1
+        for label, face in zip(batch.label[kept], faces[kept]):
+            means[label] = 0.7 * means[label] + 0.3 * face if label in means else face
+        targets = [means.get(label, face) for label, face in zip(batch.label, faces)]
+        # Each update rounds to float16, of which the next keeps 0.7.
+        np.testing.assert_allclose(inputs["mean_face"], targets, rtol=0, atol=2**-12 / (1 - 0.7))
 
 
 def copied(captured):

@@ -2,6 +2,8 @@
 
 import json
 
+import mxnet as mx
+import numpy as np
 import pytest
 
 from latse.train.training import inference, traced
@@ -25,3 +27,35 @@ def test_the_momentum_of_the_statistics_reaches_every_batch_normalisation(tiny_r
     nodes = json.loads(symbol.tojson())["nodes"]
     momenta = [float(node["attrs"]["momentum"]) for node in nodes if node["op"] == "BatchNorm"]
     assert len(momenta) > 20 and set(momenta) == {0.98}
+
+
+NARROW = "decoder.enabled=true", "decoder.widths=[8, 8, 8, 8]"
+
+
+@pytest.mark.parametrize("gate_losses", [False, True])
+def test_the_weights_and_the_gate_of_the_recipe_reach_the_graph(tiny_recipe, gate_losses):
+    weights = "decoder.l1_weight=2.5", "decoder.similarity_weight=1.5"
+    recipe = tiny_recipe(*NARROW, *weights, f"filter.gate_losses={gate_losses}", "filter.k=1")
+    symbol, shapes = traced(recipe, 5, 2)
+    executor = symbol.simple_bind(mx.cpu(), **shapes)
+    for name, array in executor.arg_dict.items():
+        array[:] = mx.nd.random.normal(0, 0.05, array.shape) if name not in ("softmax_label", "keep") else 0
+    executor.forward(is_train=True)
+    loss, dloss, l1, ssim = (output.asnumpy() for output in executor.outputs)
+    np.testing.assert_allclose(loss, dloss + 2.5 * l1 + 1.5 * (1 - ssim) / 2, rtol=1e-5)
+    executor.backward()
+    assert executor.grad_dict["fc7_weight"].asnumpy().any() != gate_losses  # both samples are refused
+
+
+@pytest.mark.parametrize(
+    "key, op, name, value",
+    [
+        ("encoder.dropout", "Dropout", "p", 0.25),
+        ("train.statistics_momentum", "BatchNorm", "momentum", 0.8),
+        ("margin.s", "_mul_scalar", "scalar", 23.0),
+    ],
+)
+def test_numbers_of_the_recipe_are_those_of_the_graph(tiny_recipe, key, op, name, value):
+    symbol, _ = traced(tiny_recipe(f"{key}={value}"), 5, 2)
+    nodes = json.loads(symbol.tojson())["nodes"]
+    assert value in {float(node["attrs"][name]) for node in nodes if node["op"] == op}

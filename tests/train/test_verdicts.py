@@ -41,7 +41,7 @@ def judge(tmp_path, arrays):
         kept = {name: array for name, array in {**arrays, **replaced}.items() if array is not None}
         checkpoint.save(tmp_path / "model", 3, symbol, {name: mx.nd.array(kept[name]) for name in kept}, {})
         contexts = [mx.cpu(number) for number in range(devices)]
-        return Judge(tmp_path / "model", 3, classes, batch_size, contexts)
+        return Judge(f"{tmp_path / 'model'},3", classes, batch_size, contexts)
 
     return make
 
@@ -201,14 +201,14 @@ def test_a_teacher_without_all_its_arrays_is_named(judge):
 
 def test_a_missing_teacher_is_named(tmp_path):
     with pytest.raises(LatseError, match=r"nobody-0000\.params is missing"):
-        Judge(tmp_path / "nobody", 0, CLASSES, BATCH, [mx.cpu()])
+        Judge(f"{tmp_path / 'nobody'},0", CLASSES, BATCH, [mx.cpu()])
 
 
 def test_a_network_without_embedding_is_named(tmp_path):
     symbol = mx.sym.FullyConnected(mx.sym.var("data"), num_hidden=2, name="other")
     checkpoint.save(tmp_path / "model", 0, symbol, {"fc7_weight": mx.nd.ones((CLASSES, 512))}, {})
     with pytest.raises(LatseError, match=r"model-symbol\.json has no output 'fc1_output'"):
-        Judge(tmp_path / "model", 0, CLASSES, BATCH, [mx.cpu()])
+        Judge(f"{tmp_path / 'model'},0", CLASSES, BATCH, [mx.cpu()])
 
 
 def test_preprocessing_is_told_by_what_the_networks_get(people, pictures, monkeypatch):

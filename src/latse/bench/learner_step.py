@@ -100,9 +100,7 @@ def _teacher(
     if verdicts:
         return Stored(verdicts, training.recipe.filter.k, Shard(data))
     if teacher:
-        judge = Judge(
-            *checkpoint.parse(teacher), training.classes, training.graph.batch_size, training.devices
-        )
+        judge = Judge(teacher, training.classes, training.graph.batch_size, training.devices)
         return TopK(judge, training.recipe.filter.k)
     return KeepAll()
 

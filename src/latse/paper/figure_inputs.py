@@ -16,7 +16,6 @@ from latse.eval.figures import find_people
 from latse.eval.results import reading
 from latse.eval.verification import distinct_images
 from latse.files import read_object
-from latse.models import checkpoint
 from latse.paper.filter_figure import FilteredImages
 from latse.train.verdicts import Judge, Stored, TopK
 
@@ -101,7 +100,7 @@ def asked_verdicts(
     LatseError
         If the teacher is missing, damaged or knows another number of people, or an image cannot be read.
     """
-    judge = TopK(Judge(*checkpoint.parse(teacher), shard.classes, batch_size, contexts), k)
+    judge = TopK(Judge(teacher, shard.classes, batch_size, contexts), k)
     position = _some_labels(shard.labels, images)
     keep = np.empty(len(position), np.float32)
     for start in tqdm(range(0, len(position), batch_size), "teacher", unit="batch", leave=False):

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from latse.errors import LatseError
-from latse.files import make_folder
+from latse.files import explained, make_folder
 from latse.runtime import threads as usual_threads
 from latse.train import undo
 from latse.train.rows import RowFile
@@ -201,7 +201,8 @@ class MeanFaceBank:
         undo.remove_all(self._folder)
 
     def _begin_journal(self, iteration: int) -> None:
-        self._journal = undo.UndoJournal(self._folder, iteration, self._worker)
+        face_bytes = self._mixers[0].mean.nbytes
+        self._journal = undo.UndoJournal(self._folder, iteration, self._worker, face_bytes)
         self._stamp = np.int64(iteration + 1)  # 0: never touched
 
 
@@ -254,12 +255,10 @@ def _shares(labels: np.ndarray, count: int) -> list[_People]:
 
 def _create(path: Path, shape: tuple[int, ...], dtype: type) -> RowFile:
     """Make a file of zeros, for which the space is taken now: a full disk is better known at the start."""
-    try:
+    with explained(f"cannot write {path}"):
         array = np.lib.format.open_memmap(path, "w+", dtype, shape)
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    except OSError as error:
-        raise LatseError(f"cannot write {path}: {error.strerror}") from error
     return RowFile(path, array[:1].nbytes, array.offset)
 
 
@@ -276,8 +275,5 @@ def _open(path: Path, shape: tuple[int, ...], dtype: type) -> RowFile:
 
 def _create_table(path: Path, classes: int) -> None:
     """Make the table of the rows in journals: int64 a person, all 0."""
-    try:
-        with path.open("wb") as file:
-            file.truncate(8 * classes)
-    except OSError as error:
-        raise LatseError(f"cannot write {path}: {error.strerror}") from error
+    with explained(f"cannot write {path}"), path.open("wb") as file:
+        file.truncate(8 * classes)

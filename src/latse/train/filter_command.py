@@ -58,9 +58,8 @@ def run(args: argparse.Namespace) -> None:
     devices = contexts(args)
     share(args.batch_size, devices, "--batch-size")
     shard = open_shard(args.data)
-    prefix, number = checkpoint.parse(args.teacher)
     ks = verdict_file.check_ks(args.k)
-    judge = Judge(prefix, number, shard.classes, args.batch_size, devices)
+    judge = Judge(args.teacher, shard.classes, args.batch_size, devices)
     verdicts = _made(args, shard, judge, ks)
     record = {
         "kind": "filter",

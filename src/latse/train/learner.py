@@ -10,7 +10,7 @@ import numpy as np
 from latse.models.runner import as_input
 from latse.train import schedule, state
 from latse.train.optimiser import SGDWithRunning
-from latse.train.state import AFRESH, RunState
+from latse.train.state import AFRESH, NOTHING, NamedArrays, RunState
 from latse.train.training import Training
 
 LABEL = "softmax_label"
@@ -40,8 +40,7 @@ class Learner:
             data_shapes=[(name, shape) for name, shape in shapes.items() if name != LABEL],
             label_shapes=[(LABEL, shapes[LABEL])],
         )
-        self._set_parameters(begin)
-        self._set_optimiser(begin)
+        self._set_optimiser(begin, self._set_parameters(begin))
         self._output_names = [name[: -len("_output")] for name in self._module.output_names]
 
     @property
@@ -78,7 +77,8 @@ class Learner:
     def _update(self) -> None:
         self._module.update()
 
-    def _set_parameters(self, begin: RunState) -> None:
+    def _set_parameters(self, begin: RunState) -> NamedArrays:
+        """Set or draw all parameters; return the float32 ones that float16 parameters follow."""
         mx.random.seed(self._training.seed)
         np.random.seed(self._training.seed)  # some of MXNet's initialisers draw from numpy
         self._module.init_params(
@@ -88,8 +88,9 @@ class Learner:
             aux_params=begin.aux_params,
             allow_missing=begin.iteration == 0,
         )
+        return NOTHING
 
-    def _set_optimiser(self, begin: RunState) -> None:
+    def _set_optimiser(self, begin: RunState, masters: NamedArrays) -> None:
         recipe = self._training.recipe
         train = recipe.train
         self._module.init_optimizer(
@@ -105,4 +106,4 @@ class Learner:
                 "begin_num_update": begin.iteration,
             },
         )
-        state.restore(self._module, begin)
+        state.restore(self._module, begin.momentum, masters)

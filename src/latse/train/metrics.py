@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from latse.errors import LatseError
-from latse.files import replacing
+from latse.files import explained, replacing
 
 FILE = "metrics.jsonl"
 
@@ -84,11 +83,8 @@ class Journal:
         self._began = time.perf_counter()
 
     def _append(self, text: str) -> None:
-        try:
-            with self._path.open("a") as file:
-                file.write(text)
-        except OSError as error:
-            raise LatseError(f"cannot write {self._path}: {error.strerror}") from error
+        with explained(f"cannot write {self._path}"), self._path.open("a") as file:
+            file.write(text)
 
     def _forget(self, start: int) -> None:
         lines = self._path.read_text(errors="replace").splitlines() if self._path.is_file() else []
@@ -108,10 +104,8 @@ def _logger(path: Path) -> logging.Logger:
     log = logging.getLogger(f"latse.train.{path.parent}")
     log.setLevel(logging.INFO)
     log.propagate = False
-    try:
+    with explained(f"cannot write {path}"):
         handler = logging.FileHandler(path)
-    except OSError as error:
-        raise LatseError(f"cannot write {path}: {error.strerror}") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     return log

@@ -9,9 +9,9 @@ import numpy as np
 from mxnet.test_utils import environment
 
 from latse.recipe_keys import SINGLE
-from latse.train import precision, state
+from latse.train import precision
 from latse.train.learner import LABEL, Learner
-from latse.train.state import AFRESH, RunState
+from latse.train.state import AFRESH, NamedArrays, RunState
 from latse.train.training import Training
 
 
@@ -73,21 +73,20 @@ class MixedLearner(Learner):
             optimiser.skip()
         self._scale.step(finite)
 
-    def _set_parameters(self, begin: RunState) -> None:
+    def _set_parameters(self, begin: RunState) -> NamedArrays:
         """Draw float32 parameters as a float32 run does; the devices get what float16 makes of them."""
         module = self._module
         bound = module._arg_params
         module._arg_params = {name: array.astype(np.float32) for name, array in bound.items()}
         super()._set_parameters(begin)
-        self._masters = module._arg_params
-        module._arg_params = {name: self._masters[name].astype(array.dtype) for name, array in bound.items()}
+        drawn = module._arg_params
+        module._arg_params = {name: drawn[name].astype(array.dtype) for name, array in bound.items()}
+        return {name: array for name, array in drawn.items() if bound[name].dtype == np.float16}
 
-    def _set_optimiser(self, begin: RunState) -> None:
+    def _set_optimiser(self, begin: RunState, masters: NamedArrays) -> None:
         # Where a KVStore moves the parameters, it does so one by one, before all gradients are seen.
         with environment("MXNET_UPDATE_ON_KVSTORE", "0"):
-            super()._set_optimiser(begin)
-        state.set_masters(self._module, self._masters)
-        del self._masters
+            super()._set_optimiser(begin, masters)
 
 
 def create(training: Training, begin: RunState = AFRESH) -> Learner:

@@ -12,6 +12,7 @@ from typing import Iterator, Union
 import numpy as np
 
 from latse.errors import LatseError
+from latse.files import explained
 
 Content = Union[bytes, np.ndarray]
 OFD_SETLKW = 38  # F_OFD_SETLKW of Linux, which Python names since 3.9
@@ -37,10 +38,8 @@ class RowFile:
 
     def __init__(self, path: Path, row_bytes: int, offset: int = 0) -> None:
         self.path, self._row_bytes, self._offset = path, row_bytes, offset
-        try:
+        with explained(f"cannot open {path}"):
             self._handle = os.open(path, os.O_RDWR)
-        except OSError as error:
-            raise LatseError(f"cannot open {path}: {error.strerror}") from error
 
     def read(self, row: int, buffer: np.ndarray) -> None:
         """Fill `buffer`, C-contiguous and of a row's size, with a row; LatseError if that is impossible."""
@@ -52,8 +51,14 @@ class RowFile:
             raise LatseError(f"{self.path} is damaged: it ends in row {row}")
 
     def write(self, row: int, content: Content) -> None:
-        """Write a row; LatseError if that is impossible."""
-        write_whole(self._handle, content, self._offset + row * self._row_bytes, self.path)
+        """Write a row, of any size up to a row's; LatseError if a part could not be written."""
+        rest, offset = memoryview(content).cast("B"), self._offset + row * self._row_bytes
+        try:
+            while rest:
+                written = os.pwrite(self._handle, rest, offset)
+                rest, offset = rest[written:], offset + written
+        except OSError as error:
+            raise LatseError(f"cannot write {self.path}: {error.strerror}") from error
 
     @contextlib.contextmanager
     def locked(self, row: int) -> Iterator[None]:
@@ -79,10 +84,8 @@ class RowFile:
 
     def flush(self) -> None:
         """Bring what has been written to disk; LatseError if that is impossible."""
-        try:
+        with explained(f"cannot write {self.path}"):
             os.fdatasync(self._handle)
-        except OSError as error:
-            raise LatseError(f"cannot write {self.path}: {error.strerror}") from error
 
     def close(self) -> None:
         """Close the file; it may be closed already."""
@@ -91,14 +94,3 @@ class RowFile:
         self._handle = -1
 
     __del__ = close
-
-
-def write_whole(handle: int, content: Content, offset: int, path: Path) -> None:
-    """Write all of `content` at `offset`; LatseError, which names `path`, if a part could not be written."""
-    rest = memoryview(content).cast("B")
-    try:
-        while rest:
-            written = os.pwrite(handle, rest, offset)
-            rest, offset = rest[written:], offset + written
-    except OSError as error:
-        raise LatseError(f"cannot write {path}: {error.strerror}") from error

@@ -8,14 +8,14 @@ from types import MappingProxyType
 from typing import Mapping, NamedTuple
 
 import mxnet as mx
-import numpy as np
 
 from latse.errors import LatseError
 from latse.models import checkpoint
 
 FILE = "state.params"
 PARTS = ("arg", "aux", "momentum", "scaling")
-NOTHING: Mapping[str, mx.nd.NDArray] = MappingProxyType({})
+NamedArrays = Mapping[str, mx.nd.NDArray]
+NOTHING: NamedArrays = MappingProxyType({})
 
 
 class RunState(NamedTuple):
@@ -27,10 +27,10 @@ class RunState(NamedTuple):
     """
 
     iteration: int = 0
-    arg_params: Mapping[str, mx.nd.NDArray] = NOTHING
-    aux_params: Mapping[str, mx.nd.NDArray] = NOTHING
-    momentum: Mapping[str, mx.nd.NDArray] = NOTHING
-    scaling: Mapping[str, mx.nd.NDArray] = NOTHING
+    arg_params: NamedArrays = NOTHING
+    aux_params: NamedArrays = NOTHING
+    momentum: NamedArrays = NOTHING
+    scaling: NamedArrays = NOTHING
 
 
 AFRESH = RunState()
@@ -56,25 +56,19 @@ def capture(module: mx.mod.Module, iteration: int) -> RunState:
     return RunState(iteration, {**arg_params, **_on_cpu(masters)}, aux_params, _on_cpu(momentum))
 
 
-def restore(module: mx.mod.Module, state: RunState) -> None:
-    """Set the optimiser's arrays of an initialised module; its parameters are set when it is initialised."""
+def restore(module: mx.mod.Module, momentum: NamedArrays, masters: NamedArrays = NOTHING) -> None:
+    """Give the optimiser of an initialised module its arrays, each by the name of its parameter.
+
+    `masters` are the float32 arrays that float16 parameters follow.
+    """
     updater = _updater(module)
-    keys = {key: name for key, name in _optimiser_keys(module).items() if name in state.momentum}
-    updater.states = {key: state.momentum[name].copy() for key, name in keys.items()}
-    updater.states_synced = dict.fromkeys(keys, False)
-
-
-def set_masters(module: mx.mod.Module, masters: Mapping[str, mx.nd.NDArray]) -> None:
-    """Give the optimiser of a restored or new module the float32 arrays that float16 parameters follow."""
-    updater, group = _updater(module), module._exec_group
-    types = {name: copies[0].dtype for name, copies in zip(group.param_names, group.param_arrays)}
     for key, name in _optimiser_keys(module).items():
-        if types[name] == np.float16:
+        state = momentum[name].copy() if name in momentum else None
+        if name in masters:
             master = masters[name].copy()
-            momentum = updater.states.get(key)
-            if momentum is None:
-                momentum = module._optimizer.create_state(key, master)
-            updater.states[key], updater.states_synced[key] = (momentum, master), False
+            state = module._optimizer.create_state(key, master) if state is None else state, master
+        if state is not None:
+            updater.states[key], updater.states_synced[key] = state, False
 
 
 def save(folder: Path, state: RunState) -> None:

@@ -110,7 +110,6 @@ def _check_devices(recipe: CfgNode, devices: list[mx.Context], args: argparse.Na
 
 def _record(args: argparse.Namespace, recipe: CfgNode, shard: Shard, stored: Stored | None) -> dict:
     """Return what run.json says: all that decides the run, then where it was made."""
-    teacher = args.teacher and digest(checkpoint.parameters_path(*checkpoint.parse(args.teacher)))
     return {
         "recipe": Path(args.recipe).stem,
         "seed": args.seed,
@@ -120,8 +119,8 @@ def _record(args: argparse.Namespace, recipe: CfgNode, shard: Shard, stored: Sto
         "margin": _own_digest(recipe.margin.name),
         "losses": [*map(_own_digest, recipe.decoder.losses)] or None,
         "data": {"images": len(shard), "people": shard.classes, "digest": shard.digest()},
-        "teacher": stored.teacher if stored else teacher,
-        "start": args.start and digest(checkpoint.parameters_path(*checkpoint.parse(args.start))),
+        "teacher": stored.teacher if stored else _parameters_digest(args.teacher),
+        "start": _parameters_digest(args.start),
         "from": {
             "data": args.data,
             "teacher": args.teacher,
@@ -138,6 +137,11 @@ def _without_folders(value: Any) -> Any:
     if isinstance(value, dict):
         return {_without_folders(key): _without_folders(part) for key, part in value.items()}
     return Path(value).name if isinstance(value, str) and source(value) else value
+
+
+def _parameters_digest(text: str | None) -> str | None:
+    """Return the digest of a checkpoint's parameters, None for no checkpoint."""
+    return text and digest(checkpoint.parameters_path(*checkpoint.parse(text)))
 
 
 def _own_digest(name: str) -> str | None:
@@ -182,7 +186,7 @@ def _teacher(args: argparse.Namespace, training: Training) -> Teacher:
     k, size = training.recipe.filter.k, training.recipe.train.batch_size
     if k is None:
         return KeepAll()
-    return TopK(Judge(*checkpoint.parse(args.teacher), training.classes, size, training.devices), k)
+    return TopK(Judge(args.teacher, training.classes, size, training.devices), k)
 
 
 def _warm(text: str, training: Training) -> RunState:

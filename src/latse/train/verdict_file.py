@@ -20,7 +20,7 @@ from typing import NamedTuple, Sequence
 import numpy as np
 
 from latse.errors import LatseError
-from latse.files import replacing
+from latse.files import explained, replacing
 
 MAGIC, OLDER = b"LATSEKP2", b"LATSEKP1"
 DIGEST = 32  # bytes
@@ -33,6 +33,8 @@ OTHERS = "holds verdicts of another teacher, set, preprocessing or k: remove it,
 class Verdicts(NamedTuple):
     """Verdicts and what they belong to.
 
+    path : Path
+        Their file.
     binding : dict
         What makes them another teacher's or another set's: digests of the teacher's parameters and graph, of
         the data and of their preprocessing.
@@ -42,6 +44,7 @@ class Verdicts(NamedTuple):
         How many of `ks` refuse each image in the low four bits, its mirror image in the high ones.
     """
 
+    path: Path
     binding: dict
     ks: tuple[int, ...]
     packed: np.ndarray
@@ -49,7 +52,8 @@ class Verdicts(NamedTuple):
     def check(self, k: int) -> None:
         """Raise LatseError if there are no verdicts for this k."""
         if k not in self.ks:
-            raise LatseError(f"there are verdicts for k = {', '.join(map(str, self.ks))}, none for k = {k}")
+            known = ", ".join(map(str, self.ks))
+            raise LatseError(f"{self.path}: there are verdicts for k = {known}, none for k = {k}")
 
     def keeps(self, k: int, positions: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
         """Return where the label is among the top k: bool (m,).
@@ -109,15 +113,13 @@ class VerdictWriter:
         self.ks = check_ks(ks)
         header = json.dumps({"ks": self.ks, "images": images, **binding}, sort_keys=True).encode()
         self._start = MAGIC + len(header).to_bytes(4, "little") + header
-        try:
+        with explained(f"cannot write {self._part}"):
             self._part.parent.mkdir(parents=True, exist_ok=True)
             if not self._part.exists():
                 with replacing(self._part) as temporary:
                     temporary.write_bytes(self._start + bytes([UNKNOWN]) * images)
             self._file = self._part.open("r+b")
             content = self._file.read()
-        except OSError as error:
-            raise LatseError(f"cannot write {self._part}: {error.strerror}") from error
         _refuse_older(self._part, content)
         if content[: len(self._start)] != self._start or len(content) != len(self._start) + images:
             raise LatseError(f"{self._part} {OTHERS}")
@@ -132,12 +134,10 @@ class VerdictWriter:
         plain, mirrored = refusals(ranks, self.ks).T
         self._bytes[positions] = plain | mirrored << 4
         first, last = int(positions[0]), int(positions[-1])
-        try:
+        with explained(f"cannot write {self._part}"):
             self._file.seek(len(self._start) + first)
             self._file.write(self._bytes[first : last + 1].tobytes())
             self._file.flush()
-        except OSError as error:
-            raise LatseError(f"cannot write {self._part}: {error.strerror}") from error
 
     def finish(self) -> None:
         """Write `PATH` with its digest and remove `PATH.part`."""
@@ -151,10 +151,8 @@ class VerdictWriter:
 def read(path: str | os.PathLike) -> Verdicts:
     """Read a finished file of verdicts; raise LatseError if it is missing, damaged or something else."""
     path = Path(path)
-    try:
+    with explained(f"cannot read {path}"):
         content = path.read_bytes()
-    except OSError as error:
-        raise LatseError(f"cannot read {path}: {error.strerror}") from error
     _refuse_older(path, content)
     if content[: len(MAGIC)] != MAGIC:
         raise LatseError(f"{path} is not a file of verdicts")
@@ -170,7 +168,7 @@ def read(path: str | os.PathLike) -> Verdicts:
         raise LatseError(f"{path} has a header that no file of verdicts has") from error
     if images != len(packed):
         raise LatseError(f"{path} is damaged: its header promises another number of images")
-    return Verdicts(binding, ks, packed)
+    return Verdicts(path, binding, ks, packed)
 
 
 def _refuse_older(path: Path, content: bytes) -> None:

@@ -51,8 +51,8 @@ class Judge:
 
     Parameters
     ----------
-    prefix, number : path, int
-        The teacher's checkpoint; its class centres `fc7_weight` must be among the parameters.
+    teacher : str
+        Its checkpoint `PREFIX,NUMBER`; the class centres `fc7_weight` must be among the parameters.
     classes : int
         Number of people; the teacher must know as many.
     batch_size : int
@@ -72,14 +72,8 @@ class Judge:
         class centres are not of as many numbers, or the latter not finite.
     """
 
-    def __init__(
-        self,
-        prefix: str | os.PathLike,
-        number: int,
-        classes: int,
-        batch_size: int,
-        contexts: list[mx.Context],
-    ) -> None:
+    def __init__(self, teacher: str, classes: int, batch_size: int, contexts: list[mx.Context]) -> None:
+        prefix, number = checkpoint.parse(teacher)
         symbol, args, aux = checkpoint.load(prefix, number)
         path = checkpoint.parameters_path(prefix, number)
         centres = args.get("fc7_weight")
@@ -184,10 +178,7 @@ class Stored:
             raise LatseError(f"{path} holds verdicts on {shard.folder} decoded or mirrored otherwise")
         self.teacher = found["teacher"]
         self._records, self._k = shard.records, k
-        try:
-            self._verdicts.check(k)
-        except LatseError as error:
-            raise LatseError(f"{path}: {error}") from error
+        self._verdicts.check(k)
 
     def keep(self, batch: Batch) -> np.ndarray:
         """Return 1 where the label is among the top k, else 0, float32 (B,)."""
