@@ -692,7 +692,7 @@ def test_a_killed_student_resumes_to_the_same_bits(
 ):
     arguments = [
         *("train", tiny, "--data", people, "--teacher", teacher / "model"),
-        *("--set", "decoder.enabled=true", "--set", "filter.k=3", "--set", "train.batch_size=2"),
+        *(*NARROW[:2], "--set=filter.k=3", "--set=train.batch_size=2"),
     ]
     process = latse_process(*arguments, "--out", tmp_path / "unbroken")
     kills = killed_again_and_again(latse_process, arguments, tmp_path / "broken", [3])
