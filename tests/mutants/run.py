@@ -169,6 +169,8 @@ class Tree:
             failed = re.search(r"^(?:FAILED|ERROR) (\S+)", said.read(), re.MULTILINE)
         if status in (4, 5):
             raise RuntimeError(f"pytest found no tests in {files}")
+        if status in (-signal.SIGTERM, -signal.SIGINT):  # nothing that a lie does
+            raise RuntimeError("somebody else ended pytest")
         return {
             "outcome": "survived" if status == 0 else "noticed",
             "by": failed[1] if failed else f"exit status {status}",
