@@ -17,12 +17,17 @@ import cv2
 import mxnet as mx
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from latse import cli
 from latse import recipe as recipes
 from latse.data.pairs.pairs import write_pairs
 from latse.data.shards.shard_writer import write_shard
 from latse.models import checkpoint
+
+# How long an example takes says something of the machine, not of the code.
+settings.register_profile("latse", deadline=None)
+settings.load_profile("latse")
 
 PEOPLE, PICTURES = 5, 3
 RECIPE = """\

@@ -97,7 +97,7 @@ def test_the_list_holds_what_the_links_lead_to():
         "latse/eval/verification.py",
         "latse/recipes/orl_student.yaml",
         "latse/recipes/studies/orl_losses.yaml",
-        "latse/bench/page.md.j2",
+        "latse/bench/summary.md.j2",
         "latse/paper/report.html.j2",
     } <= set(shipped())
 

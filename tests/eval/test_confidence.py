@@ -16,7 +16,7 @@ def people_and_pairs(rng, people=30, pairs=200):
     return 7 * person.ravel() + 3, person[:, 0] == person[:, 1]  # any numbers stand for people
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10**6), st.integers(3, 12))
 def test_a_pair_counts_as_often_as_its_people(seed, people):
     rng = np.random.default_rng(seed)

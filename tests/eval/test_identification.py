@@ -45,7 +45,7 @@ def features(kind, rng, probes, distractors, dimensions):
     return one, other
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32),
     kind=st.sampled_from(["random", "small integers", "constant", "duplicates", "nearly the same"]),
@@ -103,7 +103,7 @@ def test_equal_features_of_many_dimensions_find_nobody(dimensions, value):
         assert set(found.as_json()["tar_at_far"].values()) == {0.0}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32),
     kind=st.sampled_from(["constant", "all positive", "duplicates", "copies of the mate", "nearly the same"]),

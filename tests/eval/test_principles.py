@@ -277,8 +277,8 @@ def intervals():
 
 
 sizes = st.floats(-5, 0).map(lambda exponent: 10**exponent)
-few = settings(max_examples=15, deadline=None)
-fewer = settings(max_examples=10, deadline=None)  # a margin is made anew for every step towards it
+few = settings(max_examples=15)
+fewer = settings(max_examples=10)  # a margin is made anew for every step towards it
 
 
 @few

@@ -31,7 +31,7 @@ def pictures(seed, count):
     return np.random.default_rng(seed).integers(0, 256, (count, 3, 20, 24)).astype(np.uint8)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1))
 def test_similarity_is_that_of_wang(seed):
     x, y = pictures(seed, 2) / 255

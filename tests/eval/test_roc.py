@@ -17,7 +17,7 @@ def parts(pairs):
     return np.array(distance) / 4, np.array(issame), np.array(weight)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(PAIRS)
 def test_a_weight_is_a_repetition(pairs):
     distance, issame, weight = parts(pairs)
@@ -29,7 +29,7 @@ def test_a_weight_is_a_repetition(pairs):
     assert found.equal_error() == pytest.approx(repeated.equal_error(), abs=1e-12)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(PAIRS)
 def test_the_curve_is_scikit_learns(pairs):
     distance, issame, weight = parts(pairs)
@@ -43,7 +43,7 @@ def test_the_curve_is_scikit_learns(pairs):
     assert found.area() == pytest.approx(roc_auc_score(issame, -distance, sample_weight=weight), abs=1e-12)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(PAIRS)
 def test_the_equal_error_lies_on_the_line_through_the_points(pairs):
     distance, issame, weight = parts(pairs)

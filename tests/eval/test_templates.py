@@ -383,7 +383,7 @@ def test_a_damaged_list_is_one_sentence(made, tmp_path, capsys, name, change, se
     assert not output.exists()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.data())
 def test_random_damage_is_read_or_refused(made, tmp_path_factory, data):
     """Whatever stands in a list: what is read is whole and consistent, else it is one LatseError."""
@@ -433,7 +433,7 @@ def test_other_mistakes_are_one_sentence(made, photographed, tmp_path, capsys):
     assert "3 features" in refused(folder, "--model", tmp_path / "few.npy")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 2**31), st.integers(1, 12), st.integers(1, 4), st.booleans())
 def test_pooling_is_what_the_loops_say(seed, count, most, weighted):
     rng = np.random.default_rng(seed)

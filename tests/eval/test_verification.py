@@ -111,7 +111,7 @@ ANY = st.floats(0, 4)
 LABELLED = st.one_of(map(pairs_of, (GRID, ON_THRESHOLDS, COARSE, ANY)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(LABELLED)
 def test_the_accuracy_is_the_protocols_to_the_last_bit(labelled):
     distance, issame = labelled
@@ -121,13 +121,13 @@ def test_the_accuracy_is_the_protocols_to_the_last_bit(labelled):
     assert result.threshold == threshold
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(LABELLED)
 def test_the_exact_variant_tries_every_distance(labelled):
     assert exact_accuracy(*labelled) == pytest.approx(protocol_exact(*labelled), rel=1e-12)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(LABELLED, st.sampled_from([1e-3, 0.05, 0.1, 0.3]))
 def test_val_is_interpolated(labelled, far):
     expected = protocol_val(*labelled, far)
@@ -154,7 +154,7 @@ def test_the_histogram_is_of_cosines_and_the_roc_of_20_rates_a_decade():
     assert np.diff(np.log10(result.roc["far"])) == pytest.approx(np.full(60, 1 / 20))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(LABELLED.filter(has_both))
 def test_rates_are_those_of_every_threshold(labelled):
     distance, issame = labelled
@@ -348,7 +348,7 @@ def test_distinct_images_are_found_in_order(values):
 # ---- weights, as the bootstrap gives them
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(LABELLED, st.randoms(use_true_random=False))
 def test_a_weight_repeats_a_pair_in_its_fold(labelled, random):
     distance, issame = labelled

@@ -212,7 +212,7 @@ NETWORKS = [
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(seed=st.integers(0, 2**31))
 def test_any_network_keeps_its_output(network, seed):
     symbol = mx.sym.identity(network(), name="fc1")

@@ -59,7 +59,7 @@ def test_adacos_scale_is_the_same_for_every_permutation_of_the_batch():
     np.testing.assert_allclose(gradients_again[key], gradients[key], rtol=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.floats(0, math.pi), min_size=1, max_size=7), st.integers(0, 99))
 def test_adacos_median_is_the_lower_of_the_middle_two(theta, seed):
     batch = at_angles("adacos", theta, 5, seed)

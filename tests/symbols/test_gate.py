@@ -16,7 +16,7 @@ def gated_gradient(x, keep, head):
     return y.asnumpy(), x.grad.asnumpy()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(keep=st.lists(st.sampled_from([0, 1]), min_size=1, max_size=8), seed=st.integers(0, 2**32 - 1))
 def test_the_gate_is_the_identity_forwards_and_a_mask_backwards(keep, seed):
     rng = np.random.default_rng(seed)
@@ -35,7 +35,7 @@ def test_a_refused_row_passes_nothing_of_an_infinite_gradient():
     np.testing.assert_array_equal(gradient, [[0, 0], [1, 2]])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     scores=st.integers(1, 12).flatmap(
         lambda classes: st.lists(

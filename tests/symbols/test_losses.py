@@ -44,7 +44,7 @@ def evaluate(block, x, y):
     return block(mx.nd.array(x), mx.nd.array(y)).asnumpy()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     kinds=st.lists(st.tuples(st.sampled_from(KINDS), st.sampled_from(KINDS)), min_size=1, max_size=3),

@@ -123,7 +123,7 @@ def test_the_closed_forms_are_those_of_finite_differences(name, parameters):
 
 
 @every_case
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @example(theta=[0.0, PI], classes=2, s=128.0, seed=0)
 @example(theta=[0.0] * 6 + [PI] * 6, classes=3, s=64.0, seed=1)
 @given(
@@ -219,7 +219,7 @@ def test_an_embedding_of_zeros_gives_what_is_finite(name, parameters, dtype):
 
 
 @pytest.mark.parametrize("name, parameters", OF_A_MARGIN)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(st.floats(1e-3, 1e3), st.floats(1e-3, 1e3))
 def test_the_lengths_do_not_matter(name, parameters, of_embedding, of_centres):
     batch = at_angles(name, [0.3, 1.2, 2.9], seed=8)
@@ -318,7 +318,7 @@ def test_traced_and_bound_it_is_the_same(name, parameters):
 
 
 @pytest.mark.parametrize("name", PSI)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.floats(0, PI), st.floats(1e-3, 128))
 def test_the_target_logit_is_h(name, theta, s):
     found = margins.create(name, 3, s=s).target_logit(mx.nd, mx.nd.array([theta], dtype="float64"))
@@ -363,7 +363,7 @@ def test_without_a_margin_all_are_the_normalised_softmax(name, parameters):
     assert_gradients(gradients, plain_gradients, 1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     angle=st.one_of(st.floats(0, PI), st.floats(0, 1e-3), st.floats(PI - 1e-3, PI)),
     seed=st.integers(0, 2**32 - 1),

@@ -37,7 +37,7 @@ def loss_of(embedding, label, m=0.2):
 
 
 @pytest.mark.parametrize("m", [0.0, 0.2, 1.0])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @example(samples=[(0, 0)] * 4, seed=0)
 @example(samples=[(0, 0), (0, 0), (0, 1), (0, 1)], seed=0)
 @example(samples=[(0, 0), (1, 0), (0, 1), (1, 1), (2, 0), (2, 1)], seed=0)
@@ -55,7 +55,7 @@ def test_mining_is_that_of_the_definition_with_ties_and_duplicates(m, samples, s
     assert np.isfinite(gradients["data"]).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     label=st.lists(st.integers(0, 4), min_size=1, max_size=12),
     spread=st.sampled_from([1e-4, 1e-2, 1, 100]),
@@ -73,7 +73,7 @@ def test_loss_and_gradient_are_those_of_the_loops(label, spread, m, seed):
     assert difference <= 1e-4 * length + 1e-9
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=2, max_size=12), st.integers(0, 99))
 def test_the_same_image_under_several_labels_is_equally_far(samples, seed):
     which, label = np.array(samples).T

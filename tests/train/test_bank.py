@@ -101,7 +101,7 @@ PEOPLE_OF_A_BATCH = st.lists(st.tuples(st.integers(0, CLASSES - 1), st.booleans(
 
 
 @given(batches=st.lists(PEOPLE_OF_A_BATCH, max_size=5), threads=st.integers(1, 3), seed=st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_targets_and_files_have_the_bits_of_the_plain_loop(tmp_path_factory, batches, threads, seed):
     folder, shape = tmp_path_factory.mktemp("bank"), (3, 5, 7)
     bank, reference = (
@@ -181,7 +181,7 @@ def test_a_refused_image_moves_nothing_and_learns_its_persons_mean(open_bank, tm
 
 
 @given(labels=st.lists(st.integers(0, CLASSES - 1), min_size=1, max_size=5), seed=st.integers(0, 99))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_only_the_batchs_rows_are_touched(tmp_path_factory, labels, seed):
     folder = tmp_path_factory.mktemp("bank")
     bank = MeanFaceBank(folder, CLASSES, SHAPE, MOMENTUM, 0)
@@ -304,7 +304,7 @@ STEP = st.one_of(
 
 
 @given(steps=st.lists(STEP, max_size=12), crash=st.integers(0, 12), torn=st.integers(0, 200))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_crash_reopen_and_replay_gives_the_bits_of_the_unbroken_run(tmp_path_factory, steps, crash, torn):
     """`crash`: the step before which the process dies; `torn`: bytes of an unfinished journal entry."""
     unbroken, broken = (tmp_path_factory.mktemp(name) for name in ("unbroken", "broken"))

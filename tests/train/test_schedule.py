@@ -66,7 +66,7 @@ def test_linear_poly_and_constant(rates):
     warmup=st.integers(0, 50),
     order=st.randoms(),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_every_schedule_has_a_rate_from_0_to_the_peak_and_no_memory(rates, mode, iterations, warmup, order):
     warmup = warmup if 2 <= warmup < iterations else 0
     overrides = (

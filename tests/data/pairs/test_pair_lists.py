@@ -45,7 +45,7 @@ def photos(tmp_path_factory):
     folds=st.integers(1, 5),
     seed=st.integers(0, 2**64),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_drawn_pairs(counts, number, folds, seed):
     person = np.repeat(np.arange(len(counts)), counts)
     every = list(itertools.combinations(range(len(person)), 2))

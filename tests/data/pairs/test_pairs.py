@@ -173,7 +173,7 @@ def test_pickles_of_another_shape(tmp_path, content):
 
 
 @given(st.binary(max_size=60))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_noise_is_refused(tmp_path_factory, noise):
     file = tmp_path_factory.getbasetemp() / "noise.bin"
     file.write_bytes(noise)

@@ -73,14 +73,14 @@ values = st.recursive(
 
 
 @given(values, st.integers(0, pickle.HIGHEST_PROTOCOL))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_as_pickle_loads_it(value, protocol):
     content = pickle.dumps(value, protocol)
     assert plain(load_pickle(content)) == expected(pickle.loads(content, encoding="bytes"))
 
 
 @given(values, st.integers(0, pickle.HIGHEST_PROTOCOL))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_as_the_pickler_in_python_writes_it(value, protocol):
     """It chooses other instructions than the one in C now and then."""
     file = io.BytesIO()

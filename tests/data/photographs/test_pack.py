@@ -517,7 +517,7 @@ def test_a_malformed_list(tmp_path, capfd, text, sentence):
 
 
 @given(st.lists(st.tuples(st.integers(0, 99), st.sampled_from("cba\u00e4")), unique=True))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_list_comes_person_by_person(tmp_path_factory, lines):
     file = tmp_path_factory.mktemp("list") / "list"
     file.write_text("".join(f"{path}\t{person}\n" for path, person in lines))

@@ -682,7 +682,7 @@ EDIT = st.tuples(
 
 
 @given(st.lists(EDIT, min_size=1, max_size=6), st.floats(0.5, 2))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_damage_is_reported_and_repaired(tmp_path_factory, edits, size):
     """Whatever is overwritten or cut off: no exception, and the copy is sound or there is nothing to copy."""
     folder = tmp_path_factory.mktemp("any")

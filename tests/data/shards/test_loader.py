@@ -49,7 +49,7 @@ def same(a, b):
 
 
 @given(**SIZES, epochs=st.integers(1, 4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_epoch_covers_each_image_exactly_once(n, batch_size, seed, epochs):
     stream = BatchStream(FakeShard(n), batch_size, seed)
     batches = -(-epochs * n // batch_size)
@@ -59,7 +59,7 @@ def test_every_epoch_covers_each_image_exactly_once(n, batch_size, seed, epochs)
 
 
 @given(**SIZES, asked=st.lists(st.integers(0, 30), max_size=6), iteration=st.integers(0, 30))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_batch_does_not_depend_on_what_was_asked_before(n, batch_size, seed, asked, iteration):
     used, fresh = (BatchStream(FakeShard(n), batch_size, seed) for _ in range(2))
     for before in asked:
@@ -68,7 +68,7 @@ def test_a_batch_does_not_depend_on_what_was_asked_before(n, batch_size, seed, a
 
 
 @given(**SIZES, iteration=st.integers(0, 10))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_content_belongs_to_the_record(n, batch_size, seed, iteration):
     shard = FakeShard(n)
     batch = BatchStream(shard, batch_size, seed).batch(iteration)
@@ -101,7 +101,7 @@ def test_epoch_of_a_batch():
 
 
 @given(seed=st.integers(0, 2**63), epoch=st.integers(0, 10**6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_half_of_the_images_are_mirrored_anew_in_each_epoch(seed, epoch):
     records = np.arange(4000)
     now, later = (flips(seed, np.full(4000, e), records) for e in (epoch, epoch + 1))
@@ -201,7 +201,7 @@ def test_batches_are_the_consumers_own():
 
 
 @given(**SIZES, workers=st.integers(1, 6), epochs=st.integers(1, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_parts_are_disjoint_and_complete_in_every_epoch(n, batch_size, seed, workers, epochs):
     """Dealt out in turn, the workers' batches are the sequence of one worker: each image once an epoch."""
     shard = FakeShard(n)
@@ -220,7 +220,7 @@ def test_parts_are_disjoint_and_complete_in_every_epoch(n, batch_size, seed, wor
 
 
 @given(**SIZES, before=st.integers(1, 5), after=st.integers(1, 5), iterations=st.integers(0, 9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_another_number_of_workers_sees_the_remainder(n, batch_size, seed, before, after, iterations):
     """A run stops after some iterations of `before` workers and goes on with `after` workers."""
     shard, images = FakeShard(n), batch_size * before * after

@@ -66,7 +66,7 @@ PEOPLE = st.lists(st.integers(0, 5), min_size=3, max_size=8).filter(
 
 
 @given(PEOPLE, st.integers(1, 2), st.floats(0, 0.6), st.floats(0, 0.4), st.booleans(), st.integers(0, 9))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_any_noise(tmp_path_factory, people, shards, mislabel, distractor, with_others, seed):
     folder = tmp_path_factory.mktemp("noise")
     original, out, other = folder / "set", folder / "out", folder / "other" if with_others else None

@@ -135,7 +135,7 @@ def test_content_that_holds_the_magic_number_is_joined(tmp_path, times):
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.binary(max_size=40)), min_size=1, max_size=12))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_any_labels_and_contents(tmp_path_factory, images):
     folder = tmp_path_factory.mktemp("shard")
     write_shard(folder, images, classes=7)
@@ -352,7 +352,7 @@ CONTENT = st.lists(st.one_of(st.just(MAGIC), st.binary(max_size=9)), max_size=8)
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), CONTENT), min_size=1, max_size=9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_files_are_mxnets_to_the_byte(tmp_path_factory, images):
     images.sort(key=lambda image: image[0])
     ours = tmp_path_factory.mktemp("ours")
@@ -368,7 +368,7 @@ def test_files_are_mxnets_to_the_byte(tmp_path_factory, images):
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=30),
     shards=st.integers(2, 7),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_several_files_are_balanced_and_read_as_one_set(tmp_path_factory, sizes, shards):
     images = [(label, bytes([label, n])) for label, size in enumerate(sizes) for n in range(size)]
     folder = tmp_path_factory.mktemp("shards")
@@ -755,7 +755,7 @@ def test_a_full_disk_leaves_the_older_set(small_disk, kilobytes):
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_damaged_bytes_are_sentences(tmp_path_factory, data):
     """Whatever a few changed bytes do, reading ends with the images or with a sentence."""
     folder = tmp_path_factory.mktemp("damaged")

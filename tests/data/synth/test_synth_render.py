@@ -111,7 +111,7 @@ def square(cells, size):
     return points, triangles, inner
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 12))
 def test_a_closed_surface_has_no_holes_and_the_nearest_wins(seed, cells):
     random = np.random.default_rng(seed)

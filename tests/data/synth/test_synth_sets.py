@@ -285,7 +285,7 @@ def test_pairs_are_balanced_and_a_picture_alone_tells_nothing(small, name):
 
 
 @given(people=st.integers(2, 12).map(lambda tens: 10 * tens), seed=st.integers(0, 2**32 - 1))
-@hypothesis_settings(max_examples=20, deadline=None)
+@hypothesis_settings(max_examples=20)
 def test_folds_are_even_and_of_separate_people(people, seed):
     pairs, issame = plan.ring_pairs(people, np.random.default_rng(seed))
     person = pairs // 5
