@@ -12,7 +12,7 @@ import os
 from typing import Any
 
 import torch  # pyright: ignore[reportMissingImports]
-from protocol import Step, serve  # the module beside this script
+from protocol import Step, serve  # beside this script  # pyright: ignore[reportMissingImports]
 from torch import nn  # pyright: ignore[reportMissingImports]
 from torch.nn import functional  # pyright: ignore[reportMissingImports]
 

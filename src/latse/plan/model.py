@@ -332,7 +332,7 @@ class _Run:
             i = stack.pop()
             again.add(i)
             inputs = {j for j, _ in self._graph.nodes[i].inputs}
-            stack += self._again.intersection(inputs) - again - self._marks.kept
+            stack += self._again.intersection(inputs).difference(again, self._marks.kept)
         self._again -= again
         for i in sorted(again):
             self.seconds += self._model.seconds[i]
