@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
     pairs = args.pairs or ([] if args.protocol else ["data/orl/orl.bin"])
     sets, models, contexts = read_sets(pairs), open_models(args), devices.contexts(args)
     _draw(args, models, sets)
-    results = {name: judge_set(name, one, models, args.samples) for name, one in sets.items()}
+    results = {name: judge_set(name, pair_set, models, args.samples) for name, pair_set in sets.items()}
     protocols = protocol.judge_by(args.protocol, models)
     report = {
         "kind": "verification",
@@ -120,33 +120,38 @@ def read_sets(paths: Sequence[str]) -> dict[str, PairSet]:
     return sets
 
 
-def judge_set(name: str, one: PairSet, models: Sequence[FaceModel], samples: int) -> dict[str, Any]:
+def judge_set(name: str, pair_set: PairSet, models: Sequence[FaceModel], samples: int) -> dict[str, Any]:
     """Judge all models on one set and return what the JSON says of it."""
-    images = read_pairs(one.path).images
+    images = read_pairs(pair_set.path).images
     return {
-        "pairs": len(one.issame),
-        "different_pairs": int((~one.issame).sum()),
-        "people": None if one.people is None else len(np.unique(one.people)),
-        "results": {model.title: judge_model(model, name, images, one, samples) for model in models},
+        "pairs": len(pair_set.issame),
+        "different_pairs": int((~pair_set.issame).sum()),
+        "people": None if pair_set.people is None else len(np.unique(pair_set.people)),
+        "results": {model.title: judge_model(model, name, images, pair_set, samples) for model in models},
     }
 
 
 def judge_model(
-    model: FaceModel, name: str, images: np.ndarray, one: PairSet, samples: int
+    model: FaceModel, name: str, images: np.ndarray, pair_set: PairSet, samples: int
 ) -> dict[str, Any]:
     """Judge one model on one set: all figures, with intervals where people are known."""
     distance = pair_distance(model.embed(images, name))
-    found, intervals = judge(distance, one.issame), None
-    if one.people is not None and samples and found.auc is not None:
-        intervals = confidence.intervals(distance, one.issame, one.people, found.roc["far"], samples)
-    return {**verification_json(found, intervals), "restoration": _restoration(model, images, one)}
+    verification, intervals = judge(distance, pair_set.issame), None
+    if pair_set.people is not None and samples and verification.auc is not None:
+        intervals = confidence.intervals(
+            distance, pair_set.issame, pair_set.people, verification.roc["far"], samples
+        )
+    return {
+        **verification_json(verification, intervals),
+        "restoration": _restoration(model, images, pair_set),
+    }
 
 
-def verification_json(found: Verification, intervals: confidence.Intervals | None) -> dict[str, Any]:
+def verification_json(verification: Verification, intervals: confidence.Intervals | None) -> dict[str, Any]:
     """Return what the JSON says of one model on one set."""
-    result = asdict(found)
-    result["exact"] = found.exact._asdict()
-    result["val_at_far_1e-3"] = found.val._asdict() if found.val else None
+    result = asdict(verification)
+    result["exact"] = verification.exact._asdict()
+    result["val_at_far_1e-3"] = verification.val._asdict() if verification.val else None
     del result["val"]
     spread = asdict(intervals) if intervals else {"low": None, "high": None}
     result["roc"].update(low=spread.pop("low"), high=spread.pop("high"))
@@ -154,14 +159,14 @@ def verification_json(found: Verification, intervals: confidence.Intervals | Non
     return result
 
 
-def _restoration(model: FaceModel, images: np.ndarray, one: PairSet) -> dict[str, Any] | None:
+def _restoration(model: FaceModel, images: np.ndarray, pair_set: PairSet) -> dict[str, Any] | None:
     """Judge the faces that a checkpoint generates; None without a decoder or known people."""
-    if one.people is None or _encoder(model) is None:
+    if pair_set.people is None or _encoder(model) is None:
         return None
     symbol = checkpoint.load_symbol(checkpoint.symbol_path(checkpoint.parse(model.origin["source"])[0]))
     if FACES not in symbol.get_internals().list_outputs():
         return None
-    return judge_restoration(_decoder(model), images, one.people)._asdict()
+    return judge_restoration(_decoder(model), images, pair_set.people)._asdict()
 
 
 def _encoder(model: FaceModel) -> Network | None:
@@ -195,9 +200,9 @@ def _draw(args: argparse.Namespace, models: Sequence[FaceModel], sets: dict[str,
         _draw_faces(args, networks[0], next(iter(sets.values())))
 
 
-def _draw_faces(args: argparse.Namespace, model: FaceModel, one: PairSet) -> None:
-    images = read_pairs(one.path).images
-    images = images[figures.one_image_per_person(images, one.issame)]
+def _draw_faces(args: argparse.Namespace, model: FaceModel, pair_set: PairSet) -> None:
+    images = read_pairs(pair_set.path).images
+    images = images[figures.one_image_per_person(images, pair_set.issame)]
     generated = _decoder(model)(images)
     if args.figure:
         figures.faces(args.figure, images, generated)

@@ -1,4 +1,4 @@
-"""What the tests of training share: made-up people, a narrow recipe, a graph that takes milliseconds."""
+"""What the tests of several rooms share: made-up people, a narrow recipe, a graph that takes milliseconds."""
 
 import latse  # noqa: F401, before mxnet, as in the command: it chooses the kernels of its OpenBLAS
 

@@ -27,7 +27,7 @@ class Registry:
         What a class of a user's is a subclass of.
     needs : str
         The same in words, as they follow "has no class NAME".
-    given : tuple of str, default none
+    positional : tuple of str, default none
         Arguments of the class that are no parameters of a recipe, the first ones.
     others : tuple of str, default FILE.py:CLASS
         How names look that are not shipped.
@@ -37,7 +37,7 @@ class Registry:
     shipped: Mapping[str, type]
     base: type
     needs: str
-    given: tuple[str, ...] = ()
+    positional: tuple[str, ...] = ()
     others: tuple[str, ...] = ("FILE.py:CLASS",)
 
     def find(self, name: str) -> type:
@@ -64,7 +64,7 @@ class Registry:
     def parameters(self, name: str) -> Mapping[str, float]:
         """Return the parameters of a class with their defaults; raises as `find`, and if one is no number."""
         signature = inspect.signature(self.find(name)).parameters
-        defaults = {key: value.default for key, value in signature.items() if key not in self.given}
+        defaults = {key: value.default for key, value in signature.items() if key not in self.positional}
         for key, default in defaults.items():
             if default is inspect.Parameter.empty:
                 raise LatseError(f"the parameter '{key}' of the {self.title} '{name}' has no default")
@@ -83,7 +83,7 @@ class Registry:
         name : str
             As of `find`.
         *arguments : object
-            The arguments that `Registry.given` names.
+            The arguments that `Registry.positional` names.
         **parameters : float
             Any of `Registry.parameters`.
 

@@ -22,7 +22,7 @@ for hook, folder in zip(sys.argv[1::2], sys.argv[2::2]):
 USE = """
 from latse import cli, recipe
 assert cli.main(["margins", "list"]) == 0
-print(recipe.__file__, recipe.load(recipe.SHIPPED / "orl_student.yaml").decoder.enabled, sep="\\n")
+print(recipe.__file__, recipe.load("orl_student").decoder.enabled, sep="\\n")
 """
 
 

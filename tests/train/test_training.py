@@ -6,7 +6,8 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from latse.train.training import inference, traced
+from latse.errors import LatseError
+from latse.train.training import Training, inference, traced
 
 
 def test_the_graph_that_is_trained_and_the_one_that_is_kept_have_the_decoder_of_the_recipe(tiny_recipe):
@@ -59,3 +60,17 @@ def test_numbers_of_the_recipe_are_those_of_the_graph(tiny_recipe, key, op, name
     symbol, _ = traced(tiny_recipe(f"{key}={value}"), 5, 2)
     nodes = json.loads(symbol.tojson())["nodes"]
     assert value in {float(node["attrs"][name]) for node in nodes if node["op"] == op}
+
+
+@pytest.mark.parametrize(
+    "word", ["iteration", "epoch", "lr", "kept", "images_per_second", "loss_scale", "skipped"]
+)
+def test_a_loss_is_not_called_like_something_else_in_the_metrics(tiny_recipe, tmp_path, word):
+    (tmp_path / "own.py").write_text(
+        "from latse.symbols.losses import GenerativeLoss\n\n"
+        f"class Own(GenerativeLoss):\n    metric = {word!r}\n\n"
+        "    def hybrid_forward(self, F, x, y):\n        return F.mean(F.abs(x - y), axis=0, exclude=True)\n"
+    )
+    recipe = tiny_recipe(*NARROW, f"decoder.losses={{{tmp_path}/own.py:Own: 1.0}}")
+    with pytest.raises(LatseError, match=f"another name than '{word}', which the metrics have for something"):
+        Training.of(recipe, 5, [mx.cpu()])

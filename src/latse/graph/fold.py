@@ -84,7 +84,7 @@ def fast(
     Parameters
     ----------
     symbol : mx.sym.Symbol
-        One or more outputs (`checkpoint.pick_outputs`). The found symbol's come in the same order, but may be
+        One or more outputs (`checkpoint.pick_outputs`). The new symbol's come in the same order, but may be
         called otherwise.
     args, aux : mapping of str to mx.nd.NDArray
         Parameters by name; those that the symbol does not use are passed over.
@@ -93,8 +93,8 @@ def fast(
     """
     on_cpu = all(context.device_type == "cpu" for context in contexts)
     one_dnn = on_cpu and mx.runtime.Features().is_enabled("MKLDNN")
-    found = folded(simplified(symbol, args, aux), depthwise_slopes=one_dnn)
-    symbol, args, aux = found.write()
+    graph = folded(simplified(symbol, args, aux), depthwise_slopes=one_dnn)
+    symbol, args, aux = graph.write()
     return (symbol.optimize_for("MKLDNN") if one_dnn else symbol), args, aux
 
 

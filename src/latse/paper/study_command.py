@@ -225,10 +225,10 @@ def _report(args: argparse.Namespace, study: Study, runs: list[Run]) -> dict[str
 
 def _judgement(run: Run, name: str) -> dict[str, Any]:
     """Return the figures of the run's models on the set `name`: title -> figures."""
-    found = read_json(run.result)["sets"][name]["results"]
+    results = read_json(run.result)["sets"][name]["results"]
     return {
         title: {key: value for key, value in figures.items() if key not in DRAWN}
-        for title, figures in found.items()
+        for title, figures in results.items()
     }
 
 

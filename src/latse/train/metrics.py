@@ -8,13 +8,26 @@ import math
 import time
 from collections import defaultdict
 from pathlib import Path
+from typing import Iterable
 
 import numpy as np
 from tqdm import tqdm
 
+from latse.errors import LatseError
 from latse.files import explained, replacing
 
 FILE = "metrics.jsonl"
+# What a line says besides the outputs of the training graph.
+FACTS = ("iteration", "epoch", "lr", "kept", "images_per_second", "loss_scale", "skipped")
+
+
+def check_names(outputs: Iterable[str]) -> None:
+    """Raise LatseError if an output of a training graph, `<name>_output`, is called like another fact."""
+    for name in {f"{fact}_output" for fact in FACTS}.intersection(outputs):
+        word = name[: -len("_output")]
+        raise LatseError(
+            f"a generative loss needs another name than '{word}', which the metrics have for something else"
+        )
 
 
 class Journal:

@@ -21,7 +21,7 @@ from latse.recipe_keys import SINGLE
 from latse.symbols import encoders, margins
 from latse.symbols.decoder import Decoder
 from latse.symbols.networks import IMAGE_SHAPE, AutoEncoder, Classifier, FilteredStudent, Student, trace
-from latse.train import network_check, precision
+from latse.train import metrics, network_check, precision
 
 
 class TrainingGraph(NamedTuple):
@@ -101,10 +101,17 @@ class Training:
 
     @classmethod
     def of(cls, recipe: CfgNode, classes: int, devices: list[mx.Context], seed: int = 0) -> Training:
-        """Return the training of the recipe's own graph; LatseError if nobody could read its checkpoints."""
+        """Return the training of the recipe's own graph.
+
+        Raises
+        ------
+        LatseError
+            If nobody could read its checkpoints, or a loss is called like something else in the metrics.
+        """
         kept = inference(recipe)
         with blaming("the network of the recipe cannot be traced"):
             graph = traced(recipe, classes, recipe.train.batch_size)
+        metrics.check_names(graph.symbol.list_outputs())
         network_check.check_trained(recipe.encoder.name, kept, *graph)
         return cls(recipe, classes, devices, graph, kept, seed)
 

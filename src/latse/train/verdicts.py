@@ -171,12 +171,12 @@ class Stored:
 
     def __init__(self, path: str | os.PathLike, k: int, shard: Shard) -> None:
         self._verdicts = verdict_file.read(path)
-        found = self._verdicts.binding
-        if found["data"] != shard.digest() or len(self._verdicts.packed) != len(shard):
+        binding = self._verdicts.binding
+        if binding["data"] != shard.digest() or len(self._verdicts.packed) != len(shard):
             raise LatseError(f"{path} holds verdicts on another set than {shard.folder}")
-        if found["preprocessing"] != preprocessing(shard):
+        if binding["preprocessing"] != preprocessing(shard):
             raise LatseError(f"{path} holds verdicts on {shard.folder} decoded or mirrored otherwise")
-        self.teacher = found["teacher"]
+        self.teacher = binding["teacher"]
         self._records, self._k = shard.records, k
         self._verdicts.check(k)
 
@@ -193,9 +193,9 @@ def preprocessing(shard: Shard) -> str:
     plain and mirrored: of their size, of the order of colours and planes, of what the decoder makes of the
     JPEG, and of the mirroring. What the networks do with the numbers is part of their graphs.
     """
-    found = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=16)
     positions = np.linspace(0, len(shard) - 1, min(SAMPLE, len(shard))).astype(np.int64)
     both = np.tile([False, True], len(positions))
     for image in shard.batch(np.repeat(positions, 2), both).image:
-        found.update(str(image.shape).encode() + image.tobytes())
-    return found.hexdigest()
+        digest.update(str(image.shape).encode() + image.tobytes())
+    return digest.hexdigest()

@@ -151,8 +151,8 @@ class _PackRun:
     def begin(self) -> bool:
         """List the photographs; False if their set is there already. LatseError if it cannot be made."""
         new = self._work / "photographs.new"
-        found = photographs.listed(self._source, self._root)
-        count = photographs.write_list(tqdm(found, desc="list", unit="photograph", delay=1), new)
+        listed = photographs.listed(self._source, self._root)
+        count = photographs.write_list(tqdm(listed, desc="list", unit="photograph", delay=1), new)
         if not count:
             raise LatseError(f"no photograph in {self._source}")
         unknown = self._leave_out.difference(photograph.path for photograph in photographs.read_list(new))
