@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Iterator, Protocol, Sequence
 
 import numpy as np
+from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
@@ -50,15 +51,9 @@ class Gallery(Protocol):
 
 
 class UnitRows:
-    """A gallery whose rows are divided by their norms, as they are read.
+    """A gallery of rows, float (stored, d), that are divided by their norms as they are read.
 
-    Parameters
-    ----------
-    rows : float (stored, d)
-    name : str
-        For the sentence of an error.
-    picked : int64 (n,)
-        Which of the rows (default: all).
+    `picked`, int64 (n,), says which of them (default: all), `name` what the sentence of an error calls them.
     """
 
     def __init__(self, rows: Gallery, name: str, picked: np.ndarray | None = None):
@@ -130,40 +125,32 @@ class Identification:
         """Return rank-1 and CMC of each size, TAR at each of `FARS`, and the FARs that are not resolved."""
         return {
             "sizes": {
-                str(size): {"rank_1": self.cmc(size, 1), "cmc": self._cmc(size)} for size in self.sizes
+                str(size): {
+                    "rank_1": self.cmc(size, 1),
+                    "cmc": {
+                        str(rank): self.cmc(size, rank)
+                        for rank in sorted({*RANKS, size + 1})
+                        if rank <= size + 1
+                    },
+                }
+                for size in self.sizes
             },
             "tar_at_far": {str(far): self.tar_at_far(far) for far in FARS},
             "unresolved_far": [str(far) for far in FARS if not self.resolves(far)],
         }
 
-    def _cmc(self, size: int) -> dict[str, float]:
-        ranks = sorted({*(rank for rank in RANKS if rank <= size), size + 1})
-        return {str(rank): self.cmc(size, rank) for rank in ranks}
-
 
 def mate_pairs(people: np.ndarray) -> np.ndarray:
-    """Pair each image with each other one of its person, both ways round.
+    """Pair each image with each other one of its person, int (n,), both ways round.
 
-    Parameters
-    ----------
-    people : int (n,)
-        The person of each image.
-
-    Returns
-    -------
-    ndarray
-        int64 (pairs, 2): probe, mate; by probe, then by mate.
+    Returns int64 (pairs, 2): probe, mate; by probe, then by mate.
     """
-    _, people = np.unique(people, return_inverse=True)
-    order = np.argsort(people, kind="stable")
-    groups = np.split(order, np.cumsum(np.bincount(people))[:-1]) if len(people) else []
-    pairs = [
-        np.stack([np.repeat(group, len(group)), np.tile(group, len(group))], axis=1).reshape(-1, 2)
-        for group in groups
-    ]
-    both = np.concatenate(pairs) if pairs else np.empty((0, 2), np.int64)
-    both = both[both[:, 0] != both[:, 1]].astype(np.int64)
-    return both[np.lexsort((both[:, 1], both[:, 0]))]
+    known, person = np.unique(people, return_inverse=True)
+    count = len(person)
+    shows = csr_matrix((np.ones(count, bool), (np.arange(count), person)), (count, len(known)))
+    probe, mate = (shows @ shows.T).nonzero()
+    pairs = np.stack([probe, mate], axis=1)[probe != mate].astype(np.int64)
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
 def gallery_sizes(distractors: int) -> list[int]:
@@ -189,8 +176,8 @@ def identify(
     pairs : int64 (n, 2)
         Probe and mate, both rows of `probes`; see `mate_pairs`.
     gallery : Gallery
-        The distractors, of which a few thousand rows are held at a time; each is read once, the first
-        `DISTRACTORS_AT_ONCE` twice: what to look for is learnt from them.
+        The distractors; each is read once, the first `DISTRACTORS_AT_ONCE` twice: what to look for is learnt
+        from them. Memory: beside the probes and what the gallery holds, some 80 MB for each thread.
     sizes : sequence of int or None
         Numbers of distractors (default: `gallery_sizes`); a smaller gallery is the start of a larger one.
     order : int64 (m,)
@@ -205,10 +192,6 @@ def identify(
     LatseError
         If there is no pair or no distractor, a size is larger than the gallery, the dimensions differ, or a
         feature is not finite.
-
-    Notes
-    -----
-    Memory: beside the probes and what the gallery holds, some 80 MB for each thread.
     """
     order = np.arange(len(gallery)) if order is None else np.asarray(order)
     sizes = gallery_sizes(len(order)) if sizes is None else sorted(set(sizes))
@@ -235,7 +218,7 @@ def identify(
     ranks[:, search.order] = 1 + np.cumsum(counts, axis=0)
     genuine = np.empty(len(pairs))
     genuine[search.order] = search.genuine
-    return Identification(list(sizes), ranks, genuine, best.sorted(), comparisons)
+    return Identification(sizes, ranks, genuine, np.sort(best.scores)[::-1], comparisons)
 
 
 def identify_among(
@@ -246,20 +229,9 @@ def identify_among(
 ) -> Identification:
     """Rank each image's mates where the images of all other people are the distractors.
 
-    Parameters
-    ----------
-    features : float32 (n, d)
-        Taken as they are.
-    people : int (n,)
-        The person of each.
-    sizes, order : sequence of int or None, ndarray or None
-        As of `identify`; what an order says of a probe's own person is passed over. The largest default size
-        is the number of images of others that everybody with two images has.
-
-    Raises
-    ------
-    LatseError
-        As `identify`.
+    Features are float32 (n, d), taken as they are, people int (n,); sizes, order and errors are as of
+    `identify`. What an order says of a probe's own person is passed over. The largest default size is the
+    number of images of others that everybody with two images has.
     """
     order = np.arange(len(people)) if order is None else np.asarray(order)
     known, number, images = np.unique(people, return_inverse=True, return_counts=True)
@@ -320,7 +292,7 @@ class _Best:
     """The `keep` highest of all scores that were added."""
 
     def __init__(self, keep: int):
-        self.keep, self.scores, self.floor = keep, np.empty(0), -math.inf
+        self.keep, self.scores, self.floor = keep, np.empty(0, np.float32), -math.inf
 
     def add(self, scores: np.ndarray) -> None:
         """Add scores; none below `floor` needs to be."""
@@ -329,27 +301,12 @@ class _Best:
             self.scores = np.partition(self.scores, -self.keep)[-self.keep :]
             self.floor = float(self.scores[0])
 
-    def sorted(self) -> np.ndarray:
-        """Return them, descending."""
-        return np.sort(self.scores)[::-1]
-
 
 class _MateSearch:
     """Counts the distractors that score as high as a mate.
 
-    Probes stand by their number of `dense` mates, falling, so that those which have a j-th one come first;
-    the pairs by probe, then by rising score.
-
-    Attributes
-    ----------
-    order : int64 (pairs,)
-        Number of the given pair that stands here.
-    genuine : float64 (pairs,)
-        Exact scores.
-    first : int64 (probes + 1,)
-        Where the pairs of each probe begin.
-    dense : int64 (probes,)
-        How many of them, the lowest ones, are counted by comparing all scores.
+    Probes stand by `dense`, the number of their lowest mates that are counted by comparing all scores,
+    falling, so that those which have a j-th one come first. The pairs stand by probe, then by rising score.
     """
 
     def __init__(self, probes: np.ndarray, pairs: np.ndarray, sample: np.ndarray, best: _Best):
@@ -357,106 +314,83 @@ class _MateSearch:
         is_dense = genuine < _look_ahead(probes, sample, best)[pairs[:, 0]]
         dense = np.bincount(pairs[:, 0], weights=is_dense, minlength=len(probes)).astype(np.int64)
         by_dense = np.argsort(-dense, kind="stable")
-        place = np.argsort(by_dense)[pairs[:, 0]]
-        self.order = np.lexsort((genuine, place))
-        self.genuine = genuine[self.order]
+        row = np.argsort(by_dense)[pairs[:, 0]]
+        self.order = np.lexsort((genuine, row))  # of the given pairs
+        self.row, self.genuine, self.is_dense = (of[self.order] for of in (row, genuine, is_dense))
         self.probes, self.dense = probes[by_dense], dense[by_dense]
-        self.first = np.searchsorted(place[self.order], np.arange(len(probes) + 1))
+        self.first = np.searchsorted(self.row, np.arange(len(probes) + 1))  # where each probe's pairs begin
 
     def count(self, block: np.ndarray, floor: float) -> tuple[np.ndarray, np.ndarray]:
         """Count the distractors of a block, float32 (n, d), whose score is not below a mate's.
 
-        Returns
-        -------
-        counts
-            int64 (pairs,).
-        scores
-            float64: the exact scores that are at least `floor`, and maybe a few below.
+        Returns the counts, int64 (pairs,), and the exact scores that are at least `floor`, float64, maybe
+        with a few below.
         """
         bound = _bound(self.probes, block)
         counts, best = np.zeros(len(self.genuine), np.int64), []
         for start in range(0, len(self.probes), PROBES_AT_ONCE):
-            tile = _Tile(self, start, block, bound)
-            tile.count_dense(counts)
-            best.append(tile.count_sparse(counts, floor))
+            tile = _Tile(self, start, block, bound, counts)
+            tile.count_dense()
+            best.append(tile.count_sparse(floor))
         return counts, np.concatenate(best)
 
 
 class _Tile:
-    """The scores of some probes with a block of distractors.
+    """The scores of some probes, at most `PROBES_AT_ONCE`, with a block of distractors.
 
-    Attributes
-    ----------
-    probes : float32 (p, d)
-        At most `PROBES_AT_ONCE`.
-    block : float32 (n, d)
-        The distractors.
-    first, dense : int64 (p + 1,), int64 (p,)
-        Those of the search.
-    pairs : slice
-        Where in the search the m pairs of these probes are; first[0] is the first of them.
-    genuine : float64 (m,)
-        Their exact scores.
-    scores : float32 (p, n)
-        Each at most `tolerance` from the exact one.
-    exact : float64 (p, n), or None
-        The exact scores that many asked for; 0 where nobody did.
-    low, high : float32 (m,)
-        A score below `low` is surely less than the pair's, one above `high` surely more.
+    The product in float32 is at most `tolerance` from the exact one: a score below `low` is surely less than
+    the pair's, one above `high` surely more. Rows and pairs are numbered from the tile's first ones.
     """
 
-    def __init__(self, search: _MateSearch, start: int, block: np.ndarray, bound: float):
-        self.probes, self.block, self.bound = search.probes[start : start + PROBES_AT_ONCE], block, bound
-        self.first = search.first[start : start + len(self.probes) + 1]
-        self.dense = search.dense[start : start + len(self.probes)]
-        self.pairs = slice(self.first[0], self.first[-1])
-        self.genuine = search.genuine[self.pairs]
+    def __init__(self, search: _MateSearch, start: int, block: np.ndarray, bound: float, counts: np.ndarray):
+        stop = start + PROBES_AT_ONCE
+        self.probes, self.dense = search.probes[start:stop], search.dense[start:stop]
+        first = search.first[start : stop + 1]
+        pairs = slice(first[0], first[-1])
+        self.first, self.row = first - first[0], search.row[pairs] - start
+        self.genuine, self.is_dense = search.genuine[pairs], search.is_dense[pairs]
+        self.counts = counts[pairs]
+        self.block, self.bound = block, bound
         self.scores = self.probes @ block.T
-        self.exact: np.ndarray | None = None
+        self.exact: np.ndarray | None = None  # 0 where nobody asked
         self.tolerance = _tolerance(bound, block)
         self.low = _rounded(self.genuine - self.tolerance, -np.inf)
         self.high = _rounded(self.genuine + self.tolerance, np.inf)
 
-    def count_dense(self, counts: np.ndarray) -> None:
+    def count_dense(self) -> None:
         """Compare all scores of each probe with its dense mates; few probes at once, for the cache."""
         for start in range(0, np.count_nonzero(self.dense), COMPARED_AT_ONCE):
             dense = self.dense[start : start + COMPARED_AT_ONCE]
             for number in range(dense[0]):
                 rows = np.arange(start, start + np.searchsorted(-dense, -number))  # that have so many
-                self._compare(counts, rows, self.first[rows] - self.first[0] + number)
+                self._compare(rows, self.first[rows] + number)
 
-    def _compare(self, counts: np.ndarray, rows: np.ndarray, pairs: np.ndarray) -> None:
+    def _compare(self, rows: np.ndarray, pairs: np.ndarray) -> None:
         """Compare the scores of consecutive rows with a mate of each."""
         scores = self.scores[rows[0] : rows[-1] + 1]
         surely, maybe = scores > self.high[pairs, None], scores >= self.low[pairs, None]
         above = surely.view(np.uint8).sum(axis=1, dtype=np.uint16)
-        counts[self.pairs][pairs] += above
+        self.counts[pairs] += above
         unsure = np.flatnonzero(maybe.view(np.uint8).sum(axis=1, dtype=np.uint16) != above)
         row, column = np.nonzero(surely[unsure] ^ maybe[unsure])
-        self._count_exactly(counts, rows[unsure[row]], column, pairs[unsure[row]])
+        self._count_exactly(rows[unsure[row]], column, pairs[unsure[row]])
 
-    def count_sparse(self, counts: np.ndarray, floor: float) -> np.ndarray:
+    def count_sparse(self, floor: float) -> np.ndarray:
         """Sort each probe's few highest scores among its other mates; return those from `floor`, exact."""
         row, column, scores = self._highest(floor)
         reach = max(self.bound, np.abs(self.genuine).max(initial=0))  # a mate may outdo the whole block
         span = 4 * reach + 1  # so that the ranges of two probes do not touch
-        place = np.repeat(np.arange(len(self.probes)), np.diff(self.first)) * span
         key = row * span + scores
-        surely = np.searchsorted(place + self.high, key, side="left")
-        maybe = np.searchsorted(place + self.low, key, side="right")
-        first = self.first - self.first[0]
-        highest = surely[surely > first[row]] - 1  # the best mate that is outscored, if there is one
+        surely = np.searchsorted(self.row * span + self.high, key, side="left")
+        maybe = np.searchsorted(self.row * span + self.low, key, side="right")
+        highest = surely[surely > self.first[row]] - 1  # the best mate that is outscored, if there is one
         until = np.concatenate([[0], np.cumsum(np.bincount(highest, minlength=len(self.genuine)))])
-        above = until[np.repeat(first[1:], np.diff(first))] - until[:-1]
-        dense = np.arange(len(self.genuine)) - np.repeat(first[:-1], np.diff(first)) < np.repeat(
-            self.dense, np.diff(first)
-        )
-        counts[self.pairs] += np.where(dense, 0, above)
+        above = until[self.first[self.row + 1]] - until[:-1]
+        self.counts += np.where(self.is_dense, 0, above)
         unsure = np.flatnonzero(maybe > surely)
         while len(unsure):
-            pair = surely[unsure]
-            sparse = ~dense[pair]
-            self._count_exactly(counts, row[unsure][sparse], column[unsure][sparse], pair[sparse])
+            sparse = unsure[~self.is_dense[surely[unsure]]]
+            self._count_exactly(row[sparse], column[sparse], surely[sparse])
             surely[unsure] += 1
             unsure = unsure[maybe[unsure] > surely[unsure]]
         top = scores >= floor - self.tolerance
@@ -466,17 +400,15 @@ class _Tile:
         """Find the scores that matter to a sparse mate or reach the floor: row, column, score float64."""
         threshold = np.full(len(self.probes), _rounded(floor - self.tolerance, -np.inf))
         sparse = self.dense < np.diff(self.first)
-        lowest = (self.first[:-1] - self.first[0] + self.dense)[sparse]
+        lowest = (self.first[:-1] + self.dense)[sparse]
         threshold[sparse] = np.minimum(threshold[sparse], self.low[lowest])
         places = np.flatnonzero(self.scores >= threshold[:, None])
         row, column = np.divmod(places, self.scores.shape[1])
         return row, column, self.scores.ravel()[places].astype(np.float64)
 
-    def _count_exactly(
-        self, counts: np.ndarray, row: np.ndarray, column: np.ndarray, pair: np.ndarray
-    ) -> None:
+    def _count_exactly(self, row: np.ndarray, column: np.ndarray, pair: np.ndarray) -> None:
         above = self._exactly(row, column) >= self.genuine[pair]
-        counts[self.pairs] += np.bincount(pair[above], minlength=len(self.genuine))
+        self.counts += np.bincount(pair[above], minlength=len(self.genuine))
 
     def _exactly(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
         """Return exact scores; of a model that hardly tells people apart, all mates ask for the same ones."""
@@ -484,9 +416,8 @@ class _Tile:
             return _exact(self.probes, self.block, row, column)
         self.exact = np.zeros(self.scores.shape) if self.exact is None else self.exact
         unknown = self.exact[row, column] == 0
-        self.exact[row[unknown], column[unknown]] = _exact(
-            self.probes, self.block, row[unknown], column[unknown]
-        )
+        places = row[unknown], column[unknown]
+        self.exact[places] = _exact(self.probes, self.block, *places)
         return self.exact[row, column]
 
 
@@ -495,17 +426,14 @@ def _look_ahead(probes: np.ndarray, sample: np.ndarray, best: _Best) -> np.ndarr
 
     Returns float32 (p,), the score of each probe that `SPARSE` of the sample pass.
     """
-    rank, cutoffs, highest = int(SPARSE * len(sample)), [], np.empty(0, np.float32)
+    rank, cutoffs, highest = int(SPARSE * len(sample)), [], _Best(best.keep)
     for start in range(0, len(probes), PROBES_AT_ONCE):
         scores = probes[start : start + PROBES_AT_ONCE] @ sample.T
         cutoffs.append(
             np.partition(scores, -rank, axis=1)[:, -rank] if rank else np.full(len(scores), -np.inf)
         )
-        highest = np.concatenate([highest, scores.ravel()])
-        if len(highest) >= best.keep:
-            highest = np.partition(highest, -best.keep)[-best.keep :]
-    if len(highest) >= best.keep:
-        best.floor = float(highest[0]) - _tolerance(_bound(probes, sample), sample)
+        highest.add(scores.ravel())
+    best.floor = highest.floor - _tolerance(_bound(probes, sample), sample)
     return np.concatenate(cutoffs)
 
 
