@@ -22,7 +22,7 @@ from tqdm import tqdm
 from latse import runtime
 from latse.data.workers import in_threads
 from latse.errors import LatseError
-from latse.eval.roc import allowed
+from latse.eval.roc import Highest, allowed
 
 SIZES = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
 RANKS = (1, 2, 5, 10, 20, 50, 100, 1_000, 10_000, 100_000, 1_000_000)
@@ -198,7 +198,7 @@ def identify(
     probes = np.ascontiguousarray(probes, np.float32)
     _check(probes, pairs, sizes, len(order))
     comparisons = len(probes) * sizes[-1]
-    best = _Best(keep or allowed(comparisons, max(FARS)) + 1)
+    best = Highest(keep or allowed(comparisons, max(FARS)) + 1)
     sample = _read(gallery, order[: min(sizes[-1], DISTRACTORS_AT_ONCE)], probes)
     search = _MateSearch(probes, pairs, sample, best)
 
@@ -288,20 +288,6 @@ def _blocks(sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:
             yield number, start, min(start + DISTRACTORS_AT_ONCE, high)
 
 
-class _Best:
-    """The `keep` highest of all scores that were added."""
-
-    def __init__(self, keep: int):
-        self.keep, self.scores, self.floor = keep, np.empty(0, np.float32), -math.inf
-
-    def add(self, scores: np.ndarray) -> None:
-        """Add scores; none below `floor` needs to be."""
-        self.scores = np.concatenate([self.scores, scores])
-        if len(self.scores) >= self.keep:
-            self.scores = np.partition(self.scores, -self.keep)[-self.keep :]
-            self.floor = float(self.scores[0])
-
-
 class _MateSearch:
     """Counts the distractors that score as high as a mate.
 
@@ -309,7 +295,7 @@ class _MateSearch:
     falling, so that those which have a j-th one come first. The pairs stand by probe, then by rising score.
     """
 
-    def __init__(self, probes: np.ndarray, pairs: np.ndarray, sample: np.ndarray, best: _Best):
+    def __init__(self, probes: np.ndarray, pairs: np.ndarray, sample: np.ndarray, best: Highest):
         genuine = _exact(probes, probes, pairs[:, 0], pairs[:, 1])
         is_dense = genuine < _look_ahead(probes, sample, best)[pairs[:, 0]]
         dense = np.bincount(pairs[:, 0], weights=is_dense, minlength=len(probes)).astype(np.int64)
@@ -421,12 +407,12 @@ class _Tile:
         return self.exact[row, column]
 
 
-def _look_ahead(probes: np.ndarray, sample: np.ndarray, best: _Best) -> np.ndarray:
+def _look_ahead(probes: np.ndarray, sample: np.ndarray, best: Highest) -> np.ndarray:
     """Raise the floor of `best` to what the sample reaches; say from which score on a probe's mate is sparse.
 
     Returns float32 (p,), the score of each probe that `SPARSE` of the sample pass.
     """
-    rank, cutoffs, highest = int(SPARSE * len(sample)), [], _Best(best.keep)
+    rank, cutoffs, highest = int(SPARSE * len(sample)), [], Highest(best.keep)
     for start in range(0, len(probes), PROBES_AT_ONCE):
         scores = probes[start : start + PROBES_AT_ONCE] @ sample.T
         cutoffs.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,20 @@ def allowed(count: int, rate: float) -> int:
     while k / count > rate:
         k -= 1
     return k
+
+
+class Highest:
+    """The `keep` highest of all scores that were added; `floor` is the least of them, once there are so many."""
+
+    def __init__(self, keep: int):
+        self.keep, self.scores, self.floor = keep, np.empty(0, np.float32), -math.inf
+
+    def add(self, scores: np.ndarray) -> None:
+        """Add scores; none below `floor` needs to be."""
+        self.scores = np.concatenate([self.scores, scores])
+        if len(self.scores) >= self.keep:
+            self.scores = np.partition(self.scores, -self.keep)[-self.keep :]
+            self.floor = float(self.scores[0])
 
 
 class Curve(NamedTuple):

@@ -37,15 +37,8 @@ GALLERIES, PROBES = "_1N_gallery_*.csv", "_1N_probe_mixed.csv"
 class Faces:
     """The faces of a set, in the order of its lists.
 
-    Attributes
-    ----------
-    photographs : object (n,)
-        Names of files.
-    points : float32 (n, 5, 2)
-        Pixels: the eyes, the nose, the mouth's corners.
-    scores : float32 (n,)
-        How sure the detector was.
-    templates, media : int64 (n,)
+    photographs : object (n,), names of files; points : float32 (n, 5, 2), pixels: the eyes, the nose, the
+    mouth's corners; scores : float32 (n,), how sure the detector was; templates, media : int64 (n,).
     """
 
     photographs: np.ndarray
@@ -74,20 +67,10 @@ class Subjects:
 
 @dataclass(frozen=True)
 class TemplateSet:
-    """A set's lists; what is not there is None or empty.
+    """A set's lists, `name` being such as `ijbc`.
 
-    Attributes
-    ----------
-    name : str
-        Such as `ijbc`.
-    faces : Faces
-        All its faces.
-    pairs : TemplatePairs or None
-        For 1:1, or None.
-    galleries : dict of str to Subjects
-        For 1:N, by the gallery's name (`G1`); may be empty.
-    probes : Subjects or None
-        Those to search for.
+    For 1:1 there are pairs, or None; for 1:N galleries by name (`G1`), maybe none, and the probes to search
+    for, or None.
     """
 
     name: str
@@ -123,25 +106,24 @@ def read_set(folder: str | os.PathLike) -> TemplateSet:
         {path.stem.rpartition("_")[2]: _read_subjects(path) for path in galleries if probes.exists()},
         _read_subjects(probes) if galleries and probes.exists() else None,
     )
-    _check_templates(read, meta)
+    asked: dict[str, np.ndarray] = {}
+    if read.pairs:
+        asked["the pairs"] = np.concatenate([read.pairs.first, read.pairs.second])
+    if read.probes:
+        asked["the probes"] = read.probes.templates
+    asked.update({f"gallery {key}": gallery.templates for key, gallery in read.galleries.items()})
+    for title, numbers in asked.items():
+        for template in np.setdiff1d(numbers, faces.templates)[:1]:
+            raise LatseError(f"{meta}: template {template} of {title} has no line in {name}_face_tid_mid.txt")
     return read
 
 
 def read_aligned(folder: str | os.PathLike, faces: Faces, start: int, stop: int) -> np.ndarray:
-    """Read and align the faces `start` to `stop` from the photographs in `folder`.
+    """Read and align faces from the photographs in `folder`: uint8 (stop - start, 3, 112, 112), RGB.
 
     As insightface does for these sets: the similarity transform of the five points, linear interpolation,
-    black outside of the photograph.
-
-    Returns
-    -------
-    ndarray
-        uint8 (stop - start, 3, 112, 112), RGB.
-
-    Raises
-    ------
-    LatseError
-        If a photograph is missing or is none, or its points are no face's.
+    black outside of the photograph. Raises LatseError if a photograph is missing or is none, or its points
+    are no face's.
     """
     numbers = range(start, min(stop, len(faces.photographs)))
     images = np.empty((len(numbers), 3, SIZE, SIZE), np.uint8)
@@ -225,20 +207,3 @@ def _table(path: Path, columns: dict[int, Any], sep: str = r"\s+", **options: An
     if list(table.columns) != list(columns):
         raise LatseError(f"{path} has {len(table.columns)} columns, not {len(columns)}")
     return table
-
-
-def _check_templates(read: TemplateSet, meta: Path) -> None:
-    """Raise LatseError for a template that is asked for and has no face."""
-    lists: dict[str, tuple[np.ndarray, ...]] = {}
-    if read.pairs:
-        lists["the pairs"] = read.pairs.first, read.pairs.second
-    if read.probes:
-        lists["the probes"] = (read.probes.templates,)
-    for name, gallery in read.galleries.items():
-        lists[f"gallery {name}"] = (gallery.templates,)
-    known = np.unique(read.faces.templates)
-    for title, numbers in lists.items():
-        for template in np.setdiff1d(np.concatenate(numbers), known)[:1]:
-            raise LatseError(
-                f"{meta}: template {template} of {title} has no line in {read.name}_face_tid_mid.txt"
-            )

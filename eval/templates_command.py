@@ -13,7 +13,7 @@ from latse import devices
 from latse.eval import candidates as models
 from latse.eval.candidates import FaceModel
 from latse.eval.template_lists import TemplateSet, read_aligned, read_set
-from latse.eval.templates import identify_templates, pool, templates_json, verify_templates
+from latse.eval.templates import identify_templates, pool, verify_templates
 from latse.files import make_parents, write_json
 from latse.provenance import provenance
 from latse.text_table import aligned
@@ -84,10 +84,12 @@ def _features(opened: Sequence[FaceModel], judged: TemplateSet, photographs: Pat
 
 def _judge(features: np.ndarray, judged: TemplateSet, ignores_scores: bool) -> dict[str, Any]:
     templates = pool(features, judged.faces, None if ignores_scores else judged.faces.scores)
-    return templates_json(
-        verify_templates(templates, judged.pairs) if judged.pairs else None,
-        identify_templates(templates, judged.galleries, judged.probes) if judged.probes else None,
-    )
+    results: dict[str, Any] = {"tar_at_far": {}, "tpir_at_fpir": {}, "rank": {}}
+    if judged.pairs:
+        results.update(verify_templates(templates, judged.pairs))
+    if judged.probes:
+        results.update(identify_templates(templates, judged.galleries, judged.probes))
+    return results
 
 
 def _tables(judged: TemplateSet, report: dict[str, dict[str, Any]]) -> list[str]:
