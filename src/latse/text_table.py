@@ -26,6 +26,11 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *body))
 
 
+def percent(fraction: float | None) -> str:
+    """Write a fraction in percent, two digits behind the point; nothing known is a dash."""
+    return NOTHING if fraction is None else f"{100 * fraction:.2f}"
+
+
 def verification_table(sets: dict[str, dict[str, Any]]) -> str:
     """Show models on sets of pairs in percent, from the `sets` of the JSON that `latse eval` writes.
 
@@ -64,16 +69,16 @@ def _row(title: str, result: dict[str, Any], fars: Sequence[str]) -> list[str]:
     return [
         f"  {title}",
         _with_std(result),
-        " to ".join(map(_percent, intervals["accuracy"])) if intervals else NOTHING,
+        " to ".join(map(percent, intervals["accuracy"])) if intervals else NOTHING,
         f"{result['threshold']:.3f}",
         _with_std(exact),
         *(
-            _percent(result["tar_at_far"][far]) + ("*" if far in result["unresolved_far"] else " ")
+            percent(result["tar_at_far"][far]) + ("*" if far in result["unresolved_far"] else " ")
             for far in fars
         ),
-        _percent(result["auc"]),
-        _percent(result["eer"]),
-        f"{_percent(val['val'])} at {100 * val['far']:5.2f}" if val else NOTHING,
+        percent(result["auc"]),
+        percent(result["eer"]),
+        f"{percent(val['val'])} at {100 * val['far']:5.2f}" if val else NOTHING,
     ]
 
 
@@ -100,7 +105,3 @@ def _resolves(judged: dict[str, Any], far: str) -> bool:
 
 def _with_std(result: dict[str, Any]) -> str:
     return f"{100 * result['accuracy']:.2f} ± {100 * result['std']:5.2f}"
-
-
-def _percent(fraction: float | None) -> str:
-    return NOTHING if fraction is None else f"{100 * fraction:.2f}"

@@ -99,6 +99,7 @@ def test_the_list_holds_what_the_links_lead_to():
         "latse/recipes/studies/orl_losses.yaml",
         "latse/bench/summary.md.j2",
         "latse/paper/report.html.j2",
+        "latse/paper/report_blocks.html.j2",
     } <= set(shipped())
 
 

@@ -481,6 +481,11 @@ def test_noise_that_was_left_out_is_said(tmp_path, left_out, sentence):
             "verification.json is not as its command writes it",
         ),
         (
+            "student/verification.json",
+            {"kind": "verification", "provenance": {}, "models": {}, "sets": {}},
+            "verification.json is not as its command writes it",
+        ),
+        (
             "student/templates.json",
             {"kind": "templates", "provenance": {}, "models": {"a": {"origin": 3}}},
             "templates.json is not as its command writes it",

@@ -10,7 +10,7 @@ import io
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, Iterable, Mapping, Sequence
+from typing import Any, Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from latse.eval.canvas import blank
 from latse.eval.figures import training_lines
+from latse.paper.report_blocks import BLOCKS
 
 # Inches of 72 units: a telephone shows them about one to one, a desktop the large ones half as large again.
 SIZE = (4.2, 2.9)
@@ -80,17 +81,6 @@ class Look:
         return {"color": SERIES[self.number], "linestyle": style, "linewidth": 1.5, "zorder": layer}
 
 
-@dataclass(frozen=True)
-class Chart:
-    """An <svg> with its title, and the lines in it: look and name; a small one shares its row with others."""
-
-    svg: Markup
-    title: str
-    legend: Sequence[tuple[Look, str]] = ()
-    look: Look | None = None
-    small: bool = False
-
-
 def looks(titles: Sequence[str]) -> dict[str, Look]:
     """Give each title a colour and a line style; no two agree in both among the first 56."""
     return {
@@ -106,19 +96,19 @@ def power(value: float) -> str:
     return f"{value:g}"
 
 
-def roc(title: str, curves: Mapping[str, Mapping[str, Any]], look: Mapping[str, Look], banded: str) -> Chart:
-    """Draw TAR over FAR, both fractions, with a band between `low` and `high` around one curve.
+def roc(title: str, curves: Mapping[str, Mapping[str, Any]], look: Mapping[str, Look], banded: str) -> Markup:
+    """Draw TAR over FAR, both fractions; no other chart of a page may have the same title.
 
     Parameters
     ----------
     title : str
-        No other chart of a page may have the same.
+        Of the chart.
     curves : mapping of str to mapping of str to object
-        Title -> `far`, `tar` (n,) and `low`, `high` (n,) or None.
+        Title of a line -> `far`, `tar` (n,) and `low`, `high` (n,) or None.
     look : mapping of str to Look
-        Title -> its look.
+        Title of a line -> its look.
     banded : str
-        Title of the curve that has a band, if its `low` and `high` are known; several would hide each other.
+        The line with a band from `low` to `high`, if they are known; several bands would hide each other.
     """
     cell = _axes(SIZE)
     for name, curve in curves.items():
@@ -130,12 +120,12 @@ def roc(title: str, curves: Mapping[str, Mapping[str, Any]], look: Mapping[str, 
     cell.set(xscale="log", xlim=(smallest, 1), ylim=(0, 1.01))
     cell.xaxis.set_major_formatter(lambda value, _: power(value))
     svg = _svg(title, cell, "false accept rate", "true accept rate, %")
-    return Chart(svg, title, legend(curves, look))
+    return BLOCKS.chart(title, svg, [(look[name], name) for name in curves])
 
 
 def histogram(
     name: str, title: str, bins: Mapping[str, Sequence[float]], look: Look, threshold: float
-) -> Chart:
+) -> Markup:
     """Draw how the cosine similarities of same and of different pairs are spread, each as a share of its own.
 
     Parameters
@@ -159,24 +149,15 @@ def histogram(
     cell.set(xlim=_occupied(bins), ylim=(0, None))
     cell.xaxis.set_major_locator(MaxNLocator(5))
     cell.yaxis.set_major_locator(MaxNLocator(4))
-    return Chart(_svg(name, cell, "cosine similarity", "pairs, %"), title, look=look, small=True)
+    return BLOCKS.chart(title, _svg(name, cell, "cosine similarity", "pairs, %"), look=look)
 
 
 def steps(
     title: str, series: Mapping[str, Mapping[str, float]], look: Mapping[str, Look], label: str
-) -> Chart:
-    """Draw rates (fractions) over whole numbers on a logarithmic axis, such as a CMC.
+) -> Markup:
+    """Draw rates (fractions) over whole numbers on a logarithmic axis with a `label`, such as a CMC.
 
-    Parameters
-    ----------
-    title : str
-        As for `roc`.
-    series : mapping of str to mapping of str to float
-        Title -> whole number, as text -> rate.
-    look : mapping of str to Look
-        Title -> its look.
-    label : str
-        Of the whole numbers.
+    `series` are title of a line -> whole number, as text -> rate; titles and `look` are as for `roc`.
     """
     cell = _axes(SIZE)
     for name, points in series.items():
@@ -186,18 +167,14 @@ def steps(
     lowest = min(rate for points in series.values() for rate in points.values())
     cell.set(xscale="log", ylim=(min(math.floor(lowest * 10) / 10, 0.9), 1.005))
     cell.set_xticks(ticks, [f"{tick:,}" if tick < 10_000 else power(tick) for tick in ticks])
-    return Chart(_svg(title, cell, label, "rate, %"), title, legend(series, look))
+    return BLOCKS.chart(title, _svg(title, cell, label, "rate, %"), [(look[name], name) for name in series])
 
 
-def training_curves(runs: Mapping[str, list[dict[str, Any]]], look: Mapping[str, Look]) -> list[Chart]:
+def training_curves(runs: Mapping[str, list[dict[str, Any]]], look: Mapping[str, Look]) -> list[Markup]:
     """Draw metrics of runs over the iteration, a chart for each panel that any run has.
 
-    Parameters
-    ----------
-    runs : mapping of str to list of dict of str to object
-        Title -> records with `iteration` and any of the metrics.
-    look : mapping of str to Look
-        Title -> its look, of which the colour is taken; metrics differ in style.
+    `runs` are title -> records with `iteration` and any of the metrics. A run has the colour of its `look`;
+    metrics of one panel differ in style.
     """
     charts = []
     for title, keys in TRAINING:
@@ -211,13 +188,8 @@ def training_curves(runs: Mapping[str, list[dict[str, Any]]], look: Mapping[str,
             legend.append((line, name))
         low, high = cell.get_ylim()
         cell.set_ylim(min(0, low), max(0, high))
-        charts.append(Chart(_svg(title, cell, "iteration", "", fractions=False), title, legend))
+        charts.append(BLOCKS.chart(title, _svg(title, cell, "iteration", fractions=False), legend))
     return charts
-
-
-def legend(names: Iterable[str], look: Mapping[str, Look]) -> list[tuple[Look, str]]:
-    """Return the look and the name of each line."""
-    return [(look[name], name) for name in names]
 
 
 def _occupied(bins: Mapping[str, Sequence[float]]) -> tuple[float, float]:
@@ -238,7 +210,7 @@ def _axes(size: tuple[float, float]) -> Axes:
     return cell
 
 
-def _svg(title: str, cell: Axes, x_label: str, y_label: str, fractions: bool = True) -> Markup:
+def _svg(title: str, cell: Axes, x_label: str, y_label: str = "", fractions: bool = True) -> Markup:
     """Return the figure as an <svg> that can stand in a page beside others: ids are made of its title.
 
     What goes up is `fractions`, written in percent, or not.
