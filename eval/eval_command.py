@@ -111,10 +111,7 @@ def read_sets(paths: Sequence[str]) -> dict[str, PairSet]:
         if name in sets:
             raise LatseError(f"{path}: the name {name!r} is already taken; rename the file")
         issame, people = read_encoded(path).issame, read_people(path)
-        try:
-            check_number(len(issame))
-        except LatseError as error:
-            raise LatseError(f"{path}: {error}") from error
+        check_number(len(issame), f"{path}: ")
         check_people(path, people, issame)
         sets[name] = PairSet(path, issame, people)
     return sets

@@ -23,6 +23,7 @@ from latse import runtime
 from latse.data.workers import in_threads
 from latse.errors import LatseError
 from latse.eval.roc import Highest, allowed
+from latse.eval.verification import finite
 
 SIZES = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
 RANKS = (1, 2, 5, 10, 20, 50, 100, 1_000, 10_000, 100_000, 1_000_000)
@@ -195,8 +196,13 @@ def identify(
     """
     order = np.arange(len(gallery)) if order is None else np.asarray(order)
     sizes = gallery_sizes(len(order)) if sizes is None else sorted(set(sizes))
-    probes = np.ascontiguousarray(probes, np.float32)
-    _check(probes, pairs, sizes, len(order))
+    probes = finite(np.ascontiguousarray(probes, np.float32), "the feature of probe")
+    if not len(pairs):
+        raise LatseError("no person has two images among the probes: there is nobody to find")
+    if not len(order):
+        raise LatseError("there is no distractor")
+    if not 0 < sizes[0] <= sizes[-1] <= len(order):
+        raise LatseError(f"galleries of {sizes[0]} to {sizes[-1]} cannot be made of {len(order)} distractors")
     comparisons = len(probes) * sizes[-1]
     best = Highest(keep or allowed(comparisons, max(FARS)) + 1)
     sample = _read(gallery, order[: min(sizes[-1], DISTRACTORS_AT_ONCE)], probes)
@@ -255,20 +261,6 @@ def identify_among(
         np.sort(np.concatenate([result.impostors for result in results]))[::-1][:keep],
         comparisons,
     )
-
-
-def _check(probes: np.ndarray, pairs: np.ndarray, sizes: Sequence[int], distractors: int) -> None:
-    if not len(pairs):
-        raise LatseError("no person has two images among the probes: there is nobody to find")
-    if not distractors:
-        raise LatseError("there is no distractor")
-    if not 0 < sizes[0] <= sizes[-1] <= distractors:
-        raise LatseError(
-            f"galleries of {sizes[0]} to {sizes[-1]} cannot be made of {distractors} distractors"
-        )
-    wrong = np.flatnonzero(~np.isfinite(probes).all(axis=1))
-    if len(wrong):
-        raise LatseError(f"the feature of probe {wrong[0]} is not finite")
 
 
 def _read(gallery: Gallery, positions: np.ndarray, probes: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ test.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -41,49 +42,35 @@ def _grey(images: np.ndarray) -> np.ndarray:
 def whitened_pca(images: np.ndarray, label: np.ndarray) -> Feature:
     """Fit the first 100 principal components of `images`, each scaled to unit variance ('whitened').
 
-    Parameters
-    ----------
-    images : uint8 (n, 3, H, W)
-        RGB, of the training people.
-    label : int (n,)
-        Not looked at: PCA needs no supervision.
+    Images of the training people are uint8 (n, 3, H, W), RGB; their label is not looked at.
     """
-    pixels = raw_pixels(images)
-    pca = _pca(pixels, whiten=True).fit(pixels)
-    return lambda probes: _of_pixels(pca.transform, probes, "pca")
+    return _fitted("pca", images, label, whiten=True)
 
 
 def fisherfaces(images: np.ndarray, label: np.ndarray) -> Feature:
     """Fit Fisher's linear discriminants of the first 100 principal components.
 
-    Source: Belhumeur, Hespanha, Kriegman 1997, Eigenfaces vs. Fisherfaces.
-
-    Parameters
-    ----------
-    images : uint8 (n, 3, H, W)
-        RGB, of the training people.
-    label : int (n,)
-        Who is who; at least two people, one of them with two images.
+    Images of the training people are uint8 (n, 3, H, W), RGB, `label`, int (n,), says who is who: at least
+    two people, one of them with two images. Source: Belhumeur, Hespanha, Kriegman 1997, Eigenfaces vs.
+    Fisherfaces.
     """
+    return _fitted("fisherfaces", images, label, LinearDiscriminantAnalysis())
+
+
+def _fitted(title: str, images: np.ndarray, label: np.ndarray, *more: Any, whiten: bool = False) -> Feature:
+    """Fit the principal components of grey pixels, and what makes more of them."""
     pixels = raw_pixels(images)
-    fisher = make_pipeline(_pca(pixels), LinearDiscriminantAnalysis()).fit(pixels, label)
-    return lambda probes: _of_pixels(fisher.transform, probes, "fisherfaces")
+    # Centring takes one dimension away; a whitened component without variance would be noise divided by zero.
+    components = min(COMPONENTS, min(pixels.shape) - 1)
+    model = make_pipeline(PCA(components, whiten=whiten, svd_solver="full"), *more).fit(pixels, label)
+    return lambda probes: in_batches(lambda part: model.transform(_grey(part)), probes, BATCH_SIZE, title)
 
 
 def training_images(folder: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     """Read what the references are fitted to: a shard's first people, at most 2,000 images.
 
-    Returns
-    -------
-    images
-        uint8 (n, 3, H, W), RGB.
-    label
-        int64 (n,), who is who.
-
-    Raises
-    ------
-    LatseError
-        If the shard is unreadable, or these are fewer than two people, or one image of each.
+    Returns the images, uint8 (n, 3, H, W), RGB, and who is who, int64 (n,). Raises LatseError if the shard is
+    unreadable, or these are fewer than two people, or one image of each.
     """
     shard = Shard(folder)
     positions = np.argsort(shard.labels, kind="stable")[:TRAINING_IMAGES]
@@ -93,13 +80,3 @@ def training_images(folder: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
             f"{folder}: pca and fisherfaces need two people or more, and two images of one of them"
         )
     return shard.batch(positions).image, label
-
-
-def _of_pixels(transform: Feature, images: np.ndarray, title: str) -> np.ndarray:
-    """Return the rows that `transform` makes of the grey pixels, of some images at a time."""
-    return in_batches(lambda batch: transform(_grey(batch)), images, BATCH_SIZE, title)
-
-
-def _pca(pixels: np.ndarray, whiten: bool = False) -> PCA:
-    # Centring takes one dimension away; a whitened component without variance would be noise divided by zero.
-    return PCA(min(COMPONENTS, min(pixels.shape) - 1), whiten=whiten, svd_solver="full")

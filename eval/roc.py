@@ -23,7 +23,7 @@ def allowed(count: int, rate: float) -> int:
 
 
 class Highest:
-    """The `keep` highest of all scores that were added; `floor` is the least of them, once there are so many."""
+    """The `keep` highest of the scores that were added; `floor` is the least of them if there are so many."""
 
     def __init__(self, keep: int):
         self.keep, self.scores, self.floor = keep, np.empty(0, np.float32), -math.inf

@@ -52,16 +52,14 @@ class Verification:
 
     Attributes
     ----------
-    accuracy, std : float
-        Mean and population standard deviation over the folds of the fraction of pairs judged rightly.
-    threshold : float
-        Mean over the folds of the chosen threshold (squared Euclidean distance, 0 to 4).
+    accuracy, std, threshold : float
+        As of `Accuracy`; the thresholds are squared Euclidean distances, 0 to 4.
     fold_accuracies : list of float
-        The accuracies of the folds, in order.
+        In the folds' order.
     exact : Accuracy
         The same with thresholds taken from the distances themselves instead of the grid: `exact_accuracy`.
     val : Val or None
-        insightface's VAL at FAR 0.001, None where it is not defined: `val_at_far`.
+        At FAR 0.001: `val_at_far`.
     tar_at_far : dict of str to float or None
         True accept rate by false accept rate, keys "0.1" to "1e-06": `roc.Curve.tar_at`.
     unresolved_far : list of str
@@ -73,8 +71,7 @@ class Verification:
     histogram : dict of str to list of float
         `edges` of bins of cosine similarity, -1 to 1, and how many `same` and `different` pairs they hold.
 
-    Where all pairs are of one kind, there are no rates: values of `tar_at_far`, `auc` and `eer` are None and
-    `roc` is empty.
+    Where all pairs are of one kind, values of `tar_at_far`, `auc` and `eer` are None and `roc` is empty.
     """
 
     accuracy: float
@@ -105,23 +102,21 @@ def flip_sum(feature: Feature, images: np.ndarray) -> np.ndarray:
 def distinct_images(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Find byte-identical images.
 
-    Returns
-    -------
-    first
-        int64 (m,), where each distinct image stands first, ascending.
-    inverse
-        int64 (n,), for each image its position in `first`.
+    Returns where each distinct one stands first, int64 (m,), ascending, and for each image, int64 (n,), its
+    position in that.
     """
-    first: list[int] = []
-    seen: dict[bytes, int] = {}
-    inverse = np.empty(len(images), np.int64)
-    for position, image in enumerate(images):
-        key = hashlib.blake2b(np.ascontiguousarray(image).tobytes()).digest()
-        if key not in seen:
-            seen[key] = len(first)
-            first.append(position)
-        inverse[position] = seen[key]
-    return np.asarray(first, np.int64), inverse
+    numbers: dict[bytes, int] = {}
+    digests = (hashlib.blake2b(image.tobytes()).digest() for image in images)
+    inverse = np.array([numbers.setdefault(digest, len(numbers)) for digest in digests], np.int64)
+    return np.unique(inverse, return_index=True)[1], inverse
+
+
+def finite(rows: np.ndarray, what: str) -> np.ndarray:
+    """Return rows, float (n, d); raise LatseError, "`what` 3 is not finite", for the first that is not."""
+    broken = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(broken):
+        raise LatseError(f"{what} {broken[0]} is not finite")
+    return rows
 
 
 def pair_distance(embedding: np.ndarray) -> np.ndarray:
@@ -131,17 +126,14 @@ def pair_distance(embedding: np.ndarray) -> np.ndarray:
     """
     if len(embedding) % 2:
         raise LatseError(f"{len(embedding)} embeddings do not make pairs")
-    broken = np.flatnonzero(~np.isfinite(embedding).all(axis=1))
-    if len(broken):
-        raise LatseError(f"the embedding of image {broken[0]} is not finite")
-    unit = normalize(embedding)
+    unit = normalize(finite(embedding, "the embedding of image"))
     return np.square(unit[0::2] - unit[1::2]).sum(axis=1)
 
 
-def check_number(pairs: int) -> None:
-    """Raise LatseError if so many pairs cannot be judged."""
+def check_number(pairs: int, title: str = "") -> None:
+    """Raise LatseError, which begins with `title`, if so many pairs cannot be judged."""
     if pairs < FOLDS:
-        raise LatseError(f"{pairs} pairs are too few for {FOLDS} folds")
+        raise LatseError(f"{title}{pairs} pairs are too few for {FOLDS} folds")
 
 
 def judge(distance: np.ndarray, issame: np.ndarray) -> Verification:
@@ -177,13 +169,7 @@ def judge(distance: np.ndarray, issame: np.ndarray) -> Verification:
 
 
 class GridFolds:
-    """The folds of the protocol, ready to be judged with several weights of the pairs.
-
-    Parameters
-    ----------
-    distance, issame : float (n,), bool (n,)
-        As of `judge`.
-    """
+    """The folds of the protocol on pairs as of `judge`, to be judged with several weights of the pairs."""
 
     def __init__(self, distance: np.ndarray, issame: np.ndarray):
         self._fold = np.empty(len(distance), np.int64)
@@ -233,13 +219,9 @@ def val_at_far(distance: np.ndarray, issame: np.ndarray, far: float = VAL_FAR) -
     """Judge the folds at a false accept rate, as insightface does for its VAL.
 
     The threshold of a fold is the one that has the rate `far` on the other nine, interpolated linearly
-    between two neighbours of the grid 0 to 4 by 0.001; it is 0 where no threshold has so large a rate.
-
-    Returns
-    -------
-    Val or None
-        None where it is not defined: a fold lacks pairs of one kind, or several thresholds have exactly the
-        wanted FAR, so that any of them would do.
+    between two neighbours of the grid 0 to 4 by 0.001; it is 0 where no threshold has so large a rate. The
+    result is None where it is not defined: a fold lacks pairs of one kind, or several thresholds have exactly
+    the wanted FAR, so that any of them would do.
     """
     rates = []
     for train, test in KFold(FOLDS).split(distance):
