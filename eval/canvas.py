@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Mapping
+from typing import Any, Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -40,14 +40,8 @@ def show(cell: Axes, picture: np.ndarray) -> None:
 def draw_rows(path: str | os.PathLike, rows: Mapping[str, np.ndarray], height: float, titles: float) -> None:
     """Write rows of images as PNG, the title of each on its left.
 
-    Parameters
-    ----------
-    path : path
-        Of the PNG.
-    rows : mapping of str to ndarray
-        Title -> images, uint8 (n, 3, H, W) RGB, of all rows as many.
-    height, titles : float
-        Inches of a row, and of the titles' width.
+    Rows are title -> images, uint8 (n, 3, H, W) RGB, of all as many; `height` is that of a row, `titles` the
+    width of the titles, in inches.
     """
     columns = len(next(iter(rows.values())))
     figure, axes = grid(len(rows), columns, (1.1 * columns + titles, height * len(rows)))
@@ -58,7 +52,7 @@ def draw_rows(path: str | os.PathLike, rows: Mapping[str, np.ndarray], height: f
     save(figure, path)
 
 
-def save(figure: Figure, path: str | os.PathLike) -> None:
-    """Write a figure as PNG, atomically; raise LatseError if that is impossible."""
+def save(figure: Figure, path: str | os.PathLike, kind: str = "png", **options: Any) -> None:
+    """Write a figure as a file of some kind, atomically; raise LatseError if that is impossible."""
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format=kind, **options)

@@ -29,18 +29,8 @@ LEVEL = 0.95
 class Intervals:
     """Percentile intervals [low, high] of what `verification.judge` says.
 
-    Attributes
-    ----------
-    level : float
-        Fraction of the samples between the two.
-    samples : int
-        How many there are.
-    accuracy, auc, eer : list of float
-        The intervals.
-    tar_at_far : dict of str to list of float
-        The intervals, by false accept rate.
-    low, high : list of float
-        The band of the ROC: TAR at each FAR that was asked for.
+    The fraction `level` of the samples is between the two. `low` and `high` are the band of the ROC: TAR at
+    each FAR that was asked for.
     """
 
     level: float
@@ -79,7 +69,7 @@ def intervals(
     level : float, default LEVEL
         Between 0 and 1.
     seed : int, default 0
-        At least 0; the same draws the same people, so that models are compared on the same samples.
+        The same draws the same people, so that models are compared on the same samples; at least 0.
     """
     curves, folds = Thresholds(distance, issame), GridFolds(distance, issame)
     rates = np.array([*FAR_TARGETS, *far])
@@ -90,11 +80,11 @@ def intervals(
         curve = curves.curve(weight)
         row[:3] = folds.judge(weight)[0].mean(), curve.area(), curve.equal_error()
         row[3:] = curve.tar_at(rates)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    accuracy, auc, eer, *tar = np.stack([low, high], axis=1)[: 3 + len(FAR_TARGETS)].tolist()
-    tar_at_far = dict(zip(map(str, FAR_TARGETS), tar))
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0).tolist()
+    accuracy, auc, eer, *tar = map(list, zip(low, high))
     band = slice(3 + len(FAR_TARGETS), None)
-    return Intervals(level, samples, accuracy, auc, eer, tar_at_far, low[band].tolist(), high[band].tolist())
+    tar_at_far = dict(zip(map(str, FAR_TARGETS), tar))
+    return Intervals(level, samples, accuracy, auc, eer, tar_at_far, low[band], high[band])
 
 
 def pair_weights(

@@ -26,22 +26,11 @@ LINE_STYLES = ("-", "--")
 
 
 def find_people(images: np.ndarray, issame: np.ndarray) -> np.ndarray:
-    """Tell the people of pairs apart, which do not say who is who.
+    """Tell the people of pairs apart, which do not say who is who: int (2n,), from 0 on.
 
-    Byte-identical images show one person, and so do the two of a same pair; what is connected in this way is
-    taken for a person. Where no same pair links two images of somebody, he or she can come up twice.
-
-    Parameters
-    ----------
-    images : uint8 (2n, 3, H, W)
-        Images 2i and 2i + 1 are pair i.
-    issame : bool (n,)
-        Whether both images of a pair show one person.
-
-    Returns
-    -------
-    ndarray
-        int (2n,), the person of each image, from 0 on.
+    Images, uint8 (2n, 3, H, W), 2i and 2i + 1 are pair i; issame, bool (n,), says whether they show one
+    person. Byte-identical images do, too; what is connected in this way is taken for a person. Where no same
+    pair links two images of somebody, he or she can come up twice.
     """
     first, inverse = distinct_images(images)
     left, right = inverse[0::2][issame], inverse[1::2][issame]
@@ -60,14 +49,7 @@ def one_image_per_person(images: np.ndarray, issame: np.ndarray, people: int = 1
 def faces(path: str | os.PathLike, images: np.ndarray, generated: np.ndarray) -> None:
     """Draw Figure 1 of the paper: input, generated frontal face, absolute difference, a column per image.
 
-    Parameters
-    ----------
-    path : path
-        Of the PNG to write.
-    images : uint8 (n, 3, H, W)
-        RGB.
-    generated : float (n, 3, H, W)
-        The decoder's faces for `images`, in -1..1.
+    Images are uint8 (n, 3, H, W), RGB; what the decoder generates for them is float (n, 3, H, W) in -1..1.
     """
     generated = to_pixels(generated)
     difference = np.abs(images.astype(np.int16) - generated).astype(np.uint8)
@@ -92,20 +74,11 @@ def to_pixels(generated: np.ndarray) -> np.ndarray:
 
 
 def training_curves(path: str | os.PathLike, metrics: Mapping[str, str | os.PathLike]) -> None:
-    """Plot losses, kept fraction and learning rate of runs against the iteration.
+    """Plot losses, kept fraction and learning rate of runs against the iteration, as PNG.
 
-    Parameters
-    ----------
-    path : path
-        Of the PNG to write.
-    metrics : mapping of str to path
-        Title of a run -> its `metrics.jsonl`: a JSON object per line with `iteration` and any of `dloss`,
-        `l1`, `ssim`, `kept`, `lr`. What a run does not have is left out.
-
-    Raises
-    ------
-    LatseError
-        If a file is missing, empty or damaged.
+    By the title of a run, `metrics` names its `metrics.jsonl`: a JSON object per line with `iteration` and
+    any of `dloss`, `l1`, `ssim`, `kept`, `lr`. What a run does not have is left out. Raises LatseError if a
+    file is missing, empty or damaged.
     """
     runs = {title: read_metrics(name) for title, name in metrics.items()}
     figure = blank((10, 6))

@@ -14,9 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from latse.errors import LatseError
-from latse.eval.canvas import blank
+from latse.eval.canvas import blank, save
 from latse.eval.principles import curves
-from latse.files import replacing
 from latse.symbols.margins import Margin
 
 POINTS = 1001
@@ -35,22 +34,8 @@ METADATA = {"png": {"Software": None}, "svg": {"Date": None}}
 def draw_curves(path: str | os.PathLike, margins: Mapping[str, Margin]) -> tuple[Path, Path]:
     """Write `picture` as PNG and as SVG, byte for byte the same for the same curves and matplotlib.
 
-    Parameters
-    ----------
-    path : path
-        Of the picture, without a suffix, or with .png or .svg: both are written.
-    margins : mapping of str to Margin
-        As for `picture`.
-
-    Returns
-    -------
-    tuple of Path
-        Of the PNG and of the SVG.
-
-    Raises
-    ------
-    LatseError
-        If the suffix is another one, a file cannot be written, or as `picture`.
+    The path has no suffix, or .png or .svg: both are written, and their paths returned. Raises LatseError if
+    the suffix is another one, a file cannot be written, or as `picture`.
     """
     stem = Path(path)
     if stem.suffix not in ("", ".png", ".svg"):
@@ -58,10 +43,8 @@ def draw_curves(path: str | os.PathLike, margins: Mapping[str, Margin]) -> tuple
     figure = picture(margins)
     paths = stem.with_suffix(".png"), stem.with_suffix(".svg")
     with matplotlib.rc_context({"svg.hashsalt": "latse"}):
-        for file in paths:
-            kind = file.suffix[1:]
-            with replacing(file) as temporary:
-                figure.savefig(temporary, format=kind, metadata=METADATA[kind])
+        for file, (kind, metadata) in zip(paths, METADATA.items()):
+            save(figure, file, kind, metadata=metadata)
     return paths
 
 
@@ -82,22 +65,13 @@ def probability(margin: Margin, theta: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def picture(margins: Mapping[str, Margin]) -> Figure:
     """Draw h(θ)/s on the left, the target's probability and its derivative on the right, over θ.
 
-    The left panel reaches from 0 to π, the right one over those θ in which a probability changes.
-
-    Parameters
-    ----------
-    margins : mapping of str to Margin
-        Title of a line -> the margin; at least one, all over the same number of classes.
-
-    Raises
-    ------
-    LatseError
-        If a curve cannot be computed, or g(0), by which h is divided, is not above 0.
+    The left panel reaches from 0 to π, the right one over those θ in which a probability changes. Margins are
+    by the title of their line; at least one, all over the same number of classes. Raises LatseError if a
+    curve cannot be computed, or g(0), by which h is divided, is not above 0.
     """
     figure = blank((9, 4.6), dpi=160)
     grid = figure.add_gridspec(2, 2, width_ratios=(1.15, 1))
-    left = figure.add_subplot(grid[:, 0])
-    above = figure.add_subplot(grid[0, 1])
+    left, above = figure.add_subplot(grid[:, 0]), figure.add_subplot(grid[0, 1])
     below = figure.add_subplot(grid[1, 1], sharex=above)
     theta = np.linspace(0, math.pi, POINTS)
     near = np.linspace(*_where_it_changes(margins.values(), theta), POINTS)

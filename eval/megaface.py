@@ -9,6 +9,7 @@ people.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Sequence
 
@@ -58,16 +59,9 @@ class Refined(NamedTuple):
 
 
 class FeatureFiles:
-    """The feature files of a list of images, read as they are asked for.
+    """The feature files of images, whose paths start from `folder`, read as they are asked for.
 
-    Parameters
-    ----------
-    folder : path
-        That the paths start from.
-    paths : sequence of str
-        Of the images.
-    ending : str
-        Of the feature files, behind the image's whole name.
+    `ending` stands behind the image's whole name.
     """
 
     def __init__(self, folder: str | os.PathLike, paths: Sequence[str], ending: str):
@@ -142,20 +136,19 @@ def read_image_list(path: str | os.PathLike) -> ImageList:
     people = content.get("id")
     if people is not None and (not _texts(people) or len(people) != len(paths)):
         raise LatseError(f"{path}: its id is no list of as many names as path")
-    if len(set(paths)) != len(paths):
-        seen: set[str] = set()
-        twice = next(entry for entry in paths if entry in seen or seen.add(entry))
-        raise LatseError(f"{path} names {twice} twice")
-    outside = next((entry for entry in paths if entry.startswith("/") or ".." in entry.split("/")), None)
-    if outside is not None:
-        raise LatseError(f"{path}: the path {outside} leads out of its folder")
+    entry, count = Counter(paths).most_common(1)[0]
+    if count > 1:
+        raise LatseError(f"{path} names {entry} twice")
+    for entry in paths:
+        if entry.startswith("/") or ".." in entry.split("/"):
+            raise LatseError(f"{path}: the path {entry} leads out of its folder")
     return ImageList(paths, people)
 
 
 def read_refined(list_file: str | os.PathLike, noise_file: str | os.PathLike | None, parts: int) -> Refined:
     """Read a list of the kit and, if `noise_file` is not None, which of its entries are noise.
 
-    `parts` is that of `noiseless`. Raises LatseError as `read_image_list`, `read_noise` and `noiseless` do.
+    Raises LatseError as `read_image_list`, `read_noise` and `noiseless` do, whose `parts` it takes.
     """
     listed = read_image_list(list_file)
     if noise_file is None:
@@ -184,37 +177,19 @@ def read_noise(path: str | os.PathLike) -> set[str]:
 
 
 def noiseless(images: ImageList, noise: set[str], parts: int) -> np.ndarray:
-    """Find the images whose path does not end, in its last `parts` parts, in an entry of a list of noise.
+    """Find the images whose path does not end, in its last `parts` parts, in an entry of `read_noise`.
 
-    Parameters
-    ----------
-    images : ImageList
-        List of n images.
-    noise : set of str
-        Entries of `read_noise`.
-    parts : int
-        `PROBE_PARTS` for FaceScrub (the file's name), `DISTRACTOR_PARTS` for MegaFace.
-
-    Returns
-    -------
-    ndarray
-        int64 (m,), their positions, ascending.
-
-    Raises
-    ------
-    LatseError
-        If no image is noise, so that the list is another set's, or all are.
+    `parts` is `PROBE_PARTS` for FaceScrub (the file's name), `DISTRACTOR_PARTS` for MegaFace. Returns their
+    positions, int64 (m,), ascending. Raises LatseError if no image is noise, so that the list is another
+    set's, or all are.
     """
-    kept = [
-        number
-        for number, path in enumerate(images.paths)
-        if "/".join(PurePosixPath(path).parts[-parts:]) not in noise
-    ]
+    ends = ("/".join(PurePosixPath(path).parts[-parts:]) for path in images.paths)
+    kept = np.flatnonzero([end not in noise for end in ends])
     if len(kept) == len(images.paths):
         raise LatseError(f"none of {len(noise)} noisy entries is among {len(images.paths)} images")
-    if not kept:
+    if not len(kept):
         raise LatseError(f"all {len(images.paths)} images are noisy entries")
-    return np.array(kept, np.int64)
+    return kept
 
 
 def _texts(value: Any) -> bool:

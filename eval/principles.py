@@ -8,7 +8,7 @@ narrowed down to neighbouring numbers of float64. What fails between two points 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Callable, Mapping, Sequence, Tuple
 
 import mxnet as mx
@@ -42,13 +42,13 @@ class Finding:
 
     Attributes
     ----------
-    intervals : sequence of Interval, optional
-        Of θ, radians, ascending and apart, where it fails; of no length where h jumps up. Empty if it holds.
-    largest : float or None, optional
+    intervals : sequence of Interval
+        Of θ, radians, ascending and apart, where it fails; of no length where h jumps up.
+    largest : float or None
         The largest violation, in units of the logit; None if it holds or there is no such number.
-    at : float or None, optional
+    at : float or None
         Its θ, radians; None if the principle holds.
-    of : sequence of str, optional
+    of : sequence of str
         What fails: `h` or `g`, of eq. 9 the parameters.
     """
 
@@ -64,38 +64,18 @@ class Finding:
 
     def as_json(self) -> dict[str, Any]:
         """Return what the file of `--json` says of it."""
-        intervals = [list(interval) for interval in self.intervals]
-        return {
-            "holds": self.holds,
-            "intervals": intervals,
-            "largest": self.largest,
-            "at": self.at,
-            "of": list(self.of),
-        }
+        return {"holds": self.holds, **asdict(self)}
 
 
 def check(margin: Margin, parameters: Mapping[str, float]) -> dict[str, Finding]:
-    """Check a margin for the principles of §3.1.
+    """Check a margin, made with all these parameters, for the principles of §3.1.
 
-    Parameters
-    ----------
-    margin : Margin
-        The one to check.
-    parameters : mapping of str to float
-        Those that it was made with, all of them.
+    `non_negativity`: χ = e^h and φ = e^g are real and not negative, h and g being finite (eq. 8). `penalty`:
+    h(θ) ≤ g(θ) (eq. 8). `order`: h(θ) does not rise as a margin grows, from its loosest value to the given
+    one (eq. 9). `decrease`: h and g fall as θ grows; being constant is no fall. The violation of the last two
+    is how far h rises above what it was at a looser margin, at a smaller θ.
 
-    Returns
-    -------
-    dict
-        `non_negativity`: χ = e^h and φ = e^g are real and not negative, h and g being finite (eq. 8).
-        `penalty`: h(θ) ≤ g(θ) (eq. 8). `order`: h(θ) does not rise as a margin grows, from its loosest value
-        to the given one (eq. 9). `decrease`: h and g fall as θ grows; being constant is no fall. The
-        violation of the last two is how far h rises above what it was at a looser margin, at a smaller θ.
-
-    Raises
-    ------
-    LatseError
-        If h or g cannot be computed, or `loosest` names what is no parameter.
+    Raises LatseError if h or g cannot be computed, or `loosest` names what is no parameter.
     """
     h, g = curves(margin)
     rises = _rises_with_margin(margin, parameters)
@@ -112,12 +92,8 @@ def check(margin: Margin, parameters: Mapping[str, float]) -> dict[str, Finding]
 class LogitCurve:
     """h or g of a margin, called with angles (n,), float64 radians; `slope` is its derivative.
 
-    Parameters
-    ----------
-    name : str
-        What an error calls it.
-    logit : callable
-        Makes of angles, an NDArray (n,) of float64, the logits, of the same kind.
+    `name` is what an error calls it, `logit` makes of angles, an NDArray (n,) of float64, the logits, of the
+    same kind.
     """
 
     def __init__(self, name: str, logit: Callable[[mx.nd.NDArray], mx.nd.NDArray]) -> None:
@@ -188,18 +164,15 @@ def _rises_with_margin(margin: Margin, parameters: Mapping[str, float]) -> dict[
     unknown = [name for name in margin.loosest if name not in parameters]
     if unknown:
         raise LatseError(f"{type(margin).__name__}.loosest names '{unknown[0]}', which is no parameter of it")
+
+    def h(name: str, value: float) -> LogitCurve:
+        return curves(type(margin)(margin.classes, **{**parameters, name: value}))[0]
+
     return {
-        name: _rise_over([_with(margin, parameters, name, value) for value in _ladder(loosest, strictest)])
-        for name, loosest, strictest in (
-            (name, loosest, parameters[name]) for name, loosest in margin.loosest.items()
-        )
-        if strictest != loosest
+        name: _rise_over([h(name, value) for value in _ladder(loosest, parameters[name])])
+        for name, loosest in margin.loosest.items()
+        if parameters[name] != loosest
     }
-
-
-def _with(margin: Margin, parameters: Mapping[str, float], name: str, value: float) -> LogitCurve:
-    """Return h of a margin with another value of one parameter."""
-    return curves(type(margin)(margin.classes, **{**parameters, name: value}))[0]
 
 
 def _ladder(loosest: float, strictest: float) -> list[float]:
@@ -229,12 +202,12 @@ def _not_falling(curve: LogitCurve, scale: float) -> Finding:
     steps = _upward_steps(curve, fails, scale)
     # A rise between two points of the grid is seen by its own point.
     regions = _regions(fails, np.union1d(GRID, [end for _, end in steps])) + steps
-    rises = {region: _rise_within(curve, *region) for region in _united(regions)}
+    rises = {(low, high): _rise_within(curve, low, high) for low, high in _united(regions)}
     return _largest(
         {
-            region: rise
-            for region, rise in rises.items()
-            if rise[0] > TOLERANCE * scale or region[1] - region[0] > FLAT
+            (low, high): (rise, at)
+            for (low, high), (rise, at) in rises.items()
+            if rise > TOLERANCE * scale or high - low > FLAT
         }
     )
 

@@ -28,24 +28,10 @@ _REGISTRY = Registry("protocol", {}, Protocol, "over latse.eval.protocol.Protoco
 
 
 def judge_by(names: Sequence[str], models: Sequence[FaceModel]) -> dict[str, dict[str, Any]]:
-    """Judge models by protocols.
+    """Judge models by protocols, FILE.py:CLASS each, of different names of classes.
 
-    Parameters
-    ----------
-    names : sequence of str
-        FILE.py:CLASS each, of different names of classes.
-    models : sequence of FaceModel
-        What is judged.
-
-    Returns
-    -------
-    dict
-        Name of the class -> `images`, how many there are, and `results`: title of the model -> its figures.
-
-    Raises
-    ------
-    LatseError
-        If a class fails or returns something else.
+    Returns by the name of the class `images`, how many there are, and `results`: title of the model -> its
+    figures. Raises LatseError if a class fails or returns something else.
     """
     protocols = {name: _REGISTRY.create(name) for name in names}
     return {type(protocol).__name__: _judged(name, protocol, models) for name, protocol in protocols.items()}

@@ -13,17 +13,10 @@ from latse.eval.verification import distinct_images
 class Restoration(NamedTuple):
     """What was found on images of known people.
 
-    Attributes
-    ----------
-    images : int
-        Distinct ones.
-    ssim : float
-        Mean structural similarity of what is generated from an image to the mean face of its person.
-    ssim_to_other : float
-        The same to the mean face of another person, the next one by number: no less where a decoder draws
-        everybody alike.
-    ssim_of_average : float
-        The same of the average of all images to the mean faces.
+    images : int, distinct ones; ssim : float, mean structural similarity (`similarity`) of what is generated
+    from an image to the mean face of its person; ssim_to_other : float, the same to the mean face of another
+    person, the next one by number: no less where a decoder draws everybody alike; ssim_of_average : float,
+    the same of the average of all images to the mean faces.
     """
 
     images: int
@@ -45,11 +38,6 @@ def judge_restoration(
         RGB; byte-identical ones count once.
     people : int array (n,)
         The person on each image.
-
-    Returns
-    -------
-    Restoration
-        Its similarities are those of `similarity`.
     """
     first, _ = distinct_images(images)
     images, number = images[first], np.unique(people[first], return_inverse=True)[1]
