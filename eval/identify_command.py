@@ -23,7 +23,7 @@ from latse.eval.identification import (
     identify_among,
     mate_pairs,
 )
-from latse.eval.image_sets import ImageSet, embed, open_images, open_listed
+from latse.eval.image_sets import ImageSet, embed, open_images
 from latse.eval.megaface import Refined
 from latse.files import make_folder, make_parents, write_json
 from latse.provenance import provenance
@@ -99,7 +99,9 @@ def run(args: argparse.Namespace) -> None:
 
     A rank is 1 + the number of distractors whose cosine similarity to the probe is not below the mate's.
     """
-    _check(args)
+    (_check_images if args.probes else _check_kit)(args)
+    for size in args.sizes or ():
+        check_range("--sizes", size, 1)
     make_parents(args.json, args.figure)
     if args.write_features:
         make_folder(args.write_features)
@@ -121,13 +123,6 @@ def run(args: argparse.Namespace) -> None:
         _draw(args.figure, results)
     print("{probes} probes, {mates} pairs of probe and mate, {distractors} distractors".format(**counts))
     print(_table(results))
-
-
-def _check(args: argparse.Namespace) -> None:
-    """Refuse options that do not go together."""
-    (_check_images if args.probes else _check_kit)(args)
-    for size in args.sizes or ():
-        check_range("--sizes", size, 1)
 
 
 def _check_images(args: argparse.Namespace) -> None:
@@ -157,8 +152,8 @@ def _check_kit(args: argparse.Namespace) -> None:
 def _of_images(
     args: argparse.Namespace, probes: Refined | None, distractors: Refined | None
 ) -> Iterator[Judged]:
-    models, images = open_models(args), _open(args.probes, probes)
-    others = _open(args.distractors, distractors) if args.distractors else None
+    models, images = open_models(args), open_images(args.probes, probes)
+    others = open_images(args.distractors, distractors) if args.distractors else None
     if images.people is None:
         raise LatseError(f"{people_path(args.probes)} is missing: nobody says who is on these images")
     for model in tqdm(models, desc="models", unit="model", leave=False, disable=len(models) == 1):
@@ -172,10 +167,6 @@ def _lists(args: argparse.Namespace) -> dict[str, Refined | None]:
         "distractors": (args.distractor_list, args.noisy_distractors, megaface.DISTRACTOR_PARTS),
     }
     return {key: megaface.read_refined(*each) if each[0] else None for key, each in files.items()}
-
-
-def _open(path: str, refined: Refined | None) -> ImageSet:
-    return open_listed(path, refined) if refined else open_images(path)
 
 
 def _judge(

@@ -18,29 +18,28 @@ from latse.eval.identification import Gallery, UnitRows
 from latse.eval.megaface import ImageList, Refined, people_of
 from latse.eval.verification import distinct_images
 from latse.files import explained
+from latse.models.runner import in_batches
 
 # Images that are in memory at once: 77 MB.
 IMAGES_AT_ONCE = 2048
 
 
 class ImageSet(NamedTuple):
-    """Images, read as they are needed.
+    """Images of a file or folder, read as they are needed.
 
     Attributes
     ----------
-    name : str
-        Of its file or folder.
     stored : int
-        How many images that holds.
+        How many there are.
     picked : int64 (n,)
         Ascending: which of them count. Of pairs, the first of those that are byte-identical; of a list, those
         that are no noise.
     read : callable
         Maps int64 (m,), positions among the stored, to uint8 (m, 3, 112, 112), RGB.
-    people : int64 (n,)
-        None if nobody says.
+    people : int64 (n,) or None
+        Of those that count; None if nobody says.
     listed : ImageList or None
-        What a list of the kit calls those that count, None without a list.
+        What a list of the kit calls those that count.
     """
 
     name: str
@@ -51,22 +50,19 @@ class ImageSet(NamedTuple):
     listed: ImageList | None
 
 
-def open_images(path: str | os.PathLike) -> ImageSet:
-    """Open a shard, or read the distinct images of a file of pairs.
+def open_images(path: str | os.PathLike, refined: Refined | None = None) -> ImageSet:
+    """Open a shard, the distinct images of a file of pairs, or the pictures of a refined list.
 
-    Raises
-    ------
-    LatseError
-        If it is missing or damaged, or the people beside pairs contradict them.
+    The pictures are aligned, JPEG or PNG of 112x112 pixels, and lie in the folder `path` under the paths of
+    the list. Raises LatseError if what is named is missing or damaged, or the people beside pairs contradict
+    them; of a picture that cannot be decoded or has another size, only `read` says so.
     """
+    if refined:
+        return _open_listed(path, refined)
     if Path(path).is_dir():
         shard = Shard(path)
-
-        def read(positions: np.ndarray) -> np.ndarray:
-            return shard.batch(positions).image
-
-        labels = shard.labels.astype(np.int64)
-        return ImageSet(Path(path).name, len(shard), np.arange(len(shard)), read, labels, None)
+        labels, every = shard.labels.astype(np.int64), np.arange(len(shard))
+        return ImageSet(Path(path).name, len(shard), every, lambda at: shard.batch(at).image, labels, None)
     pairs, people = read_pairs(path), read_people(path)
     check_people(path, people, pairs.issame)
     first, _ = distinct_images(pairs.images)
@@ -74,28 +70,19 @@ def open_images(path: str | os.PathLike) -> ImageSet:
     return ImageSet(Path(path).stem, len(pairs.images), first, pairs.images.__getitem__, people, None)
 
 
-def open_listed(folder: str | os.PathLike, refined: Refined) -> ImageSet:
-    """Open aligned pictures, JPEG or PNG of 112x112 pixels, that lie in a folder under the paths of a list.
-
-    Raises
-    ------
-    LatseError
-        If one is missing; later, from `read`, if one cannot be decoded or has another size.
-    """
+def _open_listed(folder: str | os.PathLike, refined: Refined) -> ImageSet:
     paths = [Path(folder) / path for path in refined.listed.paths]
     bar = tqdm(refined.kept.tolist(), desc=f"looking into {folder}", unit="file", leave=False, delay=1)
     missing = next((number for number in bar if not paths[number].is_file()), None)
     if missing is not None:  # better known now than after hours of embedding
         raise LatseError(f"the picture {paths[missing]} is missing")
 
-    def encoded(path: Path) -> tuple[bytes, str]:
+    def picture(path: Path) -> np.ndarray:
         with explained(f"cannot read {path}"):
-            return path.read_bytes(), f"the picture {path}"
+            return decode(path.read_bytes(), f"the picture {path}", SIZE).transpose(2, 0, 1)
 
     def read(positions: np.ndarray) -> np.ndarray:
-        return np.stack(
-            [decode(*encoded(paths[position]), SIZE).transpose(2, 0, 1) for position in positions]
-        )
+        return np.stack([picture(paths[position]) for position in positions])
 
     images = refined.images
     _, people = np.unique(people_of(images), return_inverse=True)
@@ -103,30 +90,18 @@ def open_listed(folder: str | os.PathLike, refined: Refined) -> ImageSet:
 
 
 def embed(model: FaceModel, images: ImageSet) -> Gallery:
-    """Return a model's features of the images that count, each divided by its norm.
+    """Return a model's features of the images that count, each divided by its norm: float32 (n, d).
 
-    Returns
-    -------
-    ndarray or UnitRows
-        float32 (n, d); of a file that holds a row for each stored image, `UnitRows`, not yet in memory.
-
-    Raises
-    ------
-    LatseError
-        As `FaceModel.embed`, or if an image cannot be read or a feature is zero.
+    Those of a file, which holds a row for each stored image, are `UnitRows`, not yet in memory. Raises
+    LatseError as `FaceModel.embed`, or if an image cannot be read or a feature is zero.
     """
     if isinstance(model, FeatureFile):
         rows = model.rows(images.stored, images.name)
         return UnitRows(rows, f"{model.title} on {images.name}", images.picked)
-    count = len(images.picked)
-    features = np.empty((0, 0))
-    with tqdm(total=count, desc=f"{model.title} on {images.name}", unit="image", leave=False) as bar:
-        for start in range(0, count, IMAGES_AT_ONCE):
-            part = images.picked[start : start + IMAGES_AT_ONCE]
-            name = images.name + (f" from image {start} on" if start else "")
-            rows = UnitRows(model.embed(images.read(part), name), f"{model.title} on {name}")[:]
-            if not start:  # the dimensions are known: room for all, so that there is never a second copy
-                features = np.empty((count, rows.shape[1]), np.float32)
-            features[start : start + len(part)] = rows
-            bar.update(len(part))
-    return features
+
+    def unit(positions: np.ndarray) -> np.ndarray:
+        start = int(np.searchsorted(images.picked, positions[0]))
+        name = images.name + (f" from image {start} on" if start else "")
+        return UnitRows(model.embed(images.read(positions), name), f"{model.title} on {name}")[:]
+
+    return in_batches(unit, images.picked, IMAGES_AT_ONCE, f"{model.title} on {images.name}")
