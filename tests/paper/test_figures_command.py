@@ -12,7 +12,7 @@ from latse.data.pairs.pairs import people_path, read_pairs, write_pairs
 from latse.data.shards.noise import add_noise
 from latse.data.shards.records import Shard
 from latse.models import checkpoint
-from latse.paper.figure_inputs import people_in_pairs
+from latse.paper.figures_command import people_in_pairs
 
 SETTINGS = {
     "margin": {"name": "linearface", "a": 1.0, "b": 1.0, "s": 64.0},

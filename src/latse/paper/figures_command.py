@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import argparse
 import functools
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mxnet as mx
+import numpy as np
 
 from latse import devices
-from latse.data.shards.records import Shard
+from latse.data.pairs.pairs import check_people, read_pairs, read_people
 from latse.errors import LatseError, check_range
 from latse.eval import figures, margin_curves
 from latse.eval.margins_command import CLASSES, FIGURE_3
-from latse.files import make_folder, write_json
+from latse.eval.results import reading
+from latse.eval.verification import distinct_images
+from latse.files import make_folder, read_object, write_json
 from latse.models.checkpoint import parameters_path, parse
 from latse.models.embedding import Network
 from latse.paper import filter_figure, stages_figure
-from latse.paper.figure_inputs import People, asked_verdicts, people_in_pairs, stored_verdicts, student_record
 from latse.provenance import provenance
 from latse.symbols import margins
 from latse.symbols.margins import Margin
@@ -109,8 +110,7 @@ def run(args: argparse.Namespace) -> None:
     if args.k is not None:
         check_range("--k", args.k, 1)
     devices.share(args.batch_size, contexts)
-    student = Path(args.run_folder) / "student"
-    source = Source(args, student, student_record(student), contexts)
+    source = Source(args, contexts)
     absent = {} if args.only else source.absent()
     out = make_folder(args.out)
     drawn: dict[str, dict[str, Any]] = {}
@@ -130,39 +130,68 @@ def run(args: argparse.Namespace) -> None:
     write_json(out / "figures.json", report)
 
 
-@dataclass(frozen=True)
-class Source:
-    """What figures are drawn from: the options, the student's folder and its run.json, the devices."""
+class People(NamedTuple):
+    """The distinct images of a set of pairs, and whom they show.
 
-    args: argparse.Namespace
-    folder: Path
-    record: dict[str, Any]
-    contexts: list[mx.Context]
+    Attributes
+    ----------
+    name : str
+        Of the set.
+    images : uint8 (m, 3, 112, 112)
+        RGB, as they come.
+    person : int64 (m,)
+        The number of each image's person, from 0 on as they come.
+    """
+
+    name: str
+    images: np.ndarray
+    person: np.ndarray
+
+    def first_images(self, people: int) -> np.ndarray:
+        """Return the first image of each of the first people, uint8 (up to `people`, 3, 112, 112)."""
+        return self.images[np.unique(self.person, return_index=True)[1][:people]]
+
+    def most_images(self) -> int:
+        """Return the first of those people who have the most images."""
+        return int(np.bincount(self.person).argmax())
+
+
+def people_in_pairs(path: str) -> People:
+    """Read pairs and who is on them, from the file beside them, else from what the pairs say themselves.
+
+    Raises LatseError if one of the two is missing or damaged, or they do not fit.
+    """
+    pairs = read_pairs(path)
+    known = read_people(path)
+    check_people(path, known, pairs.issame)
+    numbers = figures.find_people(pairs.images, pairs.issame) if known is None else known
+    distinct = distinct_images(pairs.images)[0]
+    _, first, person = np.unique(numbers[distinct], return_index=True, return_inverse=True)
+    return People(Path(path).stem, pairs.images[distinct], np.argsort(np.argsort(first))[person])
+
+
+class Source:
+    """What figures are drawn from: the options, the devices, the student's folder and its run.json.
+
+    Raises LatseError if run.json is missing or lacks settings.
+    """
+
+    def __init__(self, args: argparse.Namespace, contexts: list[mx.Context]) -> None:
+        self.args, self.contexts = args, contexts
+        self.folder = Path(args.run_folder) / "student"
+        self.prefix = self.folder / "model"
+        self.teacher = args.teacher or f"{Path(args.run_folder) / 'teacher' / 'model'},0"
+        self.record = read_object(self.folder / "run.json")
+        with reading(self.folder / "run.json"):
+            self.settings: dict[str, Any] = self.record["settings"]
+            for section, key in (("decoder", "enabled"), ("filter", "k"), ("margin", "name")):
+                _ = self.settings[section][key]
+        self.k = self.settings["filter"]["k"] if args.k is None else args.k
 
     @functools.cached_property
     def people(self) -> People:
         """People of the pairs."""
         return people_in_pairs(self.args.pairs)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Of the student's recipe."""
-        return self.record["settings"]
-
-    @property
-    def prefix(self) -> Path:
-        """Of the student's checkpoints."""
-        return self.folder / "model"
-
-    @property
-    def k(self) -> int | None:
-        """Of the filter; None if there was none."""
-        return self.settings["filter"]["k"] if self.args.k is None else self.args.k
-
-    @property
-    def teacher(self) -> str:
-        """Checkpoint of the teacher, `PREFIX,N`."""
-        return self.args.teacher or f"{self.folder.parent / 'teacher' / 'model'},0"
 
     def absent(self) -> dict[str, str]:
         """Return why some figures cannot be drawn of this run, by their numbers."""
@@ -176,12 +205,6 @@ class Source:
         elif not (self.args.verdicts or self.args.teacher or parameters_path(*parse(self.teacher)).exists()):
             reasons["4"] = "the run has no teacher, and no --verdicts are given"
         return reasons
-
-    def note(self, shard: Shard) -> list[str]:
-        """Say so if a set is another one than the student was trained on."""
-        if self.record.get("data", {}).get("digest") == shard.digest():
-            return []
-        return [f"The set {shard.folder.resolve().name} is not the one that the student was trained on."]
 
 
 def _faces(source: Source, out: Path) -> dict[str, Any]:
@@ -224,14 +247,19 @@ def _kept_and_refused(source: Source, out: Path) -> dict[str, Any]:
         raise LatseError(f"{source.folder} was trained without a filter: name --k for Figure 4")
     shard = open_shard(args.data)
     if args.verdicts:
-        judged = stored_verdicts(args.verdicts, source.k, shard)
+        judged = filter_figure.stored_verdicts(args.verdicts, source.k, shard)
     else:
-        judged = asked_verdicts(source.teacher, source.k, shard, args.asked, source.contexts, args.batch_size)
+        how = args.asked, source.contexts, args.batch_size
+        judged = filter_figure.asked_verdicts(source.teacher, source.k, shard, *how)
     labels = filter_figure.choose_people(judged, LABELS)
     filter_figure.draw(out / "figure-4.png", shard, judged, labels)
+    caption = filter_figure.caption(judged, source.k)
+    if source.record.get("data", {}).get("digest") != shard.digest():
+        name = shard.folder.resolve().name
+        caption += f" The set {name} is not the one that the student was trained on."
     return {
         "file": "figure-4.png",
-        "caption": " ".join([filter_figure.caption(judged, source.k), *source.note(shard)]),
+        "caption": caption,
         "k": source.k,
         "counts": judged.counts(),
     }

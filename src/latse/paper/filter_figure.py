@@ -6,13 +6,16 @@ import os
 from dataclasses import dataclass
 from typing import Sequence
 
+import mxnet as mx
 import numpy as np
 from matplotlib.axes import Axes
+from tqdm import tqdm
 
-from latse.data.shards.noise import CLEAN, DISTRACTOR, Truth
-from latse.data.shards.records import Shard
+from latse.data.shards.noise import CLEAN, DISTRACTOR, Truth, read_truth
+from latse.data.shards.records import Batch, Shard
 from latse.errors import LatseError
 from latse.eval.canvas import grid, save, show
+from latse.train.verdicts import Judge, Stored, TopK
 
 KEPT, REFUSED = 3, 7  # columns
 # Okabe and Ito's blue and vermilion, told apart by colour-blind eyes too; a wrong verdict is dashed besides.
@@ -63,6 +66,46 @@ class FilteredImages:
         return numbers
 
 
+def stored_verdicts(path: str, k: int, shard: Shard) -> FilteredImages:
+    """Return the verdicts that `latse filter` stored on all images of a set."""
+    batch = Batch(np.empty(0, np.uint8), shard.labels, shard.records, np.zeros(len(shard), bool))
+    return _judged(shard, np.arange(len(shard)), Stored(path, k, shard).keep(batch))
+
+
+def asked_verdicts(
+    teacher: str, k: int, shard: Shard, images: int, contexts: list[mx.Context], batch_size: int
+) -> FilteredImages:
+    """Ask the `teacher` of a checkpoint, `PREFIX,N`, about all images of some labels.
+
+    Labels are drawn evenly until they have about so many `images`, or there is none left. An image is kept
+    whose label is among the `k` likeliest people, at least 1; `batch_size` images are looked at at a time.
+    Raises LatseError if the teacher is missing, damaged or knows another number of people, or an image
+    cannot be read.
+    """
+    judge = TopK(Judge(teacher, shard.classes, batch_size, contexts), k)
+    position = _some_labels(shard.labels, images)
+    keep = np.empty(len(position), np.float32)
+    for start in tqdm(range(0, len(position), batch_size), "teacher", unit="batch", leave=False):
+        part = position[start : start + batch_size]
+        keep[start : start + batch_size] = judge.keep(shard.batch(part))
+    return _judged(shard, position, keep)
+
+
+def _judged(shard: Shard, position: np.ndarray, keep: np.ndarray) -> FilteredImages:
+    truth = None
+    if (shard.folder / "noise.npz").exists():
+        truth = Truth(*(array[position] for array in read_truth(shard.folder)))
+    return FilteredImages(position, shard.labels[position], keep > 0, truth)
+
+
+def _some_labels(labels: np.ndarray, images: int) -> np.ndarray:
+    """Return the positions of all images of labels drawn evenly that have `images` together, ascending."""
+    people, counts = np.unique(labels, return_counts=True)
+    order = np.random.default_rng(0).permutation(len(people))
+    needed = int(np.searchsorted(np.cumsum(counts[order]), images)) + 1
+    return np.flatnonzero(np.isin(labels, people[order[:needed]]))
+
+
 def choose_people(judged: FilteredImages, people: int) -> np.ndarray:
     """Return the labels with the most refused images, int64 (up to `people`,), most refused first.
 
@@ -78,27 +121,11 @@ def choose_people(judged: FilteredImages, people: int) -> np.ndarray:
 
 
 def draw(path: str | os.PathLike, shard: Shard, judged: FilteredImages, labels: Sequence[int]) -> None:
-    """Draw a row for each label: up to three kept images, then up to seven refused ones, in the set's order.
+    """Draw a row of a PNG for each label: up to three kept images, then up to seven refused ones, in order.
 
-    Where nothing is refused, up to ten kept images take the whole row.
-    Where the truth is known, a frame tells right verdicts from wrong ones, and below an image whose label is
-    wrong stands whom it shows.
-
-    Parameters
-    ----------
-    path : path
-        Of the PNG to write.
-    shard : Shard
-        The set.
-    judged : FilteredImages
-        The verdicts on it.
-    labels : sequence of int
-        Who is drawn; at least one.
-
-    Raises
-    ------
-    LatseError
-        If there is no label, an image cannot be read, or the picture cannot be written.
+    Where nothing is refused, up to ten kept images take the whole row. Where the truth is known, a frame
+    tells right verdicts from wrong ones, and below an image whose label is wrong stands whom it shows.
+    Raises LatseError if there is no label, an image cannot be read, or the picture cannot be written.
     """
     if not len(labels):
         raise LatseError(f"{shard.folder}: the filter keeps no image, so that there is nothing to show")
@@ -112,7 +139,9 @@ def draw(path: str | os.PathLike, shard: Shard, judged: FilteredImages, labels: 
         cell.set_axis_off()
     for row, label in zip(axes, labels):
         keeps, refuses = judged.of(label, True), judged.of(label, False)
-        _label(row[0], f"label {label}\n{len(keeps)} kept\n{len(refuses)} refused")
+        title = f"label {label}\n{len(keeps)} kept\n{len(refuses)} refused"
+        place = {"ha": "right", "va": "center", "transform": row[0].transAxes}
+        row[0].text(-0.1, 0.5, title, fontsize=10, **place)
         for cell, index in [*zip(row[:kept], keeps), *zip(row[kept + 1 :], refuses)]:
             _image(cell, shard, judged, index)
     for side, column in {"kept": 0, **({"refused": kept + 1} if refused else {})}.items():
@@ -136,10 +165,6 @@ def caption(judged: FilteredImages, k: int) -> str:
     if refused:
         sentences.append("Shown are the labels with the most refused images")
     return ". ".join(sentences) + "."
-
-
-def _label(cell: Axes, text: str) -> None:
-    cell.text(-0.1, 0.5, text, ha="right", va="center", transform=cell.transAxes, fontsize=10)
 
 
 def _image(cell: Axes, shard: Shard, judged: FilteredImages, index: int) -> None:

@@ -51,28 +51,11 @@ def restored(
     contexts: Sequence[mx.Context] = (),
     batch_size: int = 32,
 ) -> np.ndarray:
-    """Restore images by the encoder of one stage and the decoder of another, as the paper does.
+    """Restore images by the encoder of one `stage` and the decoder of the `last`, as the paper does.
 
-    Parameters
-    ----------
-    prefix : path
-        Of the run's checkpoints.
-    stage, last : int
-        Checkpoint of the encoder, and of the decoder.
-    images : uint8 (n, 3, 112, 112)
-        RGB.
-    contexts, batch_size : sequence of mx.Context, int
-        As for `Network`.
-
-    Returns
-    -------
-    ndarray
-        float32 (n, 3, 112, 112) in -1..1.
-
-    Raises
-    ------
-    LatseError
-        If a checkpoint is missing or damaged, or has no decoder.
+    `prefix` is that of the run's checkpoints. The images are uint8 (n, 3, 112, 112) RGB, what is returned
+    float32 of the same shape in -1..1; devices and batch size are as for `Network`. Raises LatseError if a
+    checkpoint is missing or damaged, or has no decoder.
     """
     symbol, *early = checkpoint.load(prefix, stage)
     late = checkpoint.load(prefix, last)[1:]
@@ -85,16 +68,10 @@ def restored(
 
 
 def draw(path: str | os.PathLike, images: np.ndarray, rows: Mapping[str, np.ndarray]) -> None:
-    """Draw images of a person, and below them, a row for each stage, what is restored from their embeddings.
+    """Draw a PNG of a person's images, and below them, a row for each stage, what is restored of them.
 
-    Parameters
-    ----------
-    path : path
-        Of the PNG to write.
-    images : uint8 (n, 3, H, W)
-        RGB.
-    rows : mapping of str to ndarray
-        Title of a stage -> its faces, float (n, 3, H, W) in -1..1.
+    The images are uint8 (n, 3, H, W) RGB. `rows` are title of a stage -> its faces, float of the same shape
+    in -1..1.
     """
-    restored_rows = {title: to_pixels(faces) for title, faces in rows.items()}
-    draw_rows(path, {"input": images, **restored_rows}, 1.15, 1.8)
+    faces = {title: to_pixels(generated) for title, generated in rows.items()}
+    draw_rows(path, {"input": images, **faces}, 1.15, 1.8)
