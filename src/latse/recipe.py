@@ -35,26 +35,18 @@ def default() -> CfgNode:
     return recipe
 
 
+def add_set_argument(parser: Any, summary: str) -> None:
+    """Declare `--set` of a command, whose words `load` takes as overrides."""
+    parser.add_argument(SET, action="append", default=[], metavar="SECTION.KEY=VALUE", help=summary)
+
+
 def load(path: str | os.PathLike, overrides: Iterable[str] = ()) -> CfgNode:
-    """Read a recipe and check it.
+    """Read a recipe, a YAML file or a shipped one by its name, and check it.
 
-    Parameters
-    ----------
-    path : path
-        The YAML file, or the name of a shipped recipe.
-    overrides : iterable of str
-        `section.key=value`, the value in YAML, as `--set` of the command line takes them.
-
-    Returns
-    -------
-    CfgNode
-        Every key of `KEYS` and every parameter of encoder and margin, frozen.
-
-    Raises
-    ------
-    LatseError
-        For a missing or malformed file, an unknown key, a wrong type, or a value out of range; the sentence
-        names the key and what set it: the file, its base or `--set`.
+    `overrides` are `section.key=value`, the value in YAML, as `--set` of the command line takes them. The
+    recipe has every key of `KEYS` and every parameter of encoder and margin, and is frozen. Raises LatseError
+    for a missing or malformed file, an unknown key, a wrong type, or a value out of range; the sentence names
+    the key and what set it: the file, its base or `--set`.
     """
     return traced(path, overrides)[0]
 
@@ -84,20 +76,10 @@ def as_dict(recipe: CfgNode) -> dict[str, Any]:
 
 
 def changed(name: str, recipe: CfgNode) -> dict[str, Any] | None:
-    """Return what a recipe has otherwise than the shipped one of the same name.
+    """Return what a recipe has otherwise than the shipped one of that `name`: `section.key` -> its value.
 
-    Parameters
-    ----------
-    name : str
-        Name of a file in recipes/ without its ending.
-    recipe : CfgNode
-        As `load` returns it.
-
-    Returns
-    -------
-    dict or None
-        `section.key` -> the recipe's value; None if no recipe of that name is shipped. Parameters that only
-        another encoder or margin of the shipped recipe has are left out.
+    None if no recipe of that name is shipped. Parameters that only another encoder or margin of the shipped
+    recipe has are left out.
     """
     path = SHIPPED / f"{name}.yaml"
     if not path.is_file():
@@ -163,7 +145,12 @@ def _merge(recipe: CfgNode, layer: _Layer, origins: dict[str, str]) -> None:
             raise LatseError(f"{layer.title}: '{section}' must hold keys with values")
         placed = {key: _placed(value, layer.folder) for key, value in values.items()}
         if section in OPEN and placed.get("name", recipe[section].name) != recipe[section].name:
-            _forget_parameters(recipe[section], OPEN[section], placed["name"])
+            # All but what is `SHARED`, where the other class has it, is this one's own.
+            stays = {"name"}
+            with contextlib.suppress(LatseError):  # an unknown class is named by the last check
+                stays |= SHARED & OPEN[section].parameters(str(placed["name"])).keys()
+            for key in recipe[section].keys() - stays:
+                del recipe[section][key]
         for key, value in placed.items():
             recipe[section][key] = _typed(section, key, value, recipe, layer.title)
             origins[f"{section}.{key}"] = layer.title
@@ -174,15 +161,6 @@ def _placed(value: Any, folder: Path) -> Any:
     if isinstance(value, dict):
         return {_placed(key, folder): weight for key, weight in value.items()}
     return str(folder.resolve() / value) if isinstance(value, str) and source(value) else value
-
-
-def _forget_parameters(section: CfgNode, classes: Any, other: Any) -> None:
-    """Leave nothing but what is `SHARED`, where the `other` class has it: all else is this one's own."""
-    stays = {"name"}
-    with contextlib.suppress(LatseError):  # an unknown class is named by the last check
-        stays |= SHARED & classes.parameters(str(other)).keys()
-    for key in section.keys() - stays:
-        del section[key]
 
 
 def _typed(section: str, key: Any, value: Any, recipe: CfgNode, title: str) -> Any:
@@ -204,21 +182,21 @@ def _typed(section: str, key: Any, value: Any, recipe: CfgNode, title: str) -> A
 
 def _check(recipe: CfgNode, origins: dict[str, str]) -> None:
     """Raise LatseError for the first value that is out of range, naming what set it."""
-    for key in KEYS.values():
+    values = {f"{section}.{key}": value for section in recipe for key, value in recipe[section].items()}
+    set_by = {**dict.fromkeys(values, DEFAULT), **origins}
+    for name, key in KEYS.items():
         try:
-            holds = key.must.holds(_value(recipe, key.name), recipe)
+            holds = key.must.holds(values[name], recipe)
         except LatseError as error:  # of a class that the value names
-            raise LatseError(f"{origins.get(key.name, DEFAULT)}: {key.name}: {error}") from error
+            raise LatseError(f"{set_by[name]}: {name}: {error}") from error
         if not holds:
             others = [
-                f" ({other} is {_value(recipe, other)!r}, set by {origins.get(other, DEFAULT)})"
+                f" ({other} is {values[other]!r}, set by {set_by[other]})"
                 for other in KEYS
                 if other in key.must.says
             ]
-            raise LatseError(
-                f"{origins.get(key.name, DEFAULT)}: {key.name} is {_value(recipe, key.name)!r}, "
-                f"must be {key.must.says}{''.join(others)}"
-            )
+            must = f"must be {key.must.says}{''.join(others)}"
+            raise LatseError(f"{set_by[name]}: {name} is {values[name]!r}, {must}")
     for section, classes in OPEN.items():
         parameters = {}
         for key, value in recipe[section].items():  # the name first
@@ -226,10 +204,5 @@ def _check(recipe: CfgNode, origins: dict[str, str]) -> None:
             try:
                 classes.check(**parameters)
             except LatseError as error:
-                title = origins.get(f"{section}.{key}", DEFAULT)
-                raise LatseError(f"{title}: {section}.{key}: {error}") from error
-
-
-def _value(recipe: CfgNode, name: str) -> Any:
-    section, key = name.split(".")
-    return recipe[section][key]
+                name = f"{section}.{key}"
+                raise LatseError(f"{set_by[name]}: {name}: {error}") from error

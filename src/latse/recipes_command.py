@@ -20,9 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "recipe", nargs="?", help="name or YAML file to show (default: list the shipped ones)"
     )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a key"
-    )
+    recipes.add_set_argument(parser, "change a key")
     parser.add_argument("--keys", action="store_true", help="print the tables of docs/recipes.md, every key")
 
 

@@ -93,31 +93,20 @@ class DryRun:
 def dry_run(
     training: Training, set_images: int | None, budget: memonger.Budget = None, progress: bool = False
 ) -> DryRun:
-    """Plan the first device's memory.
+    """Plan the first device's memory, within a `budget` as `latse.plan.memonger.plan` takes it.
 
-    Parameters
-    ----------
-    training, set_images : Training, int or None
-        As of `DryRun`.
-    budget : memonger.Budget, optional
-        Of the memory plan, as `latse.plan.memonger.plan` takes it.
-    progress : bool, default False
-        Show a progress bar on stderr.
-
-    Raises
-    ------
-    LatseError
-        If no plan fits into the device or the budget.
+    With `progress` a bar is shown on stderr. Raises LatseError if no plan fits into the device or the budget.
     """
     recipe, graph = training.recipe, training.device_graph
     weights, statistics = _sizes(graph)
+    mean_faces = training.classes * math.prod(IMAGE_SHAPE) * np.dtype(np.float16).itemsize / MEBIBYTE
     return DryRun(
         training,
         set_images,
         plan=memonger.plan(*graph, training.devices[0], budget=budget, progress=progress),
         parameters=3 * weights + statistics,
         teacher=_teacher(training) if recipe.filter.k is not None else 0.0,
-        mean_faces=_mean_faces(training.classes) if recipe.decoder.enabled else 0.0,
+        mean_faces=mean_faces if recipe.decoder.enabled else 0.0,
     )
 
 
@@ -131,19 +120,12 @@ def _sizes(graph: TrainingGraph) -> tuple[float, float]:
 
 def _teacher(training: Training) -> float:
     encoder, share = encoders.create(**training.recipe.encoder), training.device_graph.batch_size
-    parts = (
-        (encoder, {"data": IMAGE_SHAPE}),
-        (Verdict(training.classes, DOUBT), {"embedding": (encoder.embedding_size,), "softmax_label": ()}),
-    )
+    verdict = Verdict(training.classes, DOUBT), {"embedding": (encoder.embedding_size,), "softmax_label": ()}
     memory = 0.0
-    for network, inputs in parts:
+    for network, inputs in ((encoder, {"data": IMAGE_SHAPE}), verdict):
         graph = TrainingGraph(trace(network), {name: (share, *shape) for name, shape in inputs.items()})
         arguments = graph.symbol.infer_shape(**graph.shapes)[0]
         untrained = dict(zip(graph.symbol.list_arguments(), arguments))
         memory += memonger.planned_megabytes(graph.symbol, untrained, training.devices[0])
         memory += sum(_sizes(graph))
     return memory
-
-
-def _mean_faces(classes: int) -> float:
-    return classes * math.prod(IMAGE_SHAPE) * np.dtype(np.float16).itemsize / MEBIBYTE

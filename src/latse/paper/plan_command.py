@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
+from typing import Any, Iterator
 
 from latse import recipe as recipes
 from latse.data.shards.records import Shard
@@ -27,9 +28,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=int, metavar="N", help="images over all devices (default: train.batch_size)"
     )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one key of the recipe"
-    )
+    recipes.add_set_argument(parser, "change one key of the recipe")
     add_device_arguments(parser)
 
 
@@ -80,73 +79,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Plan the recipe's training graph for one device and write it; raise LatseError for bad input."""
     training, images = read_training(args)
-    planned = dry_run(training, _images(args, images), _budget(args), progress=True)
+    if args.images is not None:
+        if images is not None:
+            raise LatseError("--images and --data exclude each other: the shard has its number of images")
+        if args.images < 1:
+            raise LatseError(f"--images {args.images}: must be at least 1")
+        images = args.images
+    budget = None if args.memory is None else memonger.Memory(args.memory)
+    if args.time is not None:
+        budget = memonger.Time(args.time)
+    planned = dry_run(training, images, budget, progress=True)
+    origin = provenance(args, training.devices)
     out = Path(args.out or Path("out", "plan", f"{Path(args.recipe).stem}-plan.json"))
-    memonger.write_plan(out, planned.plan, provenance(args, training.devices))
+    memonger.write_plan(out, planned.plan, origin)
     if args.json:
-        write_json(args.json, _record(args, planned))
-    print(work(planned))
-    print(_summary(planned))
-    print(f"no plan can be below {int(planned.plan.bound_megabytes)} MiB: one operator needs them at once")
-    print(memory(planned))
-    print(f"memory plan: {out}")
+        content = {
+            "kind": "plan",
+            "provenance": origin,
+            "unit": "MiB on one device; before and after the memory plan: activations only",
+            **planned.as_json(),
+            "classes": training.classes,
+            "recipe": Path(args.recipe).stem,
+            "settings": recipes.as_dict(training.recipe),
+            **figures(planned),
+        }
+        write_json(args.json, content)
+    print(*_in_words(planned), f"memory plan: {out}", sep="\n")
 
 
-def _budget(args: argparse.Namespace) -> memonger.Budget:
-    if args.memory is not None:
-        return memonger.Memory(args.memory)
-    return None if args.time is None else memonger.Time(args.time)
-
-
-def work(planned: DryRun) -> str:
-    """Return the line that says how much a run would look at."""
-    epochs = "" if planned.epochs is None else f", {planned.epochs:.1f} epochs"
-    train, count = planned.training.recipe.train, len(planned.training.devices)
+def _in_words(planned: DryRun) -> Iterator[str]:
+    """Iterate the lines that say how much a run would look at, what the plan saves and the memory taken."""
+    plan, training = planned.plan, planned.training
+    train, count = training.recipe.train, len(training.devices)
     devices = f"{count} devices" if count > 1 else "one device"
-    return (
+    epochs = "" if planned.epochs is None else f", {planned.epochs:.1f} epochs"
+    yield (
         f"{train.iterations:,} iterations of {train.batch_size} images on {devices}: "
         f"{planned.images:,} images{epochs}"
     )
-
-
-def memory(planned: DryRun) -> str:
-    """Return the line that says what memory a run would need, and what for."""
-    parts = [f"activations {planned.activations:.0f}", f"parameters {planned.parameters:.0f}"]
-    parts += [f"teacher {planned.teacher:.0f}"] if planned.teacher else []
+    saved = f"{plan.before_megabytes:.0f} MiB; nothing is computed again, the graph stays as it is"
+    if plan.stages > 1:
+        saved = (
+            f"{plan.before_megabytes:.0f} MiB before, {plan.after_megabytes:.0f} MiB after, "
+            f"{plan.stages} stages, {plan.predicted_time:.2f} times the plain step's predicted time"
+        )
+    yield f"planned memory on {training.devices[0]}, batch {training.device_graph.batch_size}: {saved}"
+    yield f"no plan can be below {int(plan.bound_megabytes)} MiB: one operator needs them at once"
+    parts = f"activations {planned.activations:.0f}, parameters {planned.parameters:.0f}"
+    parts += f", teacher {planned.teacher:.0f}" if planned.teacher else ""
     host = f"; mean faces on the host: {planned.mean_faces:.0f} MiB" if planned.mean_faces else ""
     total = f"{planned.device_memory:.0f} MiB" if math.isfinite(planned.device_memory) else "more than it has"
-    return f"estimated memory of each device: {total} ({', '.join(parts)}){host}"
+    yield f"estimated memory of each device: {total} ({parts}){host}"
 
 
-def _images(args: argparse.Namespace, of_the_shard: int | None) -> int | None:
-    """Return the number of images of the set where it is known."""
-    if args.images is None:
-        return of_the_shard
-    if of_the_shard is not None:
-        raise LatseError("--images and --data exclude each other: the shard has its number of images")
-    if args.images < 1:
-        raise LatseError(f"--images {args.images}: must be at least 1")
-    return args.images
-
-
-def _record(args: argparse.Namespace, planned: DryRun) -> dict:
-    """Return what the file of `--json` says."""
-    training = planned.training
-    return {
-        "kind": "plan",
-        "provenance": provenance(args, training.devices),
-        "unit": "MiB on one device; before and after the memory plan: activations only",
-        **planned.as_json(),
-        "classes": training.classes,
-        "recipe": Path(args.recipe).stem,
-        "settings": recipes.as_dict(training.recipe),
-        **figures(planned),
-    }
-
-
-def figures(planned: DryRun) -> dict:
+def figures(planned: DryRun) -> dict[str, Any]:
     """Return setting, figures in MiB and the goal as results of benchmarks have them."""
     recipe, classes = planned.training.recipe, planned.training.classes
+    images = planned.training.device_graph.batch_size
     parts = {
         "activations without a plan": planned.plan.before_megabytes,
         "activations with the plan": planned.plan.after_megabytes,
@@ -156,12 +145,10 @@ def figures(planned: DryRun) -> dict:
         "together": planned.device_memory,
         "mean faces, on the host": planned.mean_faces,
     }
-    images = planned.training.device_graph.batch_size
-    setting = recipe.encoder.name, classes, images
-    limit = {"at_most": PAPERS_LIMIT} if setting == PAPERS_SETTING else {}
     finite = {name: Figure.of([value], "MiB") for name, value in parts.items() if math.isfinite(value)}
-    together = finite.get("together")
-    goals = [Goal("memory of a device", together, **limit)] if together else []
+    papers = (recipe.encoder.name, classes, images) == PAPERS_SETTING
+    limit = {"at_most": PAPERS_LIMIT} if papers else {}
+    goals = [Goal("memory of a device", finite["together"], **limit)] if "together" in finite else []
     return {
         "setting": {
             "encoder": recipe.encoder.name,
@@ -173,17 +160,3 @@ def figures(planned: DryRun) -> dict:
         "contenders": {"a device": {name: figure.as_json() for name, figure in finite.items()}},
         "goals": [goal.as_json() for goal in goals],
     }
-
-
-def _summary(planned: DryRun) -> str:
-    """Return the line that `latse plan` prints."""
-    plan, training = planned.plan, planned.training
-    where = f"planned memory on {training.devices[0]}, batch {training.device_graph.batch_size}"
-    if plan.stages == 1:
-        return (
-            f"{where}: {plan.before_megabytes:.0f} MiB; nothing is computed again, the graph stays as it is"
-        )
-    return (
-        f"{where}: {plan.before_megabytes:.0f} MiB before, {plan.after_megabytes:.0f} MiB after, "
-        f"{plan.stages} stages, {plan.predicted_time:.2f} times the plain step's predicted time"
-    )

@@ -42,41 +42,21 @@ DRAWN = ("roc", "histogram")  # of a judgement: it stays in the run's own file
 
 @dataclass(frozen=True)
 class Study:
-    """What a study file says.
+    """What a study file says."""
 
-    Attributes
-    ----------
-    recipe : path
-        File of the recipe that the rows change.
-    seeds : list of int
-        At least one, each at least 0, none twice.
-    rows : dict of str to dict of str to object
-        What each row changes: section -> key -> value, as in a recipe; a name is a folder's too.
-    """
-
-    recipe: Path
-    seeds: list[int]
-    rows: dict[str, dict[str, Any]]
+    recipe: Path  # that the rows change
+    seeds: list[int]  # at least one, each at least 0, none twice
+    rows: dict[str, dict[str, Any]]  # what each row changes, as in a recipe; a name is a folder's too
 
 
 @dataclass(frozen=True)
 class Run:
-    """One row with one seed, in a folder of its own."""
+    """One row with one seed, in a folder of its own, and the `result` that `latse eval` writes."""
 
     row: str
     seed: int
     folder: Path
-    pairs: str  # digest of those that it is judged on
-
-    @property
-    def result(self) -> Path:
-        """The file that `latse eval` writes: other pairs, another file."""
-        return self.folder / f"verification-{self.pairs[:8]}.json"
-
-    @property
-    def model(self) -> Path:
-        """The file of the last checkpoint that `latse train` writes."""
-        return self.folder / "model-0000.params"
+    result: Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,9 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="runs at a time, sharing the cores (default: %(default)s)",
     )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one key in every row"
-    )
+    recipes.add_set_argument(parser, "change one key in every row")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -104,13 +82,14 @@ def run(args: argparse.Namespace) -> None:
     """
     check_range("--jobs", args.jobs, 1)
     study = read_study(args.study)
-    pairs = digest(args.pairs)  # missing pairs are better known before the work than after it
+    pairs = digest(args.pairs)  # other pairs, another file; missing ones are better known before the work
     out = make_folder(args.out)
     with locked(out):
-        runs = [
-            Run(row, seed, out / row / f"seed-{seed}", pairs) for row in study.rows for seed in study.seeds
-        ]
+        runs = []
         for row, changes in study.rows.items():
+            for seed in study.seeds:
+                folder = out / row / f"seed-{seed}"
+                runs.append(Run(row, seed, folder, folder / f"verification-{pairs[:8]}.json"))
             recipe, base = out / row / f"{row}.yaml", str(study.recipe.resolve())
             write_text(recipe, yaml.safe_dump({"base": base, **changes}, sort_keys=False))
             recipes.load(recipe, args.set)  # a wrong row is better known now than after those above it
@@ -183,17 +162,12 @@ def _run_one(run: Run, args: argparse.Namespace, environment: dict[str, str]) ->
     changes = [word for change in args.set for word in ("--set", change)]
     trained = ("--data", args.data, "--out", run.folder, "--seed", run.seed, "--resume", *changes)
     _latse(run, environment, "train", recipe, *trained)
-    if not _is_judged(run):
+    model = run.folder / "model-0000.params"
+    judged = run.result.exists() and run.result.stat().st_mtime >= model.stat().st_mtime
+    content = read_json(run.result) if judged else None
+    if not isinstance(content, dict) or content.get("kind") != "verification":
         models = f"model={run.folder}/model,0", f"untrained={run.folder}/untrained,0"
-        judged = ("--pairs", args.pairs, "--json", run.result)
-        _latse(run, environment, "eval", "--model", *models, *judged)
-
-
-def _is_judged(run: Run) -> bool:
-    if not run.result.exists() or run.result.stat().st_mtime < run.model.stat().st_mtime:
-        return False
-    content = read_json(run.result)
-    return isinstance(content, dict) and content.get("kind") == "verification"
+        _latse(run, environment, "eval", "--model", *models, "--pairs", args.pairs, "--json", run.result)
 
 
 def _latse(run: Run, environment: dict[str, str], *arguments: object) -> None:
@@ -206,12 +180,17 @@ def _latse(run: Run, environment: dict[str, str], *arguments: object) -> None:
 
 def _report(args: argparse.Namespace, study: Study, runs: list[Run]) -> dict[str, Any]:
     """Return what study.json says: for each row its changes, the figures of each seed, their mean and std."""
-    results = {(run.row, run.seed): _judgement(run, Path(args.pairs).stem) for run in runs}
+    results: dict[str, dict[int, Any]] = {row: {} for row in study.rows}
+    for run in runs:
+        judged = read_json(run.result)["sets"][Path(args.pairs).stem]["results"]
+        results[run.row][run.seed] = {
+            title: {key: value for key, value in figures.items() if key not in DRAWN}
+            for title, figures in judged.items()
+        }
     rows = {}
     for row, changes in study.rows.items():
-        per_seed = {seed: results[row, seed] for seed in study.seeds}
-        figures = {title: _summary(per_seed, path) for title, path in COLUMNS.items()}
-        rows[row] = {"changes": changes, **figures, "seeds": per_seed}
+        figures = {title: _summary(results[row], path) for title, path in COLUMNS.items()}
+        rows[row] = {"changes": changes, **figures, "seeds": results[row]}
     return {
         "study": Path(args.study).stem,
         "recipe": study.recipe.stem,
@@ -220,15 +199,6 @@ def _report(args: argparse.Namespace, study: Study, runs: list[Run]) -> dict[str
         "pairs": args.pairs,
         "rows": rows,
         "versions": versions(),
-    }
-
-
-def _judgement(run: Run, name: str) -> dict[str, Any]:
-    """Return the figures of the run's models on the set `name`: title -> figures."""
-    results = read_json(run.result)["sets"][name]["results"]
-    return {
-        title: {key: value for key, value in figures.items() if key not in DRAWN}
-        for title, figures in results.items()
     }
 
 

@@ -60,9 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--kvstore", metavar="NAME", help=f"one of {', '.join(KVSTORES)}")
     parser.add_argument("--resume", action="store_true", help="go on with the run in OUT, or start it")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one key of the recipe"
-    )
+    recipes.add_set_argument(parser, "change one key of the recipe")
     add_device_arguments(parser)
 
 
