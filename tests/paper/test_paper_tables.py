@@ -182,17 +182,17 @@ def bare(name):
 
 def test_every_cell_is_the_paper_s():
     printed = [[line.split("\t") for line in one.splitlines()] for one in PAPER.strip().split("\n\n")]
-    for one, (head, *rows) in zip(tables.tables(), printed):
+    for one, (head, *rows) in zip(tables.TABLES, printed):
         assert [tables.COLUMNS[column].title for column in one.columns] == [bare(cell) for cell in head[1:]]
         ours = [[bare(row.name), *(row.paper.get(column) for column in one.columns)] for row in one.rows]
         assert ours == [[bare(row[0]), *numbers(row[1:])] for row in rows]
-    assert [one.number for one in tables.tables()] == [1, 2, 3, 4, 5, 6] and len(printed) == 6
+    assert [one.number for one in tables.TABLES] == [1, 2, 3, 4, 5, 6] and len(printed) == 6
 
 
 def test_every_published_figure_is_its_authors():
     known = [
         [one.number, row.name, *(row.published.figures.get(column) for column in one.columns)]
-        for one in tables.tables()
+        for one in tables.TABLES
         for row in one.rows
         if row.published
     ]
@@ -211,7 +211,7 @@ def test_the_paper_has_six_tables_with_these_rows_to_train():
         *("casia_arcface", "casia_sphereface", "casia_cosface"),
         *("casia_teacher", "casia_linearface_088_1", "casia_linearface_1_1"),
     ]
-    recipes = {one.number: [row.recipe for row in one.rows if row.recipe] for one in tables.tables()}
+    recipes = {one.number: [row.recipe for row in one.rows if row.recipe] for one in tables.TABLES}
     assert recipes == {
         1: [f"{name}.yaml" for name in casia],
         2: [f"{name}.yaml" for name in depths],
@@ -226,7 +226,7 @@ def test_the_paper_has_six_tables_with_these_rows_to_train():
 
 
 def test_figures_are_percent_of_the_table_s_columns():
-    for one in tables.tables():
+    for one in tables.TABLES:
         assert set(one.columns) <= tables.COLUMNS.keys()
         for row in one.rows:
             published = row.published.figures if row.published else {}
@@ -247,7 +247,7 @@ def test_table_2_repeats_what_insightface_published_of_other_training_data():
 
 
 def test_nothing_is_ours_where_nothing_was_run(tmp_path):
-    assert tables.filled(tmp_path) == tables.filled(tmp_path / "nowhere") == tables.tables()
+    assert tables.filled(tmp_path) == tables.filled(tmp_path / "nowhere") == tables.TABLES
     assert tables.text(table(4)).count("not run") == 4 * 3
 
 

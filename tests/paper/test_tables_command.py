@@ -14,7 +14,7 @@ from latse.cli import main
 from latse.data.pairs.pairs import read_pairs
 from latse.data.shards.records import Shard
 from latse.paper import tables_command
-from latse.paper.paper_tables import tables
+from latse.paper.paper_tables import TABLES
 
 TINY = ("encoder.name=resnet_tiny", "train.batch_size=4", "train.iterations=1", "train.memory_plan=false")
 TINY += ("decoder.widths=[8, 8, 8, 8]",)
@@ -141,7 +141,7 @@ def test_without_data_nothing_is_trained(commands, tmp_path, capsys):
 
 def test_every_row_of_a_given_set_is_trained_once_after_its_teacher(commands, shard, tmp_path):
     assert run("--data", f"casia={shard}", "--runs", tmp_path) == 0
-    rows = {row.recipe for table in tables() for row in table.rows if row.recipe}
+    rows = {row.recipe for table in TABLES for row in table.rows if row.recipe}
     casia = {name[: -len(".yaml")] for name in rows if name.startswith("casia")}
     assert set(trained(commands)) == casia
     seen = set()
@@ -256,7 +256,7 @@ def test_a_failed_training_ends_it(monkeypatch, shard, tmp_path, capsys):
 
 
 def test_a_student_s_teacher_is_a_row_of_the_same_depth_without_filter():
-    for row in {row.recipe for table in tables() for row in table.rows if row.recipe}:
+    for row in {row.recipe for table in TABLES for row in table.rows if row.recipe}:
         recipe, teacher = recipes.load(recipes.SHIPPED / row), tables_command.teacher_of(row)
         assert (teacher is None) == (recipe.filter.k is None)
         if teacher:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Sequence
+from typing import Any, Iterator, NamedTuple, Sequence
 
 from latse.errors import LatseError
 from latse.eval.results import reading
@@ -127,12 +127,7 @@ class PaperTable:
     number: int
     title: str
     columns: tuple[str, ...]
-    rows: tuple[PaperRow, ...] = field(repr=False)
-
-
-def tables() -> list[PaperTable]:
-    """Return Tables 1 to 6 as the paper prints them, none of ours filled in."""
-    return list(_TABLES)
+    rows: tuple[PaperRow, ...]
 
 
 def filled(folder: str | os.PathLike) -> list[PaperTable]:
@@ -140,17 +135,14 @@ def filled(folder: str | os.PathLike) -> list[PaperTable]:
 
     A run belongs to a row by the recipe that its run.json names. Of several, the one with the fewest
     differences from the row counts, and of those the first by path. A folder that does not exist holds none.
-
-    Raises
-    ------
-    LatseError
-        If a file of a run is damaged.
+    Raises LatseError if a file of a run is damaged.
     """
     runs = [_read(path.parent) for path in sorted(Path(folder).rglob(RUN))]
-    return [
-        dataclasses.replace(table, rows=tuple(_with_ours(row, table.columns, runs) for row in table.rows))
-        for table in tables()
-    ]
+    tables = []
+    for table in TABLES:
+        rows = (dataclasses.replace(row, ours=_ours(row, table.columns, runs)) for row in table.rows)
+        tables.append(dataclasses.replace(table, rows=tuple(rows)))
+    return tables
 
 
 def data_set(recipe: str) -> str:
@@ -160,101 +152,82 @@ def data_set(recipe: str) -> str:
 
 def text(table: PaperTable) -> str:
     """Lay out a table as text: below a row of the paper the published one and ours, notes at the end."""
-    rows, notes = [["", *(COLUMNS[column].title for column in table.columns)]], []
+    rows, notes = [["", *(COLUMNS[column].title for column in table.columns)]], {}
+
+    def add(title: str, note: str, figures: dict[str, float], missing: str = "-") -> None:
+        mark = f" [{notes.setdefault(note, len(notes) + 1)}]" if note else ""
+        cells = (f"{figures[column]:.2f}" if column in figures else missing for column in table.columns)
+        rows.append([title + mark, *cells])
+
     for row in table.rows:
-        rows.append([row.name, *_cells(row.paper, table.columns, "-")])
+        add(row.name, "", row.paper)
         if row.published:
-            rows.append([f"  published{_mark(notes, row.published.source)}"])
-            rows[-1] += _cells(row.published.figures, table.columns, "-")
-        if row.recipe:
-            figures = row.ours.figures if row.ours else {}
-            rows.append([_title_of_ours(row.ours, notes), *_cells(figures, table.columns, NOT_RUN)])
-    marked = [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
+            add("  published", row.published.source, row.published.figures)
+        if row.ours:  # what cannot be compared is called so at once
+            title = "  ours, changed" if row.ours.differences else "  ours"
+            add(title, "; ".join([row.ours.folder, *row.ours.differences]), row.ours.figures, NOT_RUN)
+        elif row.recipe:
+            add("  ours", "", {}, NOT_RUN)
+    marked = [f"[{number}] {note}" for note, number in notes.items()]
     return "\n".join([f"Table {table.number}. {table.title}", "", aligned(rows), *marked])
-
-
-def _title_of_ours(ours: Measured | None, notes: list[str]) -> str:
-    """Name our line, with a note of where it comes from; what cannot be compared is called so at once."""
-    if ours is None:
-        return "  ours"
-    if not ours.differences:
-        return f"  ours{_mark(notes, ours.folder)}"
-    return f"  ours, changed{_mark(notes, '; '.join([ours.folder, *ours.differences]))}"
-
-
-def _mark(notes: list[str], note: str) -> str:
-    """Return the number of a note, which is added if it is new."""
-    if note not in notes:
-        notes.append(note)
-    return f" [{notes.index(note) + 1}]"
-
-
-def _cells(figures: dict[str, float], columns: Sequence[str], missing: str) -> list[str]:
-    return [f"{figures[column]:.2f}" if column in figures else missing for column in columns]
 
 
 class _Figure(NamedTuple):
     """A figure in percent, and what its benchmark was otherwise than the paper's."""
 
     percent: float
-    differences: tuple[str, ...]
+    differences: list[str]
 
 
-@dataclass(frozen=True)
-class _RunFigures:
+class _Run(NamedTuple):
     """What a run's folder holds: its figures by column, and what the run was otherwise than its recipe."""
 
     recipe: str
     folder: Path
     figures: dict[str, _Figure]
-    differences: tuple[str, ...]
+    differences: list[str]
 
 
-def _read(folder: Path) -> _RunFigures:
-    path = folder / RUN
-    record = read_object(path)
-    with reading(path):
-        recipe, differences = record["recipe"], (*_changed(record), *_other_people(record))
+def _read(folder: Path) -> _Run:
+    record = read_object(folder / RUN)
+    with reading(folder / RUN):
+        recipe, differences = record["recipe"], _differences(record)
     figures: dict[str, _Figure] = {}
     for kind, name, read in _RESULTS:
-        with reading(folder / name):
-            figures.update(read(_results(folder / name, kind), record))
-    return _RunFigures(recipe, folder, figures, differences)
+        path = folder / name
+        results = read_object(path) if path.exists() else {"kind": kind, "models": {}, "sets": {}}
+        if results.get("kind") != kind:
+            raise LatseError(f"{path} holds no results of the kind {kind!r}: judge that run again")
+        with reading(path):
+            figures.update(read(results, record))
+    return _Run(recipe, folder, figures, differences)
 
 
-def _with_ours(row: PaperRow, columns: Sequence[str], runs: list[_RunFigures]) -> PaperRow:
-    ours = [
-        _measured(run, columns)
-        for run in runs
-        if row.recipe == f"{run.recipe}.yaml" and not run.figures.keys().isdisjoint(columns)
-    ]
-    return dataclasses.replace(
-        row, ours=min(ours, key=lambda measured: len(measured.differences), default=None)
-    )
+def _ours(row: PaperRow, columns: Sequence[str], runs: list[_Run]) -> Measured | None:
+    """Return the figures of the run that is nearest to a row."""
+    ours = []
+    for run in runs:
+        figures = {column: run.figures[column] for column in columns if column in run.figures}
+        if figures and row.recipe == f"{run.recipe}.yaml":
+            benchmarks = dict.fromkeys(one for figure in figures.values() for one in figure.differences)
+            percent = {column: figure.percent for column, figure in figures.items()}
+            ours.append(Measured(percent, str(run.folder), (*run.differences, *benchmarks)))
+    return min(ours, key=lambda measured: len(measured.differences), default=None)
 
 
-def _measured(run: _RunFigures, columns: Sequence[str]) -> Measured:
-    figures = {column: run.figures[column] for column in columns if column in run.figures}
-    benchmarks = (difference for figure in figures.values() for difference in figure.differences)
-    percent = {column: figure.percent for column, figure in figures.items()}
-    return Measured(percent, str(run.folder), (*run.differences, *dict.fromkeys(benchmarks)))
-
-
-def _changed(run: dict[str, Any]) -> list[str]:
-    """Return the settings that are not those of the recipe of this project, and a warm start."""
+def _differences(run: dict[str, Any]) -> list[str]:
+    """Return settings that are not those of the recipe of this project, a warm start, and other people."""
     changed = run.get("changed")
     if changed is None:
-        return ["settings not compared with the recipe's"]
-    start = [f"started from {run['from']['start']}"] if run.get("start") else []
-    return [*(f"{key}={value}" for key, value in changed.items()), *start]
-
-
-def _other_people(run: dict[str, Any]) -> list[str]:
+        said = ["settings not compared with the recipe's"]
+    else:
+        said = [f"{key}={value}" for key, value in changed.items()]
+        said += [f"started from {run['from']['start']}"] if run.get("start") else []
     known = DATA_SETS.get(data_set(run["recipe"]))
-    if known is None or run["data"]["people"] == known.people:
-        return []
-    people = f"{run['data']['people']:,} people instead of the {known.people:,}"
-    return [f"trained on {people} of {known.folder}"]
+    if known and run["data"]["people"] != known.people:
+        people = f"{run['data']['people']:,} people instead of the {known.people:,}"
+        said.append(f"trained on {people} of {known.folder}")
+    return said
 
 
 def _verification(results: dict[str, Any], run: dict[str, Any]) -> dict[str, _Figure]:
@@ -273,14 +246,14 @@ def _identification(results: dict[str, Any], run: dict[str, Any]) -> dict[str, _
     for title in _titles(results, run):
         judged, otherwise = results["models"][title], _other_probes(results)
         sizes = {int(size): result["rank_1"] for size, result in judged["sizes"].items()}
-        size = COLUMNS["megaface_id"].size if COLUMNS["megaface_id"].size in sizes else max(sizes)
-        identified = (*_other_size("megaface_id", size), *otherwise)
-        figures["megaface_id"] = _Figure(100 * sizes[size], identified)
-        if judged["tar_at_far"].get(MEGAFACE_FAR) is not None:
+        million = COLUMNS["megaface_id"].size
+        size = million if million in sizes else max(sizes)
+        figures["megaface_id"] = _Figure(100 * sizes[size], _other_size("megaface_id", size) + otherwise)
+        tar = judged["tar_at_far"].get(MEGAFACE_FAR)
+        if tar is not None:
             # A rate of all comparisons: more distractors than the paper's only resolve it better.
             size = min(results["distractors"], COLUMNS["megaface_ver"].size)
-            verified = (*_other_size("megaface_ver", size), *otherwise)
-            figures["megaface_ver"] = _Figure(100 * judged["tar_at_far"][MEGAFACE_FAR], verified)
+            figures["megaface_ver"] = _Figure(100 * tar, _other_size("megaface_ver", size) + otherwise)
     return figures
 
 
@@ -290,9 +263,9 @@ _RESULTS = (
 )
 
 
-def _other_size(column: str, size: int) -> tuple[str, ...]:
+def _other_size(column: str, size: int) -> list[str]:
     title, paper, unit = COLUMNS[column]
-    return () if size == paper else (f"{title} on {size:,} {unit} instead of {paper:,}",)
+    return [] if size == paper else [f"{title} on {size:,} {unit} instead of {paper:,}"]
 
 
 def _other_probes(results: dict[str, Any]) -> list[str]:
@@ -306,24 +279,14 @@ def _other_probes(results: dict[str, Any]) -> list[str]:
     ]
 
 
-def _results(path: Path, kind: str) -> dict[str, Any]:
-    """Return the results in a file, which hold no models where there is no file."""
-    results = read_object(path) if path.exists() else {"kind": kind, "models": {}, "sets": {}}
-    if results.get("kind") != kind:
-        raise LatseError(f"{path} holds no results of the kind {kind!r}: judge that run again")
-    return results
-
-
-def _titles(results: dict[str, Any], run: dict[str, Any]) -> list[str]:
-    """Return the models that are the last checkpoint of this run, not of another and not its first."""
-    return [title for title, model in results["models"].items() if _is_last(model.get("origin", model), run)]
-
-
-def _is_last(origin: dict[str, Any], run: dict[str, Any]) -> bool:
-    if any(origin.get(key) != run.get(key) for key in ("recipe", "seed", "settings")):
-        return False
-    prefix, number = checkpoint.parse(origin["source"])
-    return (Path(prefix).name, number) == ("model", 0)
+def _titles(results: dict[str, Any], run: dict[str, Any]) -> Iterator[str]:
+    """Iterate the models that are the last checkpoint of this run, not of another and not its first."""
+    for title, model in results["models"].items():
+        origin = model.get("origin", model)
+        if all(origin.get(key) == run.get(key) for key in ("recipe", "seed", "settings")):
+            prefix, number = checkpoint.parse(origin["source"])
+            if (Path(prefix).name, number) == ("model", 0):
+                yield title
 
 
 def _table(number: int, title: str, columns: Sequence[str], *rows: tuple[Any, ...]) -> PaperTable:
@@ -344,7 +307,7 @@ def _table(number: int, title: str, columns: Sequence[str], *rows: tuple[Any, ..
 
 R34, R50, R100 = (f"ms1mv2_arcface_r{depth}_{{}}.yaml".format for depth in (34, 50, 100))
 TABLE_2, TABLE_5, TABLE_6 = (f"{DENG}, Table {number}" for number in (2, 5, 6))
-_TABLES = (
+TABLES = [
     _table(
         1,
         "Verification (%) with different margins, ResNet-50 on CASIA",
@@ -426,4 +389,4 @@ _TABLES = (
         ("SV-AM-Softmax,r (large)", (98.82, 99.03), None),
         ("Proposed LATSE,r (large)", (99.14, 99.19), "ms1mv3_student.yaml"),
     ),
-)
+]

@@ -50,33 +50,18 @@ def run(args: argparse.Namespace) -> None:
 
 
 class Material(NamedTuple):
-    """What the folder of a run holds: each mapping has those that are there.
-
-    Attributes
-    ----------
-    folder : path
-        Of the run.
-    results : dict of str to dict of str to object
-        Kind -> content of its file.
-    runs : dict of str to dict of str to object
-        `teacher`, `student` -> its run.json.
-    metrics : dict of str to list of dict of str to object
-        `teacher`, `student` -> the records of its metrics.jsonl.
-    """
+    """What the folder of a run holds: each dictionary has those that are there."""
 
     folder: Path
-    results: dict[str, dict[str, Any]]
-    runs: dict[str, dict[str, Any]]
-    metrics: dict[str, list[dict[str, Any]]]
+    results: dict[str, dict[str, Any]]  # kind -> content of its file
+    runs: dict[str, dict[str, Any]]  # `teacher`, `student` -> its run.json
+    metrics: dict[str, list[dict[str, Any]]]  # `teacher`, `student` -> the records of its metrics.jsonl
 
 
 def gather(folder: Path) -> Material:
     """Read what a report can show of a run.
 
-    Raises
-    ------
-    LatseError
-        If there is no such folder, nothing in it that a report could show, or a file in it is damaged.
+    Raises LatseError if there is no such folder, nothing to show in it, or a file in it is damaged.
     """
     if not folder.is_dir():
         raise LatseError(f"{folder} is no folder of a run")

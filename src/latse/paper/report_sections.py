@@ -292,12 +292,8 @@ def settings(folder: Path, runs: Mapping[str, Mapping[str, Any]]) -> Section:
 def provenance(models: Mapping[str, Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]]) -> Section:
     """Lay out where results come from.
 
-    Parameters
-    ----------
-    models : mapping of str to mapping of str to object
-        Title of a model -> its origin.
-    records : mapping of str to mapping of str to object
-        Title of a result -> what `latse.provenance`, or the run.json of a training, says of it.
+    `models` are title of a model -> its origin; `records` are title of a result -> what `latse.provenance`,
+    or the run.json of a training, says of it.
     """
     keys = [key for key in ORIGINS if any(origin.get(key) is not None for origin in models.values())]
     rows = [[title, *(_value(origin.get(key)) for key in keys)] for title, origin in models.items()]

@@ -23,26 +23,15 @@ from latse.devices import add_device_arguments, contexts
 from latse.errors import LatseError
 from latse.eval.results import reading
 from latse.files import make_folder, make_parents, read_object, write_json
-from latse.paper.dry_run import DryRun, dry_run
-from latse.paper.paper_tables import (
-    COLUMNS,
-    DATA_SETS,
-    IDENTIFICATION,
-    MEGAFACE,
-    VERIFICATION,
-    PaperTable,
-    data_set,
-    filled,
-    tables,
-    text,
-)
+from latse.paper import paper_tables as tables
+from latse.paper.dry_run import dry_run
 from latse.provenance import provenance
 from latse.recipe_keys import KVSTORES
 from latse.text_table import aligned
 from latse.train.training import Training
 
-NUMBERS = [table.number for table in tables()]
-VERIFIED = [name for name in COLUMNS if name not in MEGAFACE]
+NUMBERS = [table.number for table in tables.TABLES]
+VERIFIED = [name for name in tables.COLUMNS if name not in tables.MEGAFACE]
 # What `latse identify` takes MegaFace from -> what each needs beside it, and what it is.
 MEGAFACE_INPUTS = {
     "probes": (None, "probes and mates"),
@@ -79,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=FOLDER",
         help="shards of the paper's training sets: "
-        + ", ".join(f"{name.upper()} ({data_set.folder})" for name, data_set in DATA_SETS.items()),
+        + ", ".join(f"{name.upper()} ({data_set.folder})" for name, data_set in tables.DATA_SETS.items()),
     )
     training.add_argument(
         "--pairs",
@@ -92,13 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--dry-run", action="store_true", help="train nothing, say what each recipe takes")
     training.add_argument("--seed", type=int, default=0, help="default 0")
     training.add_argument("--kvstore", metavar="NAME", help=f"one of {', '.join(KVSTORES)}")
-    training.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="change one key in every recipe; the tables then say so",
-    )
+    recipes.add_set_argument(training, "change one key in every recipe; the tables then say so")
     add_device_arguments(training)
 
 
@@ -108,17 +91,17 @@ def run(args: argparse.Namespace) -> None:
     Raises LatseError for bad input, or if a training or judgement fails.
     """
     shards = _shards(args.data)
-    chosen = [table for table in tables() if table.number in args.only]
+    chosen = [table for table in tables.TABLES if table.number in args.only]
     make_parents(args.json)
     if args.dry_run:
         _dry_runs(args, chosen, shards)
         return
     _complete(args, chosen, shards)
-    complete = [table for table in filled(args.runs) if table.number in args.only]
+    complete = [table for table in tables.filled(args.runs) if table.number in args.only]
     if args.json:
         content = [dataclasses.asdict(table) for table in complete]
         write_json(args.json, {"kind": "tables", "provenance": provenance(args), "tables": content})
-    print("\n\n".join(map(text, complete)))
+    print("\n\n".join(map(tables.text, complete)))
 
 
 def teacher_of(recipe: str) -> str | None:
@@ -139,29 +122,29 @@ def _shards(words: Iterable[str]) -> dict[str, Shard]:
     shards = {}
     for word in words:
         name, equals, folder = word.partition("=")
-        if name.lower() not in DATA_SETS or not equals:
-            names = ", ".join(map(str.upper, DATA_SETS))
+        if name.lower() not in tables.DATA_SETS or not equals:
+            names = ", ".join(map(str.upper, tables.DATA_SETS))
             raise LatseError(f"--data {word}: write NAME=FOLDER with one of the names {names}")
         shards[name.lower()] = Shard(folder)
     return shards
 
 
-def _rows(chosen: list[PaperTable]) -> list[str]:
+def _rows(chosen: list[tables.PaperTable]) -> list[str]:
     """Return the recipes of the rows, each once, in their order."""
     return list(dict.fromkeys(row.recipe for table in chosen for row in table.rows if row.recipe))
 
 
-def _complete(args: argparse.Namespace, chosen: list[PaperTable], shards: dict[str, Shard]) -> None:
+def _complete(args: argparse.Namespace, chosen: list[tables.PaperTable], shards: dict[str, Shard]) -> None:
     """Train and judge every row whose data are given; what is wrong is better known before the work."""
-    rows = [recipe for recipe in _rows(chosen) if data_set(recipe) in shards]
+    rows = [recipe for recipe in _rows(chosen) if tables.data_set(recipe) in shards]
     megaface = _megaface(args)
     judges = {name: _judges(args.pairs, megaface, shard) for name, shard in shards.items()}
     for recipe in rows:
         recipes.load(recipes.SHIPPED / recipe, args.set)
     for number, recipe in enumerate(rows, 1):
         print(f"{Path(recipe).stem}, {number} of {len(rows)}", file=sys.stderr)
-        folder = _train(args, recipe, shards[data_set(recipe)])
-        for result, command in judges[data_set(recipe)]:
+        folder = _train(args, recipe, shards[tables.data_set(recipe)])
+        for result, command in judges[tables.data_set(recipe)]:
             if not _is_judged(folder, result, command):
                 model = f"{Path(recipe).stem}={folder}/model,0"
                 _latse(*command, "--model", model, "--json", folder / result, *_devices(args))
@@ -186,9 +169,9 @@ def _judges(files: list[str] | None, megaface: list[str], shard: Shard) -> list[
     pairs = [Path(path) for path in files or beside]
     judges = []
     if pairs:
-        judges.append((VERIFICATION, ["eval", "--pairs", *map(str, pairs)]))
+        judges.append((tables.VERIFICATION, ["eval", "--pairs", *map(str, pairs)]))
     if megaface:
-        judges.append((IDENTIFICATION, ["identify", *megaface]))
+        judges.append((tables.IDENTIFICATION, ["identify", *megaface]))
     if not judges:
         sets = ", ".join(f"{name}.bin" for name in VERIFIED)
         raise LatseError(f"{shard.folder} holds none of {sets}, and neither --pairs nor --probes is given")
@@ -230,15 +213,15 @@ def _latse(command: str, *arguments: object) -> None:
         raise LatseError(f"latse {command} failed, see above: {' '.join(words[2:])}")
 
 
-def _dry_runs(args: argparse.Namespace, chosen: list[PaperTable], shards: dict[str, Shard]) -> None:
+def _dry_runs(args: argparse.Namespace, chosen: list[tables.PaperTable], shards: dict[str, Shard]) -> None:
     """Plan every recipe, for the given shard or for what the paper's set is said to hold, and print them."""
     devices = contexts(args)
-    with_teachers = (name for recipe in _rows(chosen) for name in (teacher_of(recipe), recipe) if name)
     trainings = {}
-    for name in with_teachers:
-        people, images = _size(name, shards)
-        recipe = recipes.load(recipes.SHIPPED / name, args.set)
-        trainings[Path(name).stem] = Training.of(recipe, people, devices), images
+    for recipe in _rows(chosen):
+        for name in filter(None, (teacher_of(recipe), recipe)):
+            people, images = _size(name, shards)
+            changed = recipes.load(recipes.SHIPPED / name, args.set)
+            trainings[Path(name).stem] = Training.of(changed, people, devices), images
     planned = {
         name: dry_run(training, images)
         for name, (training, images) in tqdm(trainings.items(), unit=" recipes", leave=False)
@@ -246,19 +229,17 @@ def _dry_runs(args: argparse.Namespace, chosen: list[PaperTable], shards: dict[s
     if args.json:
         content = {"recipes": {name: run.as_json() for name, run in planned.items()}}
         write_json(args.json, {"kind": "dry runs", "provenance": provenance(args, devices), **content})
-    head = ["", "iterations", "batch", "images", "epochs", "activations", "planned", "device"]
-    print(aligned([head, *([name, *_cells(run)] for name, run in planned.items())]))
+    rows = [["", "iterations", "batch", "images", "epochs", "activations", "planned", "device"]]
+    for name, run in planned.items():
+        train = run.training.recipe.train
+        counts = f"{train.iterations:,}", f"{train.batch_size:,}", f"{run.images:,}", f"{run.epochs:.1f}"
+        memory = run.plan.before_megabytes, run.plan.after_megabytes, run.device_memory
+        rows.append([name, *counts, *(f"{megabytes:.0f}" for megabytes in memory)])
+    print(aligned(rows))
     print(f"activations, with the memory plan, and all of a device: MiB on each of {len(devices)} devices")
 
 
 def _size(recipe: str, shards: dict[str, Shard]) -> tuple[int, int]:
     """Return how many people and images there are to train on."""
-    shard, known = shards.get(data_set(recipe)), DATA_SETS[data_set(recipe)]
+    shard, known = shards.get(tables.data_set(recipe)), tables.DATA_SETS[tables.data_set(recipe)]
     return (shard.classes, len(shard)) if shard else (known.people, known.images)
-
-
-def _cells(planned: DryRun) -> list[str]:
-    train = planned.training.recipe.train
-    counts = f"{train.iterations:,}", f"{train.batch_size:,}", f"{planned.images:,}", f"{planned.epochs:.1f}"
-    memory = planned.plan.before_megabytes, planned.plan.after_megabytes, planned.device_memory
-    return [*counts, *(f"{megabytes:.0f}" for megabytes in memory)]
