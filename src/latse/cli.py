@@ -11,35 +11,26 @@ from latse import __version__
 from latse.errors import LatseError
 from latse.runtime import mxnet_build, require_mxnet
 
-# Sub-command -> (its module, one line of help). A module has `add_arguments(parser)` and `run(args)`,
-# which returns None, or the exit status.
+# Sub-command -> (its module in latse, one line of help). A module has `add_arguments(parser)` and
+# `run(args)`, which returns None, or the exit status.
 COMMANDS = {
-    "data": ("latse.data.data_command", "make insightface shards and verification pairs"),
-    "train": ("latse.train.train_command", "train a teacher or a student from a recipe"),
-    "recipes": ("latse.recipes_command", "list the shipped recipes, show one, or explain every key"),
-    "filter": ("latse.train.filter_command", "store a teacher's verdict on every image of a set"),
-    "plan": ("latse.paper.plan_command", "plan the memory of a recipe's graph by mirroring"),
-    "eval": ("latse.eval.eval_command", "verify pairs of unseen people and draw their generated faces"),
-    "identify": ("latse.eval.identify_command", "find people among distractors, a million and more"),
-    "templates": ("latse.eval.templates_command", "judge templates of several images (IJB-B, IJB-C)"),
-    "figures": ("latse.paper.figures_command", "draw the paper's Figures 1, 3, 4 and 5 of a run"),
-    "tables": ("latse.paper.tables_command", "print the paper's tables with ours, training what is missing"),
-    "import": (
-        "latse.models.import_command",
-        "turn an insightface checkpoint into a start for training here",
-    ),
-    "encoders": ("latse.paper.encoders_command", "list the networks that embed faces and their sizes"),
-    "margins": ("latse.eval.margins_command", "list, check and plot the losses and their margins"),
-    "report": ("latse.paper.report_command", "write one HTML page of all results of a run"),
-    "export": (
-        "latse.models.export_command",
-        "write a checkpoint's embedding as ONNX or as a plain MXNet pair",
-    ),
-    "bench": ("latse.bench.bench_command", "measure time and memory against other formulations"),
-    "study": (
-        "latse.paper.study_command",
-        "train and judge variants of a recipe with several seeds, side by side",
-    ),
+    "data": ("data.data_command", "make insightface shards and verification pairs"),
+    "train": ("train.train_command", "train a teacher or a student from a recipe"),
+    "recipes": ("recipes_command", "list the shipped recipes, show one, or explain every key"),
+    "filter": ("train.filter_command", "store a teacher's verdict on every image of a set"),
+    "plan": ("paper.plan_command", "plan the memory of a recipe's graph by mirroring"),
+    "eval": ("eval.eval_command", "verify pairs of unseen people and draw their generated faces"),
+    "identify": ("eval.identify_command", "find people among distractors, a million and more"),
+    "templates": ("eval.templates_command", "judge templates of several images (IJB-B, IJB-C)"),
+    "figures": ("paper.figures_command", "draw the paper's Figures 1, 3, 4 and 5 of a run"),
+    "tables": ("paper.tables_command", "print the paper's tables with ours, training what is missing"),
+    "import": ("models.import_command", "turn an insightface checkpoint into a start for training here"),
+    "encoders": ("paper.encoders_command", "list the networks that embed faces and their sizes"),
+    "margins": ("eval.margins_command", "list, check and plot the losses and their margins"),
+    "report": ("paper.report_command", "write one HTML page of all results of a run"),
+    "export": ("models.export_command", "write a checkpoint's embedding as ONNX or as a plain MXNet pair"),
+    "bench": ("bench.bench_command", "measure time and memory against other formulations"),
+    "study": ("paper.study_command", "train and judge variants of a recipe with several seeds, side by side"),
 }
 
 
@@ -72,7 +63,7 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
         if name in arguments:
             require_mxnet()
-            implementation = importlib.import_module(module)
+            implementation = importlib.import_module(f"latse.{module}")
             implementation.add_arguments(command)
             command.set_defaults(run=implementation.run, command_line=arguments)
     return parser

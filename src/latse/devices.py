@@ -22,10 +22,7 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
 def contexts(args: argparse.Namespace) -> list[mx.Context]:
     """Return the devices that the arguments name.
 
-    Raises
-    ------
-    LatseError
-        For a malformed list, a GPU that is not there, or fewer than one CPU context.
+    Raises LatseError for a malformed list, a GPU that is not there, or fewer than one CPU context.
     """
     if args.gpus is None:
         if args.cpus < 1:

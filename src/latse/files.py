@@ -7,7 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -50,10 +50,9 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     try:
         with explained(f"cannot write {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
-            os.close(handle)
-            temporary = Path(name)
-            temporary.chmod(0o666 & ~_umask())
+            part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
+            part.touch(exist_ok=False)
+            temporary = part
             yield temporary
             _sync(temporary)
             temporary.replace(path)
@@ -139,25 +138,14 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
     """Keep other processes that ask for the same out of a folder; raise LatseError if one is in it."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        _lock(handle, folder)
+        with explained(f"cannot lock {folder}"):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise LatseError(f"another process is at work in {folder}") from error
         yield
     finally:
         os.close(handle)
-
-
-def _lock(handle: int, folder: str | os.PathLike) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise LatseError(f"another process is at work in {folder}") from error
-    except OSError as error:
-        raise LatseError(f"cannot lock {folder}: {error.strerror}") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _sync(path: Path) -> None:

@@ -43,10 +43,7 @@ class Registry:
     def find(self, name: str) -> type:
         """Return a class: a shipped one, or the one of `FILE.py:CLASS`, whose file is run.
 
-        Raises
-        ------
-        LatseError
-            If there is none of that name, the file cannot be run, or the class is of another kind.
+        Raises LatseError if there is none of that name, the file cannot be run, or it is of another kind.
         """
         path = source(name)
         if path is None:
@@ -66,31 +63,16 @@ class Registry:
         signature = inspect.signature(self.find(name)).parameters
         defaults = {key: value.default for key, value in signature.items() if key not in self.positional}
         for key, default in defaults.items():
-            if default is inspect.Parameter.empty:
-                raise LatseError(f"the parameter '{key}' of the {self.title} '{name}' has no default")
             if not isinstance(default, (int, float)):
-                raise LatseError(
-                    f"the parameter '{key}' of the {self.title} '{name}' has the default {default!r}, "
-                    "not a number"
-                )
+                wrong = f"the default {default!r}, not a number"
+                wrong = "no default" if default is inspect.Parameter.empty else wrong
+                raise LatseError(f"the parameter '{key}' of the {self.title} '{name}' has {wrong}")
         return defaults
 
     def create(self, name: str, *arguments: Any, **parameters: float) -> Any:
-        """Return an object of a class.
+        """Return an object of the class that `find` finds, made of the arguments that `positional` names.
 
-        Parameters
-        ----------
-        name : str
-            As of `find`.
-        *arguments : object
-            The arguments that `Registry.positional` names.
-        **parameters : float
-            Any of `Registry.parameters`.
-
-        Raises
-        ------
-        LatseError
-            As `find` and `parameters`; if a parameter is unknown, or the class refuses it.
+        Raises LatseError as `find` and `parameters`; if a parameter is unknown, or the class refuses it.
         """
         known = self.parameters(name)
         for key in parameters:
@@ -109,23 +91,18 @@ def source(name: str) -> Path | None:
 
 
 def _module(path: Path) -> ModuleType:
-    """Run a file, once in a process unless it is edited, and return what it defines.
-
-    Raises LatseError if the file cannot be run.
-    """
+    """Run a file, once in a process unless it is edited, and return what it defines."""
     with blaming(f"cannot run {path}"):
         content = path.read_bytes()
         key = hashlib.blake2b(str(path.resolve()).encode() + content, digest_size=8).hexdigest()
-        return sys.modules.get(f"{path.stem}_{key}") or _run(content, path, f"{path.stem}_{key}")
-
-
-def _run(content: bytes, path: Path, name: str) -> ModuleType:
-    module = ModuleType(name)
-    module.__file__ = str(path)
-    sys.modules[name] = module  # where dataclasses and pickle look for it
-    try:
-        exec(compile(content, str(path), "exec", dont_inherit=True), module.__dict__)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+        name = f"{path.stem}_{key}"
+        if name in sys.modules:
+            return sys.modules[name]
+        module = sys.modules[name] = ModuleType(name)  # where dataclasses and pickle look for it
+        module.__file__ = str(path)
+        try:
+            exec(compile(content, str(path), "exec", dont_inherit=True), module.__dict__)
+        except BaseException:
+            del sys.modules[name]
+            raise
+        return module

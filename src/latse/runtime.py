@@ -79,10 +79,7 @@ def threads() -> int:
 def require_mxnet() -> None:
     """Check, without importing it, that mxnet can be imported.
 
-    Raises
-    ------
-    LatseError
-        If mxnet is not installed, or if its GPU build is and the NVIDIA driver is missing.
+    Raises LatseError if it is not installed, or if its GPU build is and the NVIDIA driver is missing.
     """
     if importlib.util.find_spec("mxnet") is None:
         raise LatseError("mxnet is not installed in this environment: run `make setup` (with GPU=1 for CUDA)")
@@ -98,13 +95,7 @@ def require_mxnet() -> None:
 
 
 def features() -> dict[str, bool]:
-    """Tell which of `FEATURES` (CUDA, CUDNN, NCCL, DIST_KVSTORE) the installed mxnet was built with.
-
-    Raises
-    ------
-    LatseError
-        As `require_mxnet`.
-    """
+    """Tell which of `FEATURES` the installed mxnet was built with; raises as `require_mxnet`."""
     require_mxnet()
     from mxnet.runtime import Features
 
@@ -148,11 +139,7 @@ def _load_openblas(cpu: Path = Path("/proc/cpuinfo")) -> None:
 
 
 def _is_gpu_build() -> bool:
-    try:
-        metadata.distribution(GPU_BUILD)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
+    return next(iter(metadata.distributions(name=GPU_BUILD)), None) is not None
 
 
 def _wheel_libraries() -> list[Path]:

@@ -37,21 +37,20 @@ def verification_table(sets: dict[str, dict[str, Any]]) -> str:
     The columns of TAR are those that the different pairs of some set resolve; a TAR that those of its own set
     do not is marked by `*` and explained below the table, where the sets are described too.
     """
-    first, *_ = sets.values()
-    targets = _results(first)[0]["tar_at_far"]
-    fars = [far for far in targets if any(_resolves(judged, far) for judged in sets.values())]
+    some = [next(iter(judged["results"].values())) for judged in sets.values()]
+    unresolved = [result["unresolved_far"] for result in some]
+    fars = [far for far in some[0]["tar_at_far"] if not all(far in too_fine for too_fine in unresolved)]
     tars = [f"TAR@{100 * float(far):g}%FAR" for far in fars]
     rows = [["", "accuracy ± std", "95 % interval", "threshold", "exact thresholds", *tars, *LAST]]
+    descriptions, restorations = [], []
     for name, judged in sets.items():
         rows.append([name, *[""] * (len(rows[0]) - 1)])
         rows += [_row(title, result, fars) for title, result in judged["results"].items()]
-    notes = [_description(name, judged) for name, judged in sets.items()]
-    notes += [
-        f"{name}: {note}" for name, judged in sets.items() for note in restoration_notes(judged["results"])
-    ]
-    if not all(_resolves(judged, far) for judged in sets.values() for far in fars):
-        notes.append("* before the first false accept: so few different pairs resolve no finer")
-    return "\n".join([aligned(rows), *notes])
+        descriptions.append(_description(name, judged))
+        restorations += [f"{name}: {note}" for note in restoration_notes(judged["results"])]
+    if any(far in too_fine for too_fine in unresolved for far in fars):
+        restorations.append("* before the first false accept: so few different pairs resolve no finer")
+    return "\n".join([aligned(rows), *descriptions, *restorations])
 
 
 def restoration_notes(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -85,7 +84,7 @@ def _row(title: str, result: dict[str, Any], fars: Sequence[str]) -> list[str]:
 def _description(name: str, judged: dict[str, Any]) -> str:
     """Return what a set consists of, and whose intervals there are."""
     pairs = f"{name}: {judged['pairs']} pairs, {judged['different_pairs']} of them of different people"
-    intervals = _results(judged)[0]["intervals"]
+    intervals = next(iter(judged["results"].values()))["intervals"]
     if intervals:
         return (
             f"{pairs}; {judged['people']} people, drawn again {intervals['samples']} times for the interval"
@@ -93,14 +92,6 @@ def _description(name: str, judged: dict[str, Any]) -> str:
     if judged["people"] is None:
         return f"{pairs}; no interval: there is no {name}.people.npy to say who is who"
     return f"{pairs}; {judged['people']} people, no interval"
-
-
-def _results(judged: dict[str, Any]) -> list[dict[str, Any]]:
-    return list(judged["results"].values())
-
-
-def _resolves(judged: dict[str, Any], far: str) -> bool:
-    return far not in _results(judged)[0]["unresolved_far"]
 
 
 def _with_std(result: dict[str, Any]) -> str:
