@@ -109,17 +109,15 @@ def training_lines(
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
     """Read a `metrics.jsonl`; LatseError if it is missing, empty or has a line that is no such record."""
-    records = [_record(path, number, line) for number, line in enumerate(read_lines(path), start=1)]
+    records = []
+    for number, line in enumerate(read_lines(path), start=1):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise LatseError(f"{path}, line {number} is no JSON") from error
+        if not isinstance(record, dict) or "iteration" not in record:
+            raise LatseError(f"{path}, line {number} has no iteration")
+        records.append(record)
     if not records:
         raise LatseError(f"{path} holds no record")
     return records
-
-
-def _record(path: str | os.PathLike, number: int, line: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise LatseError(f"{path}, line {number} is no JSON") from error
-    if not isinstance(record, dict) or "iteration" not in record:
-        raise LatseError(f"{path}, line {number} has no iteration")
-    return record

@@ -106,10 +106,10 @@ def _description(name: str, classes: int) -> list[str]:
     parameters = margins.parameters(name)
     loss = margins.create(name, classes)
     if not isinstance(loss, Margin):
-        return [_text(parameters), "-", "-"]
+        return [_text(parameters) or "-", "-", "-"]
     findings = principles.check(loss, parameters)
     failed = [principle for principle, finding in findings.items() if not finding.holds]
-    return [_text(parameters), _text(loss.loosest), ", ".join(failed) or "none"]
+    return [_text(parameters) or "-", _text(loss.loosest) or "-", ", ".join(failed) or "none"]
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -128,7 +128,7 @@ def _check(args: argparse.Namespace) -> int:
                 "versions": versions(),
             },
         )
-    print(" ".join([args.margin, *_pairs(parameters)]))
+    print(f"{args.margin} {_text(parameters)}".rstrip())
     for principle, finding in findings.items():
         print(f"  {_sentence(principle, finding, margin)}")
     return 0 if holds else 1
@@ -140,7 +140,7 @@ def _plot(args: argparse.Namespace) -> int:
         name, *words = text.split(",")
         margin, parameters = _margin(name, words, args.classes)
         shown = {key: parameters[key] for key in margin.loosest}
-        lines[" ".join([name, *_pairs(shown)])] = margin
+        lines[f"{name} {_text(shown)}".rstrip()] = margin
     print(*draw_curves(args.out, lines), sep="\n")
     return 0
 
@@ -197,9 +197,5 @@ def _interval(low: float, high: float) -> str:
     return f"at θ = {ends[0]}" if ends[0] == ends[1] else f"on [{ends[0]}, {ends[1]}]"
 
 
-def _text(parameters: Mapping[str, float] | None) -> str:
-    return " ".join(_pairs(parameters or {})) or "-"
-
-
-def _pairs(parameters: Mapping[str, float]) -> list[str]:
-    return [f"{key}={value:g}" for key, value in parameters.items()]
+def _text(parameters: Mapping[str, float]) -> str:
+    return " ".join(f"{key}={value:g}" for key, value in parameters.items())

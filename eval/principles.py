@@ -80,7 +80,8 @@ def check(margin: Margin, parameters: Mapping[str, float]) -> dict[str, Finding]
     h, g = curves(margin)
     rises = _rises_with_margin(margin, parameters)
     with np.errstate(invalid="ignore"):  # ∞ - ∞, where h or g is no number
-        scale = _scale(h, g)
+        logits = np.abs([h(GRID), g(GRID)])
+        scale = float(np.max(logits, where=np.isfinite(logits), initial=0))
         return {
             "non_negativity": _merged({"h": _not_finite(h), "g": _not_finite(g)}),
             "penalty": _merged({"h": _positive(lambda theta: h(theta) - g(theta), scale)}),
@@ -134,12 +135,6 @@ def curves(margin: Margin) -> tuple[LogitCurve, LogitCurve]:
         LogitCurve(f"{name}.target_logit", lambda theta: margin.target_logit(mx.nd, theta)),
         LogitCurve(f"{name}.other_logit", lambda theta: margin.g(mx.nd, mx.nd.cos(theta))),
     )
-
-
-def _scale(*curves: Curve) -> float:
-    """Return the largest finite logit of either sign."""
-    logits = np.abs([curve(GRID) for curve in curves])
-    return float(np.max(logits, where=np.isfinite(logits), initial=0))
 
 
 def _not_finite(curve: Curve) -> Finding:

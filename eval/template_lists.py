@@ -95,16 +95,16 @@ def read_set(folder: str | os.PathLike) -> TemplateSet:
         raise LatseError(f"{meta} holds {len(lists)} lists *{SCORES}: one is needed, as ijbc{SCORES}")
     name = lists[0].name[: -len(SCORES)]
     pairs, probes = meta / f"{name}_template_pair_label.txt", meta / f"{name}{PROBES}"
-    galleries = sorted(meta.glob(f"{name}{GALLERIES}"))
-    if not pairs.exists() and not (galleries and probes.exists()):
+    galleries = sorted(meta.glob(f"{name}{GALLERIES}")) if probes.exists() else []
+    if not pairs.exists() and not galleries:
         raise LatseError(f"{meta} holds neither {pairs.name} nor {name}{GALLERIES} with {probes.name}")
     faces = _read_faces(lists[0], meta / f"{name}_face_tid_mid.txt")
     read = TemplateSet(
         name,
         faces,
         _read_pairs(pairs) if pairs.exists() else None,
-        {path.stem.rpartition("_")[2]: _read_subjects(path) for path in galleries if probes.exists()},
-        _read_subjects(probes) if galleries and probes.exists() else None,
+        {path.stem.rpartition("_")[2]: _read_subjects(path) for path in galleries},
+        _read_subjects(probes) if galleries else None,
     )
     asked: dict[str, np.ndarray] = {}
     if read.pairs:

@@ -238,13 +238,11 @@ def _threshold_at_far(different: np.ndarray, far: float) -> float | None:
     if not len(different):
         return None
     rates = np.searchsorted(np.sort(different), VAL_THRESHOLDS) / len(different)
+    if np.count_nonzero(rates == far) > 1:
+        return None
     if rates[-1] < far:
         return 0.0
-    first, last = np.searchsorted(rates, far, side="left"), np.searchsorted(rates, far, side="right")
-    if last - first > 1:
-        return None
-    if last - first == 1:
-        return float(VAL_THRESHOLDS[first])
+    first = np.searchsorted(rates, far)  # never 0: no distance is below the first threshold
     neighbours = slice(first - 1, first + 1)
     return float(np.interp(far, rates[neighbours], VAL_THRESHOLDS[neighbours]))
 
