@@ -68,7 +68,7 @@ class Finding:
 
 
 def check(margin: Margin, parameters: Mapping[str, float]) -> dict[str, Finding]:
-    """Check a margin, made with all these parameters, for the principles of §3.1.
+    """Check a margin, made with all these parameters, for the principles of §3.1: a finding for each.
 
     `non_negativity`: χ = e^h and φ = e^g are real and not negative, h and g being finite (eq. 8). `penalty`:
     h(θ) ≤ g(θ) (eq. 8). `order`: h(θ) does not rise as a margin grows, from its loosest value to the given
