@@ -29,8 +29,8 @@ def find_people(images: np.ndarray, issame: np.ndarray) -> np.ndarray:
     """Tell the people of pairs apart, which do not say who is who: int (2n,), from 0 on.
 
     Images, uint8 (2n, 3, H, W), 2i and 2i + 1 are pair i; issame, bool (n,), says whether they show one
-    person. Byte-identical images do so too; what is connected in this way is taken for a person. Where no same
-    pair links two images of somebody, he or she can come up twice.
+    person. Byte-identical images do; what is connected in this way is taken for a person. Where no same pair
+    links two images of somebody, he or she can come up twice.
     """
     first, inverse = distinct_images(images)
     left, right = inverse[0::2][issame], inverse[1::2][issame]
