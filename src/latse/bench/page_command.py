@@ -18,12 +18,10 @@ from latse.bench.page_chart import draw
 from latse.bench.result import KINDS, Result, read_folder, table
 from latse.errors import LatseError
 from latse.eval.canvas import save
-from latse.files import replacing
-from latse.goals import Goal
+from latse.files import write_text
 from latse.text_table import markdown
 
-# Notes of the pages themselves; all others are of results.
-SUMMARY, DETAILS = "introduction", "details"
+OF_PAGES = {"introduction", "details"}  # notes of the pages themselves; all others are of results
 VERDICTS = {True: "met", False: "**missed**", None: "information"}
 
 
@@ -54,25 +52,51 @@ def run(args: argparse.Namespace) -> None:
         or the chart cannot be written.
     """
     results = read_folder(Path(args.folder))
-    out = Path(args.out)
-    details = out.with_name(f"{out.stem}_details.md")
-    notes = read_notes(Path(args.notes) if args.notes else out.with_name(f"{out.stem}_notes"))
+    summary = Path(args.out)
+    details = summary.with_name(f"{summary.stem}_details.md")
+    notes = read_notes(Path(args.notes) if args.notes else summary.with_name(f"{summary.stem}_notes"))
     chart = None
     if args.chart:
         save(draw(results), args.chart)
-        chart = Path(os.path.relpath(args.chart, out.parent)).as_posix()
-    for path, text in (
-        (out, summary_page(results, notes, details.name, chart)),
-        (details, details_page(results, notes, out.name)),
-    ):
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        chart = Path(os.path.relpath(args.chart, summary.parent)).as_posix()
+    missed = [(result, goal) for result in results for goal in result.goals if goal.met is False]
+    commits: dict[str, list[str]] = {}
+    for result in results:
+        commits.setdefault(commit(result.provenance), []).append(result.name)
+    shown = {
+        "results": results,
+        "notes": notes,
+        "kinds": KINDS,
+        "counts": Counter(result.kind for result in results),
+        "commits": commits,
+        "bounded": sum(goal.met is not None for result in results for goal in result.goals),
+        "missed": missed,
+        "table": goals_table(results, notes, details.name),
+        "summary": summary.name,
+        "details": details.name,
+        "chart": chart,
+    }
+    for path, name in ((summary, "summary.md.j2"), (details, "details.md.j2")):
+        write_text(path, _templates().get_template(name).render(shown))
         print(path)
-    for result, goal in missed(results):
+    for result, goal in missed:
         unexplained = "" if result.name in notes else "; no note says why"
         print(f"missed: {result.name}: {goal.text}: {goal.measured}, {goal.wanted}{unexplained}")
-    for name in sorted(notes.keys() - {result.name for result in results} - {SUMMARY, DETAILS}):
+    for name in sorted(notes.keys() - {result.name for result in results} - OF_PAGES):
         print(f"the note {name}.md has no result and is left out")
+
+
+def _templates() -> jinja2.Environment:
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("latse.bench", "."),
+        autoescape=False,  # it is Markdown
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    templates.filters.update(commit=commit, contenders=contenders, goals=goals)
+    return templates
 
 
 def read_notes(folder: Path) -> dict[str, str]:
@@ -83,67 +107,7 @@ def read_notes(folder: Path) -> dict[str, str]:
         raise LatseError(f"cannot read the notes in {folder}: {error}") from error
 
 
-def summary_page(
-    results: Sequence[Result], notes: Mapping[str, str], details: str, chart: str | None = None
-) -> str:
-    """Return the page of goals; the same results and notes give the same text.
-
-    Parameters
-    ----------
-    results : sequence of Result
-        In the order of their rows.
-    notes : mapping of str to str
-        Name of a result, or `SUMMARY` -> Markdown written by hand.
-    details, chart : str
-        Addresses of the other page and of the picture as seen from this page.
-    """
-    return _template("summary.md.j2").render(
-        introduction=notes.get(SUMMARY),
-        bounded=sum(goal.met is not None for result in results for goal in result.goals),
-        missed=missed(results),
-        table=summary(results, notes, details),
-        details=details,
-        chart=chart,
-    )
-
-
-def details_page(results: Sequence[Result], notes: Mapping[str, str], summary: str) -> str:
-    """Return the page of all figures, as `summary_page`; `summary` is the address of that page."""
-    commits: dict[str, list[str]] = {}
-    for result in results:
-        commits.setdefault(commit(result.provenance), []).append(result.name)
-    counts = Counter(result.kind for result in results)
-    return _template("details.md.j2").render(
-        results=results,
-        titles={kind: title for kind, (title, _) in KINDS.items()},
-        measures={kind: text for kind, (_, text) in KINDS.items()},
-        repeated={kind: count > 1 for kind, count in counts.items()},
-        commits=commits,
-        introduction=notes.get(DETAILS),
-        notes={result.name: notes.get(result.name) for result in results},
-        summary=summary,
-    )
-
-
-def _template(name: str) -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("latse.bench", "."),
-        autoescape=False,  # it is Markdown
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(commit=commit, contenders=contenders, goals=goals)
-    return environment.get_template(name)
-
-
-def missed(results: Sequence[Result]) -> list[tuple[Result, Goal]]:
-    """Return each goal that is missed, with its result."""
-    return [(result, goal) for result in results for goal in result.goals if goal.met is False]
-
-
-def summary(results: Sequence[Result], notes: Mapping[str, str], details: str) -> str:
+def goals_table(results: Sequence[Result], notes: Mapping[str, str], details: str) -> str:
     """Return the table of all bounded goals, each with its verdict; a missed one says why."""
     rows = [["benchmark", "figure", "measured", "goal", ""]]
     for result in results:
