@@ -3,6 +3,7 @@
 import argparse
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import cv2
@@ -298,10 +299,10 @@ def calls(monkeypatch, tmp_path):
     monkeypatch.setattr(provenances, "commit", lambda folder: commit[0])
     monkeypatch.setattr(provenances, "is_same_code", lambda folder, other: other == commit[0])
 
-    def run(command, env, check):
+    def run(command, check):
         words = command[command.index("latse") + 1 :]
         name = words[-1].rpartition("/")[2][: -len(".json")]
-        made.append((name, command, env))
+        made.append((name, command))
         if name not in failing:
             args = argparse.Namespace(command_line=words)
             write_json(words[-1], {**result(), "provenance": provenances.provenance(args)})
@@ -357,11 +358,11 @@ def test_a_result_of_something_else_is_measured_again(tmp_path, calls, monkeypat
 
 def test_one_core_is_one_thread_on_one_processor(tmp_path, calls):
     assert bench_all(tmp_path, "--only", "head", "search") == 0
-    (_, pinned, environment), (_, free, _) = calls.made
-    assert environment["OMP_NUM_THREADS"] == "1"
+    (_, pinned), (_, free) = calls.made
+    assert pinned[:2] == ["env", "OMP_NUM_THREADS=1"]
     if shutil.which("taskset"):
-        assert pinned[:2] == ["taskset", "-c"] and pinned[2].isdigit()
-    assert "taskset" not in free
+        assert pinned[2:4] == ["taskset", "-c"] and pinned[4].isdigit()
+    assert free[:3] == [sys.executable, "-m", "latse"]
 
 
 def test_peers_reach_those_that_use_them(tmp_path, calls):
@@ -369,7 +370,7 @@ def test_peers_reach_those_that_use_them(tmp_path, calls):
     reader.parent.mkdir(parents=True)
     reader.touch()
     assert bench_all(tmp_path / "out", "--peers", str(tmp_path / "peers")) == 0
-    commands = {name: " ".join(command) for name, command, _ in calls.made}
+    commands = {name: " ".join(command) for name, command in calls.made}
     assert f" --peer {reader} " in commands["loader"]
     assert f" --peers {tmp_path / 'peers'} " in commands["train-resnet34"]
     assert "--peer" not in commands["head"]
@@ -378,7 +379,7 @@ def test_peers_reach_those_that_use_them(tmp_path, calls):
 def test_it_works_from_any_folder_and_leaves_the_plans_of_others_alone(tmp_path, calls, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert bench_all(tmp_path / "out") == 0
-    planning = [words for _, words, _ in calls.made if "plan" in words]
+    planning = [words for _, words in calls.made if "plan" in words]
     assert len(planning) == 4
     for words in planning:
         assert recipes.find(words[words.index("plan") + 1]).is_file()

@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import Any, Mapping
 
 from latse import provenance
-from latse.bench.benchmark import add_peers
+from latse.bench.benchmark import add_peers, peer
+from latse.bench.insightface_step import SOURCES
 from latse.bench.result import read
 from latse.errors import LatseError
 from latse.files import make_folder
 from latse.paper.dry_run import PAPERS_SETTING
 
 CLASSES = "10572"  # CASIA-WebFace's people, as `latse bench train` has by default
-FACE_IMAGE_ITER = "insightface/recognition/arcface_mxnet/image_iter.py"
+FACE_IMAGE_ITER = SOURCES / "image_iter.py"
 
 
 @dataclass(frozen=True)
@@ -46,33 +47,27 @@ class Job:
         plan = ("--out", str(folder / "plans" / f"{self.name}.json")) if self.plans else ()
         return [*self.arguments, *plan, "--json", str(folder / f"{self.name}.json")]
 
-    def environment(self) -> Mapping[str, str]:
-        """Return the variables that are set for it."""
-        return {} if self.all_cores else {"OMP_NUM_THREADS": "1"}
-
-    def pinning(self) -> list[str]:
-        """Return the command that keeps it on one processor, the last that this process may use."""
-        if self.all_cores or shutil.which("taskset") is None:
+    def bounds(self) -> list[str]:
+        """Return the words before it that keep it on one processor, the last that this process may use."""
+        if self.all_cores:
             return []
-        return ["taskset", "-c", str(max(os.sched_getaffinity(0)))]
+        pinning = ["taskset", "-c", str(max(os.sched_getaffinity(0)))] if shutil.which("taskset") else []
+        return ["env", "OMP_NUM_THREADS=1", *pinning]
 
 
 def jobs(peers: str | None) -> list[Job]:
     """Return all benchmarks, with the peers from the folder `peers` where they use some."""
     with_peers = ("--peers", peers) if peers else ()
-    reader = Path(peers or ".", FACE_IMAGE_ITER)
-    face_image_iter = ("--peer", str(reader)) if peers and reader.exists() else ()
+    reader = peer(peers, FACE_IMAGE_ITER)
+    face_image_iter = ("--peer", str(reader)) if reader else ()
 
     def train(encoder: str) -> Job:
-        return Job(
-            f"train-{encoder}",
-            ("bench", "train", "--encoder", encoder, "--classes", CLASSES, "--repeats", "3", *with_peers),
-        )
+        sizes = ("--classes", CLASSES, "--repeats", "3")
+        return Job(f"train-{encoder}", ("bench", "train", "--encoder", encoder, *sizes, *with_peers))
 
     def compare(name: str, recipe: str) -> Job:
         sizes = ("--classes", CLASSES, "--batch-size", "32", "--repeats", "3")
-        arguments = ("bench", "plan", recipe, *sizes, *with_peers)
-        return Job(f"plan-{name}", arguments, all_cores=True)
+        return Job(f"plan-{name}", ("bench", "plan", recipe, *sizes, *with_peers), all_cores=True)
 
     encoder, classes, batch_size = map(str, PAPERS_SETTING)
     papers_setting = ("--set", f"encoder.name={encoder}", "--classes", classes, "--batch-size", batch_size)
@@ -111,7 +106,11 @@ def run(args: argparse.Namespace) -> None:
     LatseError
         If a name is unknown, the folder cannot be made, or, at the end, if a benchmark failed.
     """
-    chosen = _chosen(jobs(args.peers), args.only)
+    known = jobs(args.peers)
+    unknown = set(args.only or ()) - {job.name for job in known}
+    if unknown:
+        raise LatseError(f"there is no benchmark {min(unknown)!r}: --only takes {_names(known)}")
+    chosen = [job for job in known if args.only is None or job.name in args.only]
     folder = make_folder(args.folder)
     failed = []
     for number, job in enumerate(chosen, 1):
@@ -119,12 +118,9 @@ def run(args: argparse.Namespace) -> None:
         if stands(job, folder):
             print(f"{said}: its result is there", flush=True)
             continue
-        print(f"{said}: {_shown(job, folder)}", flush=True)
-        done = subprocess.run(
-            [*job.pinning(), sys.executable, "-m", "latse", *job.command(folder)],
-            env={**os.environ, **job.environment()},
-            check=False,
-        )
+        bounds, command = job.bounds(), job.command(folder)
+        print(f"{said}: {shlex.join([*bounds[1:], 'latse', *command])}", flush=True)
+        done = subprocess.run([*bounds, sys.executable, "-m", "latse", *command], check=False)
         if done.returncode:
             failed.append(job.name)
     if failed:
@@ -137,28 +133,14 @@ def stands(job: Job, folder: Path) -> bool:
         origin: Mapping[str, Any] = read(folder / f"{job.name}.json").provenance
     except LatseError:  # missing, damaged or something else: it is written anew
         return False
-    commit = origin["commit"]
+    commit = str(origin["commit"])
     return (
-        isinstance(commit, str)
-        and re.fullmatch("[0-9a-f]{7,40}", commit) is not None
+        bool(re.fullmatch("[0-9a-f]{7,40}", commit))
         and provenance.is_same_code(Path(__file__).parent, commit)
         and origin["command"] == shlex.join(["latse", *job.command(folder)])
         and origin["machine"] == provenance.machine()
     )
 
 
-def _chosen(known: list[Job], names: list[str] | None) -> list[Job]:
-    unknown = set(names or ()) - {job.name for job in known}
-    if unknown:
-        raise LatseError(f"there is no benchmark {min(unknown)!r}: --only takes {_names(known)}")
-    return [job for job in known if names is None or job.name in names]
-
-
 def _names(known: list[Job]) -> str:
     return ", ".join(job.name for job in known)
-
-
-def _shown(job: Job, folder: Path) -> str:
-    """Return the command as it can be given to a shell."""
-    variables = [f"{name}={value}" for name, value in job.environment().items()]
-    return " ".join([*variables, *job.pinning(), shlex.join(["latse", *job.command(folder)])])
