@@ -90,7 +90,7 @@ from pathlib import Path
 from latse.bench import insightface_step
 
 trainer, _ = insightface_step.modules(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
-insightface_step._symbol(trainer, int(sys.argv[4])).save(sys.argv[5])
+insightface_step.training_symbol(trainer, int(sys.argv[4])).save(sys.argv[5])
 """
 
 
@@ -277,8 +277,8 @@ def test_pytorch_takes_part_where_it_is_given(tmp_path):
         encoder="resnet34", classes=7, batch_size=2, peers=str(tmp_path), torch_python=None
     )
     command = train._commands(args, (tmp_path, 7, 2), tmp_path)[train.TORCH]
-    assert command[command.index("--iresnet") + 1] == str(iresnet)
-    assert json.loads(command[command.index("--units") + 1]) == [3, 4, 6, 3]
+    units, _, own, *sizes, _ = json.loads(command[-1])
+    assert (units, own, sizes) == ([3, 4, 6, 3], str(iresnet), [7, 2])
     with Contender(train.TORCH, command) as contender:
         assert contender.step()["seconds"] >= 0
     found = dict.fromkeys((train.OURS, train.PLANNED, train.THEIRS), [1.0, 2.0])

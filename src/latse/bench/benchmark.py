@@ -12,13 +12,11 @@ import mxnet as mx
 
 from latse.bench.result import flat, table
 from latse.errors import LatseError
-from latse.files import make_folder, write_json
+from latse.files import make_parents, write_json
 from latse.goals import Figure, Goal
 from latse.provenance import provenance
 from latse.runtime import threads
 from latse.text_table import aligned
-
-Figures = Mapping[str, Mapping[str, Figure]]  # of each contender by name
 
 
 class Option(NamedTuple):
@@ -49,48 +47,55 @@ class Outcome:
         What was chosen, besides the whole numbers.
     remarks : sequence of str
         Lines to print.
+    contexts : sequence of mx.Context
+        Where it was computed; empty: with numpy.
     """
 
-    contenders: Figures
+    contenders: Mapping[str, Mapping[str, Figure]]
     goals: Sequence[Goal]
     setting: Mapping[str, Any] = field(default_factory=dict)
     remarks: Sequence[str] = ()
+    contexts: Sequence[mx.Context] = (mx.cpu(),)
 
 
+@dataclass(frozen=True)
 class Benchmark:
-    """A command `latse bench NAME`; subclasses override `measure`, and what else is their own.
+    """A command `latse bench NAME`.
 
     Attributes
     ----------
     kind : str
         Of the result, one of `latse.bench.result.KINDS`.
-    options : tuple of Option
-    contexts : list of mx.Context
-        Where it computes; empty: with numpy.
-    args : argparse.Namespace
-        The options of this run.
+    measure : callable
+        Does the work that the options ask for; raises LatseError first if they make no sense.
+    options : sequence of Option
+    peers : str, optional
+        What `--peers` holds; without it there is no such option.
+    declare : callable, optional
+        Declares what else it is given.
     """
 
-    kind = ""
-    options: tuple[Option, ...] = ()
-    contexts: list[mx.Context] = [mx.cpu()]
+    kind: str
+    measure: Callable[[argparse.Namespace], Outcome]
+    options: Sequence[Option]
+    peers: str | None = None
+    declare: Callable[[argparse.ArgumentParser], None] | None = None
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.args = args
-
-    @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare the options."""
+        if self.declare:
+            self.declare(parser)
         parser.add_argument("--json", metavar="FILE", help="write the figures, versions and device")
-        for option in cls.options:
+        for option in self.options:
             text = option.text if option.default is None else f"{option.text} (default: {option.default})"
             metavar = "N" if option.kind is int else option.name.rpartition("-")[2].upper()
             parser.add_argument(
                 f"--{option.name}", type=option.kind, default=option.default, metavar=metavar, help=text
             )
+        if self.peers:
+            add_peers(parser, self.peers)
 
-    @classmethod
-    def run(cls, args: argparse.Namespace) -> None:
+    def run(self, args: argparse.Namespace) -> None:
         """Measure, write and print.
 
         Raises
@@ -98,50 +103,46 @@ class Benchmark:
         LatseError
             For an option that makes no sense, a file that cannot be written, or work that failed.
         """
-        benchmark = cls(args)
-        setting = benchmark.sizes()
-        benchmark.check()
-        if args.json:
-            make_folder(Path(args.json).parent)  # an unwritable place is better known before the work
-        outcome = benchmark.measure()
+        setting = self._sizes(args)
+        if self.peers and args.peers and not Path(args.peers).is_dir():
+            raise LatseError(f"--peers {args.peers}: there is no such folder")
+        make_parents(args.json)
+        outcome = self.measure(args)
         setting.update(outcome.setting)
         setting.setdefault("threads", threads())
         if args.json:
-            write_json(args.json, benchmark.report(outcome, setting))
+            contenders = {
+                title: {name: figure.as_json() for name, figure in figures.items()}
+                for title, figures in outcome.contenders.items()
+            }
+            report = {
+                "kind": self.kind,
+                "provenance": provenance(args, outcome.contexts),
+                "setting": setting,
+                "contenders": contenders,
+                "goals": [goal.as_json() for goal in outcome.goals],
+            }
+            write_json(args.json, report)
         print("; ".join(f"{name} {value}" for name, value in flat(setting)))
         rows = table(outcome.contenders)
         print(min((aligned(rows), aligned(list(zip(*rows)))), key=lambda text: text.index("\n")))
         print(*outcome.remarks, *(goal.in_words() for goal in outcome.goals), sep="\n")
 
-    def sizes(self) -> dict[str, Any]:
+    def _sizes(self, args: argparse.Namespace) -> dict[str, Any]:
         """Return the whole numbers that are given; raise LatseError for one that is too small."""
         sizes = {}
         for option in (option for option in self.options if option.kind is int):
             key = option.name.replace("-", "_")
-            sizes[key] = value = getattr(self.args, key)
+            sizes[key] = value = getattr(args, key)
             if value < option.least:
                 raise LatseError(f"--{option.name} {value}: must be at least {option.least}")
         return sizes
 
-    def check(self) -> None:
-        """Raise LatseError for options that make no sense, before anything is measured."""
 
-    def measure(self) -> Outcome:
-        """Do the work."""
-        raise NotImplementedError
-
-    def report(self, outcome: Outcome, setting: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the content of the JSON."""
-        return {
-            "kind": self.kind,
-            "provenance": provenance(self.args, self.contexts),
-            "setting": setting,
-            "contenders": {
-                title: {name: figure.as_json() for name, figure in figures.items()}
-                for title, figures in outcome.contenders.items()
-            },
-            "goals": [goal.as_json() for goal in outcome.goals],
-        }
+def peer(peers: str | None, path: Path) -> Path | None:
+    """Return a file or folder of others' software if there is such a folder `peers` and it is there."""
+    found = Path(peers, path) if peers else None
+    return found if found and found.exists() else None
 
 
 def add_peers(parser: argparse.ArgumentParser, text: str) -> None:
@@ -152,9 +153,3 @@ def add_peers(parser: argparse.ArgumentParser, text: str) -> None:
         default=os.environ.get("PEERS"),
         help=f"holds {text} (default: PEERS of the environment)",
     )
-
-
-def check_peers(peers: str | None) -> None:
-    """Raise LatseError if there is no such folder."""
-    if peers and not Path(peers).is_dir():
-        raise LatseError(f"--peers {peers}: there is no such folder")

@@ -13,11 +13,12 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from typing import IO, Any, Callable, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 from latse.bench.protocol import Step
 from latse.bench.timing import Times, take_turns
 from latse.errors import LatseError
+from latse.files import explained
 
 LEAVE = 30.0  # seconds that a child has to end when its stdin is closed
 OWN_ERROR = f"{LatseError.__module__}.{LatseError.__name__}: "  # how a traceback names one
@@ -50,26 +51,16 @@ class Contender:
         self._command = list(command)
 
     def __enter__(self) -> Contender:
-        self._errors: IO[bytes] = tempfile.TemporaryFile()
-        try:
-            self._child = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                text=True,
-            )
-        except OSError as error:
-            self._errors.close()
-            raise LatseError(
-                f"cannot start {self.title}: {self._command[0]}: {error.strerror or error}"
-            ) from error
-        try:
+        pipe = subprocess.PIPE
+        with contextlib.ExitStack() as unless_ready:
+            self._errors = unless_ready.enter_context(tempfile.TemporaryFile())
+            with explained(f"cannot start {self.title}: {self._command[0]}"):
+                self._child = subprocess.Popen(
+                    self._command, stdin=pipe, stdout=pipe, stderr=self._errors, text=True
+                )
+            unless_ready.callback(self._end, patience=0)
             self.facts = self._answer("ready")
-        except BaseException:
-            self._end(patience=0)
-            self._errors.close()
-            raise
+            unless_ready.pop_all()
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -148,12 +139,8 @@ def served(
 ) -> list[str]:
     """Return the command of a contender that serves what a function of a module returns.
 
-    Parameters
-    ----------
-    function : callable
-        Returns what `latse.bench.protocol.serve` says first, and the step.
-    *arguments, **options : object
-        Its arguments, which must be picklable and small.
+    It returns what `latse.bench.protocol.serve` says first, and the step; its arguments must be picklable and
+    small.
     """
     pickled = pickle.dumps((function, arguments, options)).hex()
     return [sys.executable, "-m", "latse.bench.protocol", pickled]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import mxnet as mx
 from tqdm import tqdm
@@ -27,8 +27,7 @@ GUESSES, STEPS = 3, 6
 _SUM, _SHORTCUT = re.compile(r"unit\d+__plus\d+$"), re.compile(r"unit\d+_sc_fwd$")
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """The best plan of the rule: the marked graph, its planned MiB, and the threshold in bytes."""
 
     symbol: mx.sym.Symbol
@@ -36,8 +35,7 @@ class Found:
     threshold: float
 
 
-@dataclass(frozen=True)
-class Stages:
+class Stages(NamedTuple):
     """What a threshold makes of a graph: the nodes kept, their bytes, and the bytes of the longest stage."""
 
     kept: frozenset
@@ -48,15 +46,8 @@ class Stages:
 def search(symbol: mx.sym.Symbol, shapes: Shapes, context: mx.Context, progress: bool = False) -> Found:
     """Search the threshold whose plan of a training graph takes the least memory.
 
-    Parameters
-    ----------
-    symbol, shapes, context : mx.sym.Symbol, Shapes, mx.Context
-        As in `latse.plan.memonger.plan`.
-    progress : bool, default False
-        Show a progress bar on stderr.
+    The arguments are those of `latse.plan.memonger.plan`; `progress` shows a bar on stderr.
 
-    Notes
-    -----
     The first threshold is 0, so that each stage is as short as may be; each of the next two is the root of
     half the product of the bytes kept and the bytes of the longest stage. Six more go in even steps up to
     √2 times the guess that would come next, from the shortest longest stage.

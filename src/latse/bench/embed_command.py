@@ -9,10 +9,11 @@ in a large matrix product, taken in the same turns: about as much as any network
 
 from __future__ import annotations
 
+import argparse
 import os
 import tempfile
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Sequence
 
 import mxnet as mx
 import numpy as np
@@ -24,7 +25,7 @@ from latse.goals import Figure, Goal
 from latse.graph.simplify import simplified
 from latse.models import checkpoint, onnx_export, onnx_model
 from latse.models.embedding import Network
-from latse.models.parameters import Arrays, fitting
+from latse.models.parameters import Arrays, fitting, needed_shapes
 from latse.models.runner import Runner
 from latse.plan import cost
 from latse.plan.plan_graph import PlanGraph
@@ -34,55 +35,48 @@ from latse.symbols.networks import IMAGE_SHAPE, trace
 OURS = "ours"
 PRODUCT = "matrix product"
 PRODUCT_SIZE = 2048
-IMAGES, WORK, ERROR = "images", "multiply-adds", "relative error"
-WORK_UNIT = "billion/s"
 
 
-class EmbedBenchmark(Benchmark):
-    """All ways in turn: images per second and their ratios."""
+def _measure(args: argparse.Namespace) -> Outcome:
+    """Embed the same images in all ways, in turn."""
+    images = np.random.default_rng(0).integers(0, 256, (args.batch_size, *IMAGE_SHAPE), np.uint8)
+    with tempfile.TemporaryDirectory(prefix="latse-bench-") as folder:
+        model = checkpoint.parse(args.model) if args.model else random_checkpoint(folder, args.encoder)
+        ways = _ways(*model, images)
+        expected = ways["Module"]()
+        errors = {name: _error(way(), expected) for name, way in ways.items()}
+        matrix = mx.nd.random.normal(shape=(PRODUCT_SIZE, PRODUCT_SIZE))
+        ways[PRODUCT] = lambda: mx.nd.dot(matrix, matrix).wait_to_read()
+        times = in_turn(ways, args.repeats)
+        work = args.batch_size * multiply_adds(checkpoint.load(*model)[0], IMAGE_SHAPE)
+    seconds = {name: each.seconds for name, each in times.items()}
+    product = seconds.pop(PRODUCT)
+    figures = {
+        name: {
+            "images": Figure.of([args.batch_size / spent for spent in taken], "images/s"),
+            **_speed(work, taken),
+            "relative error": Figure.of([errors[name]]),
+        }
+        for name, taken in seconds.items()
+    }
+    figures[PRODUCT] = _speed(PRODUCT_SIZE**3, product)
+    goals = [
+        Goal.of(f"images/s of ours over {name}", ratios(seconds[name], seconds[OURS]), at_least=least)
+        for name, least in (("Module", None), ("Module, LeakyReLU", 1.15), ("onnxruntime", None))
+    ]
+    return Outcome(figures, goals, {"model": args.model or args.encoder})
 
-    kind = "bench embed"
-    options = (
+
+BENCHMARK = Benchmark(
+    "bench embed",
+    _measure,
+    [
         count("batch-size", 32, "images"),
         count("repeats", 5, "batches of each"),
         Option("model", None, "checkpoint PREFIX,NUMBER; default: random weights of --encoder"),
         Option("encoder", "resnet34", "network with random weights"),
-    )
-
-    def measure(self) -> Outcome:
-        """Embed the same images in all ways."""
-        args, shape = self.args, (self.args.batch_size, *IMAGE_SHAPE)
-        images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-        with tempfile.TemporaryDirectory(prefix="latse-bench-") as folder:
-            prefix, number = (
-                checkpoint.parse(args.model) if args.model else random_checkpoint(folder, args.encoder)
-            )
-            ways = _ways(prefix, number, images)
-            expected = ways["Module"]()
-            errors = {name: _error(way(), expected) for name, way in ways.items()}
-            times = in_turn({**ways, PRODUCT: _product()}, args.repeats)
-            work = args.batch_size * multiply_adds(checkpoint.load(prefix, number)[0], shape[1:])
-        seconds = {name: each.seconds for name, each in times.items()}
-        product = [PRODUCT_SIZE**3 / spent / 1e9 for spent in seconds.pop(PRODUCT)]
-        figures = {
-            name: {
-                IMAGES: Figure.of([args.batch_size / spent for spent in taken], "images/s"),
-                WORK: Figure.of([work / spent / 1e9 for spent in taken], WORK_UNIT),
-                ERROR: Figure.of([errors[name]]),
-            }
-            for name, taken in seconds.items()
-        }
-        figures[PRODUCT] = {WORK: Figure.of(product, WORK_UNIT)}
-        bounds = {"Module, LeakyReLU": 1.15}
-        goals = [
-            Goal.of(f"images/s of ours over {name}", ratios(taken, seconds[OURS]), at_least=bounds.get(name))
-            for name, taken in seconds.items()
-            if name != OURS
-        ]
-        return Outcome(figures, goals, {"model": args.model or args.encoder})
-
-
-add_arguments, run = EmbedBenchmark.add_arguments, EmbedBenchmark.run
+    ],
+)
 
 
 def multiply_adds(symbol: mx.sym.Symbol, image_shape: tuple[int, ...]) -> int:
@@ -100,7 +94,6 @@ def random_checkpoint(folder: str | os.PathLike, name: str) -> tuple[str, int]:
     Raises LatseError for an unknown name.
     """
     symbol = trace(encoders.create(name))
-    shapes, _, aux_shapes = symbol.infer_shape(data=(1, *IMAGE_SHAPE))
     rng = np.random.default_rng(0)
 
     def drawn(parameter: str, shape: tuple[int, ...]) -> mx.nd.NDArray:
@@ -111,8 +104,8 @@ def random_checkpoint(folder: str | os.PathLike, name: str) -> tuple[str, int]:
         slope_or_last = "relu" in parameter or "_bn3_" in parameter
         return mx.nd.array(rng.uniform(0.1, 0.4, shape) if slope_or_last else rng.uniform(0.5, 1.5, shape))
 
-    args = {key: drawn(key, shape) for key, shape in zip(symbol.list_arguments(), shapes) if key != "data"}
-    aux = {key: drawn(key, shape) for key, shape in zip(symbol.list_auxiliary_states(), aux_shapes)}
+    args = {key: drawn(key, shape) for key, shape in needed_shapes(symbol, data=(1, *IMAGE_SHAPE)).items()}
+    aux = {key: args.pop(key) for key in symbol.list_auxiliary_states()}
     prefix = str(Path(folder) / name)
     checkpoint.save(prefix, 0, symbol, args, aux)
     return prefix, 0
@@ -132,9 +125,8 @@ def _ways(prefix: str, number: int, images: np.ndarray) -> dict[str, Callable[[]
     }
 
 
-def _product() -> Callable[[], None]:
-    matrix = mx.nd.random.normal(shape=(PRODUCT_SIZE, PRODUCT_SIZE))
-    return lambda: mx.nd.dot(matrix, matrix).wait_to_read()
+def _speed(work: int, seconds: Sequence[float]) -> dict[str, Figure]:
+    return {"multiply-adds": Figure.of([work / spent / 1e9 for spent in seconds], "billion/s")}
 
 
 def _module(symbol: mx.sym.Symbol, args: Arrays, aux: Arrays, images: np.ndarray) -> Callable[[], np.ndarray]:

@@ -39,7 +39,8 @@ def encoder(name: str, dropout: float) -> mx.sym.Symbol:
     """Return the encoder `name` as a Symbol of `data`, with LeakyReLU for PReLU; output `fc1_output`."""
     units, widths = resnet(name).units, resnet(name).widths
     x = (mx.sym.identity(mx.sym.var("data"), name="id") - 127.5) * 0.0078125
-    x = _activation(_batch_norm(_convolution(x, "conv0", widths[0]), "bn0"), "relu0")
+    x = _batch_norm(_convolution(x, "conv0", widths[0]), "bn0")
+    x = mx.sym.LeakyReLU(x, act_type="prelu", name="relu0")
     for stage, (count, channels) in enumerate(zip(units, widths[1:]), 1):
         for unit in range(1, count + 1):
             x = _unit(x, f"stage{stage}_unit{unit}", channels, halves=unit == 1)
@@ -68,19 +69,11 @@ def arcface(embedding: mx.sym.Symbol, label: mx.sym.Symbol, classes: int) -> mx.
     return logits + mx.sym.broadcast_mul(mask, mx.sym.expand_dims(moved - target, 1))
 
 
-def metrics() -> list[mx.metric.EvalMetric]:
-    """Return what reads the outputs on the host after each step: accuracy and loss."""
-    return [
-        mx.metric.Accuracy(output_names=["softmax_output"]),
-        mx.metric.Loss(output_names=["ce_loss_output"]),
-    ]
-
-
 def _unit(x: mx.sym.Symbol, name: str, channels: int, halves: bool) -> mx.sym.Symbol:
     """Return an improved-residual unit; one that halves has a convolution in its shortcut."""
     stride = 2 if halves else 1
     body = _convolution(_batch_norm(x, f"{name}_bn1"), f"{name}_conv1", channels)
-    body = _activation(_batch_norm(body, f"{name}_bn2"), f"{name}_relu1")
+    body = mx.sym.LeakyReLU(_batch_norm(body, f"{name}_bn2"), act_type="prelu", name=f"{name}_relu1")
     body = _batch_norm(_convolution(body, f"{name}_conv2", channels, stride), f"{name}_bn3")
     if halves:
         x = _batch_norm(_convolution(x, f"{name}_conv1sc", channels, stride, kernel=1), f"{name}_sc")
@@ -103,7 +96,3 @@ def _convolution(
 
 def _batch_norm(x: mx.sym.Symbol, name: str, fix_gamma: bool = False) -> mx.sym.Symbol:
     return mx.sym.BatchNorm(x, name=name, fix_gamma=fix_gamma, eps=EPSILON, momentum=STATISTICS_MOMENTUM)
-
-
-def _activation(x: mx.sym.Symbol, name: str) -> mx.sym.Symbol:
-    return mx.sym.LeakyReLU(x, act_type="prelu", name=name)

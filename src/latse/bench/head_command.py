@@ -7,6 +7,7 @@ loss to log, as that symbol is shipped (`ce_loss = True`); and ours, whose outpu
 
 from __future__ import annotations
 
+import argparse
 import functools
 from pathlib import Path
 
@@ -26,50 +27,52 @@ from latse.symbols import margins
 from latse.symbols.encoders import ResNet
 
 EMBEDDING_SIZE = ResNet.embedding_size
-STEP, PLANNED, RESIDENT = "step", "planned memory", "resident memory"
+PLANNED = "planned memory"
 MEBIBYTE = 2**20
 
 
-class HeadBenchmark(Benchmark):
-    """Planned memory, resident memory in fresh processes, and time in turn."""
+def _measure(args: argparse.Namespace) -> Outcome:
+    """Measure planned memory, resident memory in fresh processes, and time in turn."""
+    classes, batch_size = size = args.classes, args.batch_size
+    steps = {name: functools.partial(step, _bound(name, *size)) for name in GRAPHS}
+    seconds = {name: times.seconds for name, times in in_turn(steps, args.repeats).items()}
+    figures = {}
+    for name, taken in seconds.items():
+        risen = in_child(f"the process that measures {name}", _risen, name, *size)
+        planned = planned_megabytes(GRAPHS[name](classes), _shapes(batch_size), mx.cpu())
+        figures[name] = {
+            "step": Figure.of(taken, "s"),
+            PLANNED: Figure.of([planned], "MiB"),
+            "resident memory": Figure.of([risen], "MiB"),
+        }
+    logits, centres = (4 * classes * length / MEBIBYTE for length in (batch_size, EMBEDDING_SIZE))
+    remark = (
+        f"without the class centres and their gradient, {centres:.0f} MiB each; "
+        f"one array of {batch_size}x{classes} logits is {logits:.0f} MiB"
+    )
+    return Outcome(figures, _goals(logits, figures, seconds), remarks=[remark])
 
-    kind = "bench head"
-    options = (
+
+BENCHMARK = Benchmark(
+    "bench head",
+    _measure,
+    [
         count("classes", 85742, "people", least=2),
         count("batch-size", 96, "images"),
         count("repeats", 10, "steps of each"),
-    )
-
-    def measure(self) -> Outcome:
-        """Measure all graphs."""
-        size = self.args.classes, self.args.batch_size
-        steps = {name: functools.partial(step, _bound(name, *size)) for name in GRAPHS}
-        times = in_turn(steps, self.args.repeats)
-        seconds = {name: each.seconds for name, each in times.items()}
-        figures = {name: _figures(name, *size, each) for name, each in seconds.items()}
-        logits = self.args.batch_size * self.args.classes * 4 / MEBIBYTE
-        centres = self.args.classes * EMBEDDING_SIZE * 4 / MEBIBYTE
-        remark = (
-            f"without the class centres and their gradient, {centres:.0f} MiB each; "
-            f"one array of {self.args.batch_size}x{self.args.classes} logits is {logits:.0f} MiB"
-        )
-        return Outcome(figures, _goals(logits, figures, seconds), remarks=[remark])
+    ],
+)
 
 
-add_arguments, run = HeadBenchmark.add_arguments, HeadBenchmark.run
-
-
-def _one_hot(classes: int) -> mx.sym.Symbol:
-    label = mx.sym.var(LABEL)
-    return mx.sym.SoftmaxOutput(equivalents.arcface(mx.sym.var("data"), label, classes), label)
-
-
-def _one_hot_and_loss(classes: int) -> mx.sym.Symbol:
+def _one_hot(classes: int, with_loss: bool = False) -> mx.sym.Symbol:
     label = mx.sym.var(LABEL)
     logits = equivalents.arcface(mx.sym.var("data"), label, classes)
+    shares = mx.sym.SoftmaxOutput(logits, label)
+    if not with_loss:
+        return shares
     log_share = mx.sym.log(mx.sym.softmax(logits))
     loss = mx.sym.sum(log_share * mx.sym.one_hot(label, depth=classes, on_value=-1.0))
-    return mx.sym.Group([mx.sym.SoftmaxOutput(logits, label), mx.sym.BlockGrad(loss)])
+    return mx.sym.Group([shares, mx.sym.BlockGrad(loss)])
 
 
 def _ours(classes: int) -> mx.sym.Symbol:
@@ -77,7 +80,7 @@ def _ours(classes: int) -> mx.sym.Symbol:
     return mx.sym.MakeLoss(head(mx.sym.var("data"), mx.sym.var(LABEL)))
 
 
-GRAPHS = {"one-hot": _one_hot, "one-hot, loss": _one_hot_and_loss, "ours": _ours}
+GRAPHS = {"one-hot": _one_hot, "one-hot, loss": functools.partial(_one_hot, with_loss=True), "ours": _ours}
 
 
 def _shapes(batch_size: int) -> dict[str, tuple[int, ...]]:
@@ -105,17 +108,6 @@ def step(executor: mx.executor.Executor) -> None:
     executor.forward(is_train=True)
     executor.backward()
     mx.nd.waitall()
-
-
-def _figures(name: str, classes: int, batch_size: int, seconds: list[float]) -> dict[str, Figure]:
-    """Return time, planned memory and resident memory of one graph, in seconds and MiB."""
-    planned = planned_megabytes(GRAPHS[name](classes), _shapes(batch_size), mx.cpu())
-    risen = in_child(f"the process that measures {name}", _risen, name, classes, batch_size)
-    return {
-        STEP: Figure.of(seconds, "s"),
-        PLANNED: Figure.of([planned], "MiB"),
-        RESIDENT: Figure.of([risen], "MiB"),
-    }
 
 
 def _risen(name: str, classes: int, batch_size: int) -> float:

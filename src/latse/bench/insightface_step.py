@@ -29,37 +29,28 @@ def modules(sources: Path, encoder: str, classes: int) -> tuple[types.ModuleType
     """Import insightface's `train` and `metric` with the setting of ArcFace on a ResNet.
 
     To be called once in a process: its modules are global and take names such as `config` and `train`.
-
-    Parameters
-    ----------
-    sources : Path
-        Its folder `recognition/arcface_mxnet`.
-    encoder : str
-        One of `LAYERS`.
-    classes : int
-        Number of people.
-
-    Raises
-    ------
-    LatseError
-        If the sources are missing or cannot be imported.
+    `sources` is its folder `recognition/arcface_mxnet`, `encoder` one of `LAYERS`. Raises LatseError if the
+    sources are missing or cannot be imported.
     """
     sys.path[:0] = [str(sources), str(sources / "symbol"), str(sources / "common")]
-    sys.modules["config"] = _configuration(encoder, classes)
+    sys.modules["config"] = types.ModuleType("config")
+    vars(sys.modules["config"]).update(
+        config=_configuration(encoder, classes), default=types.SimpleNamespace(), generate_config=None
+    )
     try:
         return importlib.import_module("train"), importlib.import_module("metric")
     except ImportError as error:
         raise LatseError(f"cannot use insightface's trainer in {sources}: {error}") from error
 
 
-def _symbol(trainer: types.ModuleType, batch_size: int) -> mx.sym.Symbol:
+def training_symbol(trainer: types.ModuleType, batch_size: int) -> mx.sym.Symbol:
+    """Return the training graph of insightface's module `train`."""
     return trainer.get_symbol(types.SimpleNamespace(per_batch_size=batch_size))
 
 
-def _configuration(encoder: str, classes: int) -> types.ModuleType:
-    """Return what its module `config` must hold: the values of its sample for a ResNet with ArcFace."""
-    stand_in = types.ModuleType("config")
-    config = types.SimpleNamespace(
+def _configuration(encoder: str, classes: int) -> types.SimpleNamespace:
+    """Return the values of its sample for a ResNet with ArcFace."""
+    return types.SimpleNamespace(
         net_name="fresnet",
         num_layers=LAYERS[encoder],
         net_se=0,
@@ -82,32 +73,24 @@ def _configuration(encoder: str, classes: int) -> types.ModuleType:
         fc7_wd_mult=1.0,
         num_classes=classes,
     )
-    vars(stand_in).update(config=config, default=types.SimpleNamespace(), generate_config=None)
-    return stand_in
 
 
 def contender(
-    encoder: str, classes: int, batch_size: int, learning_rate: float, sources: str | None = None
+    encoder: str, classes: int, batch_size: int, learning_rate: float, sources: Path | None = None
 ) -> tuple[dict[str, Any], Step]:
-    """Return its training step, as `latse.bench.protocol.serve` takes it.
+    """Return its training step on an encoder of ours, as `latse.bench.protocol.serve` takes it.
 
-    Parameters
-    ----------
-    encoder : str
-        Name of ours.
-    classes, batch_size : int
-        People and images.
-    learning_rate : float
-        Of SGD.
-    sources : str, optional
-        Folder `arcface_mxnet`; without it equivalents of this project.
+    `sources` is the folder `arcface_mxnet`; without it equivalents of this project are trained.
     """
     if sources:
-        trainer, metric = modules(Path(sources), encoder, classes)
-        symbol, metrics = _symbol(trainer, batch_size), [metric.AccMetric(), metric.LossValueMetric()]
+        trainer, metric = modules(sources, encoder, classes)
+        symbol = training_symbol(trainer, batch_size)
+        metrics = [metric.AccMetric(), metric.LossValueMetric()]
     else:
-        symbol, metrics = equivalents.training_symbol(encoder, classes, batch_size), equivalents.metrics()
-    shapes = {"data": (batch_size, *IMAGE_SHAPE), "softmax_label": (batch_size,)}
+        symbol = equivalents.training_symbol(encoder, classes, batch_size)
+        accuracy = mx.metric.Accuracy(output_names=["softmax_output"])
+        metrics = [accuracy, mx.metric.Loss(output_names=["ce_loss_output"])]
+    shapes = {"data": (batch_size, *IMAGE_SHAPE), graph_step.LABEL: (batch_size,)}
     # The gradient is already the batch's mean: SoftmaxOutput divides it.
     module = graph_step.bound(symbol, shapes, learning_rate, rescale=1.0)
     inputs = graph_step.made_up(shapes, classes)

@@ -12,14 +12,14 @@ from latse import recipe as recipes
 from latse.bench import graph_step
 from latse.bench.protocol import Step
 from latse.data.shards.loader import BatchStream
-from latse.data.shards.records import Batch, Shard
+from latse.data.shards.records import Batch
 from latse.models import checkpoint
 from latse.symbols.networks import IMAGE_SHAPE
 from latse.train import mixed_learner
 from latse.train.bank import MeanFaceBank
 from latse.train.learner import Learner
 from latse.train.training import Training, open_shard
-from latse.train.verdicts import Judge, KeepAll, Stored, Teacher, TopK
+from latse.train.verdicts import Judge, KeepAll, Stored, TopK
 
 SEED = 0
 STEADY = (
@@ -45,20 +45,16 @@ def build(
 
     Parameters
     ----------
-    recipe : path
-        Name or file.
+    recipe, changes : path, sequence of str
+        Name or file, and SECTION.KEY=VALUE of it.
     classes, batch_size : int
         People (with `data` those of the set) and images.
-    changes : sequence of str
-        SECTION.KEY=VALUE of the recipe.
     symbol : path, optional
         JSON of the planned training graph.
     data : path, optional
         The set whose first batch is learned; by default random images.
-    teacher : str, optional
-        PREFIX,NUMBER of a teacher that is asked in every step.
-    verdicts : path, optional
-        Its stored verdicts on `data`, in its place.
+    teacher, verdicts : str, path, optional
+        PREFIX,NUMBER of a teacher that is asked in every step; in its place its stored verdicts on `data`.
     bank : path, optional
         The folder of mean faces that each step moves; by default they are random.
     """
@@ -67,11 +63,21 @@ def build(
     if symbol:
         training = training.with_symbol(checkpoint.load_symbol(symbol))
     inputs = graph_step.made_up(training.graph.shapes, classes)
-    batch, judge = _batch(data, inputs), _teacher(training, data, teacher, verdicts)
-    inputs.update(data=batch.image, softmax_label=batch.label)
+    if data:
+        shard = open_shard(data)
+        batch = BatchStream(shard, batch_size, SEED).batch(0)
+        inputs.update(data=batch.image, softmax_label=batch.label)
+    else:
+        numbers = np.arange(batch_size)
+        batch = Batch(inputs["data"], inputs["softmax_label"], numbers, numbers % 2 == 1)
+    if verdicts:
+        judge = Stored(verdicts, loaded.filter.k, shard)
+    elif teacher:
+        judge = TopK(Judge(teacher, classes, batch_size, training.devices), loaded.filter.k)
+    else:
+        judge = KeepAll()
     learner = mixed_learner.create(training)
-    momentum = loaded.decoder.momentum
-    faces = MeanFaceBank(bank, classes, IMAGE_SHAPE, momentum, 0) if bank else None
+    faces = MeanFaceBank(bank, classes, IMAGE_SHAPE, loaded.decoder.momentum, 0) if bank else None
 
     def learn() -> Mapping[str, np.ndarray]:
         inputs["keep"] = judge.keep(batch)
@@ -83,33 +89,6 @@ def build(
     return learner, learn
 
 
-def _batch(data: str | os.PathLike | None, inputs: Mapping[str, np.ndarray]) -> Batch:
-    """Return the first batch of a set, or one of the random images."""
-    numbers = np.arange(len(inputs["data"]))
-    if data:
-        return BatchStream(open_shard(data), len(numbers), SEED).batch(0)
-    return Batch(inputs["data"], inputs["softmax_label"], numbers, numbers % 2 == 1)
-
-
-def _teacher(
-    training: Training,
-    data: str | os.PathLike | None,
-    teacher: str | None,
-    verdicts: str | os.PathLike | None,
-) -> Teacher:
-    if verdicts:
-        return Stored(verdicts, training.recipe.filter.k, Shard(data))
-    if teacher:
-        judge = Judge(teacher, training.classes, training.graph.batch_size, training.devices)
-        return TopK(judge, training.recipe.filter.k)
-    return KeepAll()
-
-
-def facts(learner: Learner) -> dict[str, Any]:
-    """Return what a contender says of a learner before its first step."""
-    return graph_step.facts(learner._module)
-
-
 def contender(*arguments: Any, **options: Any) -> tuple[dict[str, Any], Step]:
     """Return the training of what `build` builds, as `latse.bench.protocol.serve` takes it."""
     learner, learn = build(*arguments, **options)
@@ -119,4 +98,4 @@ def contender(*arguments: Any, **options: Any) -> tuple[dict[str, Any], Step]:
         mx.nd.waitall()
         return {"loss": loss}
 
-    return facts(learner), step
+    return graph_step.facts(learner._module), step

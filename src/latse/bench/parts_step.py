@@ -5,7 +5,6 @@ What the parts add up to is more than a step, in which they overlap where they c
 
 from __future__ import annotations
 
-import functools
 import time
 from typing import Any, Callable, Sequence
 
@@ -15,32 +14,7 @@ from latse import recipe as recipes
 from latse.bench import graph_step, head_command, learner_step
 from latse.bench.protocol import Step
 from latse.symbols import encoders, margins
-from latse.symbols.margins import Loss
 from latse.train.learner import Learner
-
-BEFORE, AFTER = "copies in", "outputs to the host"
-CALLS = {"forward_backward": "forward and backward", "update": "optimiser"}
-HEAD = "margin head alone (in forward and backward)"
-
-
-class Watched:
-    """A module whose calls named in `CALLS` wait for all work before and after, and note the time of both."""
-
-    def __init__(self, module: mx.mod.Module) -> None:
-        self._module = module
-        self.times: dict[str, tuple[float, float]] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        attribute = getattr(self._module, name)
-        return self._watched(name, attribute) if name in CALLS else attribute
-
-    def _watched(self, name: str, call: Callable[..., None]) -> Callable[..., None]:
-        def timed(*args: Any) -> None:
-            began = _now()
-            call(*args)
-            self.times[name] = began, _now()
-
-        return timed
 
 
 def _now() -> float:
@@ -51,26 +25,31 @@ def _now() -> float:
 
 def by_parts(learner: Learner, learn: Callable[[], Any]) -> Callable[[], dict[str, float]]:
     """Return a step of the learner that returns the seconds of its parts in their order."""
-    module = learner._module = Watched(learner._module)
+    moments: list[float] = []
+
+    def watched(call: Callable[..., None]) -> Callable[..., None]:
+        def noting_time(*args: Any) -> None:
+            moments.append(_now())
+            call(*args)
+            moments.append(_now())
+
+        return noting_time
+
+    for name in ("forward_backward", "update"):
+        setattr(learner._module, name, watched(getattr(learner._module, name)))
 
     def step() -> dict[str, float]:
-        began = _now()
+        moments[:] = [_now()]
         learn()
-        ended = _now()
-        calls = {CALLS[name]: end - begin for name, (begin, end) in module.times.items()}
-        first, last = next(iter(module.times.values()))[0], list(module.times.values())[-1][1]
-        return {BEFORE: first - began, **calls, AFTER: ended - last}
+        began, forward, backward, update, updated = moments
+        return {
+            "copies in": forward - began,
+            "forward and backward": backward - forward,
+            "optimiser": updated - update,
+            "outputs to the host": _now() - updated,
+        }
 
     return step
-
-
-def head_step(loss: Loss, batch_size: int, embedding_size: int) -> Callable[[], None]:
-    """Return a step, forward and backward, of a loss alone on random embeddings."""
-    loss.set_embedding_size(embedding_size)
-    shapes = {"data": (batch_size, embedding_size), graph_step.LABEL: (batch_size,)}
-    shapes.update(dict.fromkeys(loss.inputs, (batch_size,)))
-    symbol = mx.sym.MakeLoss(loss(*map(mx.sym.var, shapes)))
-    return functools.partial(head_command.step, head_command.bound(symbol, shapes, loss.classes))
 
 
 def contender(
@@ -78,16 +57,19 @@ def contender(
 ) -> tuple[dict[str, Any], Step]:
     """Return the training of a recipe by parts, as `latse.bench.protocol.serve` takes it."""
     learner, learn = learner_step.build(recipe, classes, batch_size, changes)
-    facts = learner_step.facts(learner)
     step_by_parts = by_parts(learner, learn)
     loaded = recipes.load(recipe, changes)
     loss = margins.create(classes=classes, **loaded.margin)
-    head = head_step(loss, batch_size, encoders.create(**loaded.encoder).embedding_size)
+    embedding_size = encoders.create(**loaded.encoder).embedding_size
+    loss.set_embedding_size(embedding_size)
+    inputs = dict.fromkeys([graph_step.LABEL, *loss.inputs], (batch_size,))
+    shapes = {"data": (batch_size, embedding_size), **inputs}
+    head = head_command.bound(mx.sym.MakeLoss(loss(*map(mx.sym.var, shapes))), shapes, classes)
 
     def step() -> dict[str, Any]:
         parts = step_by_parts()
         began = _now()
-        head()
-        return {"parts": {**parts, HEAD: _now() - began}}
+        head_command.step(head)
+        return {"parts": {**parts, "margin head alone (in forward and backward)": _now() - began}}
 
-    return facts, step
+    return graph_step.facts(learner._module), step

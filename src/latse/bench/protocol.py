@@ -17,7 +17,7 @@ Step = Callable[[], Optional[Mapping[str, Any]]]
 
 
 def serve(build: Callable[[], tuple[Mapping[str, Any], Step]]) -> None:
-    """Build, say on stdout what was built, then answer the lines of stdin until `quit` or their end.
+    """Build, say on stdout what was built, then answer the lines of stdin until their end.
 
     Parameters
     ----------
@@ -39,11 +39,9 @@ def serve(build: Callable[[], tuple[Mapping[str, Any], Step]]) -> None:
     _say(answers, {"ready": True, **facts})
     for line in sys.stdin:
         command = line.strip()
-        if command == "quit":
-            break
         if command not in ("step", "memory"):
-            raise ValueError(f"a contender knows step, memory and quit, not {command!r}")
-        _say(answers, _timed(step) if command == "step" else _memory(before))
+            raise ValueError(f"a contender knows step and memory, not {command!r}")
+        _say(answers, timed(step) if command == "step" else _memory(before))
 
 
 def resident(key: str) -> float:
@@ -64,7 +62,8 @@ def _say(answers: TextIO, content: Mapping[str, Any]) -> None:
     answers.flush()
 
 
-def _timed(step: Step) -> dict[str, Any]:
+def timed(step: Step) -> dict[str, Any]:
+    """Do a step; return its `seconds`, its `processor_seconds` of all threads, and what it returns."""
     began, processor_began = time.perf_counter(), time.process_time()
     more = step()
     processor_seconds = time.process_time() - processor_began

@@ -39,14 +39,9 @@ class Layer(NamedTuple):
 
 
 def layers(symbol: mx.sym.Symbol, shapes: Mapping[str, Sequence[int]]) -> Counter[Layer]:
-    """Count the ungrouped convolutions and the dense layers of a training Symbol.
+    """Count the ungrouped convolutions and the dense layers of a training Symbol with any outputs.
 
-    Parameters
-    ----------
-    symbol : mx.sym.Symbol
-        With any outputs.
-    shapes : mapping of str to tuple of int
-        The shape of every input; a layer that reads one by way of no parameter does not learn its input.
+    `shapes` are those of all inputs; a layer that reads one by way of no parameter does not learn its input.
     """
     graph = PlanGraph(symbol, shapes)
     counted: Counter[Layer] = Counter()

@@ -8,6 +8,8 @@ are farther than many (`--likeness 0` with few people), ours takes longer: each 
 
 from __future__ import annotations
 
+import argparse
+import functools
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -21,11 +23,45 @@ from latse.goals import Figure, Goal
 AT_ONCE = 10_000
 
 
-class SearchBenchmark(Benchmark):
-    """Both in turn, with their ranks compared."""
+def _measure(args: argparse.Namespace) -> Outcome:
+    """Search the same features with both, in turn, and compare the ranks."""
+    try:
+        import faiss
+    except ImportError as error:
+        raise LatseError("faiss is not installed: pip install 'latse[test]' brings it") from error
+    sizes = args.probes, args.people, args.distractors, args.dimensions
+    probes, pairs, gallery = made_up(*sizes, args.likeness)
+    index = faiss.IndexFlatIP(args.dimensions)
+    index.add(gallery)
+    faiss.omp_set_num_threads(1)
 
-    kind = "bench search"
-    options = (
+    def theirs() -> None:
+        # Its wheel multiplies on one core whatever it is told, so each thread gets a share of the probes.
+        with ThreadPoolExecutor(args.threads) as pool:
+            list(pool.map(lambda part: index.search(part, 1), np.array_split(probes, args.threads)))
+
+    ours = functools.partial(identify, probes, pairs, gallery, threads=args.threads)
+    times = in_turn({"latse": ours, "faiss": theirs}, args.repeats)
+    seconds = {name: each.seconds for name, each in times.items()}
+    identified = times["latse"].answers[-1]["value"]
+    _, nearest = index.search(probes, min(args.neighbours, args.distractors))
+    compared, different = disagreements(identified, probes, pairs, gallery, nearest)
+    rank_1 = identified.cmc(args.distractors, 1)
+    figures = {name: {"search": Figure.of(each, "s")} for name, each in seconds.items()}
+    figures["latse"]["rank 1"] = Figure.of([rank_1])
+    goals = [
+        Goal.of("time of latse over faiss", ratios(seconds["latse"], seconds["faiss"]), at_most=0.6),
+        Goal.of("share of the ranks that differ from faiss's", [different / compared], at_most=0),
+    ]
+    setting = {"likeness": args.likeness, "pairs": len(pairs), "faiss": faiss.__version__}
+    remark = f"rank 1: {100 * rank_1:.2f} % of {len(pairs)} pairs; {different} of {compared} ranks differ"
+    return Outcome(figures, goals, setting, [remark], contexts=())
+
+
+BENCHMARK = Benchmark(
+    "bench search",
+    _measure,
+    [
         count("probes", 3530, "probes"),
         count("distractors", 100_000, "distractors"),
         count("dimensions", 512, "values of a feature"),
@@ -39,49 +75,8 @@ class SearchBenchmark(Benchmark):
             "weight of a person's centre beside a deviation of weight 1; 0: mates are strangers",
             float,
         ),
-    )
-    contexts = []
-
-    def check(self) -> None:
-        """Refuse to work without faiss."""
-        _faiss()
-
-    def measure(self) -> Outcome:
-        """Search the same features with both."""
-        args, faiss = self.args, _faiss()
-        probes, pairs, gallery = made_up(
-            args.probes, args.people, args.distractors, args.dimensions, args.likeness
-        )
-        index = faiss.IndexFlatIP(args.dimensions)
-        index.add(gallery)
-        faiss.omp_set_num_threads(1)
-
-        def ours() -> Identification:
-            return identify(probes, pairs, gallery, threads=args.threads)
-
-        def theirs() -> None:
-            # Its wheel multiplies on one core whatever it is told, so each thread gets a share of the probes.
-            with ThreadPoolExecutor(args.threads) as pool:
-                list(pool.map(lambda part: index.search(part, 1), np.array_split(probes, args.threads)))
-
-        times = in_turn({"latse": ours, "faiss": theirs}, args.repeats)
-        seconds = {name: each.seconds for name, each in times.items()}
-        identified = times["latse"].answers[-1]["value"]
-        _, nearest = index.search(probes, min(args.neighbours, args.distractors))
-        compared, different = disagreements(identified, probes, pairs, gallery, nearest)
-        rank_1 = identified.cmc(args.distractors, 1)
-        figures = {name: {"search": Figure.of(each, "s")} for name, each in seconds.items()}
-        figures["latse"]["rank 1"] = Figure.of([rank_1])
-        goals = [
-            Goal.of("time of latse over faiss", ratios(seconds["latse"], seconds["faiss"]), at_most=0.6),
-            Goal.of("share of the ranks that differ from faiss's", [different / compared], at_most=0),
-        ]
-        setting = {"likeness": args.likeness, "pairs": len(pairs), "faiss": faiss.__version__}
-        remark = f"rank 1: {100 * rank_1:.2f} % of {len(pairs)} pairs; {different} of {compared} ranks differ"
-        return Outcome(figures, goals, setting, [remark])
-
-
-add_arguments, run = SearchBenchmark.add_arguments, SearchBenchmark.run
+    ],
+)
 
 
 def made_up(
@@ -105,17 +100,9 @@ def disagreements(
 ) -> tuple[int, int]:
     """Compare ranks in the largest gallery with those that follow from the nearest distractors of each probe.
 
-    Parameters
-    ----------
-    result, probes, pairs, gallery : Identification, ndarray, ndarray, ndarray
-        What `identify` found, and for what.
-    nearest : int64 (p, k)
-        Positions of the k distractors that another search found nearest.
-
-    Returns
-    -------
-    compared, different
-        Number of pairs, and of those whose ranks differ. A rank above k is the same as another above k.
+    `result` is what `identify` found for the arrays. `nearest`, int64 (p, k), holds the positions of the k
+    distractors that another search found nearest. Returns the number of pairs, and of those whose ranks
+    differ; a rank above k is the same as another above k.
     """
     limit, wrong = nearest.shape[1] + 1, 0
     ranks = np.minimum(result.ranks[-1], limit)
@@ -126,11 +113,3 @@ def disagreements(
         scores = (rows_of_probes * gallery[nearest[probe]]).sum(axis=1)
         wrong += int((1 + (scores >= mates[:, None]).sum(axis=1) != ranks[rows]).sum())
     return len(pairs), wrong
-
-
-def _faiss():  # noqa: ANN202 - a module
-    try:
-        import faiss
-    except ImportError as error:
-        raise LatseError("faiss is not installed: pip install 'latse[test]' brings it") from error
-    return faiss

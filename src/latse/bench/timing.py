@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import time
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Sequence
 
 from tqdm import tqdm
+
+from latse.bench.protocol import timed
 
 Answer = Mapping[str, Any]  # `seconds`, `processor_seconds`, and what else a step says
 
@@ -31,7 +31,11 @@ class Times:
 
 def in_turn(steps: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Times]:
     """Return the times of `steps`, done by `take_turns`; what a step returns is its answer's `value`."""
-    return take_turns({name: functools.partial(_timed, step) for name, step in steps.items()}, repeats)
+
+    def meter(step: Callable[[], Any]) -> Callable[[], Answer]:
+        return lambda: timed(lambda: {"value": step()})
+
+    return take_turns({name: meter(step) for name, step in steps.items()}, repeats)
 
 
 def take_turns(
@@ -53,14 +57,3 @@ def take_turns(
 def ratios(slower: Sequence[float], faster: Sequence[float]) -> list[float]:
     """Return how many times as long one took as the other, round by round."""
     return [slow / other for slow, other in zip(slower, faster)]
-
-
-def _timed(step: Callable[[], Any]) -> Answer:
-    began, processor_began = time.perf_counter(), time.process_time()
-    value = step()
-    processor_seconds = time.process_time() - processor_began
-    return {
-        "seconds": time.perf_counter() - began,
-        "processor_seconds": processor_seconds,
-        "value": value,
-    }

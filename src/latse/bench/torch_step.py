@@ -5,10 +5,10 @@ A script for another environment, which has torch and nothing of this project: r
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import os
+import sys
 from typing import Any
 
 import torch  # pyright: ignore[reportMissingImports]
@@ -86,31 +86,24 @@ def encoder(units: list[int], widths: list[int], iresnet: str | None) -> nn.Modu
     return module.IResNet(module.IBasicBlock, units, dropout=0.4)
 
 
-def main() -> None:
-    """Serve the training step."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--units", type=json.loads, required=True, help="JSON, residual units of each stage")
-    parser.add_argument("--widths", type=json.loads, required=True, help="JSON, channels of stem and stages")
-    parser.add_argument("--iresnet", help="insightface's iresnet.py")
-    parser.add_argument("--classes", type=int, required=True)
-    parser.add_argument("--batch-size", type=int, required=True)
-    parser.add_argument("--learning-rate", type=float, required=True)
-    args = parser.parse_args()
-    if "OMP_NUM_THREADS" in os.environ:
-        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    serve(lambda: _build(args))
-
-
-def _build(args: argparse.Namespace) -> tuple[dict[str, Any], Step]:
+def build(
+    units: list[int],
+    widths: list[int],
+    iresnet: str | None,
+    classes: int,
+    batch_size: int,
+    learning_rate: float,
+) -> tuple[dict[str, Any], Step]:
+    """Return the training of `encoder`'s network with ArcFace, as `serve` takes it."""
     torch.manual_seed(0)
-    network = encoder(args.units, args.widths, args.iresnet).to(memory_format=torch.channels_last).train()
-    head = ArcFace(args.classes)
+    network = encoder(units, widths, iresnet).to(memory_format=torch.channels_last).train()
+    head = ArcFace(classes)
     learned = [one for one in (*network.parameters(), *head.parameters()) if one.requires_grad]
-    optimiser = torch.optim.SGD(learned, lr=args.learning_rate, momentum=0.9, weight_decay=5e-4)
+    optimiser = torch.optim.SGD(learned, lr=learning_rate, momentum=0.9, weight_decay=5e-4)
     # Normalised float32 images, as its loaders give them.
-    images = (torch.randint(0, 256, (args.batch_size, 3, 112, 112)).float() - 127.5) / 127.5
+    images = (torch.randint(0, 256, (batch_size, 3, 112, 112)).float() - 127.5) / 127.5
     images = images.contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(0, args.classes, (args.batch_size,))
+    labels = torch.randint(0, classes, (batch_size,))
 
     def step() -> dict[str, float]:
         loss = head(network(images), labels)
@@ -123,5 +116,8 @@ def _build(args: argparse.Namespace) -> tuple[dict[str, Any], Step]:
     return {"planned_megabytes": None, "parameters": count, "torch": torch.__version__}, step
 
 
-if __name__ == "__main__":
-    main()
+if __name__ == "__main__":  # the arguments of `build` in JSON are the only one
+    if "OMP_NUM_THREADS" in os.environ:
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    arguments = json.loads(sys.argv[1])
+    serve(lambda: build(*arguments))
