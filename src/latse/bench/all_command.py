@@ -101,10 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run what has no result yet.
 
-    Raises
-    ------
-    LatseError
-        If a name is unknown, the folder cannot be made, or, at the end, if a benchmark failed.
+    Raises LatseError if a name is unknown, the folder cannot be made, or, at the end, if a benchmark failed.
     """
     known = jobs(args.peers)
     unknown = set(args.only or ()) - {job.name for job in known}

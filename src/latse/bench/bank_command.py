@@ -137,7 +137,7 @@ def _shared(args: argparse.Namespace, folder: str) -> Seconds:
     """Let several processes update the bank of this one at once; return seconds and memory of each."""
     with contextlib.ExitStack() as stack:
         commands = {
-            f"worker {number}": served(contender, folder, args.people, args.batch_size, 1, number)
+            f"worker {number}": served(contender, folder, args.people, args.batch_size, number)
             for number in range(1, args.workers + 1)
         }
         workers = [stack.enter_context(Contender(*named)) for named in commands.items()]
@@ -190,9 +190,7 @@ def random_people(people: int, batch_size: int, seed: int) -> Iterator[np.ndarra
         order = np.roll(order, -batch_size)
 
 
-def contender(
-    folder: str, people: int, batch_size: int, iteration: int, worker: int
-) -> tuple[dict[str, Any], Step]:
+def contender(folder: str, people: int, batch_size: int, worker: int) -> tuple[dict[str, Any], Step]:
     """Return the updates of one worker, as `latse.bench.protocol.serve` takes them."""
-    bank = MeanFaceBank(folder, people, SHAPE, MOMENTUM, iteration, worker)
+    bank = MeanFaceBank(folder, people, SHAPE, MOMENTUM, 1, worker)
     return {"planned_megabytes": None, "parameters": 0}, _updates(bank, people, batch_size, worker)

@@ -36,19 +36,9 @@ def count(name: str, default: int, text: str, least: int = 1) -> Option:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a benchmark found.
+    """What a benchmark found: the contenders' figures by title and name, goals, and remarks to print.
 
-    Attributes
-    ----------
-    contenders : mapping of str to mapping of str to Figure
-        By title the figures by name.
-    goals : sequence of Goal
-    setting : mapping
-        What was chosen, besides the whole numbers.
-    remarks : sequence of str
-        Lines to print.
-    contexts : sequence of mx.Context
-        Where it was computed; empty: with numpy.
+    `setting` is what was chosen besides the whole numbers, `contexts` where it was computed, empty for numpy.
     """
 
     contenders: Mapping[str, Mapping[str, Figure]]
@@ -60,19 +50,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A command `latse bench NAME`.
+    """A command `latse bench NAME`, whose result is of a `kind` of `latse.bench.result.KINDS`.
 
-    Attributes
-    ----------
-    kind : str
-        Of the result, one of `latse.bench.result.KINDS`.
-    measure : callable
-        Does the work that the options ask for; raises LatseError first if they make no sense.
-    options : sequence of Option
-    peers : str, optional
-        What `--peers` holds; without it there is no such option.
-    declare : callable, optional
-        Declares what else it is given.
+    `measure` does the work that the options ask for, and first raises LatseError if they make no sense.
+    `peers` says what `--peers` holds; without it there is no such option. `declare` declares more options.
     """
 
     kind: str
@@ -98,10 +79,7 @@ class Benchmark:
     def run(self, args: argparse.Namespace) -> None:
         """Measure, write and print.
 
-        Raises
-        ------
-        LatseError
-            For an option that makes no sense, a file that cannot be written, or work that failed.
+        Raises LatseError for an option that makes no sense, a file that cannot be written, or failed work.
         """
         setting = self._sizes(args)
         if self.peers and args.peers and not Path(args.peers).is_dir():

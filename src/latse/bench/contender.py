@@ -25,24 +25,11 @@ OWN_ERROR = f"{LatseError.__module__}.{LatseError.__name__}: "  # how a tracebac
 
 
 class Contender:
-    """One child process; a context manager, in which the child is ready.
+    """One child process, called `title`; a context manager, in which the child is ready.
 
-    Parameters
-    ----------
-    title : str
-        What tables call it.
-    command : list of str
-        Starts the child, which inherits this process's processors and environment.
-
-    Attributes
-    ----------
-    facts : dict
-        What the child said when it was ready: `planned_megabytes` (MiB or None), `parameters` (number).
-
-    Raises
-    ------
-    LatseError
-        If the child ends or says something else than it should; with the last line of its stderr.
+    The command starts the child, which inherits this process's processors and environment. `facts` is what
+    the child said when it was ready: `planned_megabytes` (MiB or None), `parameters` (number). Raises
+    LatseError if the child ends or says something else than it should, with the last line of its stderr.
     """
 
     def __init__(self, title: str, command: Sequence[str]) -> None:
@@ -77,8 +64,7 @@ class Contender:
 
     def _ask(self, line: str, key: str) -> dict[str, Any]:
         try:
-            self._child.stdin.write(line + "\n")
-            self._child.stdin.flush()
+            print(line, file=self._child.stdin, flush=True)
         except BrokenPipeError:
             raise self._failure() from None
         return self._answer(key)

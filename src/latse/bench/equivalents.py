@@ -17,13 +17,13 @@ SCALE, MARGIN = 64.0, 0.5
 LABEL = "softmax_label"
 
 
-def training_symbol(name: str, classes: int, batch_size: int, dropout: float = 0.4) -> mx.sym.Symbol:
+def training_symbol(name: str, classes: int, batch_size: int) -> mx.sym.Symbol:
     """Return the training graph of the encoder `name` with ArcFace (s = 64, m2 = 0.5).
 
     Inputs: `data` (N, 3, 112, 112), RGB in 0..255, and `softmax_label` (N,). Outputs: the embedding (N, 512),
     the shares of the classes (N, classes), whose gradient is that of the mean loss, and the mean loss (1,).
     """
-    embedding = encoder(name, dropout)
+    embedding = encoder(name)
     label = mx.sym.var(LABEL)
     logits = arcface(embedding, label, classes)
     log_share = mx.sym.log(mx.sym.SoftmaxActivation(logits))
@@ -35,7 +35,7 @@ def training_symbol(name: str, classes: int, batch_size: int, dropout: float = 0
     return mx.sym.Group([mx.sym.BlockGrad(embedding), shares, mx.sym.BlockGrad(loss, name="ce_loss")])
 
 
-def encoder(name: str, dropout: float) -> mx.sym.Symbol:
+def encoder(name: str) -> mx.sym.Symbol:
     """Return the encoder `name` as a Symbol of `data`, with LeakyReLU for PReLU; output `fc1_output`."""
     units, widths = resnet(name).units, resnet(name).widths
     x = (mx.sym.identity(mx.sym.var("data"), name="id") - 127.5) * 0.0078125
@@ -44,7 +44,7 @@ def encoder(name: str, dropout: float) -> mx.sym.Symbol:
     for stage, (count, channels) in enumerate(zip(units, widths[1:]), 1):
         for unit in range(1, count + 1):
             x = _unit(x, f"stage{stage}_unit{unit}", channels, halves=unit == 1)
-    x = mx.sym.Dropout(_batch_norm(x, "bn1"), p=dropout)
+    x = mx.sym.Dropout(_batch_norm(x, "bn1"), p=0.4)
     x = mx.sym.FullyConnected(x, num_hidden=ResNet.embedding_size, name="pre_fc1")
     return _batch_norm(x, "fc1", fix_gamma=True)
 

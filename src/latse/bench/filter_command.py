@@ -24,7 +24,7 @@ import numpy as np
 from latse import recipe as recipes
 from latse.bench import learner_step
 from latse.bench.benchmark import Benchmark, Option, Outcome, count
-from latse.bench.contender import Race, race, served
+from latse.bench.contender import race, served
 from latse.bench.learner_step import STEADY
 from latse.bench.loader_command import QUALITY, random_image
 from latse.bench.timing import ratios
@@ -42,7 +42,6 @@ from latse.train.training import Training, inference
 
 PLAIN, FILTERED = "plain student", "student, stored verdicts"
 STORED, ASKED = "LATSE, stored verdicts", "LATSE, teacher asked"
-STEP, PROCESSOR, PEAK = "step", "processor time", "peak memory"
 RECIPE, K, SEED = "ms1mv2_teacher", 3, 0
 BATCHES = 4  # in the set
 
@@ -58,8 +57,15 @@ def _measure(args: argparse.Namespace) -> Outcome:
         _make_teacher(folder / "teacher", args, Shard(folder / "data"))
         seconds, stored = _stored(folder, args)
         races = race(_commands(folder, args), args.repeats, "training steps")
-    figures = {title: _figures(raced) for title, raced in races.items()}
-    each = {STEP: Figure.of([seconds / stored["images"]], "s")}
+    figures = {
+        title: {
+            "step": Figure.of(raced.seconds, "s"),
+            "processor time": Figure.of(raced.processor_seconds, "s"),
+            "peak memory": Figure.of([raced.memory["peak_megabytes"]], "MiB"),
+        }
+        for title, raced in races.items()
+    }
+    each = {"step": Figure.of([seconds / stored["images"]], "s")}
     figures["latse filter, an image and its mirror image, its start shared out"] = each
     kept = stored["kept"][str(K)]["plain"]
     setting = {"encoder": args.encoder, "k": K, "images": stored["images"], "kept": kept}
@@ -132,14 +138,6 @@ def _commands(folder: Path, args: argparse.Namespace) -> dict[str, list[str]]:
         FILTERED: build(filtered, **stored),
         STORED: build(decodes, **stored, bank=folder / STORED),
         ASKED: build(decodes, **on_set, teacher=teacher, bank=folder / ASKED),
-    }
-
-
-def _figures(raced: Race) -> dict[str, Figure]:
-    return {
-        STEP: Figure.of(raced.seconds, "s"),
-        PROCESSOR: Figure.of(raced.processor_seconds, "s"),
-        PEAK: Figure.of([raced.memory["peak_megabytes"]], "MiB"),
     }
 
 

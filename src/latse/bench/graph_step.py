@@ -18,13 +18,13 @@ LABEL = "softmax_label"
 LEARNING_RATE, MOMENTUM, DECAY = 0.01, 0.9, 5e-4
 
 
-def made_up(shapes: Mapping[str, tuple[int, ...]], classes: int, seed: int = 0) -> dict[str, np.ndarray]:
+def made_up(shapes: Mapping[str, tuple[int, ...]], classes: int) -> dict[str, np.ndarray]:
     """Return random inputs of a training graph by name, as the loader and the trainer give them.
 
     `data` uint8 0..255, `softmax_label` float32 whole numbers below `classes`, `mean_face` float32 in
     [-1, 1], `iteration` zeros, `keep` and all others float32, 0 or 1.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     draw = {
         "data": lambda shape: random.integers(0, 256, shape, np.uint8),
         LABEL: lambda shape: random.integers(0, classes, shape).astype(np.float32),

@@ -76,7 +76,7 @@ def _configuration(encoder: str, classes: int) -> types.SimpleNamespace:
 
 
 def contender(
-    encoder: str, classes: int, batch_size: int, learning_rate: float, sources: Path | None = None
+    encoder: str, classes: int, batch_size: int, sources: Path | None = None
 ) -> tuple[dict[str, Any], Step]:
     """Return its training step on an encoder of ours, as `latse.bench.protocol.serve` takes it.
 
@@ -92,7 +92,7 @@ def contender(
         metrics = [accuracy, mx.metric.Loss(output_names=["ce_loss_output"])]
     shapes = {"data": (batch_size, *IMAGE_SHAPE), graph_step.LABEL: (batch_size,)}
     # The gradient is already the batch's mean: SoftmaxOutput divides it.
-    module = graph_step.bound(symbol, shapes, learning_rate, rescale=1.0)
+    module = graph_step.bound(symbol, shapes, graph_step.LEARNING_RATE, rescale=1.0)
     inputs = graph_step.made_up(shapes, classes)
     # Its loader gives float32 arrays of MXNet.
     data, label = (mx.nd.array(inputs[name], dtype="float32") for name in shapes)

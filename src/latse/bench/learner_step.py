@@ -43,20 +43,10 @@ def build(
 ) -> tuple[Learner, Learn]:
     """Return the learner of a recipe and a step of it, the filter's verdict and the bank included.
 
-    Parameters
-    ----------
-    recipe, changes : path, sequence of str
-        Name or file, and SECTION.KEY=VALUE of it.
-    classes, batch_size : int
-        People (with `data` those of the set) and images.
-    symbol : path, optional
-        JSON of the planned training graph.
-    data : path, optional
-        The set whose first batch is learned; by default random images.
-    teacher, verdicts : str, path, optional
-        PREFIX,NUMBER of a teacher that is asked in every step; in its place its stored verdicts on `data`.
-    bank : path, optional
-        The folder of mean faces that each step moves; by default they are random.
+    `changes` are SECTION.KEY=VALUE of the recipe, a name or a file; `symbol` is the JSON of its planned
+    training graph. With `data` the first batch of that set is learned, and `classes` are its people; without
+    it the images are random. A `teacher`, PREFIX,NUMBER, is asked in every step; in its place come its stored
+    `verdicts` on `data`. `bank` is the folder of mean faces that each step moves; by default they are random.
     """
     loaded = recipes.load(recipe, [*changes, f"train.batch_size={batch_size}"])
     training = Training.of(loaded, classes, [mx.cpu()], SEED)

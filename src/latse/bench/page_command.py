@@ -45,11 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write pages and chart; print what is missed and which note has no result.
 
-    Raises
-    ------
-    LatseError
-        If the folder holds no results, one is damaged or of another kind, a note cannot be read, or a page
-        or the chart cannot be written.
+    Raises LatseError if the folder holds no results, one is damaged or of another kind, a note cannot be
+    read, or a page or the chart cannot be written.
     """
     results = read_folder(Path(args.folder))
     summary = Path(args.out)

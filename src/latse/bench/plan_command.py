@@ -15,9 +15,8 @@ import io
 import math
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Sequence
+from typing import NamedTuple, Sequence
 
 import mxnet as mx
 from yacs.config import CfgNode
@@ -50,8 +49,7 @@ MEBIBYTE = 2**20
 SEARCH = "the search for memory plans"
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """What is compared: a training graph, the MiB that its executor plans, and its plain graph.
 
     `baseline` is the title of the plain graph of the same network; `bound` and `predicted_ratio` are what our

@@ -60,7 +60,10 @@ def _measure(args: argparse.Namespace) -> Outcome:
     seconds = {title: raced.seconds for title, raced in races.items()}
     setting = {"encoder": args.encoder, "images": list(IMAGE_SHAPE), "contenders": list(figures)}
     goals = _goals(args.encoder, seconds, figures)
-    return Outcome({**figures, **_parts(parts)}, goals, setting, remarks)
+    rounds = [answer["parts"] for answer in parts.answers]
+    for part in rounds[0]:
+        figures[f"part of ours: {part}"] = {STEP: Figure.of([took[part] for took in rounds], "s")}
+    return Outcome(figures, goals, setting, remarks)
 
 
 BENCHMARK = Benchmark(
@@ -80,9 +83,9 @@ BENCHMARK = Benchmark(
 
 def _commands(args: argparse.Namespace, ours: tuple, planned: Path) -> dict[str, list[str]]:
     """Return title -> command of the contenders that there are."""
-    network, rate = (args.encoder, args.classes, args.batch_size), graph_step.LEARNING_RATE
+    network = args.encoder, args.classes, args.batch_size
     sources = peer(args.peers, SOURCES) if args.encoder in LAYERS else None
-    theirs = served(insightface_step.contender, *network, rate, sources)
+    theirs = served(insightface_step.contender, *network, sources)
     commands = {
         OURS: served(learner_step.contender, *ours),
         PLANNED: served(learner_step.contender, *ours, symbol=planned),
@@ -91,8 +94,9 @@ def _commands(args: argparse.Namespace, ours: tuple, planned: Path) -> dict[str,
     python = args.torch_python or peer(args.peers, Path("torch", "bin", "python"))
     if python:
         resnet, iresnet = equivalents.resnet(args.encoder), peer(args.peers, IRESNET)
-        arguments = resnet.units, resnet.widths, iresnet and str(iresnet), *network[1:], rate
-        commands[TORCH] = [str(python), str(Path(__file__).with_name("torch_step.py")), json.dumps(arguments)]
+        script, sizes = Path(__file__).with_name("torch_step.py"), (args.classes, args.batch_size)
+        built = resnet.units, resnet.widths, iresnet and str(iresnet), *sizes, graph_step.LEARNING_RATE
+        commands[TORCH] = [str(python), str(script), json.dumps(built)]
     return {**commands, CONVOLUTIONS: served(roofline.contender, *network)}
 
 
@@ -107,15 +111,6 @@ def _figures(raced: Race, batch_size: int) -> dict[str, Figure]:
         STEP: Figure.of(raced.seconds, "s"),
         PROCESSOR: Figure.of(raced.processor_seconds, "s"),
         **{name: Figure.of([value], "MiB") for name, value in memory.items() if value is not None},
-    }
-
-
-def _parts(raced: Race) -> dict[str, dict[str, Figure]]:
-    """Return title -> time of each part of our step, without the first one."""
-    rounds = [answer["parts"] for answer in raced.answers]
-    return {
-        f"part of ours: {part}": {STEP: Figure.of([parts[part] for parts in rounds], "s")}
-        for part in rounds[0]
     }
 
 
