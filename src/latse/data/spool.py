@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
-from typing import Any, Callable, Iterable, NamedTuple
+from typing import Callable, Iterable, NamedTuple
 
 from tqdm import tqdm
 
@@ -66,24 +65,13 @@ def fill(
     """Make the files that are missing or damaged; return how many images that are, and processor seconds.
 
     `make`, `arguments`, `processes` and `advice` are those of `workers.run`; what `make` returns takes a
-    chunk's task and `at`, and returns what `Chunk.write` takes. The progress bar says `verb`.
+    chunk, which it writes, and `at`. The progress bar says `verb`.
     """
     missing = [chunk for chunk in chunks if not chunk.is_whole()]
     total, left = (sum(chunk.images for chunk in some) for some in (chunks, missing))
     seconds = 0.0
     with tqdm(total=total, initial=total - left, desc=verb, unit="image", smoothing=0.05) as bar:
-        for kind, content in workers.run(_filling, (make, arguments), missing, processes, advice):
+        for kind, content in workers.run(make, arguments, missing, processes, advice):
             bar.update(kind == workers.AT)
             seconds += content if kind == workers.DONE else 0
     return left, seconds
-
-
-def _filling(make: Callable, arguments: tuple) -> Callable[[Chunk, Callable], float]:
-    do = make(*arguments)
-
-    def fill_one(chunk: Chunk, at: Callable[[str], Any]) -> float:
-        started = time.process_time()
-        chunk.write(do(chunk.task, at))
-        return time.process_time() - started
-
-    return fill_one

@@ -7,10 +7,12 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
 
@@ -70,17 +72,15 @@ def run(
 ) -> Iterator[tuple]:
     """Let `processes` processes do the tasks; iterate what they tell, in the order in which it comes.
 
-    Unlike `in_order`, this knows what a process was at when it died.
+    Unlike `in_order`, this returns no results, but knows what a process was at when it died.
 
     Parameters
     ----------
-    make : function
+    make : callable
         One of a module. Called with `arguments` in each process, it returns the function of a task and of
         `at(name)`, to be called with the name of each thing before the work at it.
-    arguments : tuple
-        Picklable.
-    tasks : iterable
-        Picklable; one is drawn when a process is free for it.
+    arguments, tasks : tuple, iterable
+        Picklable; a task is drawn when a process is free for it.
     processes : int
         At least 1.
     advice : str
@@ -88,7 +88,7 @@ def run(
 
     Yields
     ------
-    (AT, name) or (DONE, result of a task)
+    (AT, name) or (DONE, seconds of a processor that a task took)
 
     Raises
     ------
@@ -98,86 +98,57 @@ def run(
     """
     # A forked process would inherit the locks of the parent's threads, and MXNet where the parent has it.
     context, tasks = multiprocessing.get_context("spawn"), iter(tasks)
-    workers: dict[Connection, _Worker] = {}
+    workers: dict[Connection, BaseProcess] = {}
+    names: dict[Connection, str] = {}  # what each is at
     try:
         for _, task in zip(range(processes), tasks):
-            worker = _Worker(context, make, arguments, advice)
-            workers[worker.pipe] = worker
-            worker.give(task)
+            pipe, theirs = context.Pipe()
+            workers[pipe] = context.Process(target=_work, args=(theirs, make, arguments, task), daemon=True)
+            workers[pipe].start()
+            theirs.close()  # so that the end of the process is the end of the pipe
         busy = set(workers)
         while busy:
             for pipe in wait(busy):
-                kind, content = workers[pipe].hear()
-                if kind == DONE and not workers[pipe].give(next(tasks, None)):
-                    busy.remove(pipe)
+                try:
+                    kind, content = pipe.recv()
+                    if kind == DONE and (task := next(tasks, None)) is not None:
+                        pipe.send(task)
+                    elif kind == DONE:
+                        busy.remove(pipe)
+                except (EOFError, OSError) as error:
+                    name = names.get(pipe, "its beginning")
+                    raise LatseError(f"a process {_fate(workers[pipe])} while at {name}: {advice}") from error
+                if kind == FAILED:
+                    short = f"out of memory at {names.get(pipe)}: fewer --processes need less"
+                    raise LatseError(content or short)
+                if kind == AT:
+                    names[pipe] = content
                 yield kind, content
     finally:
-        for worker in workers.values():
-            worker.end()
+        for pipe, worker in workers.items():
+            worker.kill()
+            worker.join()
+            pipe.close()
 
 
-class _Worker:
-    """One process and the parent's end of the pipe to it."""
-
-    def __init__(self, context: Any, make: Callable[..., Callable], arguments: tuple, advice: str):
-        self.pipe, theirs = context.Pipe()
-        self._advice = advice
-        self._at = "its beginning"
-        self._process = context.Process(target=_work, args=(theirs, make, arguments), daemon=True)
-        self._process.start()
-        theirs.close()  # so that the end of the process is the end of the pipe
-
-    def give(self, task: Any) -> bool:
-        """Send a task and return True; False if it is None."""
-        if task is None:
-            return False
-        try:
-            self.pipe.send(task)
-        except OSError:
-            self._refuse_death()
-        return True
-
-    def hear(self) -> tuple:
-        try:
-            kind, content = self.pipe.recv()
-        except (EOFError, OSError):
-            self._refuse_death()
-        if kind == AT:
-            self._at = content
-        if kind == FAILED:
-            raise LatseError(content)
-        return kind, content
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.join()
-        self.pipe.close()
-
-    def _refuse_death(self) -> None:
-        self._process.join()
-        status = self._process.exitcode
-        how = f"ended with status {status}" if status >= 0 else f"was killed ({signal.Signals(-status).name})"
-        raise LatseError(f"a process {how} while at {self._at}: {self._advice}")
+def _fate(process: BaseProcess) -> str:
+    process.join()
+    status = process.exitcode
+    return f"ended with status {status}" if status >= 0 else f"was killed ({signal.Signals(-status).name})"
 
 
-def _work(pipe: Connection, make: Callable[..., Callable], arguments: tuple) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent ends its workers
-    now = "its beginning"
-
-    def at(name: str) -> None:
-        nonlocal now
-        now = name
-        if not multiprocessing.parent_process().is_alive():
-            os._exit(1)
-        pipe.send((AT, name))
-
+def _work(pipe: Connection, make: Callable[..., Callable], arguments: tuple, task: Any) -> None:
+    _end_with_parent()
     try:
         do = make(*arguments)
         while True:
-            pipe.send((DONE, do(pipe.recv(), at)))
+            started = time.process_time()
+            do(task, lambda name: pipe.send((AT, name)))
+            pipe.send((DONE, time.process_time() - started))
+            task = pipe.recv()
     except LatseError as error:
         pipe.send((FAILED, str(error)))
     except MemoryError:
-        pipe.send((FAILED, f"out of memory at {now}: fewer --processes need less"))
+        pipe.send((FAILED, ""))
     except (EOFError, BrokenPipeError):
         pass  # the parent is gone

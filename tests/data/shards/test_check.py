@@ -550,7 +550,7 @@ def test_few_bytes_that_claim_many_pixels_are_not_decoded():
     def decode(*_):
         raise AssertionError("it was decoded")
 
-    assert scan.judge(bytes(encoded), decode).state == scan.RecordState.CUT_IMAGE
+    assert scan.judge(bytes(encoded), decode)["state"] == scan.RecordState.CUT_IMAGE
 
 
 def test_processes_find_the_same(folder):

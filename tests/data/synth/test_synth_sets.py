@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import KFold
 
 from latse.cli import main
+from latse.data import spool
 from latse.data.pairs.pairs import read_pairs, read_people
 from latse.data.photographs import align, detect
 from latse.data.shards.loader import BatchStream
@@ -346,11 +347,11 @@ def test_a_picture_in_which_no_face_is_found_is_drawn_again(tmp_path, monkeypatc
     def never(*which):
         return number_plate(*which[:2], 1, which[3])
 
-    task = (0, 2, 3 * (Shot("plain"),))
-    made = sets._drawing(photographer, 0, True, 95)(task, lambda name: None)
-    assert [redrawn for (_, redrawn), _ in made] == [0, 1, 0, 0, 1, 0]  # picture 1 of both
+    chunk = spool.Chunk(tmp_path / "chunk", 6, (0, 2, 3 * (Shot("plain"),)))
+    sets._drawing(photographer, 0, True, 95)(chunk, lambda name: None)
+    assert [redrawn for _, redrawn in chunk.entries()] == [0, 1, 0, 0, 1, 0]  # picture 1 of both
     with pytest.raises(LatseError, match="no face in 100 pictures of person 0 \\(plain\\)"):
-        sets._drawing(never, 0, True, 95)(task, lambda name: None)
+        sets._drawing(never, 0, True, 95)(chunk, lambda name: None)
 
 
 def test_detect_counts_what_was_drawn_again(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 from pathlib import Path
@@ -31,21 +32,10 @@ class PairList(NamedTuple):
 
 
 def draw(folder: str | os.PathLike, number: int, folds: int = 10, seed: int = 0) -> PairList:
-    """Draw pairs of the photographs in a folder that has a folder for each person.
+    """Draw pairs, as `draw_pairs` does, of the photographs in a folder that has a folder for each person.
 
-    Parameters
-    ----------
-    folder : path
-        Read as `latse data pack` reads it; what is no image, by its first bytes, is passed over.
-    number : int
-        How many pairs; half of them show one person.
-    folds, seed : int
-        As of `draw_pairs`.
-
-    Raises
-    ------
-    LatseError
-        If the folder cannot be read or has not enough pairs.
+    It is read as `latse data pack` reads it; what is no image, by its first bytes, is passed over. Raises
+    LatseError if the folder cannot be read or has not enough pairs.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -53,9 +43,7 @@ def draw(folder: str | os.PathLike, number: int, folds: int = 10, seed: int = 0)
     images = [
         image for image in photographs.listed(folder) if image.person and is_image_file(folder / image.path)
     ]
-    names = sorted({image.person for image in images})
-    numbers = {name: number for number, name in enumerate(names)}
-    person = np.array([numbers[image.person] for image in images], np.int64)
+    person = np.unique([image.person for image in images], return_inverse=True)[1]
     try:
         pairs, issame = draw_pairs(person, number, folds, seed)
     except LatseError as error:
@@ -119,14 +107,14 @@ def read_pair_list(file: str | os.PathLike, folder: str | os.PathLike) -> PairLi
     The first line says how many pairs follow: `10 300`, ten folds of 300 of one person and 300 of two, or
     `1100`, 1100 of either kind. Then `NAME N M` is a pair of one person, `NAME N OTHER M` one of two. Fields
     are parted by tabs, or by spaces where a line has no tab. Photographs may have another ending (ENDINGS).
-
-    Raises
-    ------
-    LatseError
-        If the list cannot be read, a line is none of these, or a photograph is missing.
+    Raises LatseError if the list cannot be read, a line is none of these, or a photograph is missing.
     """
-    file, photographs = Path(file), _Folder(Path(folder))
-    lines = _lines(file)
+    file, listed = Path(file), functools.lru_cache(maxsize=None)(_listed)
+    try:
+        with explained(f"cannot read {file}"):
+            lines = file.read_text("utf-8").rstrip().splitlines()
+    except UnicodeDecodeError as error:
+        raise LatseError(f"{file} is not a text file") from error
     promised = _promised(file, lines[0] if lines else "")
     if len(lines) - 1 != promised:
         raise LatseError(f"{file} promises {promised} pairs in its first line, but {len(lines) - 1} follow")
@@ -137,7 +125,10 @@ def read_pair_list(file: str | os.PathLike, folder: str | os.PathLike) -> PairLi
         at = f"{file}, line {number}"
         first, second = _photographs(at, line)
         for name, photograph in (first, second):
-            path = photographs.photograph(at, name, photograph)
+            stem = f"{name}_{photograph:04d}"
+            path = listed(Path(folder, name)).get(stem)
+            if path is None:
+                raise LatseError(f"{at}: there is no photograph {Path(folder, name, stem)}.jpg")
             if numbers.setdefault(path, len(numbers)) == len(person):
                 person.append(names.setdefault(name, len(names)))
             pairs.append(numbers[path])
@@ -146,29 +137,15 @@ def read_pair_list(file: str | os.PathLike, folder: str | os.PathLike) -> PairLi
     return PairList(list(numbers), np.array(person, np.int64), pairs, np.array(issame, bool))
 
 
-class _Folder:
-    """Finds photographs by person and number; each person's folder is listed once."""
-
-    def __init__(self, path: Path):
-        self._path = path
-        self._listed: dict[str, dict[str, Path]] = {}
-
-    def photograph(self, at: str, name: str, number: int) -> Path:
-        if name not in self._listed:
-            self._listed[name] = self._list(name)
-        stem = f"{name}_{number:04d}"
-        if stem not in self._listed[name]:
-            raise LatseError(f"{at}: there is no photograph {self._path / name / stem}.jpg")
-        return self._listed[name][stem]
-
-    def _list(self, name: str) -> dict[str, Path]:
-        try:
-            files = [file for file in (self._path / name).iterdir() if file.suffix.lower() in ENDINGS]
-        except (OSError, ValueError):
-            return {}
-        # Of several endings the first of ENDINGS counts.
-        files.sort(key=lambda file: (ENDINGS.index(file.suffix.lower()), file.name), reverse=True)
-        return {file.stem: file for file in files}
+def _listed(folder: Path) -> dict[str, Path]:
+    """Return the photographs in a person's folder by their names without endings."""
+    try:
+        files = [file for file in folder.iterdir() if file.suffix.lower() in ENDINGS]
+    except (OSError, ValueError):
+        return {}
+    # Of several endings the first of ENDINGS counts.
+    files.sort(key=lambda file: (ENDINGS.index(file.suffix.lower()), file.name), reverse=True)
+    return {file.stem: file for file in files}
 
 
 def _draw(low: np.ndarray, high: np.ndarray, number: int, chance: random.Random, whose: str) -> np.ndarray:
@@ -180,14 +157,6 @@ def _draw(low: np.ndarray, high: np.ndarray, number: int, chance: random.Random,
     rank = np.array(chance.sample(range(total), number), np.int64)
     first = np.searchsorted(ends, rank, side="right")
     return np.stack([first, high[first] - (ends[first] - rank)], axis=1)
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        with explained(f"cannot read {file}"):
-            return file.read_text("utf-8").rstrip().splitlines()
-    except UnicodeDecodeError as error:
-        raise LatseError(f"{file} is not a text file") from error
 
 
 def _promised(file: Path, line: str) -> int:

@@ -18,7 +18,7 @@ import re
 import struct
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Sequence
+from typing import BinaryIO, NamedTuple, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -104,17 +104,9 @@ def write_people(path: str | os.PathLike, people: np.ndarray | None) -> None:
 
 
 def read_people(path: str | os.PathLike) -> np.ndarray | None:
-    """Read who is on each image of the pairs `path`.
+    """Read who is on each image of the pairs `path`: int64 (2n,); None if no file says so.
 
-    Returns
-    -------
-    ndarray or None
-        int64 (2n,), the same number for the same person; None if no file says so.
-
-    Raises
-    ------
-    LatseError
-        If the file is damaged, or holds anything but one row of whole numbers.
+    Raises LatseError if the file is damaged, or holds anything but one row of whole numbers.
     """
     path = people_path(path)
     if not path.exists():
@@ -130,16 +122,9 @@ def read_people(path: str | os.PathLike) -> np.ndarray | None:
 
 
 def check_people(path: str | os.PathLike, people: np.ndarray | None, issame: np.ndarray) -> None:
-    """Raise LatseError unless `people` of `read_people` fit the flags of the pairs `path`.
+    """Raise LatseError unless `people`, what `read_people` returned, fit the flags, bool (n,), of a set.
 
-    Parameters
-    ----------
-    path : path
-        Of the pairs, for the sentence of an error.
-    people : int (2n,), or None
-        None fits everything.
-    issame : bool (n,)
-        Whether both images of a pair show one person.
+    None fits everything. `path`, that of the pairs, stands in the sentence of an error.
     """
     if people is None:
         return
@@ -155,12 +140,8 @@ def check_people(path: str | os.PathLike, people: np.ndarray | None, issame: np.
 def read_pairs(path: str | os.PathLike) -> Pairs:
     """Read and decode a .bin (insightface's, of Python 2 or 3) or .npz; which one, its first bytes tell.
 
-    Memory: 37,632 bytes for each image of a pair, and the file's size once.
-
-    Raises
-    ------
-    LatseError
-        If the file is missing or neither, or an image cannot be decoded or is not 112x112.
+    Memory: 37,632 bytes for each image of a pair, and the file's size once. Raises LatseError if the file is
+    missing or neither, or an image cannot be decoded or is not 112x112.
     """
     path = Path(path)
     content = read_encoded(path)
@@ -220,15 +201,11 @@ def _from_pickle(path: Path, content: bytes) -> EncodedPairs:
     for number, same in enumerate(issame):
         if not isinstance(same, int):
             raise LatseError(f"{path}: flag {number} is a {type(same).__name__} instead of true or false")
-    images = [_image(path, number, image) for number, image in enumerate(encoded)]
+    images = [image.data if isinstance(image, Array) else image for image in encoded]
+    for number, image in enumerate(images):
+        if not isinstance(image, memoryview):
+            raise LatseError(f"{path}: image {number} is a {type(image).__name__} instead of encoded bytes")
     return _distinct(images, [bool(same) for same in issame])
-
-
-def _image(path: Path, number: int, image: Any) -> memoryview:
-    data = image.data if isinstance(image, Array) else image
-    if not isinstance(data, memoryview):
-        raise LatseError(f"{path}: image {number} is a {type(data).__name__} instead of encoded bytes")
-    return data
 
 
 def _distinct(encoded: list[memoryview], issame: Sequence[bool]) -> EncodedPairs:

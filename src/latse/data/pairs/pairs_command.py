@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Callable
 
 from latse.errors import LatseError
 
@@ -75,8 +74,12 @@ def _faces(files: list[Path], align: bool) -> list[bytes]:
     """Return the encoded aligned faces of photographs."""
     from tqdm import tqdm
 
-    face = _aligning() if align else _as_it_is
-    return [face(file) for file in tqdm(files, desc="align" if align else "read", unit="photo", delay=1)]
+    from latse.data.images import encode
+    from latse.data.photographs.align import Aligner
+
+    aligner = Aligner() if align else None
+    bar = tqdm(files, desc="align" if align else "read", unit="photo", delay=1)
+    return [encode(aligner.align_file(file)) if aligner else _as_it_is(file) for file in bar]
 
 
 def _as_it_is(file: Path) -> bytes:
@@ -84,22 +87,12 @@ def _as_it_is(file: Path) -> bytes:
 
     from latse.data.images import decode
     from latse.data.pairs.pairs import SIZE
-    from latse.data.photographs.align import NoFaceError, read_photograph
+    from latse.data.photographs.align import naming, read_photograph
 
-    try:
+    with naming(file):
         content = read_photograph(file)
-    except NoFaceError as error:
-        raise LatseError(f"{file}: {error}") from error
     try:
         decode(np.frombuffer(content, np.uint8), str(file), SIZE)
     except LatseError as error:
         raise LatseError(f"{error}: without --align, only aligned JPEG or PNG faces are taken") from error
     return content
-
-
-def _aligning() -> Callable[[Path], bytes]:
-    from latse.data.images import encode
-    from latse.data.photographs.align import Aligner
-
-    aligner = Aligner()
-    return lambda file: encode(aligner.align_file(file))

@@ -60,16 +60,11 @@ class Array:
 class NdArray:
     """numpy.ndarray, which a pickle names but never calls."""
 
-    __slots__ = ()
 
-
-class Dtype:
+class Dtype(str):
     """The type of a numpy array: `u1`, `i1`, `b1` or `O`."""
 
-    __slots__ = ("name",)
-
-    def __init__(self, name: str):
-        self.name = name
+    __slots__ = ()
 
 
 def load_pickle(content: bytes | bytearray) -> Any:
@@ -106,14 +101,13 @@ class _Machine:
         self.objects_left = FREE_OBJECTS + len(content) // BYTES_PER_OBJECT  # that may still be made
 
     def run(self) -> Any:
-        while (code := self.take(1)[0]) != _STOP:
-            instruction = _INSTRUCTIONS.get(code)
-            if instruction is None:
-                raise PickleError(f"it uses {_INSTRUCTION_NAMES.get(code, code)}, which is refused")
-            self.objects_left -= code not in _SPARING
+        while (name := _NAMES.get(code := self.take(1)[0], code)) != "STOP":
+            if name not in _DEEDS:
+                raise PickleError(f"it uses {name}, which is refused")
+            self.objects_left -= name not in _SPARING
             if self.objects_left < 0:
                 raise PickleError("it makes more objects than a set of images needs")
-            instruction(self)
+            _DEEDS[name](self)
         return self.pop()
 
     def take(self, length: int) -> memoryview:
@@ -125,6 +119,10 @@ class _Machine:
 
     def number(self, size: int, signed: bool = False) -> int:
         return int.from_bytes(self.take(size), "little", signed=signed)
+
+    def sized(self, size: int) -> memoryview:
+        """Return the bytes that follow their number, which is of `size` bytes."""
+        return self.take(self.number(size))
 
     def line(self) -> memoryview:
         end = self.content.find(b"\n", self.at)
@@ -211,18 +209,18 @@ class _Machine:
             raise PickleError("it remembers what it has not stored")
         self.push(self.memo[key])
 
-    def look_up(self, module: Any, name: Any) -> Any:
+    def look_up(self, module: Any, name: Any) -> None:
         if not isinstance(module, Text) or not isinstance(name, Text):
             raise PickleError("it asks for a name that is no text")
         module, name = str(module), str(name)
         known = {"__builtin__": "builtins"}.get(module, module).replace("numpy._core", "numpy.core")
         if (known, name) not in _GLOBALS:
             raise PickleError(f"it asks for {_shown(f'{module}.{name}')}, which is refused")
-        return _GLOBALS[known, name]
+        self.push(_GLOBALS[known, name])
 
     def global_of_lines(self) -> None:
         module, name = Text(self.line()), Text(self.line())
-        self.push(self.look_up(module, name))
+        self.look_up(module, name)
 
     def instance_of_lines(self) -> None:
         self.global_of_lines()
@@ -230,7 +228,7 @@ class _Machine:
 
     def global_of_stack(self) -> None:
         name, module = self.pop(), self.pop()
-        self.push(self.look_up(module, name))
+        self.look_up(module, name)
 
     def call(self) -> None:
         arguments, function = self.pop(), self.pop()
@@ -272,22 +270,18 @@ class _Machine:
             raise PickleError(f"a numpy array of type {_shown(name)} is refused")
         return Dtype("b1" if name == "?" else name[:2].rstrip("48"))
 
-    def reconstruct(self, *_: Any) -> Array:
-        return Array()
-
-    def from_buffer(self, data: Any = None, dtype: Any = None, shape: Any = None, *_: Any) -> Array:
-        array = Array()
-        _fill(array, (1, shape, dtype, False, data))
-        return array
-
     def scalar(self, dtype: Any = None, data: Any = None, *_: Any) -> Any:
-        if not isinstance(dtype, Dtype) or dtype.name == "O" or not _is_bytes(data, 1):
+        if not isinstance(dtype, Dtype) or dtype == "O" or not _is_bytes(data, 1):
             raise PickleError("it holds a numpy number that is not a byte")
-        number = int.from_bytes(data, "little", signed=dtype.name == "i1")
-        return bool(number) if dtype.name == "b1" else number
+        number = int.from_bytes(data, "little", signed=dtype == "i1")
+        return bool(number) if dtype == "b1" else number
 
 
-def _fill(array: Array, state: Any) -> None:
+def _from_buffer(_: _Machine, data: Any = None, dtype: Any = None, shape: Any = None, *_order: Any) -> Array:
+    return _fill(Array(), (1, shape, dtype, False, data))
+
+
+def _fill(array: Array, state: Any) -> Array:
     """Take up the state that numpy stores: (version, shape, dtype, is Fortran's order, data)."""
     if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[2], Dtype):
         raise PickleError("it holds a numpy array without shape, type and data")
@@ -297,9 +291,10 @@ def _fill(array: Array, state: Any) -> None:
     if sum(size != 1 for size in shape) > 1:  # in one row or column Fortran's order is the same
         raise PickleError(f"a numpy array of the shape {shape} is refused")
     length = math.prod(shape)
-    if not (isinstance(data, list) and len(data) == length if dtype.name == "O" else _is_bytes(data, length)):
+    if not (isinstance(data, list) and len(data) == length if dtype == "O" else _is_bytes(data, length)):
         raise PickleError(f"it holds a numpy array whose data is not what {length} elements need")
-    array.kind, array.data = dtype.name, data
+    array.kind, array.data = dtype, data
+    return array
 
 
 def _is_bytes(data: Any, length: int) -> bool:
@@ -328,69 +323,59 @@ _GLOBALS = {
     ("builtins", "bytearray"): _Machine.as_bytes,
     ("numpy", "dtype"): _Machine.dtype,
     ("numpy", "ndarray"): NdArray(),
-    ("numpy.core.multiarray", "_reconstruct"): _Machine.reconstruct,
+    ("numpy.core.multiarray", "_reconstruct"): lambda *_: Array(),
     ("numpy.core.multiarray", "scalar"): _Machine.scalar,
-    ("numpy.core.numeric", "_frombuffer"): _Machine.from_buffer,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
 }
-_STOP = ord(".")
-_INSTRUCTION_NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
+_NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
 # They put what is there already on the stack or into a list, so any number of pairs can share few images;
 # INT, which stands for flags in protocol 0, makes a number of no more than some eight times its bytes.
-_SPARING = {
-    ord(opcode.code)
-    for opcode in pickletools.opcodes
-    if opcode.name
-    in ("NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT1", "GET", "BINGET", "LONG_BINGET", "APPEND")
+_SPARING = {"NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT1", "GET", "BINGET", "LONG_BINGET", "APPEND"}
+# What each known instruction does to the machine.
+_DEEDS: dict[str, Callable[[_Machine], None]] = {
+    "PROTO": _Machine.protocol,
+    "FRAME": _Machine.frame,
+    "MARK": _Machine.mark,
+    "NONE": lambda machine: machine.push(None),
+    "NEWTRUE": lambda machine: machine.push(True),
+    "NEWFALSE": lambda machine: machine.push(False),
+    "INT": _Machine.integer_line,
+    "LONG": lambda machine: machine.push(machine.decimal()),
+    "BININT": lambda machine: machine.push(machine.number(4, signed=True)),
+    "BININT1": lambda machine: machine.push(machine.number(1)),
+    "BININT2": lambda machine: machine.push(machine.number(2)),
+    "LONG1": lambda machine: machine.long_integer(1),
+    "LONG4": lambda machine: machine.long_integer(4),
+    "STRING": _Machine.quoted_line,
+    "SHORT_BINSTRING": lambda machine: machine.push(machine.sized(1)),
+    "BINSTRING": lambda machine: machine.push(machine.sized(4)),
+    "SHORT_BINBYTES": lambda machine: machine.push(machine.sized(1)),
+    "BINBYTES": lambda machine: machine.push(machine.sized(4)),
+    "BINBYTES8": lambda machine: machine.push(machine.sized(8)),
+    "BYTEARRAY8": lambda machine: machine.push(machine.sized(8)),
+    "UNICODE": lambda machine: machine.push(Text(machine.line(), "raw-unicode-escape")),
+    "SHORT_BINUNICODE": lambda machine: machine.push(Text(machine.sized(1))),
+    "BINUNICODE": lambda machine: machine.push(Text(machine.sized(4))),
+    "BINUNICODE8": lambda machine: machine.push(Text(machine.sized(8))),
+    "EMPTY_LIST": lambda machine: machine.push([]),
+    "LIST": lambda machine: machine.push(machine.pop_to_mark()),
+    "APPEND": _Machine.append,
+    "APPENDS": _Machine.append_all,
+    "EMPTY_TUPLE": lambda machine: machine.push(()),
+    "TUPLE": lambda machine: machine.push(tuple(machine.pop_to_mark())),
+    "TUPLE1": lambda machine: machine.tuple_of(1),
+    "TUPLE2": lambda machine: machine.tuple_of(2),
+    "TUPLE3": lambda machine: machine.tuple_of(3),
+    "GET": lambda machine: machine.get(machine.decimal()),
+    "BINGET": lambda machine: machine.get(machine.number(1)),
+    "LONG_BINGET": lambda machine: machine.get(machine.number(4)),
+    "PUT": lambda machine: machine.put(machine.decimal()),
+    "BINPUT": lambda machine: machine.put(machine.number(1)),
+    "LONG_BINPUT": lambda machine: machine.put(machine.number(4)),
+    "MEMOIZE": lambda machine: machine.put(len(machine.memo)),
+    "GLOBAL": _Machine.global_of_lines,
+    "INST": _Machine.instance_of_lines,
+    "STACK_GLOBAL": _Machine.global_of_stack,
+    "REDUCE": _Machine.call,
+    "BUILD": _Machine.build,
 }
-
-
-def _instructions() -> dict[int, Callable[[_Machine], None]]:
-    """Return what each known instruction does to the machine, by its byte."""
-    by_name: dict[str, Callable[[_Machine], None]] = {
-        "PROTO": _Machine.protocol,
-        "FRAME": _Machine.frame,
-        "MARK": _Machine.mark,
-        "NONE": lambda machine: machine.push(None),
-        "NEWTRUE": lambda machine: machine.push(True),
-        "NEWFALSE": lambda machine: machine.push(False),
-        "INT": _Machine.integer_line,
-        "LONG": lambda machine: machine.push(machine.decimal()),
-        "BININT": lambda machine: machine.push(machine.number(4, signed=True)),
-        "BININT1": lambda machine: machine.push(machine.number(1)),
-        "BININT2": lambda machine: machine.push(machine.number(2)),
-        "LONG1": lambda machine: machine.long_integer(1),
-        "LONG4": lambda machine: machine.long_integer(4),
-        "STRING": _Machine.quoted_line,
-        "UNICODE": lambda machine: machine.push(Text(machine.line(), "raw-unicode-escape")),
-        "EMPTY_LIST": lambda machine: machine.push([]),
-        "LIST": lambda machine: machine.push(machine.pop_to_mark()),
-        "APPEND": _Machine.append,
-        "APPENDS": _Machine.append_all,
-        "EMPTY_TUPLE": lambda machine: machine.push(()),
-        "TUPLE": lambda machine: machine.push(tuple(machine.pop_to_mark())),
-        "TUPLE1": lambda machine: machine.tuple_of(1),
-        "TUPLE2": lambda machine: machine.tuple_of(2),
-        "TUPLE3": lambda machine: machine.tuple_of(3),
-        "GET": lambda machine: machine.get(machine.decimal()),
-        "BINGET": lambda machine: machine.get(machine.number(1)),
-        "LONG_BINGET": lambda machine: machine.get(machine.number(4)),
-        "PUT": lambda machine: machine.put(machine.decimal()),
-        "BINPUT": lambda machine: machine.put(machine.number(1)),
-        "LONG_BINPUT": lambda machine: machine.put(machine.number(4)),
-        "MEMOIZE": lambda machine: machine.put(len(machine.memo)),
-        "GLOBAL": _Machine.global_of_lines,
-        "INST": _Machine.instance_of_lines,
-        "STACK_GLOBAL": _Machine.global_of_stack,
-        "REDUCE": _Machine.call,
-        "BUILD": _Machine.build,
-    }
-    for name, size in (("SHORT_BINSTRING", 1), ("BINSTRING", 4), ("SHORT_BINBYTES", 1), ("BINBYTES", 4)):
-        by_name[name] = lambda machine, size=size: machine.push(machine.take(machine.number(size)))
-    for name in ("BINBYTES8", "BYTEARRAY8"):
-        by_name[name] = lambda machine: machine.push(machine.take(machine.number(8)))
-    for name, size in (("SHORT_BINUNICODE", 1), ("BINUNICODE", 4), ("BINUNICODE8", 8)):
-        by_name[name] = lambda machine, size=size: machine.push(Text(machine.take(machine.number(size))))
-    return {code: by_name[name] for code, name in _INSTRUCTION_NAMES.items() if name in by_name}
-
-
-_INSTRUCTIONS = _instructions()

@@ -61,23 +61,19 @@ class Aligner:
 
         Raises LatseError, naming `name`, if no face is found or it is too small.
         """
-        with _naming(name):
+        with naming(name):
             return self.cut_out(photograph).image
 
     def align_file(self, path: str | os.PathLike) -> np.ndarray:
         """Return the face of the photograph in a file as `align` does; LatseError if the file holds none."""
-        with _naming(path):
+        with naming(path):
             return self.cut_out(open_photograph(path)).image
 
     def cut_out(self, photograph: np.ndarray, points: np.ndarray | None = None) -> Aligned:
         """Align the face of `photograph`, uint8 (height, width, 3) RGB; at `points` (5, 2) if they are given.
 
-        Raises
-        ------
-        NoFaceError
-            If none is found, it is too small, or the detector fails.
-        LatseError
-            If the detector returns something else than faces.
+        Raises NoFaceError if none is found, it is too small, or the detector fails; LatseError if the
+        detector returns something else than faces.
         """
         face, faces = self._find(photograph) if points is None else (_given(points), 1)
         side = SIZE * _shrinkage(face.points)
@@ -160,7 +156,7 @@ def warp(photograph: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _naming(name: str | os.PathLike) -> Iterator[None]:
+def naming(name: str | os.PathLike) -> Iterator[None]:
     """Turn a NoFaceError of the body into a LatseError that names the photograph."""
     try:
         yield

@@ -95,7 +95,7 @@ def _align(aligner: Any, photograph: str, target: Path, points: dict | None) -> 
             raise align.NoFaceError("no landmarks")
         aligned = aligner.cut_out(image, None if points is None else points[photograph])
     except align.NoFaceError as error:
-        _say(f"{photograph}: {error}")
+        say(f"{photograph}: {error}")
         return {"photograph": photograph, "reason": error.reason, "detail": error.detail}
     except LatseError as error:
         raise LatseError(f"{photograph}: {error}") from error
@@ -104,7 +104,7 @@ def _align(aligner: Any, photograph: str, target: Path, points: dict | None) -> 
     box = [round(float(number), 1) for number in aligned.face.box]
     several = "" if aligned.faces == 1 else f" of {aligned.faces}"
     x, y, width, height = (round(number) for number in box)
-    _say(
+    say(
         f"{photograph} -> {target}: face{several} of {width}x{height} pixels at ({x}, {y}), "
         f"confidence {aligned.face.confidence:.3f}"
     )
@@ -118,6 +118,6 @@ def _align(aligner: Any, photograph: str, target: Path, points: dict | None) -> 
     }
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     """Print; names that are not UTF-8 come escaped."""
     print(text.encode("utf-8", "backslashreplace").decode("utf-8"))

@@ -31,7 +31,6 @@ from latse.data.shards.staging import is_made, sizes, staged, writing_into
 from latse.errors import LatseError, check_range
 from latse.files import digest, locked, make_folder, read_json, remove_parts, replacing, write_json
 
-QUALITY = 95  # insightface's own
 REPORT = "pack.json"
 WORK = ".pack"
 EMPTY = "empty folder"  # stands in the list, so that its person is in the report; it is no photograph
@@ -55,7 +54,7 @@ class PackSettings(NamedTuple):
     landmarks: str | None = None
     aligned: bool = False
     smallest: float = align.SMALLEST
-    quality: int = QUALITY
+    quality: int = 95  # insightface's own
 
 
 class Outcome(NamedTuple):
@@ -124,7 +123,7 @@ def pack(
         try:
             return run.finish(processes) if run.begin() else None
         finally:
-            if not run.to_be_resumed():
+            if not run.known.exists():
                 shutil.rmtree(work)
 
 
@@ -132,21 +131,15 @@ class _PackRun:
     """One data set in the making, and its files in the folder `.pack` of the output."""
 
     def __init__(
-        self,
-        source: Path,
-        root: Path,
-        out: Path,
-        settings: PackSettings,
-        shards: int,
-        leave_out: frozenset[str],
+        self, source: Path, root: Path, out: Path, settings: PackSettings, shards: int, leave_out: frozenset
     ):
-        work = out / WORK
-        self._source, self._root, self._out, self._work = source, root, out, work
+        self._source, self._root, self._out = source, root, out
         self._settings, self._shards, self._leave_out = settings, shards, leave_out
+        self._work = work = out / WORK
         self._list, self._table, self._spool = work / "photographs", work / "landmarks", work / "chunks"
-        self._known = work / "run.json"
+        self.known = work / "run.json"  # if it is there, the same command can go on
         self._chunks: list[spool.Chunk] = []
-        self._identity: dict[str, Any] = {}  # what must be the same if it is the same run
+        self._asked: dict[str, Any] = {}  # what must be the same if it is the same set
 
     def begin(self) -> bool:
         """List the photographs; False if their set is there already. LatseError if it cannot be made."""
@@ -158,16 +151,17 @@ class _PackRun:
         unknown = self._leave_out.difference(photograph.path for photograph in photographs.read_list(new))
         if unknown:
             raise LatseError(f"{min(unknown)} is to be left out, but is none of the photographs")
-        self._identity = {
+        self._asked = {
             "settings": _identity(self._settings),
             "photographs": {"count": count, "digest": digest(new)},
+            "shards": self._shards,
+            "left_out_by_hand": sorted(self._leave_out),
         }
-        asked = {**self._identity, "shards": self._shards, "left_out_by_hand": sorted(self._leave_out)}
-        if is_made(self._out, REPORT, asked, "files"):
-            self._known.unlink(missing_ok=True)
+        if is_made(self._out, REPORT, self._asked, "files"):
+            self.known.unlink(missing_ok=True)
             return False
-        if self._known.exists():
-            self._refuse_change(read_json(self._known), new)
+        if self.known.exists():
+            self._refuse_change(read_json(self.known), new)
             remove_parts(self._spool, "*")
         else:
             self._refuse_another_set()
@@ -177,7 +171,7 @@ class _PackRun:
                 landmarks.write_table(Path(self._settings.landmarks), self._table)
         # Not before all else is there: it says that there is a run to go on with.
         new.replace(self._list)
-        write_json(self._known, {**self._identity, "left_out_by_hand": sorted(self._leave_out)})
+        write_json(self.known, self._asked)
         return True
 
     def finish(self, processes: int) -> dict[str, Any]:
@@ -185,34 +179,30 @@ class _PackRun:
         self._align(processes)
         report = self._summary()
         if not report["images"]:
-            self._known.unlink()  # it would only say the same again
+            self.known.unlink()  # it would only say the same again
             why = ", ".join(f"{number} {reason}" for reason, number in report["left_out_by_reason"].items())
             raise LatseError(f"no photograph of {self._source} gives a face: {why or EMPTY}")
         size = (align.SIZE, align.SIZE)
         with staged(self._out) as stage:
             with ShardWriter(stage, report["classes"], size, self._shards, report["images"]) as writer:
-                for label, image in self._labelled(report["images"]):
-                    writer.add(label, image)
+                for face in tqdm(self._labelled(), "write", report["images"], unit="image", delay=1):
+                    writer.add(*face)
             report["files"] = sizes(stage)
             left_out = (_entry(*pair) for pair in self._pairs() if pair[1].reason not in ("", EMPTY))
             several = (_entry(*pair) for pair in self._pairs() if pair[1].faces > 1)
             _write_report(stage / REPORT, report, left_out=left_out, several_faces=several)
-        self._known.unlink()
+        self.known.unlink()
         return report
 
-    def to_be_resumed(self) -> bool:
-        """Tell whether there is work that the same command can go on with."""
-        return self._known.exists()
-
     def _align(self, processes: int) -> None:
-        count = self._identity["photographs"]["count"]
+        count = self._asked["photographs"]["count"]
         step = spool.step(count)
         self._chunks = [
-            spool.Chunk(self._spool / f"{number:06d}", min(step, count - number * step), (offset, step))
+            spool.Chunk(self._spool / f"{number:06d}", min(step, count - number * step), (offset,))
             for number, offset in enumerate(photographs.offsets(self._list, step))
         ]
         arguments = (self._root, self._list, self._table, self._settings, self._leave_out)
-        spool.fill(self._chunks, _make_task, arguments, processes, ADVICE, "align")
+        spool.fill(self._chunks, _Packer, arguments, processes, ADVICE, "align")
 
     def _pairs(self) -> Iterator[tuple[Photograph, Outcome]]:
         """Return each photograph with what became of it."""
@@ -221,17 +211,14 @@ class _PackRun:
             by_hand = photograph.path in self._leave_out
             yield photograph, Outcome(0, BY_HAND) if by_hand else Outcome(*entry)
 
-    def _labelled(self, total: int) -> Iterable[tuple[int, bytes]]:
+    def _labelled(self) -> Iterator[tuple[int, bytes]]:
         """Label and JPEG of each face; a person without any has no label, so that labels have no gaps."""
+        label, person = -1, None
         faces = (image for chunk in self._chunks for image in chunk.contents())
-        taken = (
-            (photograph.person, image)
-            for (photograph, outcome), image in zip(self._pairs(), faces)
-            if outcome.size
-        )
-        people = itertools.groupby(taken, key=lambda pair: pair[0])
-        labelled = ((label, image) for label, (_, group) in enumerate(people) for _, image in group)
-        return tqdm(labelled, total=total, desc="write", unit="image", delay=1)
+        for (photograph, outcome), image in zip(self._pairs(), faces):
+            if outcome.size:
+                label, person = label + (photograph.person != person), photograph.person
+                yield label, image
 
     def _summary(self) -> dict[str, Any]:
         reasons: Counter = Counter()
@@ -246,9 +233,7 @@ class _PackRun:
         taken, empty = reasons.pop("", 0), reasons.pop(EMPTY, 0)
         return {
             "source": str(self._source),
-            **self._identity,
-            "shards": self._shards,
-            "left_out_by_hand": sorted(self._leave_out),
+            **self._asked,
             "images": taken,
             "classes": len(people),
             "left_out_by_reason": dict(sorted(reasons.items())),
@@ -269,40 +254,46 @@ class _PackRun:
                 )
 
     def _refuse_change(self, known: dict[str, Any], new: Path) -> None:
-        advice = f"undo that, or remove {self._work} to start anew"
-        before, now = known["settings"], self._identity["settings"]
-        changed = [key for key in now if before.get(key) != now[key]]
-        if changed:
-            what = ", ".join(f"{key} was {before.get(key)}, is {now[key]}" for key in changed)
-            raise LatseError(f"an interrupted run is in {self._out}, but {what}: {advice}")
+        before, now = known["settings"], self._asked["settings"]
+        changed = [
+            f"{key} was {before.get(key)}, is {now[key]}" for key in now if before.get(key) != now[key]
+        ]
         back = set(known["left_out_by_hand"]) - self._leave_out
-        if back:
-            raise LatseError(f"an interrupted run is in {self._out}, but left out {min(back)}: {advice}")
-        if known["photographs"] != self._identity["photographs"]:
+        if changed:
+            what = ", ".join(changed)
+        elif back:
+            what = f"left out {min(back)}"
+        elif known["photographs"] != self._asked["photographs"]:
             lines = itertools.zip_longest(photographs.read_list(self._list), photographs.read_list(new))
             first = min(filter(None, next(pair for pair in lines if pair[0] != pair[1])))
-            raise LatseError(
-                f"an interrupted run is in {self._out}, but the photographs have changed, "
-                f"first {first.path}: {advice}"
-            )
+            what = f"the photographs have changed, first {first.path}"
+        else:
+            return
+        advice = f"undo that, or remove {self._work} to start anew"
+        raise LatseError(f"an interrupted run is in {self._out}, but {what}: {advice}")
 
 
 class _Packer:
-    """What a process does with each photograph."""
+    """What a process does with the photographs of a chunk."""
 
-    def __init__(self, root: Path, table: Path, settings: PackSettings, leave_out: frozenset[str]):
-        self._root, self._settings, self._leave_out = root, settings, leave_out
-        if settings.aligned:
-            self._face = self._as_it_is
-        elif settings.landmarks:
-            self._points = landmarks.LandmarkTable(table)
-            self._face = self._at_points
-        else:
-            self._face = self._found
+    def __init__(
+        self, root: Path, list_file: Path, table: Path, settings: PackSettings, leave_out: frozenset[str]
+    ):
+        cv2.setNumThreads(1)  # the processes are the parallelism
+        cv2.setLogLevel(0)  # what OpenCV cannot read is in the report
+        self._root, self._list, self._settings, self._leave_out = root, list_file, settings, leave_out
+        self._points = landmarks.LandmarkTable(table) if settings.landmarks else None
         detector = None if settings.aligned or settings.landmarks else detect.create(settings.detector)
         self._aligner = align.Aligner(detector, settings.smallest)
 
-    def pack(self, photograph: Photograph) -> tuple[Outcome, bytes]:
+    def __call__(self, chunk: spool.Chunk, at: Callable[[str], None]) -> None:
+        packed, offset = [], chunk.task[0]
+        for photograph in itertools.islice(photographs.read_list(self._list, offset), chunk.images):
+            at(photograph.path)
+            packed.append(self._pack(photograph))
+        chunk.write(packed)
+
+    def _pack(self, photograph: Photograph) -> tuple[Outcome, bytes]:
         """Return what becomes of a photograph, and the JPEG of its face, empty if it has none."""
         try:
             if photograph.path in self._leave_out:
@@ -312,20 +303,16 @@ class _Packer:
             if photograph.path.endswith("/"):
                 raise align.NoFaceError(EMPTY)
             content = align.read_photograph(self._root / photograph.path)
-            return self._face(content, photograph.path)
+            if self._settings.aligned:
+                return self._as_it_is(content)
+            points = self._points and self._points.points(photograph.path)
+            if self._points and points is None:
+                raise align.NoFaceError("no landmarks")
+            return self._encoded(self._aligner.cut_out(align.decode_photograph(content), points))
         except align.NoFaceError as error:
             return Outcome(0, error.reason, error.detail), b""
         except LatseError as error:
             raise LatseError(f"{photograph.path}: {error}") from error
-
-    def _found(self, content: bytes, path: str) -> tuple[Outcome, bytes]:
-        return self._encoded(self._aligner.cut_out(align.decode_photograph(content)))
-
-    def _at_points(self, content: bytes, path: str) -> tuple[Outcome, bytes]:
-        points = self._points.points(path)
-        if points is None:
-            raise align.NoFaceError("no landmarks")
-        return self._encoded(self._aligner.cut_out(align.decode_photograph(content), points))
 
     def _encoded(self, aligned: align.Aligned) -> tuple[Outcome, bytes]:
         image = encode(aligned.image, self._settings.quality)
@@ -334,7 +321,7 @@ class _Packer:
         box = [round(float(number), 1) for number in aligned.face.box]
         return Outcome(len(image), "", "", aligned.faces, box, round(aligned.face.confidence, 4)), image
 
-    def _as_it_is(self, content: bytes, path: str) -> tuple[Outcome, bytes]:
+    def _as_it_is(self, content: bytes) -> tuple[Outcome, bytes]:
         image = align.decode_photograph(content)
         height, width = image.shape[:2]
         if (height, width) != (align.SIZE, align.SIZE):
@@ -343,24 +330,6 @@ class _Packer:
         if header is None or header.is_png or header.kind not in (1, 3):
             content = encode(image, self._settings.quality)
         return Outcome(len(content)), content
-
-
-def _make_task(
-    root: Path, list_file: Path, table: Path, settings: PackSettings, leave_out: frozenset[str]
-) -> Callable[..., list[tuple[Outcome, bytes]]]:
-    """Return the function that packs the photographs of one chunk, in a process of its own."""
-    cv2.setNumThreads(1)  # the processes are the parallelism
-    cv2.setLogLevel(0)  # what OpenCV cannot read is in the report
-    packer = _Packer(root, table, settings, leave_out)
-
-    def pack_some(task: tuple[int, int], at: Callable[[str], None]) -> list[tuple[Outcome, bytes]]:
-        packed, (offset, step) = [], task
-        for photograph in itertools.islice(photographs.read_list(list_file, offset), step):
-            at(photograph.path)
-            packed.append(packer.pack(photograph))
-        return packed
-
-    return pack_some
 
 
 def _entry(photograph: Photograph, outcome: Outcome) -> dict[str, Any]:

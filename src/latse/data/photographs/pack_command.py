@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"{args.out} is there already, made of the same photographs with the same settings")
         return
     for line in _lines(args.out, report):
-        print(line.encode("utf-8", "backslashreplace").decode("utf-8"))
+        align_command.say(line)
     if args.json:
         write_json(args.json, report)
 

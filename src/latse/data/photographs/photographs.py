@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import array
+import contextlib
+import itertools
 import json
 import os
 from pathlib import Path
@@ -76,18 +78,13 @@ def offsets(file: Path, step: int) -> list[int]:
 
 
 def _in_folders(root: Path) -> Iterator[Photograph]:
-    entries = _visible(root)
-    for entry in entries:
-        if not entry.is_dir():
-            yield _photograph("", root, entry.name)
-    for entry in entries:
+    for entry in sorted(_visible(root), key=os.DirEntry.is_dir):
         if entry.is_dir():
-            nothing = True
-            for path in _below(root, entry.name, (root.stat(),)):
-                nothing = False
+            paths = _below(root, entry.name, (root.stat(),))
+            for path in itertools.chain([next(paths, f"{entry.name}/")], paths):
                 yield _photograph(entry.name, root, path)
-            if nothing:
-                yield Photograph(entry.name, entry.name + "/", 0, 0)
+        else:
+            yield _photograph("", root, entry.name)
 
 
 def _below(root: Path, folder: str, above: tuple[os.stat_result, ...]) -> Iterator[str]:
@@ -116,10 +113,9 @@ def _in_list(file: Path, root: Path) -> Iterator[Photograph]:
             name = _split(file, at, line)[1]
             person.append(numbers.setdefault(name, len(numbers)))
             offset.append(at)
-    names = sorted(numbers)
-    rank = np.empty(len(names), np.int64)
-    rank[[numbers[name] for name in names]] = np.arange(len(names))
-    order = np.argsort(rank[np.asarray(person)], kind="stable") if names else ()
+    names = list(numbers)
+    rank = np.argsort(sorted(range(len(names)), key=names.__getitem__))
+    order = np.argsort(rank[np.asarray(person)], kind="stable")
     before, paths = None, set()
     with file.open("rb") as lines:
         for row in order:
@@ -151,8 +147,9 @@ def _split(file: Path, at: int, line: bytes) -> tuple[str, str]:
 
 
 def _photograph(person: str, root: Path, path: str) -> Photograph:
-    try:
-        status = (root / path).stat()
-    except OSError:
-        return Photograph(person, path, 0, 0)  # a link that leads nowhere: the report will say so
-    return Photograph(person, path, status.st_size, status.st_mtime_ns)
+    size, changed = 0, 0
+    with contextlib.suppress(OSError):  # of a link that leads nowhere: the report will say so
+        if not path.endswith("/"):
+            status = (root / path).stat()
+            size, changed = status.st_size, status.st_mtime_ns
+    return Photograph(person, path, size, changed)

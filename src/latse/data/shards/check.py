@@ -19,14 +19,13 @@ from tqdm import tqdm
 
 from latse.data import workers
 from latse.data.shards import scan
-from latse.data.shards.recordio import SET_FILE, ranges, read_property
-from latse.data.shards.scan import Format, RecordState
+from latse.data.shards.recordio import LARGEST_EXACT, SET_FILE, ranges, read_property, record_files
+from latse.data.shards.scan import RecordState
 from latse.errors import LatseError
 from latse.files import explained, refuse_irregular
 
 RECORDS_AT_ONCE = 256  # one task of a process
 SIDES = 1 << 16  # more than the pixels of a side
-LARGEST_LABEL = 2**24  # labels are float32
 
 # Kind -> meaning. A fault makes the set unsound.
 FAULTS = {
@@ -80,13 +79,6 @@ DROPPED = (
 )
 STATES = {state: state.name.lower().replace("_", "-") for state in RecordState if state}
 STATES[RecordState.HUGE] = "size"
-FORMATS = {
-    "grey": (Format.GREY_JPEG, Format.GREY_PNG),
-    "cmyk": (Format.CMYK_JPEG,),
-    "palette": (Format.PALETTE_PNG,),
-    "alpha": (Format.ALPHA_PNG,),
-    "16-bit": (Format.DEEP_PNG,),
-}
 # A row of scan's table, its file's place in the list of files, its number there (-1: the index names none),
 # whether it is an image, and the place in DROPPED, counted from 1, of what costs it its place.
 ROW = np.dtype([*scan.ROW.descr, ("file", "u2"), ("key", "i8"), ("image", "?"), ("dropped", "u1")])
@@ -128,18 +120,16 @@ class Report:
         """Places in `rows` of the images that nothing is wrong with, int64 (n,)."""
         return np.flatnonzero(self.rows["image"] & (self.rows["dropped"] == 0))
 
-    def images_per_person(self) -> np.ndarray:
-        """Return the number of images of each person that has one, int64 (people,)."""
-        return np.unique(self.rows["label"][self.kept], return_counts=True)[1]
-
     def add(self, kind: str, **place: Any) -> None:
         """Note one place where there is a fault or something to remark."""
         places = self.faults if kind in FAULTS else self.remarks
         places.setdefault(kind, []).append(place)
 
-    def mark(self, kind: str, rows: np.ndarray, details: Iterable[str] | None = None) -> None:
-        """Note what is at these rows, with a detail for each; what is in DROPPED costs them their place."""
-        for row, detail in zip(rows, details or itertools.repeat(None)):
+    def mark(self, kind: str, rows: np.ndarray, details: Iterable[str] | str | None = None) -> None:
+        """Note what is at these rows, one detail for all or one each; what is in DROPPED costs a place."""
+        if details is None or isinstance(details, str):
+            details = itertools.repeat(details)
+        for row, detail in zip(rows, details):
             place = self.place(row)
             self.add(kind, **(place if detail is None else {**place, "detail": detail}))
         if kind in DROPPED:
@@ -154,7 +144,7 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """Return everything, for a JSON file."""
-        counts = self.images_per_person()
+        counts = np.unique(self.rows["label"][self.kept], return_counts=True)[1]  # images of each person
         sizes, people = np.unique(counts, return_counts=True)
         return {
             "folder": str(self.folder),
@@ -189,9 +179,9 @@ def check_set(folder: str | os.PathLike, processes: int = 1) -> Report:
     """
     report = Report(Path(folder))
     report.files = _record_files(report)
-    parts = [_read_file(report, number, processes) for number in range(len(report.files))]
-    report.rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
     numbers = range(len(report.files))
+    parts = [_read_file(report, number, processes) for number in numbers]
+    report.rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
     people = [_judge_ranges(report, np.flatnonzero(report.rows["file"] == number)) for number in numbers]
     if not report.rows["image"].any():
         report.add("no-images")
@@ -210,20 +200,14 @@ def _record_files(report: Report) -> list[Path]:
         names = sorted(path.name for path in report.folder.iterdir() if SET_FILE.fullmatch(path.name))
     for name in (*names, "property"):
         refuse_irregular(report.folder / name)
-    files = [report.folder / name for name in names if name.endswith(".rec")]
+    files = record_files(report.folder)
     if not files:
         raise LatseError(f"{report.folder} holds no train.rec")
     for name in names:
         if name.endswith(".idx") and name[:-4] + ".rec" not in names:
             report.add("files", file=name, detail="there is no record file for it")
-    if files[-1].name == "train.rec":
-        if len(files) > 1:
-            raise LatseError(
-                f"{report.folder} holds both train.rec and {files[0].name}: two sets in one folder"
-            )
-        return files
-    for number in range(int(files[-1].stem[6:])):
-        if report.folder / f"train-{number:05d}.rec" not in files:
+    for number in range(int(files[-1].stem[6:] or 0)):
+        if f"train-{number:05d}.rec" not in names:
             report.add("files", file=f"train-{number:05d}.rec", detail="is missing")
     return files
 
@@ -350,10 +334,10 @@ def _judge_header(report: Report, named: np.ndarray, identity: np.ndarray) -> No
         report.mark("header", named[:1], [f"names {first} to {last - 1}; the index lacks {missing} of them"])
     promised = np.zeros(len(named), bool)
     promised[low:high] = True
-    report.mark("header", named[identity & ~promised], itertools.repeat("is not in the header's range"))
+    report.mark("header", named[identity & ~promised], "is not in the header's range")
     other = named[promised & ~identity]
     table["image"][other[~_whole(table[other])]] = False
-    report.mark("identity", other[_whole(table[other])], itertools.repeat("holds no range"))
+    report.mark("identity", other[_whole(table[other])], "holds no range")
 
 
 def _judge_identities(report: Report, named: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -361,7 +345,7 @@ def _judge_identities(report: Report, named: np.ndarray, rows: np.ndarray) -> tu
     table = report.rows
     keys, image, labels = table["key"][named], table["image"][named], table["label"][named]
     first, last, valid = ranges(table[rows])
-    report.mark("identity", rows[~valid], itertools.repeat("holds no range"))
+    report.mark("identity", rows[~valid], "holds no range")
     rows, first, last = rows[valid], first[valid], last[valid]
     low, high = np.searchsorted(keys, first), np.searchsorted(keys, last)
     lacking = last - first - (high - low)
@@ -371,7 +355,7 @@ def _judge_identities(report: Report, named: np.ndarray, rows: np.ndarray) -> tu
     report.mark("identity", rows[lacking != 0], details)
     others = np.append(0, np.cumsum(~image))
     wrong = others[high] - others[low] > 0
-    report.mark("identity", rows[wrong], itertools.repeat("names records that are no images"))
+    report.mark("identity", rows[wrong], "names records that are no images")
     cover = np.bincount(low, minlength=len(named) + 1) - np.bincount(high, minlength=len(named) + 1)
     times = np.cumsum(cover)[:-1]
     report.mark("outside", named[image & (times == 0)])
@@ -451,8 +435,8 @@ def _judge_images(report: Report) -> None:
     height, width = report.image_size
     other = seen[(table["height"][seen] != height) | (table["width"][seen] != width)]
     report.mark("size", other, (f"{h}x{w}" for h, w in zip(table["height"][other], table["width"][other])))
-    for kind, formats in FORMATS.items():
-        report.mark(kind, images[np.isin(table["format"][images], formats)])
+    for number, kind in enumerate(scan.FORMATS[1:], start=1):
+        report.mark(kind, images[table["format"][images] == number])
     report.mark("vector", images[table["flag"][images] > 1])
 
 
@@ -473,7 +457,7 @@ def _judge_duplicates(report: Report) -> None:
             details[0] = f"person {labels[start]:g}"
             report.mark("duplicate-across", group, details)
         else:
-            report.mark("duplicate-within", group[1:], itertools.repeat(f"person {labels[start]:g}, {same}"))
+            report.mark("duplicate-within", group[1:], f"person {labels[start]:g}, {same}")
 
 
 def _judge_people(report: Report) -> None:
@@ -495,17 +479,14 @@ def _whole(rows: np.ndarray) -> np.ndarray:
 
 def _is_number(labels: np.ndarray) -> np.ndarray:
     """Tell whether each label is a whole number that a person may have: bool (n,)."""
-    return (labels >= 0) & (labels < LARGEST_LABEL) & (labels == np.floor(labels))
+    return (labels >= 0) & (labels < LARGEST_EXACT) & (labels == np.floor(labels))
 
 
 def _listed(places: dict[str, list[dict]], meanings: dict[str, str]) -> list[dict[str, Any]]:
+    """Return what there is of each kind; a place stands for `count` records, lines or people, or for one."""
+    counts = {kind: sum(place.get("count", 1) for place in there) for kind, there in places.items()}
     return [
-        {"kind": kind, "meaning": meanings[kind], "count": count(places[kind]), "places": places[kind]}
+        {"kind": kind, "meaning": meanings[kind], "count": counts[kind], "places": places[kind]}
         for kind in meanings
         if kind in places
     ]
-
-
-def count(places: list[dict]) -> int:
-    """Return how many records, lines or people these places of a report stand for."""
-    return sum(place.get("count", 1) for place in places)

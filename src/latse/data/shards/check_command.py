@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import textwrap
+from collections import Counter
 from typing import Any
 
 from latse.errors import check_range
@@ -49,12 +50,11 @@ def run(args: argparse.Namespace) -> int:
     """Check, print, repair; return 0 if the set is sound, otherwise 1; LatseError if it is unreadable."""
     from latse.data.shards.check import check_set
     from latse.data.shards.repair import repair
-    from latse.data.shards.staging import refuse_inside, refuse_set
+    from latse.data.shards.staging import refuse_set
 
     check_range("--processes", args.processes, 1)
     if args.repair:  # before the set is read, which takes long
-        refuse_inside(args.repair, args.folder)
-        refuse_set(args.repair)
+        refuse_set(args.repair, args.folder)
     report = check_set(args.folder, args.processes)
     content = report.as_json()
     print("\n".join(_summary(content)))
@@ -73,7 +73,7 @@ def _summary(report: dict[str, Any]) -> list[str]:
     lines = [
         f"{report['folder']}: {report['images']} images{files}, {report['sound_images']} of them sound, of "
         f"{report['people']} people; {report['classes']} classes, {height}x{width} pixels",
-        *_distribution({int(size): people for size, people in report["people_by_images"].items()}),
+        *_distribution(report["people_by_images"]),
     ]
     for title in ("faults", "remarks"):
         lines += [f"{title}:" if report[title] else f"no {title}"]
@@ -84,12 +84,11 @@ def _summary(report: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _distribution(people_by_images: dict[int, int]) -> list[str]:
+def _distribution(people_by_images: dict[str, int]) -> list[str]:
     """Return a histogram of images per person, in classes that double."""
-    counts: dict[int, int] = {}
+    counts: Counter[int] = Counter()
     for images, people in people_by_images.items():
-        power = images.bit_length() - 1
-        counts[power] = counts.get(power, 0) + people
+        counts[int(images).bit_length() - 1] += people
     lines = ["images per person:"] if counts else []
     for power in sorted(counts):
         low, high = 1 << power, (2 << power) - 1

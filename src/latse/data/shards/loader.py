@@ -81,11 +81,8 @@ class BatchStream:
         At most QUEUE + `threads` batches are held. An error of a thread is raised here when its batch's turn
         comes. Leaving the loop early ends the threads.
         """
-
-        def numbered(iteration: int) -> tuple[int, Batch]:
-            return iteration, self.batch(iteration)
-
-        yield from in_threads(numbered, zip(range(start, stop)), threads, QUEUE)
+        iterations = range(start, stop)
+        yield from zip(iterations, in_threads(self.batch, zip(iterations), threads, QUEUE))
 
     def _first_place(self, iteration: int) -> int:
         """Place of the batch's first image in the sequence of all epochs."""

@@ -17,31 +17,25 @@ from tqdm import tqdm
 
 from latse.data.shards.records import Shard
 from latse.data.shards.shard_writer import MOST_SHARDS, ShardWriter
-from latse.data.shards.staging import refuse_inside, refuse_set, staged
+from latse.data.shards.staging import refuse_set, staged
 from latse.errors import LatseError, check_range
 from latse.files import explained, read_json, replacing, write_json
 
 CLEAN, MISLABELLED, DISTRACTOR = 0, 1, 2
 KINDS = ("clean", "mislabelled", "distractor")
+LEFT_OUT = 3  # as a kind: of someone held out, and not in the copy
 OUTSIDE = -1  # the true label of a distractor
 
 
 class Truth(NamedTuple):
     """What each image of a noisy set is; all arrays (n,), in the order of `Shard.records`.
 
-    Attributes
-    ----------
-    record : int64 array
-        Number of the image in the noisy set, as in `Shard.records`.
-    label : int64 array
-        The person under whom it stands.
-    kind : uint8 array
-        CLEAN (0), MISLABELLED (1) or DISTRACTOR (2).
-    true_label : int64 array
-        The person whom it shows, OUTSIDE (-1) for a distractor.
-    source : int64 array
-        Number of the image in the set that it comes from: that of the distractors for a distractor, where
-        another set was given for them, otherwise the original.
+    record : int64, its number, as in `Shard.records`
+    label : int64, the person under whom it stands
+    kind : uint8, CLEAN (0), MISLABELLED (1) or DISTRACTOR (2)
+    true_label : int64, the person whom it shows, OUTSIDE (-1) for a distractor
+    source : int64, its number in the set that it comes from: that of the distractors for a distractor, where
+        another set was given for them, otherwise the original
     """
 
     record: np.ndarray
@@ -49,18 +43,6 @@ class Truth(NamedTuple):
     kind: np.ndarray
     true_label: np.ndarray
     source: np.ndarray
-
-
-class _Plan(NamedTuple):
-    """What becomes of each image of the original; arrays (n,).
-
-    Attributes: label and kind as in Truth; `replaced_by`, position in the other set, or -1; `left_out`, bool.
-    """
-
-    label: np.ndarray
-    kind: np.ndarray
-    replaced_by: np.ndarray
-    left_out: np.ndarray
 
 
 def add_noise(
@@ -87,10 +69,8 @@ def add_noise(
 
     Parameters
     ----------
-    folder : path
-        The original, which is left as it is.
-    out : path
-        Outside of both sets; holds no set.
+    folder, out : path
+        The original, which is left as it is; the copy, which lies outside of both sets and is new.
     mislabel, distractor : float
         Fractions of the images, from 0, together at most 1.
     seed : int
@@ -114,18 +94,17 @@ def add_noise(
     check_range("the number of shards", shards, 1, MOST_SHARDS)
     if not (mislabel >= 0 and distractor >= 0 and mislabel + distractor <= 1):
         raise LatseError(f"the fractions {mislabel} and {distractor} are not from 0 to 1, together at most 1")
-    for original_folder in filter(None, (folder, distractors)):
-        refuse_inside(out, original_folder)
-    refuse_set(out)
+    refuse_set(out, *filter(None, (folder, distractors)))
     original, other = Shard(folder), None
     wrong, outside = (round(fraction * len(original)) for fraction in (mislabel, distractor))
+    plan = _Plan(original.labels, seed)
     if distractors is None:
-        plan = _hold_out(original.labels, wrong, outside, seed)
+        plan.hold_out(wrong, outside)
     else:
         other = Shard(distractors)
         _check_distractors(original, other, outside)
-        plan = _replace(original.labels, wrong, outside, seed, len(other))
-    counts = np.bincount(plan.kind[~plan.left_out], minlength=len(KINDS))
+        plan.replace(wrong, outside, len(other))
+    *counts, left_out = np.bincount(plan.kind, minlength=LEFT_OUT + 1).tolist()
     made = {
         "source": str(Path(folder).resolve()),
         "source_digest": original.digest(),
@@ -134,11 +113,14 @@ def add_noise(
         "mislabel": mislabel,
         "distractor": distractor,
         "seed": seed,
-        "images": int(counts.sum()),
-        "counts": {kind: int(count) for kind, count in zip(KINDS, counts)},
-        "images_left_out": int(plan.left_out.sum()),
+        "images": sum(counts),
+        "counts": dict(zip(KINDS, counts)),
+        "images_left_out": left_out,
     }
-    _write(out, original, other, plan, shards, made)
+    with staged(out) as stage:
+        _write(stage, original, other, plan, shards)
+        made["digest"] = Shard(stage).digest()
+        write_json(stage / "noise.json", made)
     return made
 
 
@@ -174,39 +156,56 @@ def _check_distractors(original: Shard, other: Shard, outside: int) -> None:
         raise LatseError(f"{other.folder} has {len(other)} images, too few for {outside} distractors")
 
 
-def _replace(labels: np.ndarray, wrong: int, outside: int, seed: int, others: int) -> _Plan:
-    """Plan with distractors from another set of so many images; labels int64 (n,)."""
-    _check_counts(len(labels), wrong, outside)
-    label, kind = labels.copy(), np.zeros(len(labels), np.uint8)
-    order = _random(seed, "order").permutation(len(labels))
-    _mislabel(label, kind, order[:wrong], np.unique(labels), seed)
-    chosen = order[len(labels) - outside :][::-1]
-    kind[chosen] = DISTRACTOR
-    replaced_by = np.full(len(labels), -1)
-    replaced_by[chosen] = _random(seed, "distractors").permutation(others)[:outside]
-    return _Plan(label, kind, replaced_by, np.zeros(len(labels), bool))
+class _Plan:
+    """What becomes of each image of a set; arrays (n,).
 
+    Attributes: label; kind, also LEFT_OUT; replaced_by, the place in the set of distractors, or -1.
+    """
 
-def _hold_out(labels: np.ndarray, wrong: int, outside: int, seed: int) -> _Plan:
-    """Plan with distractors from the set itself; labels int64 (n,)."""
-    label, kind = labels.copy(), np.zeros(len(labels), np.uint8)
-    people, counts = np.unique(labels, return_counts=True)
-    held = _held_out(counts, outside, _random(seed, "people"))
-    order = _random(seed, "order").permutation(len(labels))
-    away = np.isin(labels, people[held])
-    order_of_away, order_of_others = order[away[order]], order[~away[order]]
-    _check_counts(len(order_of_others), wrong, 0)
-    staying = np.delete(people, held)
-    if outside and not len(staying):
-        raise LatseError(f"{outside} distractors are too many: none of the {len(people)} people would stay")
-    _mislabel(label, kind, order_of_others[:wrong], staying, seed)
-    # Of the last person, who may have more images than are lacking, the first in the order are used.
-    last = np.isin(labels[order_of_away], people[held[-1:]])
-    used = np.concatenate([order_of_away[~last], order_of_away[last]])[:outside]
-    kind[used] = DISTRACTOR
-    if outside:
-        label[used] = staying[_random(seed, "labels of distractors").integers(len(staying), size=outside)]
-    return _Plan(label, kind, np.full(len(labels), -1), away & (kind != DISTRACTOR))
+    def __init__(self, labels: np.ndarray, seed: int):
+        self._seed = seed
+        self.label, self.kind = labels.copy(), np.zeros(len(labels), np.uint8)
+        self.replaced_by = np.full(len(labels), -1)
+        self._order = self._random("order").permutation(len(labels))
+
+    def replace(self, wrong: int, outside: int, others: int) -> None:
+        """Plan with distractors from another set of so many images."""
+        self._mislabel(self._order, wrong, outside, np.unique(self.label))
+        chosen = self._order[::-1][:outside]
+        self.kind[chosen] = DISTRACTOR
+        self.replaced_by[chosen] = self._random("distractors").permutation(others)[:outside]
+
+    def hold_out(self, wrong: int, outside: int) -> None:
+        """Plan with distractors from the set itself."""
+        people, counts = np.unique(self.label, return_counts=True)
+        held = _held_out(counts, outside, self._random("people"))
+        staying, shown = np.delete(people, held), self.label[self._order]
+        is_away, is_last = np.isin(shown, people[held]), np.isin(shown, people[held[-1:]])
+        self._mislabel(self._order[~is_away], wrong, 0, staying)
+        if outside and not len(staying):
+            raise LatseError(
+                f"{outside} distractors are too many: none of the {len(people)} people would stay"
+            )
+        # Of the last person, who may have more images than are lacking, the first in the order are used.
+        away = np.concatenate([self._order[is_away & ~is_last], self._order[is_last]])
+        used, random = away[:outside], self._random("labels of distractors")
+        self.kind[away], self.kind[used] = LEFT_OUT, DISTRACTOR
+        self.label[used] = staying[random.integers(len(staying), size=outside)]
+
+    def _mislabel(self, order: np.ndarray, wrong: int, outside: int, people: np.ndarray) -> None:
+        """Give the first `wrong` images of `order` the labels of others of `people`."""
+        if wrong + outside > len(order):
+            raise LatseError(f"{len(order)} images are too few to mislabel {wrong} and replace {outside}")
+        if wrong and len(people) < 2:
+            raise LatseError(f"{len(people)} person stays: an image cannot get the label of another one")
+        if wrong:
+            chosen = order[:wrong]
+            shift = self._random("labels").integers(1, len(people), size=len(self.label))[chosen]
+            own = np.searchsorted(people, self.label[chosen])
+            self.label[chosen], self.kind[chosen] = people[(own + shift) % len(people)], MISLABELLED
+
+    def _random(self, purpose: str) -> np.random.Generator:
+        return np.random.default_rng((self._seed, *purpose.encode()))
 
 
 def _held_out(counts: np.ndarray, outside: int, random: np.random.Generator) -> np.ndarray:
@@ -218,62 +217,29 @@ def _held_out(counts: np.ndarray, outside: int, random: np.random.Generator) -> 
     held, lacking = [], outside
     order = random.permutation(len(counts))
     for person in order:
-        if not lacking:
-            break
         if counts[person] <= lacking:
             held.append(person)
             lacking -= counts[person]
-    if lacking:
-        rest = order[~np.isin(order, held)]
-        held.extend(rest[np.argmin(counts[rest])][None] if len(rest) else [])
+    rest = order[~np.isin(order, held)]
+    if lacking and len(rest):
+        held.append(rest[np.argmin(counts[rest])])
     return np.array(held, np.int64)
 
 
-def _mislabel(label: np.ndarray, kind: np.ndarray, chosen: np.ndarray, people: np.ndarray, seed: int) -> None:
-    """Give the images at the positions `chosen` the labels of others of `people`, in place."""
-    if not len(chosen):
-        return
-    if len(people) < 2:
-        raise LatseError(f"{len(people)} person stays: an image cannot get the label of another one")
-    shift = _random(seed, "labels").integers(1, len(people), size=len(label))[chosen]
-    label[chosen] = people[(np.searchsorted(people, label[chosen]) + shift) % len(people)]
-    kind[chosen] = MISLABELLED
-
-
-def _check_counts(images: int, wrong: int, outside: int) -> None:
-    if wrong + outside > images:
-        raise LatseError(f"{images} images are too few to mislabel {wrong} and replace {outside}")
-
-
-def _random(seed: int, purpose: str) -> np.random.Generator:
-    return np.random.default_rng((seed, *purpose.encode()))
-
-
-def _write(
-    out: str | os.PathLike,
-    original: Shard,
-    other: Shard | None,
-    plan: _Plan,
-    shards: int,
-    made: dict[str, Any],
-) -> None:
-    """Write the set, and beside it what its images are and what it was made with."""
-    order = np.flatnonzero(~plan.left_out)
+def _write(folder: Path, original: Shard, other: Shard | None, plan: _Plan, shards: int) -> None:
+    """Write the set, and beside it what its images are."""
+    order = np.flatnonzero(plan.kind != LEFT_OUT)
     order = order[np.argsort(plan.label[order], kind="stable")]
     label, kind, replaced_by = plan.label[order], plan.kind[order], plan.replaced_by[order]
-    with staged(out) as stage:
-        with ShardWriter(stage, original.classes, original.image_size, shards, len(order)) as writer:
-            bar = tqdm(zip(label, order, replaced_by), "noise", len(order), unit="image", leave=False)
-            for person, position, place in bar:
-                content = original.content(position) if place < 0 else other.content(place)
-                writer.add(int(person), content.tobytes())
-        source = original.records[order]
-        if other is not None:
-            source = np.where(replaced_by < 0, source, other.records[replaced_by])
-        true = np.where(kind == DISTRACTOR, OUTSIDE, original.labels[order])
-        noisy = Shard(stage)
-        made["digest"] = noisy.digest()
-        truth = Truth(noisy.records, label, kind, true, source)
-        with replacing(stage / "noise.npz") as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **truth._asdict())
-        write_json(stage / "noise.json", made)
+    with ShardWriter(folder, original.classes, original.image_size, shards, len(order)) as writer:
+        bar = tqdm(zip(label, order, replaced_by), "noise", len(order), unit="image", leave=False)
+        for person, position, place in bar:
+            content = original.content(position) if place < 0 else other.content(place)
+            writer.add(int(person), content.tobytes())
+    source = original.records[order]
+    if other is not None:
+        source = np.where(replaced_by < 0, source, other.records[replaced_by])
+    true = np.where(kind == DISTRACTOR, OUTSIDE, original.labels[order])
+    truth = Truth(Shard(folder).records, label, kind, true, source)
+    with replacing(folder / "noise.npz") as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **truth._asdict())

@@ -48,11 +48,7 @@ START = np.dtype(
 
 def framed(content: bytes) -> bytes:
     """Frame a record; it is stored in parts around each magic number that it holds at a multiple of 4."""
-    cuts, at = [], content.find(MAGIC_BYTES)
-    while at >= 0:
-        if at % 4 == 0:
-            cuts.append(at)
-        at = content.find(MAGIC_BYTES, at + (4 if at % 4 == 0 else 1))
+    cuts = [magic.start() for magic in re.finditer(re.escape(MAGIC_BYTES), content) if magic.start() % 4 == 0]
     starts, ends = [0, *(cut + 4 for cut in cuts)], [*cuts, len(content)]
     flags = [1, *[2] * (len(cuts) - 1), 3] if cuts else [0]
     framed = []
@@ -105,6 +101,14 @@ def ranges(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def set_files(folder: Path) -> list[Path]:
     """Return the .rec and .idx files in a folder, of however many shards."""
     return [path for path in folder.glob("train*") if SET_FILE.fullmatch(path.name)]
+
+
+def record_files(folder: Path) -> list[Path]:
+    """Return the .rec files in a folder, in order; raise LatseError if they are of two sets."""
+    files = sorted(path for path in set_files(folder) if path.suffix == ".rec")
+    if len(files) > 1 and files[-1].name == "train.rec":
+        raise LatseError(f"{folder} holds both train.rec and {files[0].name}: two sets in one folder")
+    return files
 
 
 def read_property(file: Path) -> tuple[int, tuple[int, int]]:

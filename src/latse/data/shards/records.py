@@ -14,18 +14,8 @@ import numpy as np
 from tqdm import tqdm
 
 from latse.data import images
-from latse.data.shards.recordio import (
-    FRAME,
-    HEADER,
-    LENGTH,
-    MAGIC,
-    START,
-    ranges,
-    read_property,
-    read_text,
-    set_files,
-    split,
-)
+from latse.data.shards import recordio
+from latse.data.shards.recordio import FRAME, HEADER, LENGTH, MAGIC, START
 from latse.data.shards.scan import RecordError, RecordState, read_record
 from latse.errors import LatseError
 from latse.files import explained, refuse_irregular
@@ -89,7 +79,7 @@ class Shard:
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
-        self.classes, self.image_size = read_property(self.folder / "property")
+        self.classes, self.image_size = recordio.read_property(self.folder / "property")
         self._files = [_RecordFile(path, self.classes) for path in _record_files(self.folder)]
         ends = np.cumsum([0] + [file.last + 1 for file in self._files])
         self._first = ends[:-1]
@@ -168,7 +158,7 @@ class Shard:
             raise LatseError(f"{self.name(position)} {error}") from error
 
     def _encoded(self, position: int) -> bytes:
-        parts = split(self._files[self._file[position]].read(int(self._starts[position])))
+        parts = recordio.split(self._files[self._file[position]].read(int(self._starts[position])))
         if parts is None:
             raise ValueError(SHORT)
         header, encoded = parts
@@ -260,7 +250,7 @@ class _RecordFile:
 
     def _ranges(self, rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
         """Return the ranges that header and identity records hold, as rows [first, last): int64 (n, 2)."""
-        first, last, valid = ranges(starts)
+        first, last, valid = recordio.ranges(starts)
         self._refuse(rows, ~valid, "does not hold a range of records")
         low, high = np.searchsorted(self._keys, first), np.searchsorted(self._keys, last)
         for row in np.flatnonzero(high - low != last - first)[:1]:
@@ -297,17 +287,12 @@ def _first_label(starts: np.ndarray) -> np.ndarray:
 
 
 def _record_files(folder: Path) -> list[Path]:
-    """Return the .rec files of a set, in order."""
-    single = folder / "train.rec"
-    several = sorted(path for path in set_files(folder) if path.suffix == ".rec" and path != single)
-    if not several:
-        return [single]
-    if single.exists():
-        raise LatseError(f"{folder} holds both train.rec and {several[0].name}: two sets in one folder")
-    for number, path in enumerate(several):
-        if path.name != f"train-{number:05d}.rec":
+    """Return the .rec files of a set, in order; LatseError if one is missing between them."""
+    files = recordio.record_files(folder)
+    for number, path in enumerate(files):
+        if path.name not in ("train.rec", f"train-{number:05d}.rec"):
             raise LatseError(f"{folder} lacks train-{number:05d}.rec, but holds {path.name}")
-    return several
+    return files or [folder / "train.rec"]
 
 
 def _opened(file: Path) -> tuple[int, int]:
@@ -324,7 +309,7 @@ def _opened(file: Path) -> tuple[int, int]:
 
 def _read_index(file: Path) -> np.ndarray:
     """Return the record numbers and where each starts, in the order of the file: int64 (2, n)."""
-    text = read_text(file)
+    text = recordio.read_text(file)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # a word that is no number is only a warning to numpy

@@ -10,7 +10,7 @@ import enum
 import os
 from hashlib import blake2b
 from pathlib import Path
-from typing import BinaryIO, Iterator, NamedTuple
+from typing import Any, BinaryIO, Iterator
 
 import cv2
 import numpy as np
@@ -22,10 +22,9 @@ from latse.files import explained
 
 LARGEST_RECORD = 1 << 26  # bytes; what claims to be longer holds no face, and would only fill the memory
 LARGEST_IMAGE = 1 << 24  # pixels, likewise
-MOST_PARTS = (
-    100  # of one record, which is divided where it holds the magic number: no image holds it so often
-)
+MOST_PARTS = 100  # of one record, which is divided where it holds the magic number: no image does so often
 BLOCK = 1 << 16  # bytes that are read at a time
+FORMATS = ("common", "grey", "cmyk", "palette", "alpha", "16-bit")  # how an image is stored
 
 
 class RecordState(enum.IntEnum):
@@ -47,22 +46,9 @@ class RecordState(enum.IntEnum):
     HUGE = 13
 
 
-class Format(enum.IntEnum):
-    """How an image is stored."""
-
-    NONE = 0
-    JPEG = 1
-    GREY_JPEG = 2
-    CMYK_JPEG = 3
-    PNG = 4
-    GREY_PNG = 5
-    PALETTE_PNG = 6
-    ALPHA_PNG = 7
-    DEEP_PNG = 8
-
-
 # A row of the table. `end` is where the next record starts, `size` the bytes of the encoded image, `ids` and
-# `labels` what header and identity records hold; `pixels` a 64-bit hash of the decoded image.
+# `labels` what header and identity records hold, `format` the place in FORMATS; `pixels` a 64-bit hash of the
+# decoded image.
 ROW = np.dtype(
     [
         ("offset", "i8"),
@@ -81,40 +67,15 @@ ROW = np.dtype(
 )
 
 
-class ImageFinding(NamedTuple):
-    """What `judge` finds of an encoded image; height and width in pixels, `pixels` a 64-bit hash."""
-
-    state: RecordState
-    format: Format = Format.NONE
-    height: int = 0
-    width: int = 0
-    pixels: int = 0
-
-
 class RecordError(Exception):
     """There is no whole record at a place; holds the RecordState that says why."""
 
 
 def scan(path: str | os.PathLike, offsets: list[int], following: int | None = None) -> np.ndarray:
-    """Read what the index names.
+    """Return what stands at the offsets (bytes, ascending, of any value) of a .rec file: ROW (n,).
 
-    Parameters
-    ----------
-    path : path
-        A .rec file.
-    offsets : list of int
-        Ascending, in bytes, of any value.
-    following : int, optional
-        The next offset that the index names: a record that runs past a good start is itself at fault.
-
-    Returns
-    -------
-    ROW array, as long as `offsets`
-
-    Raises
-    ------
-    LatseError
-        If the file cannot be opened or read.
+    `following` is the next offset that the index names: a record that runs past a good start is itself at
+    fault. Raises LatseError if the file cannot be opened or read.
     """
     rows, end = [], 0
     with _opened(path) as (file, size), images.noting_damage() as decode:
@@ -129,26 +90,17 @@ def scan(path: str | os.PathLike, offsets: list[int], following: int | None = No
                 if 0 <= offset < end and offset % 4 == 0:
                     raise RecordError(RecordState.INSIDE)
                 content, end = read_record(file.fileno(), offset, limit)
-                rows.append(_row(offset, end, content, decode))
+                rows.append(_record(offset, end, content, decode))
             except RecordError as error:
-                rows.append(_broken(offset, error.args[0]))
+                rows.append(_row(offset, offset, state=error.args[0]))
     return np.array(rows, ROW)
 
 
 def walk(path: str | os.PathLike, start: int, stop: int) -> tuple[np.ndarray, int]:
     """Look for records between `start` and `stop`, where the index names none.
 
-    Returns
-    -------
-    rows : ROW array
-        The whole records that lie there.
-    stray : int
-        Bytes that belong to none.
-
-    Raises
-    ------
-    LatseError
-        If the file cannot be opened or read.
+    Returns the whole records, ROW (n,), and the number of bytes that belong to none. Raises LatseError if the
+    file cannot be opened or read.
     """
     rows, stray, free = [], 0, start  # `free`: up to where all is a record or stray
     with _opened(path) as (file, _), images.noting_damage() as decode:
@@ -157,7 +109,7 @@ def walk(path: str | os.PathLike, start: int, stop: int) -> tuple[np.ndarray, in
                 continue
             with contextlib.suppress(RecordError):
                 content, end = read_record(file.fileno(), place, stop)
-                rows.append(_row(place, end, content, decode))
+                rows.append(_record(place, end, content, decode))
                 stray += place - free
                 free = end
     return np.array(rows, ROW), stray + max(stop - free, 0)
@@ -187,32 +139,29 @@ def read_record(handle: int, offset: int, limit: int) -> tuple[bytes, int]:
     return MAGIC_BYTES.join(parts), offset
 
 
-def judge(encoded: bytes, decode: Decode) -> ImageFinding:
-    """Decode an image; `decode` is what `images.noting_damage` yields."""
-    if not encoded:
-        return ImageFinding(RecordState.EMPTY)
+def judge(encoded: bytes, decode: Decode) -> dict[str, Any]:
+    """Return what ROW tells of an encoded image; `decode` is what `images.noting_damage` yields."""
     header = images.announced(encoded)
     if header is None:
-        return ImageFinding(RecordState.NO_IMAGE)
-    form, height, width = _format(header), header.height, header.width
-    if height * width > LARGEST_IMAGE:
-        return ImageFinding(RecordState.HUGE, form, height, width)
+        return {"state": RecordState.NO_IMAGE if encoded else RecordState.EMPTY}
+    found = {"format": _format(header), "height": header.height, "width": header.width}
+    if header.height * header.width > LARGEST_IMAGE:
+        return {**found, "state": RecordState.HUGE}
     if not _has_end(encoded, header.is_png) or _is_too_short(header, len(encoded)):
-        return ImageFinding(RecordState.CUT_IMAGE, form, height, width)
+        return {**found, "state": RecordState.CUT_IMAGE}
     with contextlib.suppress(cv2.error):
         image, damage = decode(encoded, AS_STORED)
         if image is not None:
-            state = RecordState.DAMAGED if damage else RecordState.GOOD
+            found["height"], found["width"] = image.shape[:2]
             pixels = int.from_bytes(blake2b(image, digest_size=8).digest(), "little")
-            return ImageFinding(state, form, *image.shape[:2], pixels)
-    return ImageFinding(RecordState.UNDECODABLE, form, height, width)
+            return {**found, "state": RecordState.DAMAGED if damage else RecordState.GOOD, "pixels": pixels}
+    return {**found, "state": RecordState.UNDECODABLE}
 
 
-def _format(header: images.Announced) -> Format:
-    if not header.is_png:
-        return {1: Format.GREY_JPEG, 4: Format.CMYK_JPEG}.get(header.kind, Format.JPEG)
-    forms = {0: Format.GREY_PNG, 3: Format.PALETTE_PNG, 4: Format.ALPHA_PNG, 6: Format.ALPHA_PNG}
-    return Format.DEEP_PNG if header.bits == 16 else forms.get(header.kind, Format.PNG)
+def _format(header: images.Announced) -> int:
+    known = {0: "grey", 3: "palette", 4: "alpha", 6: "alpha"} if header.is_png else {1: "grey", 4: "cmyk"}
+    is_deep = header.is_png and header.bits == 16
+    return FORMATS.index("16-bit" if is_deep else known.get(header.kind, "common"))
 
 
 def _has_end(encoded: bytes, is_png: bool) -> bool:
@@ -230,23 +179,22 @@ def _is_too_short(header: images.Announced, size: int) -> bool:
     return not header.is_png and header.height * header.width > 64 * 8 * size
 
 
-def _row(offset: int, end: int, content: bytes, decode: Decode) -> np.void:
+def _record(offset: int, end: int, content: bytes, decode: Decode) -> np.void:
     parts = split(content)
     if parts is None:
-        return _broken(offset, RecordState.SHORT, end)
-    row, (header, encoded) = np.zeros((), ROW), parts
-    row["offset"], row["end"], row["size"] = offset, end, len(encoded)
-    row["flag"], row["label"], row["ids"] = header.flag, header.label, header.ids
-    row["labels"][: len(header.labels)] = header.labels
-    picture = judge(encoded, decode)
-    row["state"], row["format"], row["pixels"] = picture.state, picture.format, picture.pixels
-    row["height"], row["width"] = np.minimum((picture.height, picture.width), 65535)
-    return row[()]
+        return _row(offset, end, state=RecordState.SHORT)
+    header, encoded = parts
+    found = judge(encoded, decode)
+    found.update((side, min(found[side], 65535)) for side in ("height", "width") if side in found)
+    labels = (*header.labels, 0, 0)[:2]
+    named = {"flag": header.flag, "label": header.label, "labels": labels, "ids": header.ids}
+    return _row(offset, end, size=len(encoded), **named, **found)
 
 
-def _broken(offset: int, state: RecordState, end: int | None = None) -> np.void:
+def _row(offset: int, end: int, **fields: Any) -> np.void:
     row = np.zeros((), ROW)
-    row["offset"], row["end"], row["state"] = offset, offset if end is None else end, state
+    for name, value in {"offset": offset, "end": end, **fields}.items():
+        row[name] = value
     return row[()]
 
 

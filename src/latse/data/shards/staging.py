@@ -17,17 +17,16 @@ from latse.files import explained, locked, make_folder, read_json
 SIDE_FILES = ("noise.npz", "noise.json", "orl.json", "pack.json", "repair.json", "synth.json")
 
 
-def refuse_set(folder: str | os.PathLike) -> None:
-    """Raise LatseError if a folder holds a set: hours of work are not replaced by a mistyped name."""
-    if (Path(folder) / "property").exists():
-        raise LatseError(f"{folder} holds a set already: remove it, or choose another folder")
+def refuse_set(out: str | os.PathLike, *sources: str | os.PathLike) -> None:
+    """Raise LatseError if `out` holds a set, or lies in one of `sources`, which are left as they are.
 
-
-def refuse_inside(out: str | os.PathLike, folder: str | os.PathLike) -> None:
-    """Raise LatseError if `out` is `folder` or lies in it: no set is changed in place."""
-    inner, outer = Path(out).resolve(), Path(folder).resolve()
-    if inner == outer or outer in inner.parents:
-        raise LatseError(f"{out} lies in {folder}, which is left as it is: name another folder")
+    Hours of work are not replaced by a mistyped name.
+    """
+    for folder in sources:
+        if Path(folder).resolve() in (Path(out).resolve(), *Path(out).resolve().parents):
+            raise LatseError(f"{out} lies in {folder}, which is left as it is: name another folder")
+    if (Path(out) / "property").exists():
+        raise LatseError(f"{out} holds a set already: remove it, or choose another folder")
 
 
 @contextlib.contextmanager

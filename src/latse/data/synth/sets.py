@@ -184,13 +184,13 @@ def _draw(settings: SynthSettings, chunks: Chunks, processes: int, photographer:
 
 
 def _drawing(photographer: Photographer, seed: int, detect: bool, quality: int) -> Callable:
-    """Return what a process does with a task: people first to last (exclusive) of a group, and its shots."""
+    """Return what fills a chunk, whose task is people first to last (exclusive) of a group, and its shots."""
     cv2.setNumThreads(1)
     threadpool_limits(1)  # the order of additions, so the last bit, may depend on the number of threads
     aligner = align.Aligner() if detect else None
 
-    def draw(task: tuple, at: Callable[[str], Any]) -> list[tuple[list, bytes]]:
-        made, (first, last, shots) = [], task
+    def draw(chunk: spool.Chunk, at: Callable[[str], Any]) -> None:
+        made, (first, last, shots) = [], chunk.task
         for person, (image, shot) in itertools.product(range(first, last), enumerate(shots)):
             at(f"picture {image} of person {person}")
             numbers = range(image, image + ATTEMPTS * REDRAWN, REDRAWN)
@@ -198,7 +198,7 @@ def _drawing(photographer: Photographer, seed: int, detect: bool, quality: int) 
             redrawn, face = _first_aligned(pictures, aligner, f"person {person} ({shot.kind})")
             encoded = encode(face, quality)
             made.append(([len(encoded), redrawn], encoded))
-        return made
+        chunk.write(made)
 
     return draw
 
