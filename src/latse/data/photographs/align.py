@@ -9,7 +9,7 @@ from typing import Iterator, NamedTuple
 
 import cv2
 import numpy as np
-from skimage.transform import SimilarityTransform
+from skimage.transform import estimate_transform
 
 from latse.data import images
 from latse.data.photographs import detect
@@ -151,7 +151,7 @@ def warp(photograph: np.ndarray, points: np.ndarray) -> np.ndarray:
     while _shrinkage(points) > 2 and min(photograph.shape[:2]) > 1:
         photograph, points = _halved(photograph), (points + 0.5) / 2 - 0.5
     return cv2.warpAffine(
-        photograph, _transform(points).params[:2], (SIZE, SIZE), flags=cv2.INTER_LINEAR, borderMode=BORDER
+        photograph, _matrix(points)[:2], (SIZE, SIZE), flags=cv2.INTER_LINEAR, borderMode=BORDER
     )
 
 
@@ -170,15 +170,13 @@ def refuse_lack_of_memory(error: Exception) -> None:
         raise MemoryError(str(error)) from error
 
 
-def _transform(points: np.ndarray) -> SimilarityTransform:
-    transform = SimilarityTransform()
-    transform.estimate(points, TEMPLATE)
-    return transform
+def _matrix(points: np.ndarray) -> np.ndarray:
+    return estimate_transform("similarity", points, TEMPLATE).params
 
 
 def _shrinkage(points: np.ndarray) -> float:
     """Return how many pixels of the photograph become one; 0 for points that are no face."""
-    matrix = _transform(points).params
+    matrix = _matrix(points)
     scale = np.hypot(matrix[0, 0], matrix[1, 0])
     return 1 / scale if 0 < scale < np.inf else 0.0
 

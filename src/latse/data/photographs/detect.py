@@ -91,10 +91,7 @@ _REGISTRY = Registry("detector", DETECTORS, Detector, "with a method detect(phot
 def create(name: str = DEFAULT) -> Detector:
     """Make a detector: one of `DETECTORS`, or `FILE.py:CLASS`, which runs the file.
 
-    Raises
-    ------
-    LatseError
-        If there is none of that name, the file cannot be run or the class cannot be made.
+    Raises LatseError if there is none of that name, the file cannot be run or the class cannot be made.
     """
     return _REGISTRY.create(name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import sqlite3
@@ -32,11 +33,18 @@ def read(file: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 def write_table(file: Path, table: Path) -> None:
     """Put the points of a CSV file into a table on disk; raise LatseError as `read`, or for a path twice."""
-    with replacing(table) as temporary:
-        try:
-            _fill(sqlite3.connect(str(temporary)), file)
-        except sqlite3.OperationalError as error:
-            raise LatseError(f"cannot write {table}: {error}") from error
+    path = ""
+    try:
+        with replacing(table) as temporary, contextlib.closing(sqlite3.connect(str(temporary))) as rows:
+            rows.execute("PRAGMA journal_mode = OFF")  # a table that was not finished is thrown away
+            rows.execute("CREATE TABLE landmarks (path BLOB PRIMARY KEY, points BLOB) WITHOUT ROWID")
+            for path, points in read(file):
+                rows.execute("INSERT INTO landmarks VALUES (?, ?)", (os.fsencode(path), points.tobytes()))
+            rows.commit()
+    except sqlite3.IntegrityError as error:
+        raise LatseError(f"{file} names {path} twice") from error
+    except sqlite3.OperationalError as error:
+        raise LatseError(f"cannot write {table}: {error}") from error
 
 
 class LandmarkTable:
@@ -50,19 +58,6 @@ class LandmarkTable:
         query = "SELECT points FROM landmarks WHERE path = ?"
         row = self._table.execute(query, (os.fsencode(path),)).fetchone()
         return row and np.frombuffer(row[0]).reshape(5, 2)
-
-
-def _fill(table: sqlite3.Connection, file: Path) -> None:
-    # Without a journal: a table that was not finished is thrown away.
-    table.execute("PRAGMA journal_mode = OFF")
-    table.execute("CREATE TABLE landmarks (path BLOB PRIMARY KEY, points BLOB) WITHOUT ROWID")
-    for path, points in read(file):
-        try:
-            table.execute("INSERT INTO landmarks VALUES (?, ?)", (os.fsencode(path), points.tobytes()))
-        except sqlite3.IntegrityError as error:
-            raise LatseError(f"{file} names {path} twice") from error
-    table.commit()
-    table.close()
 
 
 def _points(fields: list[str], name: str) -> np.ndarray:

@@ -82,6 +82,9 @@ def pack(
 ) -> dict[str, Any] | None:
     """Make a data set of photographs, and a report `pack.json` with it; goes on with an interrupted run.
 
+    Raises LatseError if an argument, the list or the landmarks are wrong, no photograph gives a face, `out`
+    cannot be written or holds something else, or a process dies.
+
     Parameters
     ----------
     source : path
@@ -105,12 +108,6 @@ def pack(
     dict or None
         The report without its long lists `left_out` and `several_faces`; None if the set was there already,
         made of the same photographs with the same settings.
-
-    Raises
-    ------
-    LatseError
-        If an argument, the list or the landmarks are wrong, no photograph gives a face, `out` cannot be
-        written or holds something else, or a process dies.
     """
     source, out = Path(source), Path(out)
     _check(source, out, settings, shards, processes)

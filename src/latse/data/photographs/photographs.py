@@ -32,18 +32,10 @@ class Photograph(NamedTuple):
 def listed(source: Path, root: Path | None = None) -> Iterator[Photograph]:
     """Iterate the photographs of a folder of people, or of a list file, in the order of the people's names.
 
-    Parameters
-    ----------
-    source : path
-        A folder with a folder for each person, in which all files are photographs, at any depth; links are
-        followed, names that begin with a dot are passed over. Or a file of lines `path<TAB>person`.
-    root : path, optional
-        What paths of a list are relative to; default: the list's folder.
-
-    Raises
-    ------
-    LatseError
-        If the folder or the list cannot be read, or a line of the list is malformed.
+    A folder has a folder for each person, in which all files are photographs, at any depth; links are
+    followed, names that begin with a dot are passed over. A list has lines `path<TAB>person`, and paths are
+    relative to `root`, by default the list's folder. Raises LatseError if the folder or the list cannot be
+    read, or a line of the list is malformed.
     """
     try:
         if source.is_dir():

@@ -78,7 +78,6 @@ DROPPED = (
     *("label", "empty", "no-image", "cut-image", "undecodable", "damaged", "size", "duplicate-across"),
 )
 STATES = {state: state.name.lower().replace("_", "-") for state in RecordState if state}
-STATES[RecordState.HUGE] = "size"
 # A row of scan's table, its file's place in the list of files, its number there (-1: the index names none),
 # whether it is an image, and the place in DROPPED, counted from 1, of what costs it its place.
 ROW = np.dtype([*scan.ROW.descr, ("file", "u2"), ("key", "i8"), ("image", "?"), ("dropped", "u1")])
@@ -165,17 +164,8 @@ class Report:
 def check_set(folder: str | os.PathLike, processes: int = 1) -> Report:
     """Read a whole set and return all that is wrong with it.
 
-    Parameters
-    ----------
-    folder : path
-        Holds `property`, `train.rec` and `train.idx`, or `train-00000.rec`, ….
-    processes : int
-        That decode the images; with 1, this one does.
-
-    Raises
-    ------
-    LatseError
-        If there is no record file in the folder, or one cannot be read.
+    So many processes decode the images; if it is one, this one. Raises LatseError if there is no record file
+    in the folder, or one cannot be read.
     """
     report = Report(Path(folder))
     report.files = _record_files(report)
@@ -441,7 +431,6 @@ def _judge_images(report: Report) -> None:
 
 
 def _judge_duplicates(report: Report) -> None:
-    """Note the pictures that stand in the set more than once."""
     table, kept = report.rows, report.kept
     order = kept[np.argsort(table["pixels"][kept], kind="stable")]
     pixels, labels = table["pixels"][order], table["label"][order]
@@ -461,7 +450,6 @@ def _judge_duplicates(report: Report) -> None:
 
 
 def _judge_people(report: Report) -> None:
-    """Note the people with one image, and the classes without any."""
     people, counts = np.unique(report.rows["label"][report.kept].astype(np.int64), return_counts=True)
     for person in people[counts == 1]:
         report.add("single", person=int(person))

@@ -24,6 +24,7 @@ class BatchStream:
 
     Several workers share the sequence: its batches go round among them, so that together they see what one
     worker with a batch of their sizes' sum would see, and a run may go on with another number of workers.
+    Raises LatseError if `batch_size`, `seed`, `images_per_person` or `part` is out of range.
 
     Parameters
     ----------
@@ -37,11 +38,6 @@ class BatchStream:
     part : (int, int)
         (rank, workers), 0 <= rank < workers: this worker gets the batches rank, rank + workers, … of the
         sequence as its iterations 0, 1, ….
-
-    Raises
-    ------
-    LatseError
-        If `batch_size`, `seed`, `images_per_person` or `part` is out of range.
     """
 
     def __init__(

@@ -65,7 +65,8 @@ def add_noise(
       evenly. Of the last of them only as many images are used as are lacking; the others are left out.
 
     People keep their numbers. With the same seed, more noise contains less noise of the same kind, as far as
-    the same people stay.
+    the same people stay. Raises LatseError if an argument is out of range, the sets do not fit, or `out`
+    cannot be written.
 
     Parameters
     ----------
@@ -84,11 +85,6 @@ def add_noise(
     -------
     dict
         What `noise.json` holds.
-
-    Raises
-    ------
-    LatseError
-        If an argument is out of range, the sets do not fit, or `out` cannot be written.
     """
     check_range("the seed", seed, 0)
     check_range("the number of shards", shards, 1, MOST_SHARDS)

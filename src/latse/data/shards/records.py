@@ -52,7 +52,8 @@ class Shard:
     On opening, the index is checked against the length of the file, and the header, the identity records and
     the labels of each identity's first and last image are read: a large set opens within seconds. A record
     between those is checked when it is read. Files are read by `pread`, so that one which shrinks meanwhile
-    is an error like any other.
+    is an error like any other. Raises LatseError if a file is missing, malformed or truncated, or a label
+    does not fit `classes`.
 
     Parameters
     ----------
@@ -70,11 +71,6 @@ class Shard:
     records : int64 array (n,)
         Number of each image, ascending: its record number, and where the set lies in several files, plus for
         each earlier file its largest record number + 1.
-
-    Raises
-    ------
-    LatseError
-        If a file is missing, malformed or truncated, or a label does not fit `classes`.
     """
 
     def __init__(self, folder: str | os.PathLike):
@@ -185,7 +181,9 @@ class _RecordFile:
         images, people = self._layout()
         self.records, self.starts = self._keys[images], self._starts[images]
         labels = self._labels(images, people)
-        self._check_labels(labels, classes)
+        wrong = ~((labels >= 0) & (labels < classes) & (labels == np.floor(labels)))
+        known = f"has the label {labels[np.argmax(wrong)]:g}; property has {classes} classes"
+        self._refuse(images, wrong, known)
         self.labels = labels.astype(np.int64)
         del self._keys, self._starts
 
@@ -257,15 +255,6 @@ class _RecordFile:
             named = f"{first[row]} to {last[row] - 1}"
             raise LatseError(f"{self.path}: the .idx lacks some of the records {named}")
         return np.stack([low, high], axis=1)
-
-    def _check_labels(self, labels: np.ndarray, classes: int) -> None:
-        wrong = ~((labels >= 0) & (labels < classes) & (labels == np.floor(labels)))
-        if wrong.any():
-            at = np.argmax(wrong)
-            raise LatseError(
-                f"{self.path}: record {self.records[at]} has the label {labels[at]:g}; "
-                f"property has {classes} classes"
-            )
 
     def _refuse(self, rows: np.ndarray, wrong: np.ndarray, complaint: str) -> None:
         if wrong.any():

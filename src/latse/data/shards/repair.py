@@ -19,28 +19,14 @@ from latse.files import write_json
 
 
 def repair(report: Report, out: str | os.PathLike) -> int:
-    """Write the images of a set that nothing is wrong with into another folder.
+    """Write the images of a set that nothing is wrong with into another folder; return how many are dropped.
 
+    `report` is what `check_set` found of the set; `out` lies outside the set's folder and holds no set.
     People keep their numbers, so that class centres of older models still fit. `out/repair.json` lists what
     was dropped and why, and what the index did not name and came back.
 
-    Parameters
-    ----------
-    report : Report
-        What `check_set` found of the set.
-    out : path
-        Outside the set's folder; holds no set.
-
-    Returns
-    -------
-    int
-        Number of images dropped.
-
-    Raises
-    ------
-    LatseError
-        If no image is left, the set has changed since it was checked, or `out` cannot be written, lies
-        in the set's folder or holds a set.
+    Raises LatseError if no image is left, the set has changed since it was checked, or `out` does not fit or
+    cannot be written.
     """
     refuse_set(out, report.folder)
     table, kept = report.rows, report.kept
@@ -69,7 +55,6 @@ def _encoded(report: Report, file: Any, row: np.void) -> bytes:
 
 
 def _record(report: Report) -> dict[str, Any]:
-    """Return what repair.json holds."""
     table = report.rows
     details = {
         (kind, *list(place.values())[:2]): place["detail"]

@@ -43,7 +43,7 @@ class RecordState(enum.IntEnum):
     CUT_IMAGE = 10
     UNDECODABLE = 11
     DAMAGED = 12
-    HUGE = 13
+    SIZE = 13
 
 
 # A row of the table. `end` is where the next record starts, `size` the bytes of the encoded image, `ids` and
@@ -146,7 +146,7 @@ def judge(encoded: bytes, decode: Decode) -> dict[str, Any]:
         return {"state": RecordState.NO_IMAGE if encoded else RecordState.EMPTY}
     found = {"format": _format(header), "height": header.height, "width": header.width}
     if header.height * header.width > LARGEST_IMAGE:
-        return {**found, "state": RecordState.HUGE}
+        return {**found, "state": RecordState.SIZE}
     if not _has_end(encoded, header.is_png) or _is_too_short(header, len(encoded)):
         return {**found, "state": RecordState.CUT_IMAGE}
     with contextlib.suppress(cv2.error):

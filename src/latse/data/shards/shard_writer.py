@@ -6,7 +6,6 @@ import array
 import contextlib
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Iterable
 
 import numpy as np
@@ -22,8 +21,9 @@ MOST_SHARDS = 99999  # their names have five digits
 class ShardWriter:
     """Writes an insightface data set image by image; a context manager, used inside `staged(folder)`.
 
-    Memory grows with the number of people only. On leaving without an error everything has been written
-    and opened again as a check; after an error the files are closed and incomplete.
+    Memory grows with the number of people only. On leaving without an error everything has been written and
+    opened again as a check; after an error the files are closed and incomplete. Raises LatseError if an
+    argument is out of range, no image came, or the folder cannot be written.
 
     Parameters
     ----------
@@ -37,11 +37,6 @@ class ShardWriter:
         1: `train.rec`. More: up to so many files `train-00000.rec`, … of like size; a person is never split.
     images : int, optional
         How many images will come; needed if `shards` > 1.
-
-    Raises
-    ------
-    LatseError
-        If an argument is out of range, no image came, or the folder cannot be written.
     """
 
     def __init__(
@@ -81,7 +76,7 @@ class ShardWriter:
     def __enter__(self) -> ShardWriter:
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type | None, *_: object) -> None:
         try:
             if kind is None:
                 self._finish()
@@ -126,6 +121,8 @@ def write_shard(
 ) -> None:
     """Write an insightface data set; older files of a set are replaced only when all is written.
 
+    Raises LatseError if there is no image, a label does not fit, or the folder cannot be written.
+
     Parameters
     ----------
     folder : path
@@ -134,11 +131,6 @@ def write_shard(
         Label (0 <= label < classes) and encoded JPEG or PNG of each image, in any order.
     classes, image_size, shards : int, tuple of int, int
         As for `ShardWriter`, which does not need all images at once.
-
-    Raises
-    ------
-    LatseError
-        If there is no image, a label does not fit, or the folder cannot be written.
     """
     images = sorted(images_by_label, key=lambda item: item[0])
     with staged(folder) as stage, ShardWriter(stage, classes, image_size, shards, len(images)) as writer:
@@ -151,25 +143,23 @@ class _RecordOutput:
 
     def __init__(self, stem: Path):
         self.images = 0
-        self._next = 1
+        self._next = 0
         self._people = array.array("q")  # first record of each
         self._rec = stem.with_suffix(".rec").open("wb", buffering=1 << 20)
         self._idx = stem.with_suffix(".idx").open("w", encoding="ascii")
-        self._write(0, packed_range(0, 0, 0))  # its place is kept: close() knows what belongs there
+        self._write(packed_range(0, 0, 0))  # its place is kept: close() knows what belongs there
 
     def begin_person(self) -> None:
         self._people.append(self._next)
 
     def add(self, label: int, encoded: bytes) -> None:
-        self._write(self._next, HEADER.pack(0, label, self._next, 0) + encoded)
-        self._next += 1
+        self._write(HEADER.pack(0, label, self._next, 0) + encoded)
         self.images += 1
 
     def close(self) -> None:
         after_images = self._next
         for first, last in zip(self._people, [*self._people[1:], after_images]):
-            self._write(self._next, packed_range(self._next, first, last))
-            self._next += 1
+            self._write(packed_range(self._next, first, last))
         self._rec.seek(0)
         self._rec.write(framed(packed_range(0, after_images, self._next)))
         self._rec.close()
@@ -180,6 +170,7 @@ class _RecordOutput:
             with contextlib.suppress(OSError):
                 file.close()
 
-    def _write(self, record: int, content: bytes) -> None:
-        self._idx.write(f"{record}\t{self._rec.tell()}\n")
+    def _write(self, content: bytes) -> None:
+        self._idx.write(f"{self._next}\t{self._rec.tell()}\n")
         self._rec.write(framed(content))
+        self._next += 1
