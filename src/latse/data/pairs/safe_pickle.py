@@ -98,7 +98,8 @@ class _Machine:
         self.objects_left = FREE_OBJECTS + len(content) // BYTES_PER_OBJECT  # that may still be made
 
     def run(self) -> Any:
-        while (name := _NAMES.get(code := self.take(1)[0], code)) != "STOP":
+        while (code := self.take(1)[0]) != _STOP:
+            name = _NAMES.get(code, code)
             if name not in _DEEDS:
                 raise PickleError(f"it uses {name}, which is refused")
             self.objects_left -= name not in _SPARING
@@ -312,6 +313,7 @@ _GLOBALS = {
     ("numpy.core.multiarray", "scalar"): _Machine.scalar,
     ("numpy.core.numeric", "_frombuffer"): _from_buffer,
 }
+_STOP = ord(".")
 _NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
 # They put what is there already on the stack or into a list, so any number of pairs can share few images;
 # INT, which stands for flags in protocol 0, makes a number of no more than some eight times its bytes.

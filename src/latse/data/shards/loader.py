@@ -24,6 +24,7 @@ class BatchStream:
 
     Several workers share the sequence: its batches go round among them, so that together they see what one
     worker with a batch of their sizes' sum would see, and a run may go on with another number of workers.
+
     Raises LatseError if `batch_size`, `seed`, `images_per_person` or `part` is out of range.
 
     Parameters

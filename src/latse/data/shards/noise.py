@@ -65,8 +65,9 @@ def add_noise(
       evenly. Of the last of them only as many images are used as are lacking; the others are left out.
 
     People keep their numbers. With the same seed, more noise contains less noise of the same kind, as far as
-    the same people stay. Raises LatseError if an argument is out of range, the sets do not fit, or `out`
-    cannot be written.
+    the same people stay.
+
+    Raises LatseError if an argument is out of range, the sets do not fit, or `out` cannot be written.
 
     Parameters
     ----------

@@ -52,8 +52,9 @@ class Shard:
     On opening, the index is checked against the length of the file, and the header, the identity records and
     the labels of each identity's first and last image are read: a large set opens within seconds. A record
     between those is checked when it is read. Files are read by `pread`, so that one which shrinks meanwhile
-    is an error like any other. Raises LatseError if a file is missing, malformed or truncated, or a label
-    does not fit `classes`.
+    is an error like any other.
+
+    Raises LatseError if a file is missing, malformed or truncated, or a label does not fit `classes`.
 
     Parameters
     ----------

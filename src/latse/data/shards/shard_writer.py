@@ -22,8 +22,9 @@ class ShardWriter:
     """Writes an insightface data set image by image; a context manager, used inside `staged(folder)`.
 
     Memory grows with the number of people only. On leaving without an error everything has been written and
-    opened again as a check; after an error the files are closed and incomplete. Raises LatseError if an
-    argument is out of range, no image came, or the folder cannot be written.
+    opened again as a check; after an error the files are closed and incomplete.
+
+    Raises LatseError if an argument is out of range, no image came, or the folder cannot be written.
 
     Parameters
     ----------
