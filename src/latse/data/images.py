@@ -87,8 +87,8 @@ def is_image_file(path: str | os.PathLike) -> bool:
         return False
 
 
-def decode(encoded: bytes | np.ndarray, name: str, size: tuple[int, int]) -> np.ndarray:
-    """Decode a JPEG or PNG (bytes, or uint8 array (n,)) to uint8 (height, width, 3) RGB.
+def decode(encoded: bytes | memoryview | np.ndarray, name: str, size: tuple[int, int]) -> np.ndarray:
+    """Decode a JPEG or PNG (bytes, a view of them, or uint8 array (n,)) to uint8 (height, width, 3) RGB.
 
     Grey, CMYK and 16-bit images become 8-bit RGB. Raises LatseError, beginning with `name`, if it is no image
     or not one of `size` (height, width); one that announces another size is not decoded, whatever its size.

@@ -72,10 +72,10 @@ def fetch(out: str | os.PathLike, train: Sequence[int], test: Sequence[int], see
 
 
 def orl_pairs(people: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return all same pairs and as many different ones of `people` (at least 2) x 10 photographs.
+    """Return all same pairs and as many different ones of `people` (at least 2) x 10 photographs, in folds.
 
     Both kinds are shuffled: a different pair belongs to two people, so that folds of separate people are not
-    to be had; like folds are, as `in_folds` lays them. `seed` is 0 to 2**32 - 1.
+    to be had; ten like folds are, as `in_folds` lays them. `seed` is 0 to 2**32 - 1.
 
     Returns
     -------

@@ -157,7 +157,7 @@ def read_pairs(path: str | os.PathLike) -> Pairs:
             images[position] = images[first[number]]
         else:
             name = f"{path}: image {position}"
-            images[position] = decode(np.asarray(content.images[number]), name, SIZE).transpose(2, 0, 1)
+            images[position] = decode(content.images[number], name, SIZE).transpose(2, 0, 1)
     return Pairs(images, content.issame)
 
 

@@ -82,8 +82,6 @@ def _faces(files: list[Path], align: bool) -> list[bytes]:
 
 
 def _as_it_is(file: Path) -> bytes:
-    import numpy as np
-
     from latse.data.images import decode
     from latse.data.pairs.pairs import SIZE
     from latse.data.photographs.align import naming, read_photograph
@@ -91,7 +89,7 @@ def _as_it_is(file: Path) -> bytes:
     with naming(file):
         content = read_photograph(file)
     try:
-        decode(np.frombuffer(content, np.uint8), str(file), SIZE)
+        decode(content, str(file), SIZE)
     except LatseError as error:
         raise LatseError(f"{error}: without --align, only aligned JPEG or PNG faces are taken") from error
     return content

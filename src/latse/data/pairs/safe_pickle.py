@@ -68,21 +68,13 @@ class Dtype(str):
 
 
 def load_pickle(content: bytes | bytearray) -> Any:
-    """Return the object that a pickle holds.
+    """Return the object that a pickle holds; what follows the pickle is ignored.
+
+    Lists, tuples, bool, int (64 bits) and None come as they are; bytes, bytearray and Python 2's str as
+    memoryview, the same one wherever the pickle refers to the same string; other text as Text; numpy arrays
+    as Array; numpy's scalars as bool or int. `content` must not change while the result is in use.
 
     Raises PickleError if the pickle is damaged or holds anything else.
-
-    Parameters
-    ----------
-    content : bytes or bytearray
-        Must not change while the result is in use. What follows the pickle is ignored.
-
-    Returns
-    -------
-    object
-        Lists, tuples, bool, int (64 bits), None as they are; bytes, bytearray and Python 2's str as
-        memoryview (the same one wherever the pickle refers to the same string); other text as Text; numpy
-        arrays as Array; numpy's scalars as bool or int.
     """
     return _Machine(content).run()
 
