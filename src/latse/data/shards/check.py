@@ -164,8 +164,8 @@ class Report:
 def check_set(folder: str | os.PathLike, processes: int = 1) -> Report:
     """Read a whole set and return all that is wrong with it.
 
-    So many processes decode the images; if it is one, this one. Raises LatseError if there is no record file
-    in the folder, or one cannot be read.
+    `processes` is how many decode the images; with 1, this one does. Raises LatseError if there is no record
+    file in the folder, or one cannot be read.
     """
     report = Report(Path(folder))
     report.files = _record_files(report)
