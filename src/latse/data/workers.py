@@ -95,7 +95,7 @@ def run(
             theirs.close()  # so that the end of the process is the end of the pipe
         busy = set(workers)
         while busy:
-            for pipe in wait(busy):
+            for pipe in busy.intersection(wait(busy)):
                 try:
                     kind, content = pipe.recv()
                     if kind == DONE and (task := next(tasks, None)) is not None:

@@ -126,9 +126,8 @@ class Report:
 
     def mark(self, kind: str, rows: np.ndarray, details: Iterable[str] | str | None = None) -> None:
         """Note what is at these rows, one detail for all or one each; what is in DROPPED costs a place."""
-        if details is None or isinstance(details, str):
-            details = itertools.repeat(details)
-        for row, detail in zip(rows, details):
+        one = details is None or isinstance(details, str)
+        for row, detail in zip(rows, itertools.repeat(details) if one else details):
             place = self.place(row)
             self.add(kind, **(place if detail is None else {**place, "detail": detail}))
         if kind in DROPPED:
