@@ -124,7 +124,7 @@ def _updates(
     images = np.random.default_rng(seed).integers(0, 256, (batch_size, *SHAPE), np.uint8)
     labels = random_people(people, batch_size, seed)
     if batches:
-        labels = cycle(islice(labels, batches))
+        labels = cycle(list(islice(labels, batches)))  # drawn before any update is timed
     teaches = np.ones(batch_size, bool)
 
     def update() -> None:
