@@ -18,20 +18,18 @@ BLOCK = 16  # filters that AVX-512 computes at once; AVX2 has blocks of 8
 def doubling(channels: int, prefix: str, kernel: int = 3) -> nn.Conv2DTranspose:
     """Return a stride-2 deconvolution (Noh et al. 2015): (N, C, H, W) becomes (N, channels, 2H, 2W)."""
     return nn.Conv2DTranspose(
-        channels,
-        kernel,
-        strides=2,
-        padding=kernel // 2,
-        output_padding=1,
-        use_bias=False,
-        prefix=prefix,
+        channels, kernel, strides=2, padding=kernel // 2, output_padding=1, use_bias=False, prefix=prefix
     )
 
 
-class PlainUnit(nn.HybridBlock):
-    """ResNet-18's basic unit relu(x + BN(conv(relu(BN(conv(x)))))); (N, channels, H, W) keeps its shape."""
+class Unit(nn.HybridBlock):
+    """ResNet-18's basic unit relu(x + BN(conv(relu(BN(conv(x)))))), or its down-sampling unit reversed.
 
-    def __init__(self, channels: int, prefix: str) -> None:
+    (N, channels, H, W) keeps its shape, or becomes (N, doubled, 2H, 2W): then deconvolutions stand where the
+    down-sampling unit has strided convolutions, also in the shortcut.
+    """
+
+    def __init__(self, channels: int, prefix: str, doubled: int | None = None) -> None:
         super().__init__(prefix=prefix)
         with self.name_scope():
             self.body = nn.HybridSequential(prefix="")
@@ -39,34 +37,12 @@ class PlainUnit(nn.HybridBlock):
                 convolution(channels, 3, prefix="conv1_"),
                 batch_norm("bn1_"),
                 nn.Activation("relu", prefix="relu1_"),
-                convolution(channels, 3, prefix="conv2_"),
-                batch_norm("bn2_"),
-            )
-
-    def hybrid_forward(self, F, x):
-        """Return an array of the shape of `x`."""
-        return F.Activation(x + self.body(x), act_type="relu")
-
-
-class DoublingUnit(nn.HybridBlock):
-    """ResNet-18's down-sampling unit reversed: its strided convolutions are deconvolutions.
-
-    (N, before, H, W) becomes (N, after, 2H, 2W).
-    """
-
-    def __init__(self, before: int, after: int, prefix: str) -> None:
-        super().__init__(prefix=prefix)
-        with self.name_scope():
-            self.body = nn.HybridSequential(prefix="")
-            self.body.add(
-                convolution(before, 3, prefix="conv1_"),
-                batch_norm("bn1_"),
-                nn.Activation("relu", prefix="relu1_"),
-                doubling(after, prefix="deconv2_"),
+                doubling(doubled, "deconv2_") if doubled else convolution(channels, 3, prefix="conv2_"),
                 batch_norm("bn2_"),
             )
             self.shortcut = nn.HybridSequential(prefix="")
-            self.shortcut.add(doubling(after, prefix="deconvsc_", kernel=1), batch_norm("sc_"))
+            if doubled:
+                self.shortcut.add(doubling(doubled, "deconvsc_", kernel=1), batch_norm("sc_"))
 
     def hybrid_forward(self, F, x):
         """Return the sum of the body and the shortcut, rectified."""
@@ -132,8 +108,8 @@ class Decoder(nn.HybridBlock):
             )
             for stage, (before, after) in enumerate(zip(widths, [*widths[1:], widths[-1]]), 1):
                 self.body.add(
-                    PlainUnit(before, prefix=f"stage{stage}_unit1_"),
-                    DoublingUnit(before, after, prefix=f"stage{stage}_unit2_"),
+                    Unit(before, f"stage{stage}_unit1_"),
+                    Unit(before, f"stage{stage}_unit2_", doubled=after),
                 )
             self.body.add(ToColours(widths[-1], prefix="conv0_"))
 

@@ -108,3 +108,9 @@ class MirroredPReLU(PReLU):
     def hybrid_forward(self, F, x, gamma):
         """Return an array of the shape of `x`."""
         return x + self._scaled(F, F.Activation(x, act_type="relu"), gamma - 1)
+
+
+# What a unit consists of: convolution, batch normalisation, PReLU. Between a normalisation and a convolution
+# of the second kind everything has the other sign.
+PLAIN = nn.Conv2D, nn.BatchNorm, PReLU
+NEGATED = NegatedConvolution, NegatedBatchNorm, MirroredPReLU

@@ -15,6 +15,7 @@ from latse.symbols.encoders.base import Encoder
 from latse.symbols.networks import IMAGE_SHAPE, trace
 
 PREFIX = "gluoncv/"
+Builder = Callable[..., nn.HybridBlock]
 # The modules of gluoncv.model_zoo whose networks classify images. All others detect, segment, track, read
 # videos or are quantised, and some load weights from the network whatever they are told.
 CLASSIFIERS = (
@@ -51,41 +52,34 @@ class GluonCVEncoder(Encoder):
 
     def features(self) -> nn.HybridBlock:
         """Return the classifier up to its last map of several pixels."""
-        with contextlib.suppress(mx.base.MXNetError):  # of one that MXNet 1.9.1 cannot trace
-            network = builder(self._zoo_name)(pretrained=False)
-            last_map = _last_map(network)
-            if last_map is not None:
-                data = mx.sym.var("data", dtype="float32")
-                return SymbolBlock(last_map, data, params=network.collect_params())
-        raise _no_classifier(self._zoo_name)
+        name, builders = self._zoo_name, _builders()
+        if name not in builders:
+            raise LatseError(f"unknown encoder '{PREFIX}{name}': gluoncv's model zoo has no {name}")
+        if _classifies(builders[name]):
+            with contextlib.suppress(mx.base.MXNetError):  # of one that MXNet 1.9.1 cannot trace
+                network = builders[name](pretrained=False)
+                last_map = _last_map(network)
+                if last_map is not None:
+                    data = mx.sym.var("data", dtype="float32")
+                    return SymbolBlock(last_map, data, params=network.collect_params())
+        height, width = IMAGE_SHAPE[1:]
+        raise LatseError(f"gluoncv's {name} is no image classifier that takes images of {height}x{width}")
 
 
 def classifiers() -> list[str]:
     """Return the names of all classifiers, whether they take images of 112x112 or not."""
+    return sorted(name for name, build in _builders().items() if _classifies(build))
+
+
+def _builders() -> dict[str, Builder]:
+    """Return what builds each network of the zoo; its `get_model` would build one to see what it is."""
     from gluoncv.model_zoo import model_zoo
 
-    return sorted(name for name, build in model_zoo._models.items() if _classifies(build))
+    return model_zoo._models
 
 
-def builder(name: str) -> Callable[..., nn.HybridBlock]:
-    """Return what builds the classifier `name`; raise LatseError if there is none."""
-    from gluoncv.model_zoo import model_zoo
-
-    build = model_zoo._models.get(name)  # `get_model` would build a detector to see what it is
-    if build is None:
-        raise LatseError(f"unknown encoder '{PREFIX}{name}': gluoncv's model zoo has no {name}")
-    if not _classifies(build):
-        raise _no_classifier(name)
-    return build
-
-
-def _classifies(build: Callable[..., nn.HybridBlock]) -> bool:
+def _classifies(build: Builder) -> bool:
     return build.__module__.partition("model_zoo.")[2] in CLASSIFIERS
-
-
-def _no_classifier(name: str) -> LatseError:
-    height, width = IMAGE_SHAPE[1:]
-    return LatseError(f"gluoncv's {name} is no image classifier that takes images of {height}x{width}")
 
 
 def _last_map(network: nn.HybridBlock) -> mx.sym.Symbol | None:

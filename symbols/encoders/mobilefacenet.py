@@ -5,7 +5,7 @@ from __future__ import annotations
 from mxnet.gluon import nn
 
 from latse.symbols.encoders.base import Encoder
-from latse.symbols.layers import MirroredPReLU, NegatedBatchNorm, NegatedConvolution, PReLU, batch_norm
+from latse.symbols.layers import NEGATED, PLAIN, batch_norm
 
 # insightface leaves MXNet's own epsilon to all normalisations but the embedding's.
 BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-3}
@@ -27,7 +27,7 @@ class Layer(nn.HybridSequential):
     channels, kernel, stride : int
     groups : int, default 1
         `channels` for a convolution of each channel alone.
-    types : tuple of type, default (nn.Conv2D, nn.BatchNorm, PReLU)
+    types : tuple of type, default PLAIN
         What it consists of; the PReLU may be missing.
     """
 
@@ -38,7 +38,7 @@ class Layer(nn.HybridSequential):
         kernel: int = 1,
         stride: int = 1,
         groups: int = 1,
-        types: tuple[type, ...] = (nn.Conv2D, nn.BatchNorm, PReLU),
+        types: tuple[type, ...] = PLAIN,
     ) -> None:
         super().__init__(prefix="")
         convolution, normalisation, *activations = types
@@ -68,8 +68,7 @@ class Bottleneck(nn.HybridBlock):
     def __init__(self, name: str, channels: int, width: int, stride: int, lean: bool) -> None:
         super().__init__(prefix="")
         self._is_residual = stride == 1
-        negated = NegatedConvolution, NegatedBatchNorm, MirroredPReLU
-        convolution, *others = negated if lean else (nn.Conv2D, nn.BatchNorm, PReLU)
+        convolution, *others = NEGATED if lean else PLAIN
         self.body = nn.HybridSequential(prefix="")
         self.body.add(
             Layer(f"{name}_conv_sep", width, types=(nn.Conv2D, *others)),

@@ -5,15 +5,7 @@ from __future__ import annotations
 from mxnet.gluon import nn
 
 from latse.symbols.encoders.base import Encoder
-from latse.symbols.layers import (
-    BATCH_NORM,
-    MirroredPReLU,
-    NegatedBatchNorm,
-    NegatedConvolution,
-    PReLU,
-    batch_norm,
-    convolution,
-)
+from latse.symbols.layers import BATCH_NORM, NEGATED, PLAIN, PReLU, batch_norm, convolution
 
 STAGE_WIDTHS = (64, 64, 128, 256, 512)
 
@@ -34,27 +26,24 @@ class ImprovedUnit(nn.HybridBlock):
         Such as `stage1_unit1_`.
     """
 
+    layers = PLAIN
+
     def __init__(self, channels: int, stride: int, prefix: str) -> None:
         super().__init__(prefix=prefix)
+        second_convolution, second_norm, prelu = self.layers
         with self.name_scope():
             self.body = nn.HybridSequential(prefix="")
             self.body.add(
                 batch_norm("bn1_"),
                 convolution(channels, 3, prefix="conv1_"),
-                *self._middle(channels, stride),
+                second_norm(prefix="bn2_", **BATCH_NORM),
+                prelu(channels, "relu1_"),
+                second_convolution(channels, 3, stride, 1, use_bias=False, prefix="conv2_"),
                 batch_norm("bn3_"),
             )
             self.shortcut = nn.HybridSequential(prefix="")
             if stride > 1:
                 self.shortcut.add(convolution(channels, 1, stride, prefix="conv1sc_"), batch_norm("sc_"))
-
-    def _middle(self, channels: int, stride: int) -> list[nn.HybridBlock]:
-        """Return the layers between the first convolution and the last batch normalisation."""
-        return [
-            batch_norm("bn2_"),
-            PReLU(channels, "relu1_"),
-            convolution(channels, 3, stride, prefix="conv2_"),
-        ]
 
     def hybrid_forward(self, F, x):
         """Return the sum of the body and the shortcut."""
@@ -69,16 +58,11 @@ class LeanUnit(ImprovedUnit):
     that of the shortcut then need not wait in the size of the unit's input.
     """
 
+    layers = NEGATED
+
     def hybrid_forward(self, F, x):
         """Return the sum of the shortcut and the body."""
         return self.shortcut(x) + self.body(x)
-
-    def _middle(self, channels: int, stride: int) -> list[nn.HybridBlock]:
-        return [
-            NegatedBatchNorm(prefix="bn2_", **BATCH_NORM),
-            MirroredPReLU(channels, "relu1_"),
-            NegatedConvolution(channels, 3, stride, 1, use_bias=False, prefix="conv2_"),
-        ]
 
 
 class ResNet(Encoder):

@@ -51,7 +51,8 @@ class LogSumExpOfOthers(mx.operator.CustomOp):
         self.inverse = _inverse_lengths(centres)
         mx.nd.dot(embedding, centres, transpose_b=True, out=log_share)
         mx.nd.broadcast_mul(log_share, self.inverse.T, out=log_share)
-        log_share[_arange(label), label.astype("int64")] = NEVER
+        rows = mx.nd.arange(len(label), ctx=label.context, dtype="int64")
+        log_share[rows, label.astype("int64")] = NEVER
         another = (label + 1) * (label + 1 < len(centres))
         logit = mx.nd.pick(log_share, another)
         mx.nd.log_softmax(log_share, out=log_share)
@@ -75,7 +76,9 @@ class LogSumExpOfOthers(mx.operator.CustomOp):
         mx.nd.broadcast_mul(centres, -mean_logit * inverse * inverse, out=slopes[1])
         embedding = mx.nd.broadcast_mul(embedding, out_grad[0])
         mx.nd.linalg.gemm(weights, embedding, slopes[1], transpose_a=True, out=slopes[1])
-        _add_rows(slopes[1], label, out_grad[1])
+        same = mx.nd.broadcast_equal(mx.nd.expand_dims(label, 1), mx.nd.expand_dims(label, 0))
+        own = mx.nd.take(slopes[1], label) + mx.nd.dot(same, out_grad[1])  # samples of one class together
+        slopes[1][label.astype("int64")] = own
         slopes[2][:] = 0
         for array, request, slope in zip(in_grad, req, slopes):
             if slope is not array:
@@ -157,13 +160,3 @@ def _scratch(array, rows):
 def _parts(array, rows):
     """Return views of so many rows each."""
     return [array[start : start + rows] for start in range(0, len(array), rows)]
-
-
-def _add_rows(array, label, rows):
-    """Add the rows (N, D) to those of `array` that the labels (N,) name, one or several to one."""
-    same = mx.nd.broadcast_equal(mx.nd.expand_dims(label, 1), mx.nd.expand_dims(label, 0))
-    array[label.astype("int64")] = mx.nd.take(array, label) + mx.nd.dot(same, rows)
-
-
-def _arange(label):
-    return mx.nd.arange(len(label), ctx=label.context, dtype="int64")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from latse import recipe as recipes
 from latse.recipe_keys import SCHEDULES
-from latse.train import schedule
+from latse.train.optimiser import schedule
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def rates(tmp_path_factory):
     """Return the function update -> learning rate of a recipe with overrides over the paper's."""
     path = tmp_path_factory.mktemp("schedule") / "paper.yaml"
     path.write_text("")
-    return lambda *overrides: schedule.create(recipes.load(path, overrides))
+    return lambda *overrides: schedule(recipes.load(path, overrides))
 
 
 def test_the_paper_divides_by_ten_after_10k_16k_20k_and_22k_updates(rates):

@@ -17,7 +17,7 @@ from latse.train import undo
 from latse.train.rows import RowFile
 
 FACES, STARTED, TOUCHED = "mean_faces.npy", "mean_faces_started.npy", "mean_faces.touched"
-NONE, WHOLE, BEING_WRITTEN = b"\0", b"\1", b"\2"  # a person's byte in STARTED
+WHOLE, BEING_WRITTEN = b"\1", b"\2"  # a person's byte in STARTED; 0 where there is no mean
 
 _People = Sequence[Tuple[int, np.ndarray]]
 
@@ -74,17 +74,17 @@ class MeanFaceBank:
         threads: int | None = None,
     ) -> None:
         self._folder, self._classes, self._worker = make_folder(folder), classes, worker
-        mixers = (
-            _Mixer(int(np.prod(shape)), np.float32(momentum)) for _ in range(threads or usual_threads())
-        )
-        self._mixers = list(mixers)
-        self._pool = ThreadPoolExecutor(len(self._mixers))
+        threads, pixels = threads or usual_threads(), int(np.prod(shape))
+        self._mixers = [_Mixer(pixels, np.float32(momentum)) for _ in range(threads)]
+        self._pool = ThreadPoolExecutor(threads)
         opener = _create if worker == 0 and iteration == 0 else _open
         self._faces = opener(self._folder / FACES, (classes, *shape), np.float16)
         self._started = opener(self._folder / STARTED, (classes,), np.bool_)
         if worker == 0:
             self._undo(iteration)
-            _create_table(self._folder / TOUCHED, classes)
+            with explained(f"cannot write {self._folder / TOUCHED}"):
+                (self._folder / TOUCHED).write_bytes(b"")
+                os.truncate(self._folder / TOUCHED, 8 * classes)  # int64 a person, all 0
         self._touched = RowFile(self._folder / TOUCHED, 8)
         self._begin_journal(iteration)
 
@@ -271,9 +271,3 @@ def _open(path: Path, shape: tuple[int, ...], dtype: type) -> RowFile:
     if array.shape != shape or array.dtype != dtype:
         raise LatseError(f"{path} holds {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}")
     return RowFile(path, array[:1].nbytes, array.offset)
-
-
-def _create_table(path: Path, classes: int) -> None:
-    """Make the table of the rows in journals: int64 a person, all 0."""
-    with explained(f"cannot write {path}"), path.open("wb") as file:
-        file.truncate(8 * classes)

@@ -78,27 +78,21 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _made(args: argparse.Namespace, shard: Shard, judge: Judge, ks: tuple[int, ...]) -> Verdicts:
-    """Return the verdicts in `args.out`, made if they are not there."""
+    """Return the verdicts in `args.out`, made if they are not there; LatseError if it holds others."""
     out, belongs = Path(args.out), binding(args.teacher, shard)
     if out.is_dir():
         raise LatseError(f"--out {out} is a folder: name the file to write")
     with locked(make_folder(out.parent)):
-        if not _is_made(out, belongs, ks):
+        if not out.exists():
             writer = VerdictWriter(out, belongs, ks, len(shard))
             judge_all(judge, shard, writer, args.batch_size)
             writer.finish()
-    return verdict_file.read(out)
-
-
-def _is_made(out: Path, belongs: dict, ks: tuple[int, ...]) -> bool:
-    """Tell whether the verdicts are there already; raise LatseError if `out` holds others."""
-    if not out.exists():
-        return False
+            return verdict_file.read(out)
     made = verdict_file.read(out)
     if (made.binding, made.ks) != (belongs, ks):
         raise LatseError(f"{out} {verdict_file.OTHERS}")
     print(f"{out} is there already")
-    return True
+    return made
 
 
 def binding(teacher: str, shard: Shard) -> dict:

@@ -8,8 +8,8 @@ import mxnet as mx
 import numpy as np
 
 from latse.models.runner import as_input
-from latse.train import schedule, state
-from latse.train.optimiser import SGDWithRunning
+from latse.train import state
+from latse.train.optimiser import SGDWithRunning, schedule
 from latse.train.state import AFRESH, NOTHING, NamedArrays, RunState
 from latse.train.training import Training
 
@@ -30,16 +30,9 @@ class Learner:
     def __init__(self, training: Training, begin: RunState = AFRESH) -> None:
         self._training = training
         symbol, shapes = training.graph
-        self._module = mx.mod.Module(
-            symbol,
-            data_names=[name for name in shapes if name != LABEL],
-            label_names=[LABEL],
-            context=training.devices,
-        )
-        self._module.bind(
-            data_shapes=[(name, shape) for name, shape in shapes.items() if name != LABEL],
-            label_shapes=[(LABEL, shapes[LABEL])],
-        )
+        others = [name for name in shapes if name != LABEL]
+        self._module = mx.mod.Module(symbol, others, [LABEL], context=training.devices)
+        self._module.bind([(name, shapes[name]) for name in others], [(LABEL, shapes[LABEL])])
         self._set_optimiser(begin, self._set_parameters(begin))
         self._output_names = [name[: -len("_output")] for name in self._module.output_names]
 
@@ -98,7 +91,7 @@ class Learner:
             optimizer=SGDWithRunning.__name__,
             optimizer_params={
                 "one_by_one": self._training.devices[0].device_type == "cpu",
-                "lr_scheduler": schedule.create(recipe),
+                "lr_scheduler": schedule(recipe),
                 "momentum": train.momentum,
                 "wd": train.weight_decay,
                 "multi_precision": True,  # of float16 parameters, where there are any

@@ -75,7 +75,8 @@ class Journal:
         line.update({name: float(np.mean(parts)) for name, parts in self._sums.items()})
         count = len(self._sums["loss"])
         line["images_per_second"] = count * self._batch_size / (time.perf_counter() - self._began)
-        self._append(json.dumps(line) + "\n")
+        with explained(f"cannot write {self._path}"), self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
         self._bar.set_postfix(loss=f"{line['loss']:.3f}", refresh=False)
         self._log.info(" ".join(f"{key}={value:.6g}" for key, value in line.items()))
         self._begin()
@@ -94,10 +95,6 @@ class Journal:
     def _begin(self) -> None:
         self._sums: dict[str, list[float]] = defaultdict(list)
         self._began = time.perf_counter()
-
-    def _append(self, text: str) -> None:
-        with explained(f"cannot write {self._path}"), self._path.open("a") as file:
-            file.write(text)
 
     def _forget(self, start: int) -> None:
         lines = self._path.read_text(errors="replace").splitlines() if self._path.is_file() else []

@@ -1,10 +1,12 @@
-"""The optimiser of §4.1, which leaves what a loss remembers to the loss."""
+"""The optimiser of §4.1, which leaves what a loss remembers to the loss, and its learning rate."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import mxnet as mx
+from gluoncv.utils import LRScheduler, LRSequential
+from yacs.config import CfgNode
 
 from latse.symbols.running import is_running
 
@@ -54,3 +56,24 @@ class SGDWithRunning(mx.optimizer.SGD):
 
     def _is_running(self, index: int | str) -> bool:
         return is_running(str(self.idx2name.get(index, index)))
+
+
+def schedule(recipe: CfgNode) -> LRScheduler:
+    """Return the recipe's scheduler, called with the number of the update, 1 for the first.
+
+    It has no state: a resumed run goes on where it was.
+    """
+    keys, parts = recipe.schedule, []
+    if keys.warmup:
+        parts.append(LRScheduler("linear", base_lr=0, target_lr=keys.learning_rate, niters=keys.warmup))
+    parts.append(
+        LRScheduler(
+            keys.mode,
+            base_lr=keys.learning_rate,
+            target_lr=0,
+            niters=recipe.train.iterations - keys.warmup + 1,  # counts update 0, which never comes
+            step_iter=[step - keys.warmup + 1 for step in keys.steps],  # the update after the step
+            step_factor=keys.factor,
+        )
+    )
+    return LRSequential(parts)

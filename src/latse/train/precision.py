@@ -163,27 +163,26 @@ class _Halving(Rewriting):
         if node.op == "MakeLoss":
             return self._loss(i, node, inputs)
         if i in self._halves:
-            entry = self.copied(i, node, [], __dtype__=_MXNET_NUMBER_OF_FLOAT16)
-            self._half.add(entry)
-            return entry
-        follows = node.op in FOLLOWING and self._half.issuperset(
-            inputs[:1] if node.op == "BatchNorm" else inputs
-        )
-        if not follows and node.op != "Cast":
+            return self._halved(self.copied(i, node, [], __dtype__=_MXNET_NUMBER_OF_FLOAT16))
+        data = inputs[:1] if node.op == "BatchNorm" else inputs
+        if node.op in FOLLOWING and self._half.issuperset(data):
+            return self._halved(self.copied(i, node, inputs))
+        if node.op != "Cast":
             inputs = [self._cast(entry, SINGLE) for entry in inputs]
-        entry = self.copied(i, node, inputs)
-        if follows:
-            self._half.add(entry)
+        return self.copied(i, node, inputs)
+
+    def _halved(self, entry: Entry) -> Entry:
+        """Note that a new output is float16, and return it."""
+        self._half.add(entry)
         return entry
 
     def _product(self, i: int, node: Node, inputs: list[Entry]) -> Entry:
         inputs = [self._cast(entry, HALF) for entry in inputs]
         if self._emulated:
             inputs = [self._cast(entry, SINGLE) for entry in inputs]
-        entry = self.copied(i, node, inputs)
-        if not self._emulated:
-            self._half.add(entry)
-        entry = self._cast(entry, HALF)
+            entry = self._cast(self.copied(i, node, inputs), HALF)
+        else:
+            entry = self._halved(self.copied(i, node, inputs))
         # A dense layer returns few numbers, of which BatchNorm makes an embedding.
         return self._cast(entry, SINGLE) if node.op == "FullyConnected" else entry
 
@@ -202,9 +201,8 @@ class _Halving(Rewriting):
             return entry
         if (entry, kind) not in self._casts:
             name = f"{self.graph.nodes[entry[0]].name}_{kind}"
-            new = self._casts[entry, kind] = self.graph.add("Cast", name, [entry], dtype=kind)
-            if kind == HALF:
-                self._half.add(new)
+            new = self.graph.add("Cast", name, [entry], dtype=kind)
+            self._casts[entry, kind] = self._halved(new) if kind == HALF else new
         return self._casts[entry, kind]
 
     def _is_product(self, node: Node) -> bool:
@@ -223,13 +221,8 @@ class _Halving(Rewriting):
 
     def _half_variables(self) -> set[int]:
         """Return the parameters that nothing but products reads."""
-        readers: dict[int, set[int]] = {}
-        for i, node in enumerate(self.source.nodes):
-            for j, _ in node.inputs:
-                readers.setdefault(j, set()).add(i)
-        variables = {i: self.source.nodes[i] for i in readers if self.source.nodes[i].is_variable}
-        return {
-            i
-            for i, node in variables.items()
-            if node.name not in self._inputs and readers[i] <= self._products
-        }
+        nodes = self.source.nodes
+        by_products = {j for i in self._products for j, _ in nodes[i].inputs}
+        by_others = {j for i, node in enumerate(nodes) if i not in self._products for j, _ in node.inputs}
+        read = by_products - by_others
+        return {i for i in read if nodes[i].is_variable and nodes[i].name not in self._inputs}

@@ -7,14 +7,13 @@ import fcntl
 import os
 import struct
 from pathlib import Path
-from typing import Iterator, Union
+from typing import Iterator
 
 import numpy as np
 
 from latse.errors import LatseError
 from latse.files import explained
 
-Content = Union[bytes, np.ndarray]
 OFD_SETLKW = 38  # F_OFD_SETLKW of Linux, which Python names since 3.9
 
 
@@ -50,7 +49,7 @@ class RowFile:
         if read != self._row_bytes:
             raise LatseError(f"{self.path} is damaged: it ends in row {row}")
 
-    def write(self, row: int, content: Content) -> None:
+    def write(self, row: int, content: bytes | np.ndarray) -> None:
         """Write a row, of any size up to a row's; LatseError if a part could not be written."""
         rest, offset = memoryview(content).cast("B"), self._offset + row * self._row_bytes
         try:

@@ -11,6 +11,7 @@ import mxnet as mx
 
 from latse.errors import LatseError
 from latse.models import checkpoint
+from latse.models.parameters import Parameters
 
 FILE = "state.params"
 PARTS = ("arg", "aux", "momentum", "scaling")
@@ -97,16 +98,11 @@ def load(folder: Path) -> RunState | None:
     return RunState(iteration, *(parts[part] for part in PARTS))
 
 
-def save_model(
-    prefix: Path, number: int, symbol: mx.sym.Symbol, state: RunState, keep: tuple[str, ...] = ("fc7_weight",)
-) -> None:
+def save_model(prefix: Path, number: int, symbol: mx.sym.Symbol, state: RunState) -> None:
     """Write the checkpoint that others read: what `symbol` uses, and the class centres."""
-    wanted = {*symbol.list_arguments(), *keep}
-    arg_params = {name: array for name, array in state.arg_params.items() if name in wanted}
-    aux_params = {
-        name: array for name, array in state.aux_params.items() if name in symbol.list_auxiliary_states()
-    }
-    checkpoint.save(prefix, number, symbol, arg_params, aux_params)
+    wanted = {*symbol.list_inputs(), "fc7_weight"}
+    parameters = Parameters(state.arg_params, state.aux_params).only(wanted)
+    checkpoint.save(prefix, number, symbol, *parameters)
 
 
 def _optimiser_keys(module: mx.mod.Module) -> dict[int | str, str]:

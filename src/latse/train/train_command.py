@@ -119,12 +119,7 @@ def _record(args: argparse.Namespace, recipe: CfgNode, shard: Shard, stored: Sto
         "data": {"images": len(shard), "people": shard.classes, "digest": shard.digest()},
         "teacher": stored.teacher if stored else _parameters_digest(args.teacher),
         "start": _parameters_digest(args.start),
-        "from": {
-            "data": args.data,
-            "teacher": args.teacher,
-            "verdicts": args.verdicts,
-            "start": args.start,
-        },
+        "from": {key: getattr(args, key) for key in ("data", "teacher", "verdicts", "start")},
         "versions": versions(),
         "device": describe(contexts(args)),
     }

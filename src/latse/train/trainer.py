@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,6 @@ class Trainer:
         self._training, self._folder, self._teacher, self._begin = training, folder, teacher, begin
         self._recipe, train = training.recipe, training.recipe.train
         self._stream = BatchStream(shard, train.batch_size, training.seed, train.images_per_person)
-        self._inference = training.kept
 
     def run(self) -> None:
         """Train from the last state, or from the start, to the recipe's last iteration."""
@@ -64,28 +64,18 @@ class Trainer:
             self._save_model("untrained", self._learner.capture(0))
         self._bank = self._opened_bank(start)
         journal = Journal(self._folder, start, train.iterations, train.batch_size, train.log_every)
-        try:
+        with contextlib.closing(journal):
             for iteration, batch in self._stream.prefetch(start, train.iterations):
                 values = self._step(iteration, batch)
-                done = iteration + 1
+                done, epoch = iteration + 1, self._stream.epoch(iteration)
                 saves = done % train.checkpoint_every == 0 or done == train.iterations
-                journal.add(
-                    done,
-                    values,
-                    due=saves,
-                    epoch=self._stream.epoch(iteration),
-                    lr=self._learner.learning_rate,
-                )
+                journal.add(done, values, due=saves, epoch=epoch, lr=self._learner.learning_rate)
                 if values.get("skipped"):
-                    scale = values["loss_scale"].item()
-                    journal.note(
-                        f"iteration {done} skipped: a gradient is not finite at loss scale {scale:g}"
-                    )
+                    scale = f"loss scale {values['loss_scale'].item():g}"
+                    journal.note(f"iteration {done} skipped: a gradient is not finite at {scale}")
                 if saves:
                     self._checkpoint(done)
                     journal.note(f"checkpoint {done}")
-        finally:
-            journal.close()
         if self._bank is not None:
             self._bank.close()
 
@@ -131,7 +121,7 @@ class Trainer:
             self._bank.checkpoint(done)
 
     def _save_model(self, name: str, captured: RunState, number: int = LAST) -> None:
-        state.save_model(self._folder / name, number, self._inference, captured)
+        state.save_model(self._folder / name, number, self._training.kept, captured)
 
 
 def superseded(recipe: CfgNode, done: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -42,16 +43,10 @@ class TrainingGraph(NamedTuple):
     def planned(self, device: mx.Context) -> memonger.Plan:
         """Search the memory plan that takes the least memory, in a process of its own.
 
-        Raises
-        ------
-        LatseError
-            If no plan fits into the device, or the process is killed.
+        Raises LatseError if no plan fits into the device, or the process is killed.
         """
-        return in_child("the search for a memory plan", _plan, self, device)
-
-
-def _plan(graph: TrainingGraph, device: mx.Context) -> memonger.Plan:
-    return memonger.plan(*graph, device, progress=True)
+        search = functools.partial(memonger.plan, progress=True)
+        return in_child("the search for a memory plan", search, *self, device)
 
 
 def traced(recipe: CfgNode, classes: int, batch_size: int) -> TrainingGraph:
@@ -103,10 +98,8 @@ class Training:
     def of(cls, recipe: CfgNode, classes: int, devices: list[mx.Context], seed: int = 0) -> Training:
         """Return the training of the recipe's own graph.
 
-        Raises
-        ------
-        LatseError
-            If nobody could read its checkpoints, or a loss is called like something else in the metrics.
+        Raises LatseError if nobody could read its checkpoints, or a loss is called like something else in the
+        metrics.
         """
         kept = inference(recipe)
         with blaming("the network of the recipe cannot be traced"):
@@ -150,12 +143,10 @@ def _network(recipe: CfgNode, classes: int) -> nn.HybridBlock:
     if recipe.decoder.enabled:
         decoder = recipe.decoder
         weights = {"l1": decoder.l1_weight, "similarity": decoder.similarity_weight, **decoder.losses}
-        network = Student(*parts, Decoder(decoder.widths), recipe.filter.gate_losses, weights)
-    elif recipe.filter.k is not None:
-        network = FilteredStudent(*parts, recipe.filter.gate_losses)
-    else:
-        network = Classifier(*parts)
-    return network
+        return Student(*parts, Decoder(decoder.widths), recipe.filter.gate_losses, weights)
+    if recipe.filter.k is not None:
+        return FilteredStudent(*parts, recipe.filter.gate_losses)
+    return Classifier(*parts)
 
 
 def _with_statistics_momentum(symbol: mx.sym.Symbol, momentum: float) -> mx.sym.Symbol:

@@ -80,11 +80,6 @@ def check_ks(ks: Sequence[int]) -> tuple[int, ...]:
     return ascending
 
 
-def refusals(ranks: np.ndarray, ks: Sequence[int]) -> np.ndarray:
-    """Return how many of `ks` refuse images for which so many classes are likelier than the label: uint8."""
-    return (np.asarray(ranks)[..., None] >= np.asarray(ks)).sum(-1).astype(np.uint8)
-
-
 class VerdictWriter:
     """Collects verdicts in `PATH.part` and makes `PATH` of it; a killed run goes on where it was.
 
@@ -131,7 +126,7 @@ class VerdictWriter:
 
     def put(self, positions: np.ndarray, ranks: np.ndarray) -> None:
         """Write verdicts on ascending `positions` (m,), given the ranks (m, 2) of image and mirror image."""
-        plain, mirrored = refusals(ranks, self.ks).T
+        plain, mirrored = (ranks[..., None] >= self.ks).sum(-1).astype(np.uint8).T  # how many of `ks` refuse
         self._bytes[positions] = plain | mirrored << 4
         first, last = int(positions[0]), int(positions[-1])
         with explained(f"cannot write {self._part}"):

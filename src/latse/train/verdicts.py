@@ -117,15 +117,12 @@ class Judge:
         ranks, least, most = self._together(batch.image, batch.label)
         for record in batch.record[most < 0]:  # NaN: not even the label's own cosine was counted
             raise LatseError(f"the teacher {self._path} returns no number for the image of record {record}")
-        for row in np.flatnonzero(_between(least, most, ks)):
+        # One of `ks` keeps the least possible rank and refuses the most possible one.
+        decides = (least[:, None] < ks) & (most[:, None] >= ks)
+        for row in np.flatnonzero(decides.any(axis=1)):
             ranks[row] = self._again(batch.image[row : row + 1], batch.label[row : row + 1])[0][0]
             self.alone += 1
         return ranks
-
-
-def _between(least: np.ndarray, most: np.ndarray, ks: Sequence[int]) -> np.ndarray:
-    """Tell where one of `ks` keeps the least possible rank and refuses the most possible one: bool (B,)."""
-    return ((least[:, None] < ks) & (most[:, None] >= ks)).any(axis=1)
 
 
 class TopK:
