@@ -53,14 +53,8 @@ class ToColours(nn.HybridBlock):
     """The last 3x3 convolution: (N, channels, H, W) becomes (N, 3, H, W).
 
     It is computed with `BLOCK` filters, those from the fourth on of zeros, and cut off again: with three
-    oneDNN falls back on code that takes over twice as long, forward and backward.
-
-    Parameters
-    ----------
-    channels : int
-        Number of input channels.
-    prefix : str
-        The parameters are `<prefix>weight` (3, channels, 3, 3) and `<prefix>bias` (3,).
+    oneDNN falls back on code that takes over twice as long, forward and backward. The parameters are
+    `<prefix>weight` (3, channels, 3, 3) and `<prefix>bias` (3,).
     """
 
     def __init__(self, channels: int, prefix: str) -> None:

@@ -46,11 +46,8 @@ class FilteredStudent(Classifier):
     and those of the margin.
     Outputs: `loss`, `dloss`.
 
-    Parameters
-    ----------
-    gate_losses : bool
-        False, as in Algorithm 1: a refused sample still teaches the class centres (and the decoder), not the
-        encoder. True: it teaches nothing.
+    Without `gate_losses`, as in Algorithm 1, a refused sample still teaches the class centres (and the
+    decoder), not the encoder; with it, nothing.
     """
 
     inputs = ("data", "softmax_label", "keep")
@@ -74,15 +71,9 @@ class Student(FilteredStudent):
     Outputs: `loss` = DLoss + Σ weight·GLoss (eq. 14, 15), `dloss`, and what the metrics show of each
     generative loss under its `metric` (`l1`, `ssim`), each (N,).
 
-    Parameters
-    ----------
-    weights : mapping of str to float, default L1 and SimLoss, 1 each
-        The generative losses, as of `latse.symbols.losses.create`, with their weights, at least 0.
-
-    Raises
-    ------
-    LatseError
-        If there is no such loss, or two outputs would have one name.
+    `weights` are the generative losses, as of `latse.symbols.losses.create`, with their weights, at least 0;
+    default L1 and SimLoss, 1 each. Raises LatseError if there is no such loss, or two outputs would have one
+    name.
     """
 
     inputs = ("data", "softmax_label", "keep", "mean_face")
@@ -138,13 +129,8 @@ class Verdict(nn.HybridBlock):
 
     Its probabilities are softmax over scaled cosines without margin, so the order of the cosines is theirs.
     Inputs: `embedding` (N, D), `softmax_label` (N,). Outputs: `rank` (N,) in 0..classes-1; rank < k: in the
-    top k; then `least` and `most`, between which it lies if each cosine is wrong by `doubt`/2 at most.
-
-    Parameters
-    ----------
-    classes : int
-    doubt : float
-        Cosines closer than this are not told apart by `least` and `most`; above 1e-6.
+    top k; then `least` and `most`, between which it lies if each cosine is wrong by `doubt`/2 at most: these
+    two do not tell cosines apart that are closer than `doubt`, which is above 1e-6.
     """
 
     inputs = ("embedding", "softmax_label")

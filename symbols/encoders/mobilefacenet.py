@@ -18,17 +18,9 @@ FEATURES, SIDE = 512, 7
 class Layer(nn.HybridSequential):
     """A convolution without bias, a batch normalisation and a PReLU.
 
-    (N, C, H, W) becomes (N, channels, H/stride, W/stride).
-
-    Parameters
-    ----------
-    name : str
-        The parameters are `<name>_conv2d_weight`, `<name>_batchnorm_gamma`, …, `<name>_relu_gamma`.
-    channels, kernel, stride : int
-    groups : int, default 1
-        `channels` for a convolution of each channel alone.
-    types : tuple of type, default PLAIN
-        What it consists of; the PReLU may be missing.
+    (N, C, H, W) becomes (N, channels, H/stride, W/stride). As many groups as channels convolve each channel
+    alone. Of `types`, what it consists of, the PReLU may be missing. The parameters are
+    `<name>_conv2d_weight`, `<name>_batchnorm_gamma`, …, `<name>_relu_gamma`.
     """
 
     def __init__(
@@ -54,15 +46,8 @@ class Layer(nn.HybridSequential):
 class Bottleneck(nn.HybridBlock):
     """Inverted bottleneck (Sandler et al. 2018): 1x1 to `width`, 3x3 of each channel, 1x1 to `channels`.
 
-    (N, C, H, W) becomes (N, channels, H/stride, W/stride); with stride 1 the input is added.
-
-    Parameters
-    ----------
-    name : str
-        Such as `res_3_block0`.
-    channels, width, stride : int
-    lean : bool
-        As of `Encoder`: everything from the first normalisation to the last convolution has the other sign.
+    (N, C, H, W) becomes (N, channels, H/stride, W/stride); with stride 1 the input is added. In a lean one
+    (as of `Encoder`) everything from the first normalisation to the last convolution has the other sign.
     """
 
     def __init__(self, name: str, channels: int, width: int, stride: int, lean: bool) -> None:
@@ -84,12 +69,7 @@ class Bottleneck(nn.HybridBlock):
 class MobileFaceNet(Encoder):
     """A mobile network whose head weighs each place of each feature (global depthwise convolution).
 
-    Its parameters carry the names of insightface's.
-
-    Parameters
-    ----------
-    lean : bool, default False
-        As of `Encoder`.
+    Its parameters carry the names of insightface's. Nothing is dropped in training.
 
     Attributes
     ----------

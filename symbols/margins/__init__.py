@@ -3,24 +3,10 @@
 from __future__ import annotations
 
 from latse.own_class import Registry, source
-from latse.symbols.margins.adaptive import AdaCos, AdaCosFixed, AdaptiveFace, SVAMSoftmax
+from latse.symbols.margins import adaptive, family, triplet, unnormalised
 from latse.symbols.margins.base import Loss, Margin
-from latse.symbols.margins.family import (
-    ArcFace,
-    ArcFaceEasyMargin,
-    ArcFaceShifted,
-    Combined,
-    CosFace,
-    LinearFace,
-    NormalisedSoftmax,
-    SphereFace,
-    SphereFaceAnnealed,
-    SphereFaceLiteral,
-)
 from latse.symbols.margins.geometry import ClassCentres
 from latse.symbols.margins.regularisers import REGULARISERS, Regularised
-from latse.symbols.margins.triplet import TripletLoss
-from latse.symbols.margins.unnormalised import CentreLoss, Softmax, SoftmaxBias
 
 __all__ = [
     "MARGINS",
@@ -37,24 +23,24 @@ __all__ = [
 ]
 
 MARGINS: dict[str, type[Loss]] = {
-    "softmax": Softmax,
-    "softmax_bias": SoftmaxBias,
-    "normalised_softmax": NormalisedSoftmax,
-    "sphereface": SphereFace,
-    "sphereface_annealed": SphereFaceAnnealed,
-    "sphereface_literal": SphereFaceLiteral,
-    "cosface": CosFace,
-    "arcface": ArcFace,
-    "arcface_easy_margin": ArcFaceEasyMargin,
-    "arcface_shifted": ArcFaceShifted,
-    "combined": Combined,
-    "linearface": LinearFace,
-    "sv_am_softmax": SVAMSoftmax,
-    "adacos_fixed": AdaCosFixed,
-    "adacos": AdaCos,
-    "adaptiveface": AdaptiveFace,
-    "centre_loss": CentreLoss,
-    "triplet": TripletLoss,
+    "softmax": unnormalised.Softmax,
+    "softmax_bias": unnormalised.SoftmaxBias,
+    "normalised_softmax": family.NormalisedSoftmax,
+    "sphereface": family.SphereFace,
+    "sphereface_annealed": family.SphereFaceAnnealed,
+    "sphereface_literal": family.SphereFaceLiteral,
+    "cosface": family.CosFace,
+    "arcface": family.ArcFace,
+    "arcface_easy_margin": family.ArcFaceEasyMargin,
+    "arcface_shifted": family.ArcFaceShifted,
+    "combined": family.Combined,
+    "linearface": family.LinearFace,
+    "sv_am_softmax": adaptive.SVAMSoftmax,
+    "adacos_fixed": adaptive.AdaCosFixed,
+    "adacos": adaptive.AdaCos,
+    "adaptiveface": adaptive.AdaptiveFace,
+    "centre_loss": unnormalised.CentreLoss,
+    "triplet": triplet.TripletLoss,
 }
 
 # Enough people for every loss to be made with, to see whether its parameters are in range.

@@ -18,12 +18,7 @@ class TripletLoss(Loss):
     (`train.images_per_person`), and no more than some hundred on a device, as the triplets of N samples take
     several arrays of N³ float64. It has no class centres, so that such a network cannot be a teacher.
 
-    Parameters
-    ----------
-    classes : int
-        Number of people, the labels' upper bound.
-    m : float, default 0.2
-        The margin between squared distances, in [0, 4].
+    `m`, the margin between squared distances, is in [0, 4], default 0.2.
     """
 
     def __init__(self, classes: int, m: float = 0.2) -> None:

@@ -8,13 +8,7 @@ from latse.symbols.running import moved, running_parameter
 
 
 class Softmax(Loss):
-    """Softmax cross entropy of W·x, without bias (eq. 1 with b = 0).
-
-    Parameters
-    ----------
-    classes : int
-        Number of people K; W is the parameter `fc7_weight`, (K, D).
-    """
+    """Softmax cross entropy of W·x, without bias (eq. 1, b = 0); W is the parameter `fc7_weight`, (K, D)."""
 
     def __init__(self, classes: int) -> None:
         super().__init__(classes)
@@ -56,8 +50,6 @@ class CentreLoss(SoftmaxBias):
 
     Parameters
     ----------
-    classes : int
-        Number of people.
     weight : float, default 0.003
         Of the distance from the centre, at least 0.
     alpha : float, default 0.5

@@ -19,12 +19,7 @@ LABEL = "softmax_label"
 class Learner:
     """What learns: one training graph, bound, with all that a step changes.
 
-    Parameters
-    ----------
-    training : Training
-        Graph, devices, recipe and seed.
-    begin : RunState, default nothing
-        What it begins with; at iteration 0 all that is not there begins at random.
+    What is not in `begin`, at iteration 0, begins at random.
     """
 
     def __init__(self, training: Training, begin: RunState = AFRESH) -> None:

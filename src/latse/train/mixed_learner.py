@@ -32,18 +32,10 @@ class MixedLearner(Learner):
         super().__init__(training, begin)
 
     def step(self, inputs: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
-        """Learn from one batch as `Learner.step` does.
+        """Learn from one batch as `Learner.step` does; raise LatseError if too many in a row are skipped.
 
-        Returns
-        -------
-        dict of str to array
-            Its outputs, of the unscaled loss, and `loss_scale` and `skipped` (1,): the scale of this step; 1
-            if its gradients were not finite, else 0.
-
-        Raises
-        ------
-        LatseError
-            If that is so too often in a row.
+        Its outputs, of the unscaled loss, are joined by `loss_scale` and `skipped` (1,): the scale of this
+        step; 1 if its gradients were not finite, else 0.
         """
         scale = self._scale.value
         scales = np.full(len(inputs[LABEL]), scale, np.float32)

@@ -18,16 +18,7 @@ HEAD = 9  # bytes of an entry before the face: a label, int64, and whether its m
 class UndoJournal:
     """What one worker has found in the rows that it was the first to change since a checkpoint.
 
-    Parameters
-    ----------
-    folder : Path
-        Where the mean faces are.
-    iteration : int
-        That of the checkpoint.
-    worker : int
-        Number of the worker.
-    face_bytes : int
-        Bytes of a face.
+    `folder` is that of the mean faces, `iteration` that of the checkpoint.
     """
 
     def __init__(self, folder: Path, iteration: int, worker: int, face_bytes: int) -> None:

@@ -83,24 +83,13 @@ def check_ks(ks: Sequence[int]) -> tuple[int, ...]:
 class VerdictWriter:
     """Collects verdicts in `PATH.part` and makes `PATH` of it; a killed run goes on where it was.
 
-    Parameters
-    ----------
-    path : path
-    binding : dict
-        See Verdicts; JSON.
-    ks : sequence of int
-    images : int
-        How many there are, at least 1.
+    `binding` is as of `Verdicts`, `images` is their number, at least 1. Raises LatseError if `PATH.part`
+    belongs to something else, is of an older version or cannot be written.
 
     Attributes
     ----------
     ks : tuple of int
         Different ones, ascending.
-
-    Raises
-    ------
-    LatseError
-        If `PATH.part` belongs to something else, is of an older version or cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike, binding: dict, ks: Sequence[int], images: int):

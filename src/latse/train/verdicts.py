@@ -126,15 +126,7 @@ class Judge:
 
 
 class TopK:
-    """Keeps the samples whose label is among the k likeliest classes of a fixed teacher.
-
-    Parameters
-    ----------
-    judge : Judge
-        The teacher.
-    k : int
-        At least 1.
-    """
+    """Keeps the samples whose label is among the k likeliest classes, k at least 1, of a fixed teacher."""
 
     def __init__(self, judge: Judge, k: int) -> None:
         self._judge, self._k = judge, k
@@ -147,23 +139,13 @@ class TopK:
 class Stored:
     """Keeps what a file of verdicts says, which `latse filter` has made with the teacher.
 
-    Parameters
-    ----------
-    path : path
-    k : int
-    shard : Shard
-        The set that is trained on, which must be the one that was judged.
+    Raises LatseError if the file is missing, damaged, of an older version, of another set than `shard`, of
+    images that were decoded or mirrored otherwise, or has no verdicts for this k.
 
     Attributes
     ----------
     teacher : str
         Digest of the teacher's parameters.
-
-    Raises
-    ------
-    LatseError
-        If the file is missing, damaged, of an older version, of another set, of images that were decoded or
-        mirrored otherwise, or has no verdicts for this k.
     """
 
     def __init__(self, path: str | os.PathLike, k: int, shard: Shard) -> None:
