@@ -151,10 +151,7 @@ def _kept(verdicts: Verdicts) -> dict[str, dict[str, float]]:
     """Print and return for each k what share of images and of mirror images is kept."""
     shares, everything = {}, np.arange(len(verdicts.packed))
     for k in verdicts.ks:
-        plain, mirrored = (
-            float(verdicts.keeps(k, everything, np.full(len(everything), mirror)).mean())
-            for mirror in (False, True)
-        )
+        plain, mirrored = (float(verdicts.keeps(k, everything, mirror).mean()) for mirror in (False, True))
         shares[str(k)] = {"plain": plain, "mirrored": mirrored}
         print(
             f"k = {k}: {100 * plain:.2f} % of {len(everything)} images are kept, "

@@ -19,7 +19,7 @@ LABEL = "softmax_label"
 class Learner:
     """What learns: one training graph, bound, with all that a step changes.
 
-    What is not in `begin`, at iteration 0, begins at random.
+    At iteration 0 what is not in `begin` begins at random.
     """
 
     def __init__(self, training: Training, begin: RunState = AFRESH) -> None:

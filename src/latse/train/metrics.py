@@ -8,7 +8,7 @@ import math
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Iterable
+from typing import Collection
 
 import numpy as np
 from tqdm import tqdm
@@ -21,13 +21,12 @@ FILE = "metrics.jsonl"
 FACTS = ("iteration", "epoch", "lr", "kept", "images_per_second", "loss_scale", "skipped")
 
 
-def check_names(outputs: Iterable[str]) -> None:
+def check_names(outputs: Collection[str]) -> None:
     """Raise LatseError if an output of a training graph, `<name>_output`, is called like another fact."""
-    for name in {f"{fact}_output" for fact in FACTS}.intersection(outputs):
-        word = name[: -len("_output")]
-        raise LatseError(
-            f"a generative loss needs another name than '{word}', which the metrics have for something else"
-        )
+    for fact in FACTS:
+        if f"{fact}_output" in outputs:
+            taken = "which the metrics have for something else"
+            raise LatseError(f"a generative loss needs another name than '{fact}', {taken}")
 
 
 class Journal:

@@ -55,7 +55,7 @@ class Verdicts(NamedTuple):
             known = ", ".join(map(str, self.ks))
             raise LatseError(f"{self.path}: there are verdicts for k = {known}, none for k = {k}")
 
-    def keeps(self, k: int, positions: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+    def keeps(self, k: int, positions: np.ndarray, mirrored: np.ndarray | bool) -> np.ndarray:
         """Return where the label is among the top k: bool (m,).
 
         Parameters
@@ -64,7 +64,7 @@ class Verdicts(NamedTuple):
             LatseError if there are no verdicts for it.
         positions : int array (m,)
             Of the images, in the order of `Shard.records`.
-        mirrored : bool array (m,)
+        mirrored : bool array (m,), or one bool for all
             Whether the mirror image is asked for.
         """
         self.check(k)
