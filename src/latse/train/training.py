@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -45,8 +44,12 @@ class TrainingGraph(NamedTuple):
 
         Raises LatseError if no plan fits into the device, or the process is killed.
         """
-        search = functools.partial(memonger.plan, progress=True)
-        return in_child("the search for a memory plan", search, *self, device)
+        return in_child("the search for a memory plan", _plan, self, device)
+
+
+def _plan(graph: TrainingGraph, device: mx.Context) -> memonger.Plan:
+    """Plan in a process that has imported this module, and with it the operators of training graphs."""
+    return memonger.plan(*graph, device, progress=True)
 
 
 def traced(recipe: CfgNode, classes: int, batch_size: int) -> TrainingGraph:
