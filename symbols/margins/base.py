@@ -6,7 +6,7 @@ from typing import Mapping
 
 from mxnet.gluon import nn
 
-from latse.errors import LatseError
+from latse.errors import LatseError, check_range
 from latse.symbols.margins.geometry import angle, class_centres, cosines, log_sum_exp_of_others, unit_length
 from latse.symbols.margins.head import other_classes
 
@@ -139,8 +139,7 @@ def cross_entropy(F, target, others):
 
 def at_least(lowest: float, name: str, value: float) -> float:
     """Return `value`; raise LatseError if the parameter `name` is below `lowest` or not a number."""
-    if not value >= lowest:
-        raise LatseError(f"{name} is {value}, must be at least {lowest}")
+    check_range(name, value, lowest)
     return value
 
 
