@@ -8,7 +8,10 @@ from latse.symbols.running import moved, running_parameter
 
 
 class Softmax(Loss):
-    """Softmax cross entropy of W·x, without bias (eq. 1, b = 0); W is the parameter `fc7_weight`, (K, D)."""
+    """Softmax cross entropy of W·x, without bias (eq. 1 with b = 0).
+
+    W is the parameter `fc7_weight`, (K, D).
+    """
 
     def __init__(self, classes: int) -> None:
         super().__init__(classes)
