@@ -11,15 +11,16 @@ residual units the differences of the t lie in the biases of the last convolutio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Mapping
+from typing import Union
 
 import mxnet as mx
 import numpy as np
 
-from latse.graph.nodes import VARIABLE, Arrays, Entry, Node
-from latse.graph.simplify import ValuedGraph, simplified
+from latse.graph.nodes import Arrays, Entry, Node
+from latse.graph.simplify import ADDITIONS, ValuedGraph, simplified
 
-ADDITIONS = ("elemwise_add", "_plus", "_Plus")
+ByChannel = Union[float, np.ndarray]  # float64 (C,), or the number that leaves all channels as they are
+
 LINEAR = ("Convolution", "FullyConnected")
 
 # A shift is moved only where it is no more than so many standard deviations of what it is added to: float32
@@ -31,50 +32,26 @@ LARGEST_SHIFT = 64.0
 class Value:
     """What stands in the new graph for a tensor of the old one: scale·stored + shift, by channel.
 
-    Attributes
-    ----------
-    entry : Entry
-        The stored tensor, (N, C, …), in the new graph.
-    scale, shift : ndarray or None, optional
-        float64 (C,) each; None means 1 and 0. After a Flatten there is one for each channel still.
+    After a Flatten there is one scale and shift for each channel still.
     """
 
-    entry: Entry
-    scale: np.ndarray | None = None
-    shift: np.ndarray | None = None
+    entry: Entry  # the stored tensor, (N, C, …), in the new graph
+    scale: ByChannel = 1.0
+    shift: ByChannel = 0.0
 
 
 @dataclass
 class Linear:
-    """A convolution or fully-connected layer, not yet in the new graph, that may take over what follows.
+    """A convolution or fully-connected layer, not yet in the new graph, that may take over what follows."""
 
-    Attributes
-    ----------
-    node : Node
-        As it stands in the old graph, for its name and attributes.
-    entry : Entry
-        Its input in the new graph.
-    weight : ndarray
-        float64 (O, I/groups, …) of a convolution, (O, I) of a fully-connected layer.
-    bias : float64 (O,)
-    """
-
-    node: Node
-    entry: Entry
-    weight: np.ndarray
-    bias: np.ndarray
-
-    def then(self, scale: np.ndarray, shift: np.ndarray) -> None:
-        """Take over scale·y + shift of the output y, both float64 (O,)."""
-        self.weight = self.weight * scale.reshape((-1,) + (1,) * (self.weight.ndim - 1))
-        self.bias = self.bias * scale + shift
+    node: Node  # as it stands in the old graph, for its name and attributes
+    entry: Entry  # its input in the new graph
+    weight: np.ndarray  # float64 (O, I/groups, …) of a convolution, (O, I) of a fully-connected layer
+    bias: np.ndarray  # float64 (O,)
 
 
 def fast(
-    symbol: mx.sym.Symbol,
-    args: Mapping[str, mx.nd.NDArray],
-    aux: Mapping[str, mx.nd.NDArray],
-    contexts: list[mx.Context],
+    symbol: mx.sym.Symbol, args: Arrays, aux: Arrays, contexts: list[mx.Context]
 ) -> tuple[mx.sym.Symbol, Arrays, Arrays]:
     """Return symbol and parameters that give the same outputs, rounding apart, in the least time.
 
@@ -83,11 +60,9 @@ def fast(
 
     Parameters
     ----------
-    symbol : mx.sym.Symbol
-        One or more outputs (`checkpoint.pick_outputs`). The new symbol's come in the same order, but may be
-        called otherwise.
-    args, aux : mapping of str to mx.nd.NDArray
-        Parameters by name; those that the symbol does not use are passed over.
+    symbol, args, aux : mx.sym.Symbol, Arrays, Arrays
+        As `simplified` takes them. The new symbol's outputs come in the same order, but may be called
+        otherwise.
     contexts : list of mx.Context
         Where it is to run.
     """
@@ -122,7 +97,7 @@ class _Folding:
         self._wanted = self._wanted_shifts()
         self._found: dict[int, Value | Linear] = {}
         self._affine: dict[Entry, Entry] = {}  # what was left on a tensor, written once for all who need it
-        self.graph = ValuedGraph(auxiliary=set(source.auxiliary))
+        self.graph = ValuedGraph(parameters=dict(source.parameters))
         for number, node in enumerate(source.nodes):
             self._found[number] = self._folded(number, node)
         self.graph.heads = [self._named(entry) for entry in source.heads]
@@ -143,8 +118,6 @@ class _Folding:
         return wanted
 
     def _folded(self, number: int, node: Node) -> Value | Linear:
-        if node.is_variable:
-            return self._variable(node)
         if not _by_channel(node):
             return self._other(node)
         if node.op in LINEAR and all(map(self._source.is_parameter, node.inputs[1:])):
@@ -164,30 +137,18 @@ class _Folding:
         value = self._value(node.inputs[0])
         return Value(self.graph.add(node.op, node.name, [value.entry]), value.scale, value.shift)
 
-    def _variable(self, node: Node) -> Value:
-        if node.name in self._source.parameters:
-            self.graph.parameters[node.name] = self._source.parameters[node.name]
-        return Value(self.graph.add(VARIABLE, node.name, **node.attrs))
-
     def _linear(self, node: Node) -> Linear:
         """Let a layer take over what its input still lacks."""
         weight = self._source.value(node.inputs[1])
         bias = self._source.value(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(len(weight))
         value = self._value(node.inputs[0])
-        if value.shift is not None and any(node.numbers("pad", ())):
+        if np.ndim(value.shift) and any(node.numbers("pad", ())):
             value = Value(self._plain(node.inputs[0]))
-        if node.op == "FullyConnected":
-            groups, size = 1, weight.shape[1]
-        else:
-            groups = int(node.attrs.get("num_group", 1))
-            size = weight.shape[1] * groups
+        groups = int(node.attrs.get("num_group", 1))
         by_group = weight.reshape((groups, len(weight) // groups, weight.shape[1], -1))
-        if value.shift is not None:
-            shift = _widened(value.shift, size).reshape(groups, -1)
-            bias = bias + np.einsum("goik,gi->go", by_group, shift).ravel()
-        if value.scale is not None:
-            scale = _widened(value.scale, size).reshape(groups, 1, -1, 1)
-            weight = (by_group * scale).reshape(weight.shape)
+        scale, shift = (_widened(each, weight.shape[1] * groups) for each in (value.scale, value.shift))
+        bias = bias + np.einsum("goik,gi->go", by_group, shift.reshape(groups, -1)).ravel()
+        weight = (by_group * scale.reshape(groups, 1, -1, 1)).reshape(weight.shape)
         return Linear(node, value.entry, weight, bias)
 
     def _batch_norm(self, node: Node) -> Value | Linear:
@@ -195,18 +156,15 @@ class _Folding:
         scale, shift, _ = _affine(self._source, node)
         before = self._found[node.inputs[0][0]]
         if isinstance(before, Linear) and self._uses[node.inputs[0][0]] == 1:
-            before.then(scale, shift)
+            before.weight = before.weight * scale.reshape((-1,) + (1,) * (before.weight.ndim - 1))
+            before.bias = before.bias * scale + shift
             return before
         value = self._value(node.inputs[0])
-        size = len(scale)
-        total_scale = scale if value.scale is None else scale * _widened(value.scale, size)
-        if value.shift is None:
-            return Value(value.entry, total_scale, shift)
-        moved = scale * _widened(value.shift, size)
+        moved = scale * _widened(value.shift, len(scale))
         total = moved + shift
-        if (np.abs(total) <= 1e-12 * (np.abs(moved) + np.abs(shift))).all():
-            return Value(value.entry, total_scale)  # the shift stands where it was wanted
-        return Value(value.entry, total_scale, total)
+        if np.ndim(value.shift) and (np.abs(total) <= 1e-12 * (np.abs(moved) + np.abs(shift))).all():
+            total = 0.0  # the shift stands where it was wanted
+        return Value(value.entry, scale * _widened(value.scale, len(scale)), total)
 
     def _sum(self, number: int, node: Node) -> Value:
         """Let a layer whose output goes only into this sum take over the shifts of all that is added."""
@@ -215,12 +173,12 @@ class _Folding:
             if not isinstance(layer, Linear) or self._uses[last] > 1 or last == other[0]:
                 continue
             value = self._value(other)
-            entry = value.entry if value.scale is None else self._plain(other)
-            missing = 0.0 if value.shift is None or value.scale is not None else value.shift
-            wanted = self._wanted.get(number)
-            layer.bias = layer.bias + missing + (0.0 if wanted is None else wanted)
-            added = self.graph.add("elemwise_add", node.name, [self._written(layer), entry])
-            return Value(added, None, None if wanted is None else -wanted)
+            if np.ndim(value.scale):
+                value = Value(self._plain(other))
+            wanted = self._wanted.get(number, 0.0)
+            layer.bias = layer.bias + value.shift + wanted
+            added = self.graph.add("elemwise_add", node.name, [self._written(layer), value.entry])
+            return Value(added, shift=-wanted)
         return self._other(node)
 
     def _rectified(self, number: int, node: Node) -> Value:
@@ -230,13 +188,13 @@ class _Folding:
             return self._other(node)
         data, name = self._plain(node.inputs[0]), node.name
         sign = np.where(gamma > 1, -1.0, 1.0)
-        wanted = self._wanted.get(number)
-        bias = None if wanted is None else sign * wanted
+        wanted = self._wanted.get(number, 0.0)
+        bias = sign * wanted if np.ndim(wanted) else None
         bend = self._depthwise_convolution(f"{name}_bend", data, np.abs(1 - gamma))
         bend = self.graph.add("Activation", f"{name}_relu", [bend], act_type="relu")
         slope = self._depthwise_convolution(f"{name}_slope", data, sign * gamma, bias)
         total = self.graph.add("elemwise_add", name, [slope, bend])
-        return Value(total, sign if (sign < 0).any() else None, None if wanted is None else -wanted)
+        return Value(total, sign if (sign < 0).any() else 1.0, -wanted)
 
     def _depthwise_convolution(
         self, name: str, entry: Entry, factors: np.ndarray, bias: np.ndarray | None = None
@@ -244,52 +202,34 @@ class _Folding:
         inputs = [entry, self.graph.parameter(f"{name}_weight", factors.reshape(-1, 1, 1, 1))]
         if bias is not None:
             inputs.append(self.graph.parameter(f"{name}_bias", bias))
-        size = len(factors)
-        return self.graph.add(
-            "Convolution",
-            name,
-            inputs,
-            kernel=(1, 1),
-            num_filter=size,
-            num_group=size,
-            no_bias=bias is None,
-        )
+        sizes = {"kernel": (1, 1), "num_filter": len(factors), "num_group": len(factors)}
+        return self.graph.add("Convolution", name, inputs, **sizes, no_bias=bias is None)
 
     def _value(self, entry: Entry) -> Value:
         """Return what stands for an entry, its layer written if it waited."""
         number, index = entry
         value = self._found[number]
         if isinstance(value, Linear):
-            wanted = self._wanted.get(number)
-            if wanted is not None:
-                value.bias = value.bias + wanted
-            value = Value(self._written(value), None, None if wanted is None else -wanted)
-            self._found[number] = value
+            wanted = self._wanted.get(number, 0.0)
+            value.bias = value.bias + wanted
+            value = self._found[number] = Value(self._written(value), shift=-wanted)
         return value if not index else Value((value.entry[0], index))
 
     def _plain(self, entry: Entry) -> Entry:
         """Return the tensor itself, with a batch normalisation where a scale or shift was left."""
         value = self._value(entry)
-        if value.scale is None and value.shift is None:
+        scale, shift = np.broadcast_arrays(value.scale, value.shift)
+        if not scale.ndim:
             return value.entry
         if entry not in self._affine:
-            self._affine[entry] = self._batch_normalised(entry, value)
+            name = f"{self._source.nodes[entry[0]].name}_affine"
+            self._affine[entry] = self.graph.batch_norm(name, value.entry, scale, shift)
         return self._affine[entry]
-
-    def _batch_normalised(self, entry: Entry, value: Value) -> Entry:
-        size = len(value.scale if value.scale is not None else value.shift)
-        scale = np.ones(size) if value.scale is None else value.scale
-        shift = np.zeros(size) if value.shift is None else value.shift
-        name = f"{self._source.nodes[entry[0]].name}_affine"
-        return self.graph.batch_norm(name, value.entry, scale, shift)
 
     def _written(self, layer: Linear) -> Entry:
         name = layer.node.name
-        inputs = [
-            layer.entry,
-            self.graph.parameter(f"{name}_weight", layer.weight),
-            self.graph.parameter(f"{name}_bias", layer.bias),
-        ]
+        weight = self.graph.parameter(f"{name}_weight", layer.weight)
+        inputs = [layer.entry, weight, self.graph.parameter(f"{name}_bias", layer.bias)]
         return self.graph.add(layer.node.op, name, inputs, **{**layer.node.attrs, "no_bias": False})
 
     def _named(self, entry: Entry) -> Entry:
@@ -316,6 +256,6 @@ def _affine(graph: ValuedGraph, node: Node) -> tuple[np.ndarray, np.ndarray, np.
     return gamma / deviation, beta - gamma / deviation * mean, deviation
 
 
-def _widened(values: np.ndarray, size: int) -> np.ndarray:
+def _widened(values: ByChannel, size: int) -> np.ndarray:
     """Repeat one value a channel for each place of a flattened map of `size` values."""
-    return np.repeat(values, size // len(values))
+    return np.repeat(values, size // np.size(values))

@@ -30,25 +30,13 @@ class Array(NamedTuple):
 
 @dataclass
 class Node:
-    """One node of a graph.
+    """One node of a graph."""
 
-    Attributes
-    ----------
-    op, name : str
-        Of the operator; `VARIABLE` for an input, a parameter or a state.
-    attrs : dict of str to str
-        Its settings.
-    inputs : list of (int, int)
-        The outputs that it reads.
-    more : dict
-        What else MXNet says of it, such as the subgraphs of control flow.
-    """
-
-    op: str
+    op: str  # the operator; VARIABLE for an input, a parameter or a state
     name: str
-    attrs: dict[str, str] = field(default_factory=dict)
-    inputs: list[Entry] = field(default_factory=list)
-    more: dict[str, Any] = field(default_factory=dict)
+    attrs: dict[str, str] = field(default_factory=dict)  # its settings
+    inputs: list[Entry] = field(default_factory=list)  # the outputs that it reads
+    more: dict[str, Any] = field(default_factory=dict)  # what else MXNet says of it, such as subgraphs
 
     @property
     def is_variable(self) -> bool:
@@ -67,20 +55,10 @@ class Node:
 
 @dataclass
 class Graph:
-    """Nodes, each behind those that it reads, and outputs.
+    """Nodes, each behind those that it reads, and outputs; what MXNet says of the whole are its settings."""
 
-    Attributes
-    ----------
-    nodes : list of Node
-        A node is known by its number, its place in this list.
-    heads : list of (int, int)
-        The outputs.
-    settings : dict
-        What MXNet says of the whole graph.
-    """
-
-    nodes: list[Node] = field(default_factory=list)
-    heads: list[Entry] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)  # a node is known by its number, its place here
+    heads: list[Entry] = field(default_factory=list)  # the outputs
     settings: dict[str, Any] = field(default_factory=lambda: {"mxnet_version": ["int", 10901]})
 
     @classmethod

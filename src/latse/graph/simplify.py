@@ -3,55 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Mapping
 
 import mxnet as mx
 import numpy as np
 
 from latse.graph.nodes import VARIABLE, Arrays, Entry, Graph, Node, Rewriting
 
+ADDITIONS = ("elemwise_add", "_plus", "_Plus")
 # Operators that hand on their input, unless a gradient or a mask passes.
 PASSING = {"Dropout", "BlockGrad", "MakeLoss", "make_loss", "_copy", "identity"}
 
 
 @dataclass
 class ValuedGraph(Graph):
-    """A graph with the values of the variables that are parameters.
+    """A graph with the values of the variables that are parameters or states."""
 
-    Attributes
-    ----------
-    parameters : dict of str to array
-        Float32 by name.
-    auxiliary : set of str
-        Those of them that are states.
-    """
-
-    parameters: dict[str, np.ndarray] = field(default_factory=dict)
-    auxiliary: set[str] = field(default_factory=set)
+    parameters: dict[str, np.ndarray] = field(default_factory=dict)  # float32 by name
 
     def write(self) -> tuple[mx.sym.Symbol, Arrays, Arrays]:
-        """Return the symbol and its parameters."""
+        """Return the symbol, its parameters and its states."""
         symbol = self.symbol()
-        arrays = {
-            name: mx.nd.array(self.parameters[name])
-            for name in symbol.list_inputs()
-            if name in self.parameters
-        }
-        aux = {name: array for name, array in arrays.items() if name in self.auxiliary}
-        return symbol, {name: array for name, array in arrays.items() if name not in aux}, aux
+        args, aux = (
+            {name: mx.nd.array(self.parameters[name]) for name in names if name in self.parameters}
+            for names in (symbol.list_arguments(), symbol.list_auxiliary_states())
+        )
+        return symbol, args, aux
 
     def pruned(self) -> ValuedGraph:
         """Return the graph without the nodes that no output needs."""
         graph = Graph.read(self.symbol())
         names = {node.name for node in graph.nodes if node.is_variable}
         parameters = {name: value for name, value in self.parameters.items() if name in names}
-        return ValuedGraph(graph.nodes, graph.heads, graph.settings, parameters, self.auxiliary & names)
+        return ValuedGraph(**vars(graph), parameters=parameters)
 
-    def parameter(self, name: str, value: np.ndarray, auxiliary: bool = False) -> Entry:
+    def parameter(self, name: str, value: np.ndarray) -> Entry:
         """Append a variable with a value."""
         self.parameters[name] = np.asarray(value, np.float32)
-        if auxiliary:
-            self.auxiliary.add(name)
         return self.add(VARIABLE, name)
 
     def batch_norm(self, name: str, entry: Entry, scale: np.ndarray, shift: np.ndarray) -> Entry:
@@ -61,8 +48,8 @@ class ValuedGraph(Graph):
             entry,
             self.parameter(f"{name}_gamma", scale),
             self.parameter(f"{name}_beta", shift),
-            self.parameter(f"{name}_moving_mean", np.zeros_like(scale), auxiliary=True),
-            self.parameter(f"{name}_moving_var", np.full_like(scale, 1 - epsilon), auxiliary=True),
+            self.parameter(f"{name}_moving_mean", np.zeros_like(scale)),
+            self.parameter(f"{name}_moving_var", np.full_like(scale, 1 - epsilon)),
         ]
         return self.add("BatchNorm", name, inputs, eps=epsilon, fix_gamma=False, use_global_stats=True)
 
@@ -76,9 +63,7 @@ class ValuedGraph(Graph):
         return node.is_variable and node.name in self.parameters
 
 
-def simplified(
-    symbol: mx.sym.Symbol, args: Mapping[str, mx.nd.NDArray], aux: Mapping[str, mx.nd.NDArray]
-) -> ValuedGraph:
+def simplified(symbol: mx.sym.Symbol, args: Arrays, aux: Arrays) -> ValuedGraph:
     """Return a network as it computes at test time, in MXNet's ordinary operators.
 
     Dropout and gradient stops are gone, operators on parameters alone are computed, a PReLU that is written
@@ -89,7 +74,7 @@ def simplified(
     ----------
     symbol : mx.sym.Symbol
         One or more outputs (`checkpoint.pick_outputs`).
-    args, aux : mapping of str to mx.nd.NDArray
+    args, aux : dict of str to mx.nd.NDArray
         Parameters by name; those that the symbol does not use are passed over.
     """
     return _Simplifying(symbol, args, aux).done().pruned()
@@ -100,11 +85,9 @@ class _Simplifying(Rewriting):
 
     graph: ValuedGraph
 
-    def __init__(
-        self, symbol: mx.sym.Symbol, args: Mapping[str, mx.nd.NDArray], aux: Mapping[str, mx.nd.NDArray]
-    ) -> None:
+    def __init__(self, symbol: mx.sym.Symbol, args: Arrays, aux: Arrays) -> None:
         source = Graph.read(symbol)
-        super().__init__(source, ValuedGraph(settings=source.settings, auxiliary=set(aux)))
+        super().__init__(source, ValuedGraph(settings=source.settings))
         self._symbol, self._args = symbol, args
         names = {node.name for node in source.nodes if node.is_variable}
         present = {**args, **aux}
@@ -146,7 +129,7 @@ class _Simplifying(Rewriting):
 
 def _slopes(graph: ValuedGraph, node: Node, inputs: list[Entry]) -> tuple[Entry, Entry] | None:
     """Return x and gamma where the node adds gamma·x and (1 - gamma)·relu(x), depthwise convolutions."""
-    if node.op not in ("elemwise_add", "_plus", "_Plus"):
+    if node.op not in ADDITIONS:
         return None
     for entries in (inputs, inputs[::-1]):
         linear, rectified = (_channel_factor(graph, entry) for entry in entries)

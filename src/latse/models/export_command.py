@@ -98,7 +98,6 @@ def plain(symbol: mx.sym.Symbol, args: Arrays, aux: Arrays) -> ValuedGraph:
     for node in graph.nodes:
         node.name = insightface_name(node.name)
     graph.parameters = {insightface_name(name): value for name, value in graph.parameters.items()}
-    graph.auxiliary = {insightface_name(name) for name in graph.auxiliary}
     return graph
 
 

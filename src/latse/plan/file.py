@@ -62,12 +62,8 @@ def read_plan(path: str | os.PathLike, symbol: mx.sym.Symbol) -> mx.sym.Symbol:
     graph = Graph.read(symbol)
     if content.get("graph") != digest(graph):
         raise LatseError(f"{path} is the memory plan of another graph: make one with latse plan")
-    count = len(graph.nodes)
+    nodes = range(len(graph.nodes))
     parts = [content.get(key) for key in ("recomputed", "kept", "read")]
-    if not all(isinstance(part, list) and all(_is_index(i, count) for i in part) for part in parts):
+    if not all(isinstance(part, list) and all(type(i) is int and i in nodes for i in part) for part in parts):
         raise LatseError(f"{path} is damaged: 'recomputed', 'kept' and 'read' must be lists of nodes")
     return Marks(*parts).on(symbol)
-
-
-def _is_index(value: Any, count: int) -> bool:
-    return type(value) is int and 0 <= value < count

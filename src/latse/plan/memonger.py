@@ -56,38 +56,17 @@ Budget = Union[Memory, Time, None]
 
 @dataclass(frozen=True)
 class Plan:
-    """A Symbol with its mirroring marks, and what the executor says about it.
+    """A Symbol with its mirroring marks, and what the executor says about it; memory is in MiB."""
 
-    Attributes
-    ----------
-    symbol : mx.sym.Symbol
-        The planned Symbol, or the caller's own one where nothing is computed again.
-    before_megabytes, after_megabytes : float
-        Planned memory in MiB without and with the plan, equal if nothing was gained. Infinite before if the
-        unplanned graph does not fit into the device.
-    stages : int
-        1 and the number of times that something kept ends what is computed again; 1 means that nothing is.
-    predicted_time : float
-        Of the step, by the cost model of `latse.plan.cost`, as a multiple of the plain step's.
-    bound_megabytes : float
-        What one operator at one moment reads and writes at most: no plan can be below.
-    graph : str
-        Digest of the plain graph, `latse.plan.file.digest`.
-    shapes : dict of str to tuple of int
-        Of the inputs, for which the figures hold.
-    marks : Marks
-        What the plan sets on which nodes.
-    """
-
-    symbol: mx.sym.Symbol
-    before_megabytes: float
-    after_megabytes: float
-    stages: int
-    predicted_time: float
-    bound_megabytes: float
-    graph: str
-    shapes: Mapping[str, tuple]
-    marks: Marks = Marks()
+    symbol: mx.sym.Symbol  # the planned one, or the caller's own where nothing is computed again
+    before_megabytes: float  # planned without the plan; infinite if that does not fit into the device
+    after_megabytes: float  # planned with it, the same as before if nothing was gained
+    stages: int  # 1 and the number of times that something kept ends what is computed again
+    predicted_time: float  # of the step by `latse.plan.cost`, as a multiple of the plain step's
+    bound_megabytes: float  # what one operator at one moment reads and writes at most: no plan can be below
+    graph: str  # digest of the plain graph, `latse.plan.file.digest`
+    shapes: Mapping[str, tuple]  # of the inputs, for which the figures hold
+    marks: Marks = Marks()  # what the plan sets on which nodes
 
     def as_json(self) -> dict[str, Any]:
         """Return all but the Symbol, null for a figure that has no end."""
@@ -203,6 +182,7 @@ class _Search:
         if report is None:
             raise LatseError(f"no plan fits into the memory of {context}: use a smaller batch")
         self.model = Model(self._graph, report)
+        self._bound = self.model.bound() / MEBIBYTE
         self._front = front(self.model, progress)
         self._judged = {Marks(): self._before}
 
@@ -246,10 +226,6 @@ class _Search:
             shapes=dict(self._shapes),
             marks=marks,
         )
-
-    @property
-    def _bound(self) -> float:
-        return self.model.bound() / MEBIBYTE
 
     def _megabytes(self, candidate: Candidate) -> float:
         marks = self.model.marks(candidate.keep)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Iterable, Sequence
+from typing import Iterable, NamedTuple, Sequence
 
 import numpy as np
 
@@ -29,43 +29,21 @@ _POWER = 16  # of the mean over all moments
 
 @dataclass(frozen=True)
 class Candidate:
-    """A plan, and what its step would take.
+    """A plan, and what its step would take."""
 
-    Attributes
-    ----------
-    keep : frozenset of int
-        The nodes whose outputs it keeps, besides those that are always kept.
-    allocated : float
-        Bytes of all places.
-    mean : float
-        The same, not at the worst moment for each size, but in a mean in which bad moments weigh most.
-    seconds : float
-        Of computing again.
-    """
-
-    keep: frozenset
-    allocated: float
-    mean: float
-    seconds: float
+    keep: frozenset  # the nodes whose outputs it keeps, besides those that are always kept
+    allocated: float  # bytes of all places
+    mean: float  # the same, not at each size's worst moment, but in a mean in which bad moments weigh most
+    seconds: float  # of computing again
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What the backward pass through some nodes takes.
+    """What the backward pass through some nodes takes."""
 
-    Attributes
-    ----------
-    kept : frozenset of int
-        Those of the nodes whose output of the forward pass it reads.
-    places : array
-        How many arrays of each size or more it holds at most, what earlier nodes put out not counted.
-    seconds : float
-        Of computing again.
-    """
-
-    kept: frozenset
-    places: np.ndarray
-    seconds: float
+    kept: frozenset  # those of the nodes whose output of the forward pass it reads
+    places: np.ndarray  # how many arrays of each size or more it holds at most, but those of earlier nodes
+    seconds: float  # of computing again
 
 
 class Model:
@@ -77,27 +55,6 @@ class Model:
         The nodes.
     report : str
         What the executor of the plain graph, its operators renamed with `PREFIX`, says of itself.
-
-    Attributes
-    ----------
-    reads : list of set of (int, int)
-        The (node, output) pairs that the gradient of each node reads.
-    readers : list of set of int
-        The nodes on the gradient's path that read each node.
-    entries : list of list of (int, int)
-        The (node, output) pairs that the gradient of each node gives a gradient to.
-    wanted : list of set of int
-        The nodes that must be there, computed again if need be, for the gradient of each node.
-    seconds : list of float
-        Of the forward pass of each node.
-    plain_seconds : float
-        Of the whole step if nothing is computed again.
-    follows : list of bool
-        Whether the gradient of a node makes the executor run the node, if that is marked.
-    always : frozenset of int
-        Nodes whose output is kept whatever the plan.
-    thresholds : array
-        The sizes that are told apart, in bytes, falling.
     """
 
     def __init__(self, graph: PlanGraph, report: str) -> None:
@@ -105,21 +62,26 @@ class Model:
         self.reads, self.follows = _backward(report, len(graph.nodes))
         self.order = [i for i in range(len(graph.nodes)) if not graph.nodes[i].is_variable]
         self.seconds = [forward_seconds(graph, i) for i in range(len(graph.nodes))]
-        self.plain_seconds = step_seconds(graph, self.seconds)
+        self.plain_seconds = step_seconds(graph, self.seconds)  # of the whole step, nothing computed again
+        # The sizes that are told apart, in bytes, falling, and by how much each is larger than the next.
         self.thresholds = _thresholds([size for i in self.order for size in graph.sizes[i]])
         self.steps = self.thresholds - np.append(self.thresholds[1:], 0)
+        # The nodes on the gradient's path that read each node.
         self.readers = [set() for _ in graph.nodes]
         for i in self.order:
             for j, _ in graph.nodes[i].inputs if graph.trained[i] else ():
                 self.readers[j].add(i)
+        # What the gradient of each node gives a gradient to.
         self.entries = [
             [(j, k) for j, k in node.inputs if graph.trained[j] and not graph.nodes[j].is_variable]
             for node in graph.nodes
         ]
-        self.wanted = [{j for j, _ in self.reads[i]} for i in range(len(graph.nodes))]
-        for i in self.order:
-            if self.follows[i]:
-                self.wanted[i].add(i)
+        # The nodes that must be there, computed again if need be, for the gradient of each node.
+        self.wanted = [
+            {j for j, _ in reads} | ({i} if follows else set())
+            for i, (reads, follows) in enumerate(zip(self.reads, self.follows))
+        ]
+        # Nodes whose output is kept whatever the plan.
         stays = {i for i in self.order if not graph.may_repeat[i]}
         self.always = frozenset(stays | {j for i in stays for j, _ in self.reads[i]})
 
@@ -193,8 +155,7 @@ class Model:
         return change.cumsum(0).cumsum(1)
 
 
-@dataclass
-class _Step:
+class _Step(NamedTuple):
     reads: list
     writes: list
     in_place: bool
@@ -352,7 +313,10 @@ def _thresholds(sizes: Iterable[int]) -> np.ndarray:
 
 
 def _backward(report: str, count: int) -> tuple[list[set[Entry]], list[bool]]:
-    """Read from the executor's report what each node's gradient reads, and whether it depends on the node."""
+    """Read from the executor's report which outputs each node's gradient reads, and whether it runs the node.
+
+    It runs the node, where that is marked, because it depends on it.
+    """
     reads: list[set[Entry]] = [set() for _ in range(count)]
     follows = [False] * count
     for block in report.split("--------------------\n"):

@@ -51,19 +51,6 @@ class PlanGraph(Graph):
     shapes : mapping of str to tuple of int
         The shape of every input, and of each parameter that is not trained.
 
-    Attributes
-    ----------
-    shapes : list of list of tuple
-        The shape of each node's visible outputs.
-    sizes : list of list of int
-        Their bytes.
-    trained : list of bool
-        Whether the gradient flows through a node on its way from an output to a trained parameter.
-    outputs : set of int
-        The nodes of the outputs.
-    may_repeat : list of bool
-        Whether a plan may compute the node again: a second pass gives the same and changes nothing else.
-
     Raises
     ------
     LatseError
@@ -73,14 +60,16 @@ class PlanGraph(Graph):
     def __init__(self, symbol: mx.sym.Symbol, shapes: Shapes) -> None:
         super().__init__(**vars(Graph.read(symbol)))
         arrays = self.arrays(shapes)
-        self.shapes = [[array.shape for array in each] for each in arrays]
+        self.shapes = [[array.shape for array in each] for each in arrays]  # of each node's visible outputs
         self.sizes = [[array.bytes for array in each] for each in arrays]
-        self.outputs = {i for i, _ in self.heads}
+        self.outputs = {i for i, _ in self.heads}  # their nodes
         self.trained = self._on_gradient_path({*shapes, *symbol.list_auxiliary_states()})
-        self.may_repeat = [
-            _is_repeatable(node) and trained and i not in self.outputs
-            for i, (node, trained) in enumerate(zip(self.nodes, self.trained))
+        self.may_repeat = [  # whether a plan may compute the node again; the slopes of rrelu are random
+            node.op in REPEATABLE and node.attrs.get("act_type") != "rrelu" and trained
+            for node, trained in zip(self.nodes, self.trained)
         ]
+        for i in self.outputs:
+            self.may_repeat[i] = False
 
     def _on_gradient_path(self, untrained: set[str]) -> list[bool]:
         """Tell which nodes a gradient flows through on its way from an output to a trained parameter."""
@@ -94,11 +83,6 @@ class PlanGraph(Graph):
             if i in reached and trained[i]:
                 reached.update(j for j, _ in self.nodes[i].inputs)
         return [trained[i] and i in reached for i in range(len(self.nodes))]
-
-
-def _is_repeatable(node: Node) -> bool:
-    """Tell whether a second forward pass gives the same output and changes nothing else."""
-    return node.op in REPEATABLE and node.attrs.get("act_type") != "rrelu"  # whose slopes are random
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ far, the chain that takes the least time.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Iterator, Sequence
+from typing import Iterator, NamedTuple, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -46,13 +46,12 @@ def front(model: Model, progress: bool = False) -> list[Candidate]:
         Show a progress bar on stderr.
     """
     cuts, stages = _cuts(model), _Stages(model)
-    chains: list[list[_Option]] = [[]]
-    for number in tqdm(range(1, len(cuts)), "cutting the graph", leave=False, disable=not progress):
-        chains.append(_options(model, stages, cuts, number))
+    numbers = tqdm(range(1, len(cuts)), "cutting the graph", leave=False, disable=not progress)
+    options = [[], *(_options(model, stages, cuts, number) for number in numbers)]
     plain = model.estimate(frozenset(model.order))
     candidates = [
         model.estimate(frozenset().union(*(option.keep for option in chain)))
-        for chain in chains_of_least_time(chains, model.steps, plain.allocated)
+        for chain in chains_of_least_time(options, model.steps, plain.allocated)
     ]
     return pareto([plain, *candidates])
 
@@ -143,8 +142,7 @@ def chains_of_least_time(
     return [_chain(options, labels, row) for row in rows]
 
 
-@dataclass(frozen=True)
-class _Labels:
+class _Labels(NamedTuple):
     """Chains up to a cut: what they hold there, what they have needed, their time, and how they came."""
 
     held: np.ndarray
@@ -152,6 +150,9 @@ class _Labels:
     seconds: np.ndarray
     option: np.ndarray
     parent: np.ndarray
+
+    def take(self, rows: np.ndarray) -> _Labels:
+        return _Labels(*(array[rows] for array in self))
 
 
 def _extended(before: _Labels, option: _Option, number: int) -> _Labels:
@@ -168,9 +169,9 @@ def _extended(before: _Labels, option: _Option, number: int) -> _Labels:
 
 def _best(parts: list[_Labels], steps: np.ndarray, largest: float) -> _Labels:
     """Return for each amount held and each amount needed the chain of the least time."""
-    whole = _Labels(*(np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])))
+    whole = _Labels(*map(np.concatenate, zip(*parts)))
     all_needed = whole.needed @ steps
-    whole = _rows(whole, np.flatnonzero(all_needed <= max(largest, all_needed.min())))
+    whole = whole.take(np.flatnonzero(all_needed <= max(largest, all_needed.min())))
     held, needed = (
         np.ceil(np.log(figure @ steps / largest + _GRAIN) / _GRAIN).astype(int)
         for figure in (whole.held, whole.needed)
@@ -184,11 +185,7 @@ def _best(parts: list[_Labels], steps: np.ndarray, largest: float) -> _Labels:
     least[cells[0] + 1, cells[1] + 1] = whole.seconds[rows]
     least = np.minimum.accumulate(np.minimum.accumulate(least, 0), 1)
     beaten = np.minimum(least[cells[0], cells[1] + 1], least[cells[0] + 1, cells[1]])
-    return _rows(whole, rows[whole.seconds[rows] < beaten])
-
-
-def _rows(labels: _Labels, rows: np.ndarray) -> _Labels:
-    return _Labels(*(getattr(labels, name)[rows] for name in vars(labels)))
+    return whole.take(rows[whole.seconds[rows] < beaten])
 
 
 def _chain(options: Sequence[Sequence[_Option]], labels: list[_Labels], row: int) -> list[_Option]:
@@ -240,8 +237,7 @@ class _Stages:
         return (*own, i in model.always, i in graph.outputs, inputs, reads, readers)
 
 
-@dataclass(frozen=True)
-class _Cut:
+class _Cut(NamedTuple):
     """A place in the order of execution: how many nodes lie before it, and which outputs cross it."""
 
     position: int
@@ -275,9 +271,13 @@ def _options(model: Model, stages: _Stages, cuts: list[_Cut], number: int) -> li
         if not is_near and narrow > _FAR:
             break
         nodes = model.order[cuts[begin].position : end.position]
-        inside = [_dear(model, nodes), _around_dear(model, nodes), frozenset(nodes)] if is_near else []
+        inside = [frozenset()]
+        if is_near:
+            dear = frozenset(filter(model.is_dear, nodes))
+            with_reads = dear.union(j for i in dear for j, _ in model.reads[i])  # need not be computed again
+            inside += [dear, with_reads.intersection(nodes), frozenset(nodes)]
         ways: list[_Option] = []
-        for keep in dict.fromkeys([frozenset(), *inside]):
+        for keep in dict.fromkeys(inside):
             stage = stages.of(keep | end.crossing, nodes)
             kept = (stage.kept | end.crossing) & frozenset(nodes)
             way = _Option(begin, kept, model.count(kept), stage.places, stage.seconds)
@@ -290,14 +290,3 @@ def _options(model: Model, stages: _Stages, cuts: list[_Cut], number: int) -> li
 def _is_no_worse(option: _Option, other: _Option) -> bool:
     no_more = (option.held <= other.held).all() and (option.places <= other.places).all()
     return bool(no_more) and option.seconds <= other.seconds
-
-
-def _dear(model: Model, nodes: Sequence[int]) -> frozenset:
-    """Return those nodes whose time goes into computing."""
-    return frozenset(i for i in nodes if model.is_dear(i))
-
-
-def _around_dear(model: Model, nodes: Sequence[int]) -> frozenset:
-    """Return those nodes and the ones that they read: they need not be computed again."""
-    dear = _dear(model, nodes)
-    return dear | (frozenset(j for i in dear for j, _ in model.reads[i]) & frozenset(nodes))
