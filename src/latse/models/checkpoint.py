@@ -16,7 +16,7 @@ import numpy as np
 
 from latse.errors import LatseError
 from latse.files import replacing
-from latse.models.parameters import Arrays
+from latse.graph.nodes import Arrays, sentence
 
 
 def symbol_path(prefix: str | os.PathLike) -> Path:
@@ -46,11 +46,7 @@ def parse(text: str) -> tuple[str, int]:
 
 
 def save(
-    prefix: str | os.PathLike,
-    number: int,
-    symbol: mx.sym.Symbol,
-    arg_params: Mapping[str, mx.nd.NDArray],
-    aux_params: Mapping[str, mx.nd.NDArray],
+    prefix: str | os.PathLike, number: int, symbol: mx.sym.Symbol, arg_params: Arrays, aux_params: Arrays
 ) -> None:
     """Write a checkpoint, each of its two files atomically, the parameters first.
 
@@ -60,7 +56,7 @@ def save(
         The files are `PREFIX-symbol.json` and `PREFIX-NNNN.params`; an older pair is replaced.
     symbol : mx.sym.Symbol
         Its outputs are what readers ask for by name (`fc1_output`, `generated_output`).
-    arg_params, aux_params : mapping of str to mx.nd.NDArray
+    arg_params, aux_params : dict of str to mx.nd.NDArray
         Arrays by name, on any device. Arguments that the symbol does not use may ride along.
 
     Raises
@@ -84,8 +80,10 @@ def write_arrays(path: str | os.PathLike, arrays: Mapping[str, mx.nd.NDArray]) -
         try:
             mx.nd.save(os.fspath(temporary), dict(arrays))
         except mx.base.MXNetError as error:
-            raise LatseError(f"cannot write {path}: {_first_line(error)}") from error
-        if temporary.stat().st_size != _bytes_of_file(arrays):
+            raise LatseError(f"cannot write {path}: {sentence(error)}") from error
+        # The length of such a file (docs/formats.md).
+        contents = sum(24 + 8 * a.ndim + a.size * np.dtype(a.dtype).itemsize for a in arrays.values())
+        if temporary.stat().st_size != 32 + contents + sum(8 + len(name.encode()) for name in arrays):
             raise LatseError(f"cannot write all of {path}: is the disk full?")
 
 
@@ -107,8 +105,20 @@ def load(prefix: str | os.PathLike, number: int) -> tuple[mx.sym.Symbol, Arrays,
     LatseError
         If a file is missing or damaged.
     """
-    arg_params, aux_params = _load_parameters(parameters_path(prefix, number))
-    return load_symbol(symbol_path(prefix)), arg_params, aux_params
+    path = _existing(parameters_path(prefix, number))
+    try:
+        named = mx.nd.load(str(path))
+    except mx.base.MXNetError as error:
+        raise LatseError(f"{path} is damaged or unreadable: it holds no MXNet parameters") from error
+    if not isinstance(named, dict):
+        raise LatseError(f"{path} holds arrays without names, so it is no checkpoint")
+    kinds: dict[str, Arrays] = {"arg": {}, "aux": {}}
+    for key, array in named.items():
+        kind, colon, name = key.partition(":")
+        if kind not in kinds or not colon:
+            raise LatseError(f"{path} holds {key!r}, which is neither an arg: nor an aux: parameter")
+        kinds[kind][name] = array.as_in_context(mx.cpu())
+    return load_symbol(symbol_path(prefix)), kinds["arg"], kinds["aux"]
 
 
 def load_symbol(path: str | os.PathLike) -> mx.sym.Symbol:
@@ -138,36 +148,8 @@ def pick_outputs(symbol: mx.sym.Symbol, names: Sequence[str], prefix: str | os.P
     return mx.sym.Group([internals[name] for name in names])
 
 
-def _load_parameters(path: Path) -> tuple[Arrays, Arrays]:
-    path = _existing(path)
-    try:
-        named = mx.nd.load(str(path))
-    except mx.base.MXNetError as error:
-        raise LatseError(f"{path} is damaged or unreadable: it holds no MXNet parameters") from error
-    if not isinstance(named, dict):
-        raise LatseError(f"{path} holds arrays without names, so it is no checkpoint")
-    kinds: dict[str, Arrays] = {"arg": {}, "aux": {}}
-    for key, array in named.items():
-        kind, colon, name = key.partition(":")
-        if kind not in kinds or not colon:
-            raise LatseError(f"{path} holds {key!r}, which is neither an arg: nor an aux: parameter")
-        kinds[kind][name] = array.as_in_context(mx.cpu())
-    return kinds["arg"], kinds["aux"]
-
-
 def _existing(path: str | os.PathLike) -> Path:
     path = Path(path)
     if not path.is_file():
         raise LatseError(f"the checkpoint file {path} is missing")
     return path
-
-
-def _bytes_of_file(arrays: Mapping[str, mx.nd.NDArray]) -> int:
-    """Return the length of a file of these arrays (docs/formats.md)."""
-    contents = sum(24 + 8 * a.ndim + a.size * np.dtype(a.dtype).itemsize for a in arrays.values())
-    return 24 + contents + 8 + sum(8 + len(name.encode()) for name in arrays)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

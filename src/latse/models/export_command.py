@@ -10,7 +10,7 @@ import mxnet as mx
 import numpy as np
 
 from latse.errors import LatseError
-from latse.files import digest, make_folder, replacing, write_json
+from latse.files import digest, make_parents, replacing, write_json
 from latse.graph.nodes import Arrays
 from latse.graph.simplify import ValuedGraph, simplified
 from latse.models import checkpoint, onnx_export, onnx_model
@@ -55,8 +55,7 @@ def run(args: argparse.Namespace) -> None:
         raise LatseError(
             f"--plain {args.plain} would replace the checkpoint's own symbol: give another prefix"
         )
-    if args.json:
-        make_folder(Path(args.json).parent)  # an unwritable place is better known before the work
+    make_parents(args.json)
     symbol, *parameters = checkpoint.load(prefix, number)
     copies = _write_copies(args, checkpoint.pick_outputs(symbol, ["fc1_output"], prefix), *parameters)
     if args.json:

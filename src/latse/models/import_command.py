@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +55,13 @@ def run(args: argparse.Namespace) -> None:
     fit.check(source)
     kept = set(fit.needed) | ({warm_start.CENTRES} & set(shapes))
     symbol = trace(encoders.create(fit.network))
-    images = np.random.default_rng(0).integers(0, 256, (IMAGES, *IMAGE_SHAPE), np.uint8)
-    embed = functools.partial(_embed, images=images, contexts=contexts[:1])
-    theirs = embed(prefix, number)  # whatever is wrong with it is better known before anything is written
+    theirs = _embed(prefix, number, contexts[:1])  # before anything is written: something may be wrong
     checkpoint.save(args.out, 0, symbol, *parameters.only(kept))
     report = {
         "encoder": fit.network,
         "mapped": {name: list(shapes[name]) for name in shapes if name in kept},
         "not_mapped": {name: list(shapes[name]) for name in shapes if name not in kept},
-        "embedding": _compared(theirs, embed(args.out, 0)),
+        "embedding": _compared(theirs, _embed(args.out, 0, contexts[:1])),
     }
     _print(report, source, args.out)
     if args.json:
@@ -72,8 +69,10 @@ def run(args: argparse.Namespace) -> None:
         write_json(args.json, {"kind": "import", "source": args.checkpoint, "provenance": origin, **report})
 
 
-def _embed(prefix: str, number: int, images: np.ndarray, contexts: list[mx.Context]) -> np.ndarray:
-    embedding = Network(prefix, number, contexts=contexts, batch_size=len(images))(images)
+def _embed(prefix: str, number: int, contexts: list[mx.Context]) -> np.ndarray:
+    """Embed the same random images."""
+    images = np.random.default_rng(0).integers(0, 256, (IMAGES, *IMAGE_SHAPE), np.uint8)
+    embedding = Network(prefix, number, contexts=contexts, batch_size=IMAGES)(images)
     if not np.isfinite(embedding).all() or not np.linalg.norm(embedding, axis=1).all():
         path = checkpoint.parameters_path(prefix, number)
         raise LatseError(f"{path}: the embedding of a random image is zero or not finite")

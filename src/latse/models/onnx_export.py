@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Mapping, Sequence
+from typing import Any, Sequence
 
 import mxnet as mx
 import numpy as np
@@ -20,12 +20,7 @@ from latse.models.onnx_model import PRODUCER, required
 OPSET, IR_VERSION = 13, 8
 
 
-def converted(
-    symbol: mx.sym.Symbol,
-    args: Mapping[str, mx.nd.NDArray],
-    aux: Mapping[str, mx.nd.NDArray],
-    image_shape: Sequence[int],
-) -> bytes:
+def converted(symbol: mx.sym.Symbol, args: Arrays, aux: Arrays, image_shape: Sequence[int]) -> bytes:
     """Return one output of a checkpoint as ONNX: its input is `data` (N, …) float32, N free.
 
     Batch normalisations are folded as in `latse.graph.fold`, so nothing depends on how a runtime reads fixed
@@ -35,7 +30,7 @@ def converted(
     ----------
     symbol : mx.sym.Symbol
         The output; the ONNX output is called as the symbol's without `_output`.
-    args, aux : mapping of str to mx.nd.NDArray
+    args, aux : dict of str to mx.nd.NDArray
         Parameters by name.
     image_shape : sequence of int
         Channels, height and width of an image.
@@ -63,15 +58,8 @@ def _raw(onnx: ModuleType, symbol: mx.sym.Symbol, parameters: Arrays, shape: tup
     """Return the model of MXNet's exporter, its faults included."""
     with tempfile.TemporaryDirectory(prefix="latse-onnx-") as folder:
         path = str(Path(folder) / "raw.onnx")
-        mx.onnx.export_model(
-            symbol,
-            parameters,
-            [(1, *shape)],
-            np.float32,
-            path,
-            dynamic=True,
-            dynamic_input_shapes=[("N", *shape)],
-        )
+        free = {"dynamic": True, "dynamic_input_shapes": [("N", *shape)]}
+        mx.onnx.export_model(symbol, parameters, [(1, *shape)], np.float32, path, **free)
         return onnx.load(path)
 
 

@@ -49,7 +49,12 @@ class OnnxNetwork:
 
     def __init__(self, path: str | os.PathLike, batch_size: int = 32):
         self.path = Path(path)
-        model, self._session = _load(self.path)
+        onnx, _ = required("onnx"), required("onnxruntime")
+        if not self.path.is_file():
+            raise LatseError(f"the ONNX file {path} is missing")
+        with blaming(NO_MODEL.format(path)):
+            model = onnx.load(str(path), load_external_data=False)
+        self._session = session(str(path), str(path))
         try:
             self.normalises = model.producer_name == PRODUCER or _normalises(model.graph)
             self._input, self._float, batch = self._checked_input()
@@ -124,16 +129,6 @@ def session(model: str | bytes, title: str = "the exported file") -> Any:
     options.intra_op_num_threads = threads()
     with blaming(NO_MODEL.format(title)):
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def _load(path: Path) -> tuple[Any, Any]:
-    """Return an ONNX file as protobuf, and an onnxruntime session of it."""
-    onnx, _ = required("onnx"), required("onnxruntime")
-    if not path.is_file():
-        raise LatseError(f"the ONNX file {path} is missing")
-    with blaming(NO_MODEL.format(path)):
-        model = onnx.load(str(path), load_external_data=False)
-    return model, session(str(path), str(path))
 
 
 def _normalises(graph: Any) -> bool:
