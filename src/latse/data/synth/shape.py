@@ -14,9 +14,8 @@ HAIR, CLOTH, BEARD = 4, 5, 6  # parts beside those of Heads
 AXIS = 0.5  # z of the vertical axis around which azimuths are taken
 SIZE = (256, 256)  # height and width of a picture
 ENLARGEMENT = 1.5  # pixels of a picture that make one of the aligned face, seen from the front
-SPREAD = ENLARGEMENT * float(
-    np.sqrt(((TEMPLATE - TEMPLATE.mean(0)) ** 2).sum(1).mean())
-)  # of the five points
+# Of the five points, likewise.
+SPREAD = ENLARGEMENT * float(np.sqrt(((TEMPLATE - TEMPLATE.mean(0)) ** 2).sum(1).mean()))
 # Hairline: height over azimuth (degrees from the front), in the base mesh.
 HAIRLINE = np.array(
     [[0, 7.96], [15, 7.97], [32, 7.93], [46, 7.78], [56, 7.62], [66, 7.5], [73, 7.14], [80, 7.1], [84, 7.42]]
@@ -93,7 +92,9 @@ def build(heads: Heads, person: Person, view: View) -> tuple[Mesh, np.ndarray, n
     """Return the mesh before the pose, its five points, float32 (5, 3), and where glasses rest, (2, 3)."""
     vertices = heads.shaped(target_weights(person, view))
     normals = vertex_normals(vertices, heads.triangles)
-    parts = [_body(heads, vertices)]
+    part = heads.part[heads.triangles[:, 0]]
+    bare = np.ones(len(vertices), np.float32), np.arange(len(vertices))
+    parts = [Mesh(heads.vertices, vertices, heads.triangles, part, *bare)]
     parts += _hair(heads, person, view, vertices, normals)
     parts += _beard(heads, person, view, vertices, normals)
     parts += _scarf(heads, view, vertices, normals)
@@ -129,23 +130,11 @@ def _ears(heads: Heads, vertices: np.ndarray) -> np.ndarray:
 
 def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     """Return the normals of unit length, float32 (n, 3), each the mean of its triangles' weighted by area."""
-    a, b, c = (vertices[triangles[:, corner]] for corner in range(3))
+    a, b, c = (vertices[corner] for corner in triangles.T)
     faces = np.cross(b - a, c - a)
-    normals = np.stack(
-        [
-            sum(np.bincount(triangles[:, corner], faces[:, axis], len(vertices)) for corner in range(3))
-            for axis in range(3)
-        ],
-        axis=1,
-    )
+    sums = [sum(np.bincount(corner, axis, len(vertices)) for corner in triangles.T) for axis in faces.T]
+    normals = np.stack(sums, axis=1)
     return (normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)).astype(np.float32)
-
-
-def _body(heads: Heads, vertices: np.ndarray) -> Mesh:
-    cover = np.ones(len(vertices), np.float32)
-    part = heads.part[heads.triangles[:, 0]]
-    source = np.arange(len(vertices))
-    return Mesh(heads.vertices, vertices, heads.triangles, part, cover, source)
 
 
 def shell(
@@ -155,12 +144,10 @@ def shell(
     keep = (cover > 0) & (heads.part == SKIN)
     chosen = heads.triangles[keep[heads.triangles].any(1)]  # the rim joins the skin
     used, inverse = np.unique(chosen, return_inverse=True)
-    lifted = vertices[used] + normals[used] * height[used, None]
+    lifted = (vertices[used] + normals[used] * height[used, None]).astype(np.float32)
     triangles = inverse.reshape(-1, 3).astype(np.int32)
-    kind = np.full(len(triangles), part, np.uint8)
-    return Mesh(
-        heads.vertices[used], lifted.astype(np.float32), triangles, kind, cover[used].astype(np.float32), used
-    )
+    kind, cover = np.full(len(triangles), part, np.uint8), cover[used].astype(np.float32)
+    return Mesh(heads.vertices[used], lifted, triangles, kind, cover, used)
 
 
 def _hair(heads: Heads, person: Person, view: View, vertices: np.ndarray, normals: np.ndarray) -> list[Mesh]:
@@ -196,9 +183,8 @@ def _thickness(person: Person, view: View) -> tuple[float, float]:
         "long fringe": (0.17, 0.14),
         "tied back": (0.09, 0.06),
     }[person.hair_style]
-    factor = (0.7 + 0.7 * person.volume + 0.5 * person.waves * (person.ancestry["african"] > 0.5)) * np.exp(
-        0.08 * view.messy
-    )
+    factor = 0.7 + 0.7 * person.volume + 0.5 * person.waves * (person.ancestry["african"] > 0.5)
+    factor *= np.exp(0.08 * view.messy)
     return top * factor, sides * factor
 
 
@@ -223,22 +209,15 @@ def _curtain(heads: Heads, person: Person, view: View, vertices: np.ndarray, nor
     scalp = np.flatnonzero((heads.part == SKIN) & (abs(heads.vertices[:, 1] - 7.7) < 0.25))
     angles = np.angle(np.exp(1j * (azimuth(heads.vertices[scalp])[None] - azimuths[:, None])))
     anchor = scalp[np.abs(angles).argmin(1)]
-    vertices = rest + np.tile(vertices[anchor] - heads.vertices[anchor], (rows, 1))
+    vertices = (rest + np.tile(vertices[anchor] - heads.vertices[anchor], (rows, 1))).astype(np.float32)
     cell = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).ravel()
     quads = np.stack([cell, cell + columns, cell + columns + 1, cell + 1], axis=1)
     outer = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
     triangles = np.concatenate([outer, outer[:, ::-1]]).astype(np.int32)
     edge = np.minimum(np.arange(columns), np.arange(columns)[::-1]) / 3
     cover = np.clip(edge, 0.35, 1)[None] * (1 - smoothstep(share, 0.8, 1.0) * 0.75)[:, None]
-    part = np.full(len(triangles), HAIR, np.uint8)
-    return Mesh(
-        rest,
-        vertices.astype(np.float32),
-        triangles,
-        part,
-        cover.ravel().astype(np.float32),
-        np.tile(anchor, rows),
-    )
+    cover, part = cover.ravel().astype(np.float32), np.full(len(triangles), HAIR, np.uint8)
+    return Mesh(rest, vertices, triangles, part, cover, np.tile(anchor, rows))
 
 
 def beard_cover(rest: np.ndarray, lips: np.ndarray, beard: str) -> np.ndarray:
@@ -303,9 +282,8 @@ class Camera(NamedTuple):
         """Return column, row and depth (decimetres, larger: nearer) of places (n, 3) in the camera's axes."""
         x, y, z = (places - self.centre).T
         factor = self.scale * self.distance / np.maximum(self.distance - z, 0.5)
-        return np.stack([self.middle[0] + x * factor, self.middle[1] - y * factor, z], axis=1).astype(
-            np.float32
-        )
+        places = np.stack([self.middle[0] + x * factor, self.middle[1] - y * factor, z], axis=1)
+        return places.astype(np.float32)
 
 
 def pose(rest: np.ndarray, places: np.ndarray, pivot: np.ndarray, view: View) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Iterable
 
 import numpy as np
 from PIL import Image
@@ -15,35 +14,21 @@ from latse.data.synth.render import render
 from latse.files import replacing
 
 # Kind of view and age (None: the person's own) of each column.
-COLUMNS = (
-    ("frontal", None),
-    ("plain", None),
-    ("plain", None),
-    ("plain", None),
-    ("any-pose", None),
-    ("profile", None),
-    ("plain", 16.0),
-    ("plain", 75.0),
-)
-
-
-def aligned(heads: Heads, seed: int, person: int, image: int, kind: str, age: float | None) -> np.ndarray:
-    """Draw one aligned picture, uint8 (112, 112, 3) RGB."""
-    photo = render(heads, draw_person(seed, person), draw_view(seed, person, image, kind, age))
-    return warp(photo.image, photo.points)
+COLUMNS = [(kind, None) for kind in ("frontal", "plain", "plain", "plain", "any-pose", "profile")]
+COLUMNS += [("plain", 16.0), ("plain", 75.0)]
 
 
 def contact_sheet(heads: Heads, seed: int, people: int = 8) -> np.ndarray:
     """Return a row for each of the first `people` people, a column for each of COLUMNS: uint8 RGB."""
-    return grid(
-        [aligned(heads, seed, person, image, *column) for image, column in enumerate(COLUMNS)]
-        for person in range(people)
-    )
+    rows = []
+    for person in range(people):
+        views = [draw_view(seed, person, image, *column) for image, column in enumerate(COLUMNS)]
+        rows.append([warp(*render(heads, draw_person(seed, person), view)) for view in views])
+    return grid(rows)
 
 
-def grid(rows: Iterable[list[np.ndarray]]) -> np.ndarray:
+def grid(rows: list[list[np.ndarray]]) -> np.ndarray:
     """Put images of one size into one, row by row; what a row lacks is white."""
-    rows = list(rows)
     white, columns = np.full_like(rows[0][0], 255), max(map(len, rows))
     return np.vstack([np.hstack([*row, *[white] * (columns - len(row))]) for row in rows])
 

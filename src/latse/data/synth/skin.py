@@ -85,10 +85,8 @@ def _complexion(heads: Heads, person: Person) -> np.ndarray:
             bump = np.exp(-((columns - column) ** 2 + (rows - row) ** 2) / (2 * radius**2))
             np.add(layer, amount * bump, out=layer)
     red *= 0.1 + 0.25 * person.blush
-    factors = np.stack([1 + 0.15 * red, 1 - 0.55 * red, 1 - 0.5 * red], axis=2)
-    return (
-        linear(person.skin) * factors * (1 - 0.28 * dark[..., None] * np.array([0.8, 1.0, 0.9], np.float32))
-    )
+    reddened = linear(person.skin) * np.stack([1 + 0.15 * red, 1 - 0.55 * red, 1 - 0.5 * red], axis=2)
+    return reddened * (1 - 0.28 * dark[..., None] * np.array([0.8, 1.0, 0.9], np.float32))
 
 
 def _spots(random: np.random.Generator, heads: Heads, person: Person) -> np.ndarray:
@@ -98,12 +96,10 @@ def _spots(random: np.random.Generator, heads: Heads, person: Person) -> np.ndar
     places = np.stack([random.normal(0, 0.4, freckles), random.normal(7.03, 0.2, freckles)], axis=1)
     moles_at = np.stack([random.uniform(-0.6, 0.6, moles), random.uniform(6.2, 8.0, moles)], axis=1)
     sizes = np.concatenate([random.uniform(0.5, 1.3, freckles), random.uniform(1.0, 2.4, moles)])
-    shades = np.repeat([0.3, 0.8], [freckles, moles])
     centres = pixels(heads, np.concatenate([places, moles_at])) if len(sizes) else np.zeros((0, 2))
-    for centre, size, shade in zip(
-        (centres * 8).astype(int).tolist(), (sizes * 8).astype(int).tolist(), shades
-    ):
-        cv2.circle(spots, centre, size, float(shade), -1, cv2.LINE_AA, 3)
+    circles = (np.column_stack([centres, sizes]) * 8).astype(int).tolist()
+    for (*centre, size), shade in zip(circles, [0.3] * freckles + [0.8] * moles):
+        cv2.circle(spots, centre, size, shade, -1, cv2.LINE_AA, 3)
     return cv2.GaussianBlur(spots, (0, 0), 0.7)
 
 
@@ -115,12 +111,8 @@ def _wrinkles(random: np.random.Generator, heads: Heads, person: Person, years: 
     folds.append((0.6 * age, [(0.27, 6.58), (0.31, 6.46), (0.3, 6.32)]))
     for number in range(3):  # crow's feet
         tilt = 0.05 * (number - 1) + random.normal(0, 0.02)
-        folds.append(
-            (
-                random.uniform(0.1, 0.7) * age,
-                [(0.5, 7.28 + 0.3 * tilt), (0.58, 7.28 + tilt), (0.66, 7.27 + 1.7 * tilt)],
-            )
-        )
+        points = [(0.5, 7.28 + 0.3 * tilt), (0.58, 7.28 + tilt), (0.66, 7.27 + 1.7 * tilt)]
+        folds.append((random.uniform(0.1, 0.7) * age, points))
     lines: list[tuple[float, list]] = []
     for height in 7.66 + 0.1 * np.arange(4) + random.normal(0, 0.015, 4):  # of the forehead
         wave = random.normal(0, 0.012, 7)
@@ -165,14 +157,12 @@ def _brows(random: np.random.Generator, heads: Heads, person: Person) -> np.ndar
     hairs = int(150 + 50 * density)
     for side in (-1, 1):
         place, across = random.random(hairs), random.uniform(-0.5, 0.5, hairs)
-        root = [
-            np.interp(place, share, x),
-            np.interp(place, share, y) + across * np.interp(place, share, width),
-        ]
+        along, above, wide = (np.interp(place, share, values) for values in (x, y, width))
+        root = np.stack([along, above + across * wide])
         lean = np.interp(place, [0, 0.2, 1], [75, 35, -18]) + random.normal(0, 10, hairs) - 25 * across
         reach = 0.045 + 0.015 * random.random(hairs)
         tip = root + reach * np.stack([np.cos(np.radians(lean)), np.sin(np.radians(lean))])
-        both = np.stack([np.stack(root), tip]).transpose(2, 0, 1) * [side, 1]  # (hairs, ends, 2)
+        both = np.stack([root, tip]).transpose(2, 0, 1) * [side, 1]  # (hairs, ends, 2)
         ends = (pixels(heads, both.reshape(-1, 2)) * 8).astype(np.int32).reshape(hairs, 2, 2)
         cv2.polylines(layer, list(ends), False, 1.0, 1, cv2.LINE_AA, 3)
     rows = slice(HEIGHT // 5, HEIGHT // 2)  # where they are
