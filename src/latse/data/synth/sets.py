@@ -29,22 +29,13 @@ from latse.data.shards.recordio import set_files
 from latse.data.shards.records import Shard
 from latse.data.shards.shard_writer import ShardWriter
 from latse.data.shards.staging import is_made, refuse_set, staged, writing_into
-from latse.data.synth import heads
+from latse.data.synth import heads, plan
 from latse.data.synth.people import draw_person, draw_view
-from latse.data.synth.plan import (
-    IDENTIFICATION,
-    VERIFICATION,
-    Group,
-    Shot,
-    SynthSettings,
-    check,
-    groups,
-    ring_pairs,
-)
+from latse.data.synth.plan import IDENTIFICATION, VERIFICATION, Group, Shot, SynthSettings
 from latse.data.synth.render import Photo, render
 from latse.data.synth.sheet import grid
 from latse.errors import LatseError, check_range
-from latse.files import digest, locked, make_folder, read_json, write_json
+from latse.files import digest, locked, make_folder, read_object, write_json
 
 MANIFEST = "synth.json"
 ADVICE = "the same command goes on, with fewer --processes if memory was short"
@@ -56,6 +47,8 @@ ATTEMPTS = 100  # … and so on, so often at most
 # (seed, person, image, shot) -> picture
 Photographer = Callable[[int, int, int, Shot], Photo]
 Chunks = Dict[str, List[spool.Chunk]]  # the files of the spool by the name of their group
+
+_heads = functools.lru_cache(maxsize=1)(heads.load)
 
 
 class Made(NamedTuple):
@@ -113,13 +106,13 @@ def make(
         If a setting is out of range, the heads cannot be fetched, `out` holds another data set or cannot be
         written, a process dies, or a face that is to be detected is not found in 100 pictures.
     """
-    check(settings)
+    plan.check(settings)
     check_range("processes", processes, 1)
     out = Path(out)
     if is_made(out, MANIFEST, {"settings": settings._asdict()}):
         _remove_spool(out)
         return None
-    if _settings_of(out) != settings._asdict():
+    if _manifest(out).get("settings") != settings._asdict():
         refuse_set(out)
     with staged(out) as stage:
         chunks = _chunks(settings, _open_spool(out / SPOOL, settings))
@@ -166,11 +159,6 @@ def _some_pairs(path: Path, count: int) -> list[list[np.ndarray]]:
         faces = (np.frombuffer(encoded[number], np.uint8) for number in chosen)
         rows.append([decode(face, str(path), (align.SIZE, align.SIZE)) for face in faces])
     return rows
-
-
-@functools.lru_cache(maxsize=1)
-def _heads() -> heads.Heads:
-    return heads.load()
 
 
 def _draw(settings: SynthSettings, chunks: Chunks, processes: int, photographer: Photographer) -> Made:
@@ -220,11 +208,7 @@ def _first_aligned(
 def _open_spool(folder: Path, settings: SynthSettings) -> Path:
     """Make the spool, or go on with that of a killed process if the same was made with the same versions."""
     origin = {"settings": settings._asdict(), "versions": drawing_versions()}
-    try:
-        usable = read_json(folder / MANIFEST) == origin
-    except LatseError:
-        usable = False
-    if not usable:
+    if _manifest(folder) != origin:
         if folder.is_dir():
             shutil.rmtree(folder)
         write_json(make_folder(folder) / MANIFEST, origin)
@@ -240,7 +224,7 @@ def _remove_spool(out: Path) -> None:
 def _chunks(settings: SynthSettings, folder: Path) -> Chunks:
     """Return the files of the spool; a person is never split."""
     chunks: Chunks = {}
-    for group in groups(settings).values():
+    for group in plan.groups(settings).values():
         step, end = max(1, spool.step(group.images) // len(group.shots)), group.first + group.people
         chunks[group.name] = [
             spool.Chunk(
@@ -265,22 +249,22 @@ def _redrawn(chunks: list[spool.Chunk]) -> int:
 
 def _write(out: Path, stage: Path, settings: SynthSettings, chunks: Chunks) -> None:
     """Write all files: those of `out` itself into the stage, those below it where they belong."""
-    plan = groups(settings)
-    _write_shard(stage, plan["train"], chunks, settings.shards)
-    verification = [plan[name] for name in VERIFICATION if name in plan]
+    groups = plan.groups(settings)
+    _write_shard(stage, groups["train"], chunks, settings.shards)
+    verification = [groups[name] for name in VERIFICATION if name in groups]
     pairs = {group.name: _write_pairs(stage, group, chunks, settings.seed) for group in verification}
     files = {path.name: path for path in sorted(stage.iterdir())}
     _remove_older(out)
-    for group in (plan[name] for name in IDENTIFICATION if name in plan):
+    for group in (groups[name] for name in IDENTIFICATION if name in groups):
         with staged(out / FOLDER / group.name) as below:
             _write_shard(below, group, chunks)
         for name in ("property", "train.idx", "train.rec"):
             files[f"{FOLDER}/{group.name}/{name}"] = out / FOLDER / group.name / name
     manifest = {
         "settings": settings._asdict(),
-        "people": {name: [group.first, group.first + group.people] for name, group in plan.items()},
-        "images": {name: group.images for name, group in plan.items()},
-        "redrawn": {name: _redrawn(chunks[name]) for name in plan},
+        "people": {name: [group.first, group.first + group.people] for name, group in groups.items()},
+        "images": {name: group.images for name, group in groups.items()},
+        "redrawn": {name: _redrawn(chunks[name]) for name in groups},
         "pairs": pairs,
         "bytes": {name: path.stat().st_size for name, path in files.items()},
         "digests": {name: digest(path) for name, path in files.items()},
@@ -317,15 +301,15 @@ def _write_shard(stage: Path, group: Group, chunks: Chunks, shards: int = 1) -> 
 def _write_pairs(stage: Path, group: Group, chunks: Chunks, seed: int) -> int:
     """Write the pairs of a group and return how many they are."""
     pictures = list(_pictures(chunks[group.name]))
-    pairs, issame = ring_pairs(group.people, np.random.default_rng([seed, group.first]))
+    pairs, issame = plan.ring_pairs(group.people, np.random.default_rng([seed, group.first]))
     write_pairs(stage / f"{group.name}.bin", [pictures[number] for number in pairs.ravel()], issame)
     write_people(stage / f"{group.name}.bin", group.first + pairs // len(group.shots))
     return len(issame)
 
 
-def _settings_of(out: Path) -> dict | None:
-    """Return the settings of the set in a folder, as its manifest has them."""
+def _manifest(folder: Path) -> dict[str, Any]:
+    """Return what the manifest in a folder says; nothing where there is none, or another file."""
     try:
-        return read_json(out / MANIFEST)["settings"]
-    except (LatseError, KeyError, TypeError):
-        return None  # nothing there, or not what this module writes
+        return read_object(folder / MANIFEST)
+    except LatseError:
+        return {}
