@@ -74,15 +74,10 @@ def fast(
 
 
 def folded(graph: ValuedGraph, depthwise_slopes: bool = False) -> ValuedGraph:
-    """Return a graph whose batch normalisations have gone into their neighbours wherever that is exact.
+    """Return a `simplified` graph, its batch normalisations in their neighbours wherever that is exact.
 
-    Parameters
-    ----------
-    graph : ValuedGraph
-        As `latse.graph.simplify.simplified` gives it.
-    depthwise_slopes : bool, default False
-        Write each PReLU as two depthwise convolutions, which oneDNN computes about ten times as fast as MXNet
-        its LeakyReLU; else it stays a LeakyReLU.
+    With `depthwise_slopes` each PReLU, else a LeakyReLU, becomes two depthwise convolutions, which oneDNN
+    computes about ten times as fast as MXNet its LeakyReLU.
     """
     return _Folding(graph, depthwise_slopes).graph.pruned()
 

@@ -26,11 +26,6 @@ def forward_seconds(graph: PlanGraph, i: int) -> float:
     return max(multiply_adds(graph, i) / MULTIPLY_ADDS_PER_SECOND, moved / BYTES_PER_SECOND)
 
 
-def step_seconds(graph: PlanGraph, seconds: list[float]) -> float:
-    """Return the seconds of a plain step, forward and backward, given those of each forward pass."""
-    return sum(s * (1 + BACKWARD * graph.trained[i]) for i, s in enumerate(seconds))
-
-
 def multiply_adds(graph: PlanGraph, i: int) -> int:
     """Return how many multiplications the forward pass of node i takes; 0 of one that moves bytes."""
     node = graph.nodes[i]

@@ -8,13 +8,14 @@ places of at least that size as ever hold such arrays at once. That is what the 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Iterable, NamedTuple, Sequence
 
 import numpy as np
 
 from latse.graph.nodes import Entry
-from latse.plan.cost import BYTES_PER_SECOND, forward_seconds, step_seconds
+from latse.plan.cost import BACKWARD, BYTES_PER_SECOND, forward_seconds
 from latse.plan.plan_graph import IN_PLACE, Marks, PlanGraph
 
 PREFIX = "planned_node_"  # names of the operators in the executor's report that a model is made from
@@ -62,7 +63,8 @@ class Model:
         self.reads, self.follows = _backward(report, len(graph.nodes))
         self.order = [i for i in range(len(graph.nodes)) if not graph.nodes[i].is_variable]
         self.seconds = [forward_seconds(graph, i) for i in range(len(graph.nodes))]
-        self.plain_seconds = step_seconds(graph, self.seconds)  # of the whole step, nothing computed again
+        # Of the whole step if nothing is computed again.
+        self.plain_seconds = sum(s * (1 + BACKWARD * t) for s, t in zip(self.seconds, graph.trained))
         # The sizes that are told apart, in bytes, falling, and by how much each is larger than the next.
         self.thresholds = _thresholds([size for i in self.order for size in graph.sizes[i]])
         self.steps = self.thresholds - np.append(self.thresholds[1:], 0)
@@ -167,13 +169,8 @@ class _Run:
     The executor orders a step by what depends on what: the forward pass; then the gradients from the last
     node to the first, each preceded by what it reads, where that has to be computed again.
 
-    Parameters
-    ----------
-    nodes : sequence of int
-        Those whose passes are played, in their order; what others put out is there and not counted.
-    with_forward : bool
-        False: only the backward pass, at the start of which there is what the nodes kept, and the gradient
-        of what later nodes read.
+    The passes of `nodes` are played, in their order; what others put out is there and not counted. Without
+    the forward pass, there is at the start what the nodes kept, and the gradient of what later nodes read.
     """
 
     def __init__(self, model: Model, marks: Marks, nodes: Sequence[int], with_forward: bool) -> None:
@@ -303,12 +300,10 @@ class _Run:
 
 def _thresholds(sizes: Iterable[int]) -> np.ndarray:
     """Return at most so many sizes, falling, that stand for all: each of those that take the most."""
-    totals: dict[int, int] = {}
-    for size in sizes:
-        totals[size] = totals.get(size, 0) + size
-    largest = max(totals, default=1)
-    counted = [size for size in totals if size > _LEAST * largest]
-    most = sorted(counted, key=lambda size: (-totals[size], -size))[: _SIZES - 1]
+    arrays = Counter(sizes)
+    largest = max(arrays, default=1)
+    counted = [size for size in arrays if size > _LEAST * largest]
+    most = sorted(counted, key=lambda size: (-size * arrays[size], -size))[: _SIZES - 1]
     return np.array(sorted({*most, largest}, reverse=True), float)
 
 

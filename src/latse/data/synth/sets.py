@@ -6,6 +6,7 @@ killed process has left there is not drawn again.
 
 from __future__ import annotations
 
+import collections
 import functools
 import hashlib
 import importlib.metadata
@@ -223,17 +224,13 @@ def _remove_spool(out: Path) -> None:
 
 def _chunks(settings: SynthSettings, folder: Path) -> Chunks:
     """Return the files of the spool; a person is never split."""
-    chunks: Chunks = {}
-    for group in plan.groups(settings).values():
-        step, end = max(1, spool.step(group.images) // len(group.shots)), group.first + group.people
-        chunks[group.name] = [
-            spool.Chunk(
-                folder / f"{group.name}-{first - group.first:08d}",
-                (min(first + step, end) - first) * len(group.shots),
-                (first, min(first + step, end), group.shots),
-            )
-            for first in range(group.first, end, step)
-        ]
+    chunks: Chunks = collections.defaultdict(list)
+    for name, first, people, shots in plan.groups(settings).values():
+        step = max(1, spool.step(people * len(shots)) // len(shots))
+        for start in range(0, people, step):
+            end = min(start + step, people)
+            task = (first + start, first + end, shots)
+            chunks[name].append(spool.Chunk(folder / f"{name}-{start:08d}", (end - start) * len(shots), task))
     return chunks
 
 

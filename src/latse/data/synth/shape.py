@@ -165,7 +165,7 @@ def _hair(heads: Heads, person: Person, view: View, vertices: np.ndarray, normal
     height = (sides + (top - sides) * crown) * smoothstep(cover, 0.2, 1.0) + 0.006
     parts = [shell(heads, vertices, normals, height, cover, HAIR)]
     if person.hair_style in ("bob", "long", "long parted", "long fringe"):
-        parts.append(_curtain(heads, person, view, vertices, normals))
+        parts.append(_curtain(heads, person, vertices))
     return parts
 
 
@@ -188,7 +188,7 @@ def _thickness(person: Person, view: View) -> tuple[float, float]:
     return top * factor, sides * factor
 
 
-def _curtain(heads: Heads, person: Person, view: View, vertices: np.ndarray, normals: np.ndarray) -> Mesh:
+def _curtain(heads: Heads, person: Person, vertices: np.ndarray) -> Mesh:
     """Return long hair that hangs from the head's sides and back: a grid of columns, seen from both sides."""
     columns, rows = 44, 14
     start = 56 + 14 * person.parting**2

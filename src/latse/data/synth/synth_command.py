@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 from pathlib import Path
 
@@ -22,48 +23,34 @@ DESCRIPTION = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    number = functools.partial(parser.add_argument, type=int)
     parser.add_argument("--out", required=True, metavar="FOLDER", help="made if it does not exist")
-    parser.add_argument("--people", required=True, type=int, metavar="N", help="people to train on")
-    parser.add_argument("--images", required=True, type=int, metavar="M", help="pictures of each of them")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of the population and its pictures (default: %(default)s)"
-    )
-    parser.add_argument(
+    number("--people", required=True, metavar="N", help="people to train on")
+    number("--images", required=True, metavar="M", help="pictures of each of them")
+    number("--seed", default=0, help="of the population and its pictures (default: %(default)s)")
+    number(
         "--processes",
-        type=int,
         default=len(os.sched_getaffinity(0)),
         metavar="P",
         help="how many draw at a time (default: one for each processor, %(default)s)",
     )
-    parser.add_argument(
-        "--shards", type=int, default=1, metavar="K", help="files of the training set (default: %(default)s)"
-    )
+    number("--shards", default=1, metavar="K", help="files of the training set (default: %(default)s)")
     parser.add_argument(
         "--detect",
         action="store_true",
         help="align by the points that the detector finds instead of the known ones; a picture in which it "
         "finds no face is drawn again, which is counted in synth.json",
     )
-    parser.add_argument(
-        "--quality",
-        type=int,
-        default=95,
-        metavar="Q",
-        help="of the JPEG files, 1 to 100 (default: %(default)s)",
-    )
-    parser.add_argument(
+    number("--quality", default=95, metavar="Q", help="of the JPEG files, 1 to 100 (default: %(default)s)")
+    number(
         "--verification-people",
-        type=int,
         default=100,
         metavar="V",
         help="people of each of the four verification sets, 12 pairs each, and of the probes, 5 pictures "
         "each: 0, or a multiple of 10 from 20 on (default: %(default)s)",
     )
-    parser.add_argument(
-        "--distractors",
-        type=int,
-        metavar="D",
-        help="people of the distractors, one picture each (default: 10 times V)",
+    number(
+        "--distractors", metavar="D", help="people of the distractors, one picture each (default: 10 times V)"
     )
     parser.add_argument("--sheet", metavar="FILE", help="draw a contact sheet of the sets, a PNG")
     parser.add_argument("--json", metavar="FILE", help="write what was drawn and how fast")
