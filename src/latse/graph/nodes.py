@@ -173,14 +173,8 @@ class Graph:
 class Rewriting:
     """A new graph made of the nodes of an old one, one by one in their order.
 
-    Subclasses override `rewritten`, which puts into the new graph what stands for a node.
-
-    Parameters
-    ----------
-    source : Graph
-        The old graph, which is not altered.
-    graph : Graph, optional
-        Where the new nodes go; by default an empty graph.
+    Subclasses override `rewritten`, which puts into the new graph what stands for a node. The old graph
+    `source` is not altered; the new nodes go into `graph`, by default an empty one.
     """
 
     def __init__(self, source: Graph, graph: Graph | None = None) -> None:

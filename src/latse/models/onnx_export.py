@@ -21,24 +21,12 @@ OPSET, IR_VERSION = 13, 8
 
 
 def converted(symbol: mx.sym.Symbol, args: Arrays, aux: Arrays, image_shape: Sequence[int]) -> bytes:
-    """Return one output of a checkpoint as ONNX: its input is `data` (N, …) float32, N free.
+    """Return one output of a checkpoint as ONNX: its input is `data` (N, *image_shape) float32, N free.
 
-    Batch normalisations are folded as in `latse.graph.fold`, so nothing depends on how a runtime reads fixed
-    gammas; slopes of PReLU have the shape (C, 1, 1).
-
-    Parameters
-    ----------
-    symbol : mx.sym.Symbol
-        The output; the ONNX output is called as the symbol's without `_output`.
-    args, aux : dict of str to mx.nd.NDArray
-        Parameters by name.
-    image_shape : sequence of int
-        Channels, height and width of an image.
-
-    Raises
-    ------
-    LatseError
-        If onnx is not installed or the network holds an operator that MXNet does not translate.
+    The output is called as the symbol's without `_output`. Batch normalisations are folded as in
+    `latse.graph.fold`, so nothing depends on how a runtime reads fixed gammas; slopes of PReLU have the shape
+    (C, 1, 1). Raises LatseError if onnx is not installed or the network holds an operator that MXNet does not
+    translate.
     """
     onnx = required("onnx")
     shape = tuple(image_shape)
