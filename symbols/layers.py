@@ -12,7 +12,16 @@ BATCH_NORM = {"momentum": 0.9, "epsilon": 2e-5}
 def convolution(channels: int, kernel: int, stride: int = 1, prefix: str | None = None) -> nn.Conv2D:
     """Return a convolution without bias: (N, C, H, W) becomes (N, channels, H/stride, W/stride).
 
-    The side of the square `kernel` is odd; `stride` divides H and W.
+    Parameters
+    ----------
+    channels : int
+        Number of output channels.
+    kernel : int
+        Side of the square kernel, odd.
+    stride : int, default 1
+        Step of the kernel; it must divide H and W.
+    prefix : str, optional
+        Prefix of the parameter's name.
     """
     return nn.Conv2D(channels, kernel, stride, kernel // 2, use_bias=False, prefix=prefix)
 

@@ -70,9 +70,21 @@ class Registry:
         return defaults
 
     def create(self, name: str, *arguments: Any, **parameters: float) -> Any:
-        """Return an object of the class that `find` finds, made of the arguments that `positional` names.
+        """Return an object of a class.
 
-        Raises LatseError as `find` and `parameters`; if a parameter is unknown, or the class refuses it.
+        Parameters
+        ----------
+        name : str
+            As of `find`.
+        *arguments : object
+            The arguments that `Registry.positional` names.
+        **parameters : float
+            Any of `Registry.parameters`.
+
+        Raises
+        ------
+        LatseError
+            As `find` and `parameters`; if a parameter is unknown, or the class refuses it.
         """
         known = self.parameters(name)
         for key in parameters:

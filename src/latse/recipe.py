@@ -41,12 +41,25 @@ def add_set_argument(parser: Any, summary: str) -> None:
 
 
 def load(path: str | os.PathLike, overrides: Iterable[str] = ()) -> CfgNode:
-    """Read a recipe, a YAML file or a shipped one by its name, and check it.
+    """Read a recipe and check it.
 
-    `overrides` are `section.key=value`, the value in YAML, as `--set` of the command line takes them. The
-    recipe has every key of `KEYS` and every parameter of encoder and margin, and is frozen. Raises LatseError
-    for a missing or malformed file, an unknown key, a wrong type, or a value out of range; the sentence names
-    the key and what set it: the file, its base or `--set`.
+    Parameters
+    ----------
+    path : path
+        The YAML file, or the name of a shipped recipe.
+    overrides : iterable of str
+        `section.key=value`, the value in YAML, as `--set` of the command line takes them.
+
+    Returns
+    -------
+    CfgNode
+        Every key of `KEYS` and every parameter of encoder and margin, frozen.
+
+    Raises
+    ------
+    LatseError
+        For a missing or malformed file, an unknown key, a wrong type, or a value out of range; the sentence
+        names the key and what set it: the file, its base or `--set`.
     """
     return traced(path, overrides)[0]
 
@@ -76,10 +89,20 @@ def as_dict(recipe: CfgNode) -> dict[str, Any]:
 
 
 def changed(name: str, recipe: CfgNode) -> dict[str, Any] | None:
-    """Return what a recipe has otherwise than the shipped one of that `name`: `section.key` -> its value.
+    """Return what a recipe has otherwise than the shipped one of the same name.
 
-    None if no recipe of that name is shipped. Parameters that only another encoder or margin of the shipped
-    recipe has are left out.
+    Parameters
+    ----------
+    name : str
+        Name of a file in recipes/ without its ending.
+    recipe : CfgNode
+        As `load` returns it.
+
+    Returns
+    -------
+    dict or None
+        `section.key` -> the recipe's value; None if no recipe of that name is shipped. Parameters that only
+        another encoder or margin of the shipped recipe has are left out.
     """
     path = SHIPPED / f"{name}.yaml"
     if not path.is_file():

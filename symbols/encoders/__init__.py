@@ -48,10 +48,21 @@ find, parameters = _REGISTRY.find, _REGISTRY.parameters
 
 
 def create(name: str, lean: bool = False, **parameters: float) -> Encoder:
-    """Return an encoder: one of `ENCODERS`, `gluoncv/NAME`, or `FILE.py:CLASS`, whose file is run.
+    """Return an encoder.
 
-    `lean` is as of `Encoder`; the other parameters are any of `parameters(name)`. Raises LatseError if there
-    is none of that name, it cannot be made, or a parameter is unknown or out of range.
+    Parameters
+    ----------
+    name : str
+        One of `ENCODERS`, `gluoncv/NAME`, or `FILE.py:CLASS`, whose file is run.
+    lean : bool, default False
+        As of `Encoder`.
+    **parameters : float
+        Any of `parameters(name)`.
+
+    Raises
+    ------
+    LatseError
+        If there is none of that name, it cannot be made, or a parameter is unknown or out of range.
     """
     # Blocks without a name of their own are numbered from 0 on: two encoders have the same parameters.
     with mx.name.NameManager():

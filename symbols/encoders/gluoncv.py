@@ -29,9 +29,21 @@ CLASSIFIERS = (
 class GluonCVEncoder(Encoder):
     """A classifier's features, its weights random, with the paper's head.
 
-    `name` is what gluoncv calls it; `lean` makes no difference. Its parameters have gluoncv's own names,
-    those of the first network of its kind in a process. Raises LatseError if there is no classifier of that
-    name, or it does not take images of 112x112.
+    Its parameters have gluoncv's own names, those of the first network of its kind in a process.
+
+    Parameters
+    ----------
+    name : str
+        What gluoncv calls it.
+    lean : bool, default False
+        Makes no difference.
+    dropout : float, default 0.4
+        As of `Encoder`.
+
+    Raises
+    ------
+    LatseError
+        If there is no classifier of that name, or it does not take images of 112x112.
     """
 
     def __init__(self, name: str, lean: bool = False, dropout: float = 0.4) -> None:

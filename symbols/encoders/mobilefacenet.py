@@ -46,8 +46,15 @@ class Layer(nn.HybridSequential):
 class Bottleneck(nn.HybridBlock):
     """Inverted bottleneck (Sandler et al. 2018): 1x1 to `width`, 3x3 of each channel, 1x1 to `channels`.
 
-    (N, C, H, W) becomes (N, channels, H/stride, W/stride); with stride 1 the input is added. In a lean one
-    (as of `Encoder`) everything from the first normalisation to the last convolution has the other sign.
+    (N, C, H, W) becomes (N, channels, H/stride, W/stride); with stride 1 the input is added.
+
+    Parameters
+    ----------
+    name : str
+        Such as `res_3_block0`.
+    channels, width, stride : int
+    lean : bool
+        As of `Encoder`: everything from the first normalisation to the last convolution has the other sign.
     """
 
     def __init__(self, name: str, channels: int, width: int, stride: int, lean: bool) -> None:

@@ -14,7 +14,16 @@ class ImprovedUnit(nn.HybridBlock):
     """Improved-residual unit BN-Conv-BN-PReLU-Conv-BN, plus its input (Deng et al. 2019a, §3.1.2).
 
     (N, C, H, W) becomes (N, channels, H/stride, W/stride); where that changes the shape, a 1x1 convolution
-    and a batch normalisation stand in the shortcut. The second convolution has the stride, 1 or 2.
+    and a batch normalisation stand in the shortcut.
+
+    Parameters
+    ----------
+    channels : int
+        Number of output channels.
+    stride : int
+        Stride of the second convolution, 1 or 2.
+    prefix : str
+        Such as `stage1_unit1_`.
     """
 
     layers = PLAIN

@@ -60,12 +60,8 @@ class AdaCos(OverAllCosines, NormalisedSoftmax):
     def _logits(self, F, theta, cosine, label, scale):
         blocked = F.BlockGrad(cosine)
         others = self._sum(F, F.broadcast_mul(blocked, F.BlockGrad(scale)), label)
-        ordered = F.sort(F.reshape(theta, shape=(-1,)), axis=0)
-        middle = F.floor((F.reshape(F.sum(F.ones_like(ordered)), shape=(1,)) - 1) / 2)
-        median = F.cast(F.take(ordered, middle), dtype="float32")
-        highest = F.max(others)
-        log_b = highest + F.log(F.mean(F.exp(F.broadcast_sub(others, highest))))
-        new = F.BlockGrad(log_b / F.cos(F.minimum(median, math.pi / 4)))
+        median = F.cast(_median(F, theta), dtype="float32")
+        new = F.BlockGrad(_log_mean_exp(F, others) / F.cos(F.minimum(median, math.pi / 4)))
         target = F.broadcast_mul(F.cos(theta), F.cast(new, dtype="float64"))
         rest = self._sum(F, F.broadcast_mul(cosine, new), label)
         return target, rest, moved(F, scale, scale - new)
@@ -106,3 +102,15 @@ def _adacos_scale(classes: int) -> float:
             f"AdaCos takes its scale from the number of people, which is {classes}, not at least 3"
         )
     return math.sqrt(2) * math.log(classes - 1)
+
+
+def _log_mean_exp(F, values):
+    """Return log of the mean of exp of `values` (N, 1): (1,)."""
+    highest = F.max(values)
+    return highest + F.log(F.mean(F.exp(F.broadcast_sub(values, highest))))
+
+
+def _median(F, values):
+    """Return the median of `values` (N, 1), of an even number the lower of the middle two: (1,)."""
+    ordered = F.sort(F.reshape(values, shape=(-1,)), axis=0)
+    return F.take(ordered, F.floor((F.reshape(F.sum(F.ones_like(ordered)), shape=(1,)) - 1) / 2))

@@ -76,9 +76,7 @@ class LogSumExpOfOthers(mx.operator.CustomOp):
         mx.nd.broadcast_mul(centres, -mean_logit * inverse * inverse, out=slopes[1])
         embedding = mx.nd.broadcast_mul(embedding, out_grad[0])
         mx.nd.linalg.gemm(weights, embedding, slopes[1], transpose_a=True, out=slopes[1])
-        same = mx.nd.broadcast_equal(mx.nd.expand_dims(label, 1), mx.nd.expand_dims(label, 0))
-        own = mx.nd.take(slopes[1], label) + mx.nd.dot(same, out_grad[1])  # samples of one class together
-        slopes[1][label.astype("int64")] = own
+        _add_rows(slopes[1], label, out_grad[1])
         slopes[2][:] = 0
         for array, request, slope in zip(in_grad, req, slopes):
             if slope is not array:
@@ -160,3 +158,9 @@ def _scratch(array, rows):
 def _parts(array, rows):
     """Return views of so many rows each."""
     return [array[start : start + rows] for start in range(0, len(array), rows)]
+
+
+def _add_rows(array, label, rows):
+    """Add the rows (N, D) to those of `array` that the labels (N,) name, one or several to one."""
+    same = mx.nd.broadcast_equal(mx.nd.expand_dims(label, 1), mx.nd.expand_dims(label, 0))
+    array[label.astype("int64")] = mx.nd.take(array, label) + mx.nd.dot(same, rows)

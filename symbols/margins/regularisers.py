@@ -39,8 +39,17 @@ REGULARISERS = {"hyperspherical_energy": HypersphericalEnergy, "exclusive": Excl
 class Regularised(Loss):
     """A loss with regularisers of its class centres, over the people of the batch.
 
-    `weights` maps names in `REGULARISERS` to their weights, at least 0. Raises LatseError if the loss has no
-    class centres, or a weight is out of range.
+    Parameters
+    ----------
+    loss : Loss
+        One with class centres.
+    weights : dict of str to float
+        Name in `REGULARISERS` -> its weight, at least 0.
+
+    Raises
+    ------
+    LatseError
+        If the loss has no class centres, or a weight is out of range.
     """
 
     def __init__(self, loss: Loss, weights: dict) -> None:

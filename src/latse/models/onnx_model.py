@@ -111,8 +111,17 @@ def required(name: str) -> ModuleType:
 def session(model: str | bytes, title: str = "the exported file") -> Any:
     """Return onnxruntime's `InferenceSession` on the processor, with `latse.runtime.threads()` threads.
 
-    `model` is the path of an ONNX file, or its content; `title` is what an error calls it. Raises LatseError
-    if onnxruntime is not installed, or cannot run the model.
+    Parameters
+    ----------
+    model : str or bytes
+        Path of an ONNX file, or its content.
+    title : str, default 'the exported file'
+        What an error calls it.
+
+    Raises
+    ------
+    LatseError
+        If onnxruntime is not installed, or cannot run the model.
     """
     onnxruntime = required("onnxruntime")
     options = onnxruntime.SessionOptions()

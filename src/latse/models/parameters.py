@@ -107,10 +107,21 @@ def needed_shapes(symbol: mx.sym.Symbol, **inputs: tuple[int, ...]) -> dict[str,
 def fitting(
     symbol: mx.sym.Symbol, args: Arrays, aux: Arrays, data: tuple[int, ...], source: str | os.PathLike
 ) -> Parameters:
-    """Return those of the parameters that `latse.models.checkpoint.load` gives that a symbol needs.
+    """Return the parameters that a symbol needs, without those that it does not need.
 
-    Its only input is `data`, of the shape (N, 3, H, W) given. Raises LatseError, which names `source`, where
-    the parameters come from, if they do not fit, or the network has other inputs.
+    Parameters
+    ----------
+    symbol, args, aux : mx.sym.Symbol, Arrays, Arrays
+        As `latse.models.checkpoint.load` returns them; `data` is the only input.
+    data : tuple of int
+        The shape of `data`, (N, 3, H, W).
+    source : path
+        Where the parameters come from.
+
+    Raises
+    ------
+    LatseError
+        If they do not fit, or the network has other inputs; the sentence names `source`.
     """
     try:
         needed = needed_shapes(symbol, data=data)

@@ -65,9 +65,21 @@ def in_batches(
 ) -> np.ndarray:
     """Return the rows that `function` gives for runs of at most `batch_size` images, one below the other.
 
-    It maps images (m, ...) to rows (m, ...), of the same shape and type for every batch. `images` are
-    (n, ...), `batch_size` is at least 1, the progress bar has the `title`. Raises LatseError if there is no
-    image, or the batch is empty.
+    Parameters
+    ----------
+    function : callable
+        Maps images (m, ...) to rows (m, ...), of the same shape and type for every batch.
+    images : ndarray
+        (n, ...).
+    batch_size : int
+        At least 1.
+    title : str
+        Of the progress bar.
+
+    Raises
+    ------
+    LatseError
+        If there is no image, or the batch is empty.
     """
     if not len(images):
         raise LatseError("there is no image to embed")

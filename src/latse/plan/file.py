@@ -21,19 +21,40 @@ def digest(graph: Graph) -> str:
 
 
 def write_plan(path: str | os.PathLike, plan: Any, provenance: Mapping[str, Any] | None = None) -> None:
-    """Write a `latse.plan.memonger.Plan` for `read_plan`, atomically; raise LatseError if that is impossible.
+    """Write a plan for `read_plan`, atomically.
 
-    `provenance` is where the plan comes from, as `latse.provenance.provenance` says.
+    Parameters
+    ----------
+    path : path
+        The JSON file.
+    plan : latse.plan.memonger.Plan
+        As `latse.plan.memonger.plan` found it.
+    provenance : mapping, optional
+        Where the plan comes from, as `latse.provenance.provenance` says.
+
+    Raises
+    ------
+    LatseError
+        If the file cannot be written.
     """
     content = {"kind": KIND, **plan.as_json(), **({"provenance": provenance} if provenance else {})}
     write_json(path, content)
 
 
 def read_plan(path: str | os.PathLike, symbol: mx.sym.Symbol) -> mx.sym.Symbol:
-    """Return the graph `symbol`, as it is traced, with the marks of a plan that `write_plan` wrote for it.
+    """Return the graph with the marks of a plan that was made for it.
 
-    The Symbol itself is not altered. Raises LatseError if the file cannot be read, is no memory plan, or is
-    that of another graph.
+    Parameters
+    ----------
+    path : path
+        What `write_plan` wrote.
+    symbol : mx.sym.Symbol
+        The graph as it is traced; it is not altered.
+
+    Raises
+    ------
+    LatseError
+        If the file cannot be read, is no memory plan, or is that of another graph.
     """
     content = read_json(path)
     if not isinstance(content, dict) or content.get("kind") != KIND:

@@ -38,7 +38,12 @@ class _Option:
 def front(model: Model, progress: bool = False) -> list[Candidate]:
     """Return plans from the least time to the least memory, none worse in both than another.
 
-    `progress` shows a bar on stderr.
+    Parameters
+    ----------
+    model : Model
+        Of the graph.
+    progress : bool, default False
+        Show a progress bar on stderr.
     """
     cuts, stages = _cuts(model), _Stages(model)
     numbers = tqdm(range(1, len(cuts)), "cutting the graph", leave=False, disable=not progress)
@@ -52,11 +57,24 @@ def front(model: Model, progress: bool = False) -> list[Candidate]:
 
 
 def refined(model: Model, start: Candidate, most_seconds: float, progress: bool = False) -> Candidate:
-    """Return a plan in less memory than `start` by keeping one output more, one less, or one for another.
+    """Return a plan in less memory than another by keeping one output more, one less, or one for another.
 
-    The search ends after a fixed number of trials. It descends not by the memory, of which several moments at
-    once are often the worst, but by a mean over all moments near to it, and computes again for at most
-    `most_seconds`. `progress` shows a bar on stderr.
+    Parameters
+    ----------
+    model : Model
+        Of the graph.
+    start : Candidate
+        Where the search begins.
+    most_seconds : float
+        Of computing again.
+    progress : bool, default False
+        Show a progress bar on stderr.
+
+    Returns
+    -------
+    Candidate
+        What the search comes to after a fixed number of trials. It descends not by the memory, of which
+        several moments at once are often the worst, but by a mean over all moments near to it.
     """
     large = [i for i in model.order if i not in model.always and bool(model.count([i])[-1])]
     best = replace(model.estimate(start.keep), keep=start.keep & frozenset(large))
@@ -95,11 +113,22 @@ def pareto(candidates: Sequence[Candidate]) -> list[Candidate]:
 def chains_of_least_time(
     options: Sequence[Sequence[_Option]], steps: np.ndarray, largest: float
 ) -> list[list[_Option]]:
-    """Return for every amount of memory that is told apart the chain of options of the least time.
+    """Return chains of options from the first cut to the last.
 
-    A chain goes from the first cut to the last. `options` are given with the cuts where they end; `steps`
-    are the bytes by which each size of place is larger than the next. Chains that need more than `largest`
-    bytes, more than zero, are left out where others do with less.
+    Parameters
+    ----------
+    options : sequence
+        For each cut the options that end there.
+    steps : array
+        The bytes by which each size of place is larger than the next.
+    largest : float
+        Bytes, more than zero; chains that need more are left out where others do with less.
+
+    Returns
+    -------
+    list of list
+        For every amount of memory that the whole needs, the chain of the least time, as far as amounts are
+        told apart.
     """
     none = np.zeros((1, len(steps)))
     labels = [_Labels(none, none, np.zeros(1), np.zeros(1, int), np.zeros(1, int))]

@@ -15,11 +15,20 @@ IMAGE, EMBEDDING = {"data": (1, *IMAGE_SHAPE)}, "fc1_output"
 
 
 def checked(name: str, encoder: Encoder) -> mx.sym.Symbol:
-    """Return the graph of an encoder that is not lean: an embedding of images that a checkpoint can hold.
+    """Return an encoder's graph, which is an embedding of images that a checkpoint can hold.
 
-    Raises LatseError, which calls the encoder by its `name`, if it cannot be traced, its output or its input
-    has another name or shape, or parameters share a name or have one that belongs to another part of a
-    checkpoint.
+    Parameters
+    ----------
+    name : str
+        What errors call it.
+    encoder : Encoder
+        One for checkpoints, not lean.
+
+    Raises
+    ------
+    LatseError
+        If it cannot be traced, its output or its input has another name or shape, or parameters share a name
+        or have one that belongs to another part of a checkpoint.
     """
     with blaming(f"{name} cannot be traced"):
         symbol = trace(encoder)
@@ -49,10 +58,21 @@ def checked(name: str, encoder: Encoder) -> mx.sym.Symbol:
 
 
 def check_trained(name: str, kept: mx.sym.Symbol, trained: mx.sym.Symbol, inputs: Shapes) -> None:
-    """Check that the training graph, given the shapes of its inputs, has all parameters of the graph `kept`.
+    """Check that all parameters that a checkpoint keeps are trained.
 
-    Raises LatseError, which calls the encoder by its `name`, if a parameter is not there under its name, or
-    in another shape.
+    Parameters
+    ----------
+    name : str
+        Of the encoder.
+    kept, trained : mx.sym.Symbol
+        The graph of a checkpoint and the training graph.
+    inputs : mapping of str to tuple of int
+        The shapes of the training graph's inputs.
+
+    Raises
+    ------
+    LatseError
+        If a parameter is not there under its name, or in another shape.
     """
     fit = Fit(name, needed_shapes(kept, **IMAGE), needed_shapes(trained, **inputs))
     for parameter in fit.missing:

@@ -20,9 +20,17 @@ OFD_SETLKW = 38  # F_OFD_SETLKW of Linux, which Python names since 3.9
 class RowFile:
     """The rows of an array in a file, each read and written whole by a system call.
 
-    The file exists; row 0 begins `offset` bytes into it. Compared with a mapping: pages of the file never
-    count to this process, a full disk is an error instead of a SIGBUS, and row after row costs no page
-    faults.
+    Compared with a mapping: pages of the file never count to this process, a full disk is an error instead of
+    a SIGBUS, and row after row costs no page faults.
+
+    Parameters
+    ----------
+    path : Path
+        An existing file.
+    row_bytes : int
+        Bytes of a row.
+    offset : int
+        Where row 0 begins.
     """
 
     _handle = -1  # closed
