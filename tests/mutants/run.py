@@ -73,9 +73,9 @@ def is_annotation(node) -> bool:
     return False
 
 
-def is_dotted_exception(node) -> bool:
-    """Say whether a node is `except module.Error`, which cosmic-ray cannot rename."""
-    return node.type == "except_clause" and "." in node.children[1].get_code()
+def is_unnamed_exception(node) -> bool:
+    """Say whether a node is `except module.Error` or `except (*ERRORS, …)`: cosmic-ray renames names only."""
+    return node.type == "except_clause" and bool(set(".*") & set(node.children[1].get_code()))
 
 
 def places(file: str) -> dict[tuple[int, int], list[tuple[str, int]]]:
@@ -85,7 +85,7 @@ def places(file: str) -> dict[tuple[int, int], list[tuple[str, int]]]:
     for name, operator in operators().items():
         positions = ((node, start) for node in nodes for start, _ in operator.mutation_positions(node))
         for occurrence, (node, start) in enumerate(positions):
-            if not is_annotation(node) and not is_dotted_exception(node):
+            if not is_annotation(node) and not is_unnamed_exception(node):
                 found[start].append((name, occurrence))
     return found
 
