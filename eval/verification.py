@@ -242,7 +242,7 @@ def _threshold_at_far(different: np.ndarray, far: float) -> float | None:
         return None
     if rates[-1] < far:
         return 0.0
-    first = np.searchsorted(rates, far)  # never 0: no distance is below the first threshold
+    first = max(np.searchsorted(rates, far), 1)  # no distance is below the first threshold, which is 0
     neighbours = slice(first - 1, first + 1)
     return float(np.interp(far, rates[neighbours], VAL_THRESHOLDS[neighbours]))
 

@@ -1,5 +1,6 @@
 """Processes of our own: one that dies is one sentence, and none outlives its parent."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -33,3 +34,21 @@ def test_processes_end_with_a_parent_that_is_killed(kill_family):
     assert int(parent.stdout.readline()) != parent.pid
     assert kill_family(parent) >= 2
     parent.stdout.close()
+
+
+def no_room():
+    raise MemoryError
+
+
+def test_a_process_that_lacks_memory_before_its_first_image_is_one_sentence():
+    with pytest.raises(LatseError, match="^out of memory at its beginning: fewer --processes need less$"):
+        list(workers.run(no_room, (), [()], 1, "look"))
+
+
+def test_a_process_that_cannot_start_is_the_error_that_is_told(monkeypatch):
+    def refuse(_):
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr(multiprocessing.context.SpawnProcess, "start", refuse)
+    with pytest.raises(BlockingIOError, match="no more processes"):
+        list(workers.run(no_room, (), [()], 1, "look"))

@@ -293,6 +293,12 @@ def test_val_at_the_very_last_threshold():
     assert val_at_far(distance, issame, 0.5) == pytest.approx((1, 0, 0.5))
 
 
+def test_val_at_no_false_accept():
+    """Different pairs below the grid's second threshold: only the first one, 0, accepts none of them."""
+    issame = np.arange(40) % 2 == 0
+    assert val_at_far(np.where(issame, 0.5, 0.0005), issame, 0) == (0, 0, 0)
+
+
 def test_val_is_nothing_where_no_threshold_has_such_a_rate():
     """Different pairs beyond the grid's last threshold: the protocol's threshold is 0 then."""
     issame = np.arange(40) % 2 == 0

@@ -90,12 +90,14 @@ def run(
     try:
         for _, task in zip(range(processes), tasks):
             pipe, theirs = context.Pipe()
-            workers[pipe] = context.Process(target=_work, args=(theirs, make, arguments, task), daemon=True)
-            workers[pipe].start()
+            worker = context.Process(target=_work, args=(theirs, make, arguments, task), daemon=True)
+            worker.start()
+            workers[pipe] = worker
             theirs.close()  # so that the end of the process is the end of the pipe
         busy = set(workers)
         while busy:
             for pipe in busy.intersection(wait(busy)):
+                name = names.get(pipe, "its beginning")
                 try:
                     kind, content = pipe.recv()
                     if kind == DONE and (task := next(tasks, None)) is not None:
@@ -103,11 +105,9 @@ def run(
                     elif kind == DONE:
                         busy.remove(pipe)
                 except (EOFError, OSError) as error:
-                    name = names.get(pipe, "its beginning")
                     raise LatseError(f"a process {_fate(workers[pipe])} while at {name}: {advice}") from error
                 if kind == FAILED:
-                    short = f"out of memory at {names.get(pipe)}: fewer --processes need less"
-                    raise LatseError(content or short)
+                    raise LatseError(content or f"out of memory at {name}: fewer --processes need less")
                 if kind == AT:
                     names[pipe] = content
                 yield kind, content
