@@ -104,4 +104,4 @@ def embed(model: FaceModel, images: ImageSet) -> Gallery:
         name = images.name + (f" from image {start} on" if start else "")
         return UnitRows(model.embed(images.read(positions), name), f"{model.title} on {name}")[:]
 
-    return in_batches(unit, images.picked, IMAGES_AT_ONCE, f"{model.title} on {images.name}")
+    return in_batches(unit, images.picked, IMAGES_AT_ONCE, f"{model.title} on {images.name}", logged=True)

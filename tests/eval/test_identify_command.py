@@ -1,10 +1,12 @@
 import argparse
+import functools
 import json
 import tracemalloc
 
 import cv2
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 from latse.cli import main
 from latse.data.pairs.pairs import read_pairs, write_people
@@ -13,6 +15,7 @@ from latse.errors import LatseError
 from latse.eval import identify_command, image_sets
 from latse.eval.references import raw_pixels
 from latse.files import digest
+from latse.models import runner
 
 KIT = ("probe-features", "probe-list", "distractor-features", "distractor-list")
 
@@ -306,6 +309,21 @@ def test_a_gallery_is_in_memory_once_and_gone_before_the_next(monkeypatch, shard
     finally:
         tracemalloc.stop()
     assert peak < 1.4 * 20_000 * 256 * 4
+
+
+def test_a_log_says_how_many_images_are_embedded(monkeypatch, capsys, shard_folder):
+    class Model:
+        title = "mine"
+
+        def embed(self, images, name):
+            return np.ones((len(images), 4))
+
+    monkeypatch.setattr(image_sets, "IMAGES_AT_ONCE", 10)
+    monkeypatch.setattr(runner, "tqdm", functools.partial(tqdm, mininterval=0))
+    images = image_sets.open_images(shard_folder)
+    assert image_sets.embed(Model(), images).shape == (24, 4)
+    said = capsys.readouterr().err
+    assert f"mine on {images.name}" in said and "10/24" in said and "20/24" in said
 
 
 def test_nothing_is_printed_before_everything_is_written(tmp_path, capsys, monkeypatch, shard_folder):

@@ -61,7 +61,11 @@ def as_input(array: np.ndarray) -> mx.nd.NDArray:
 
 
 def in_batches(
-    function: Callable[[np.ndarray], np.ndarray], images: np.ndarray, batch_size: int, title: str
+    function: Callable[[np.ndarray], np.ndarray],
+    images: np.ndarray,
+    batch_size: int,
+    title: str,
+    logged: bool = False,
 ) -> np.ndarray:
     """Return the rows that `function` gives for runs of at most `batch_size` images, one below the other.
 
@@ -75,6 +79,8 @@ def in_batches(
         At least 1.
     title : str
         Of the progress bar.
+    logged : bool, default False
+        Whether the bar is for a log too, not only for a terminal.
 
     Raises
     ------
@@ -86,10 +92,13 @@ def in_batches(
     if batch_size < 1:
         raise LatseError(f"a batch of {batch_size} holds no image")
     rows = np.empty(0)
-    for start in tqdm(range(0, len(images), batch_size), title, unit="batch", leave=False, disable=None):
-        part = slice(start, start + batch_size)
-        of_part = function(images[part])
-        if not start:  # once in memory: those of each batch go straight to their place
-            rows = np.empty((len(images), *of_part.shape[1:]), of_part.dtype)
-        rows[part] = of_part
+    off = False if logged else None  # None: wherever there is no terminal
+    with tqdm(total=len(images), desc=title, unit="image", leave=False, disable=off) as bar:
+        for start in range(0, len(images), batch_size):
+            part = slice(start, start + batch_size)
+            of_part = function(images[part])
+            if not start:  # once in memory: those of each batch go straight to their place
+                rows = np.empty((len(images), *of_part.shape[1:]), of_part.dtype)
+            rows[part] = of_part
+            bar.update(len(of_part))
     return rows
