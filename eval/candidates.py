@@ -57,15 +57,18 @@ class FaceModel(Protocol):
     def embed(self, images: np.ndarray, name: str) -> np.ndarray:
         """Return one feature for each image, float64 (n, d), finite and not normalised.
 
-        Images are uint8 (n, 3, 112, 112), RGB, `name` is that of their set. Of a model that sees them, a
-        feature is the sum over an image and its mirror. Raises LatseError if the model does not take such
-        images, or a value is not finite.
+        Images are uint8 (n, 3, 112, 112), RGB. `name` is that of their set, for features read from a file and
+        for the sentence of an error. Of a model that sees the images, a feature is the sum over an image and
+        its mirror. Raises LatseError if the model does not take such images, or a value is not finite.
         """
         ...
 
 
 class FlipSummed:
-    """A model that maps images to features: judged by the sum over an image and its mirror image."""
+    """A model that maps images to features: judged by the sum over an image and its mirror image.
+
+    `feature` maps uint8 (m, 3, 112, 112) to float (m, d); `title` and `origin` are those of `FaceModel`.
+    """
 
     def __init__(self, title: str, origin: dict[str, Any], feature: Feature):
         self.title, self.origin, self.feature = title, origin, feature
@@ -112,7 +115,10 @@ class FeatureFile:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """Add `--model`, `--train-data`, `--batch-size`, `--gpus` and `--cpus`."""
+    """Add `--model`, `--train-data`, `--batch-size`, `--gpus` and `--cpus`.
+
+    `required` says whether the command needs a model.
+    """
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = f"WHAT is one of:\n{WHAT}"
     parser.add_argument(
@@ -151,11 +157,23 @@ def open_model(
     batch_size: int = 32,
     train_data: str | os.PathLike | None = None,
 ) -> FaceModel:
-    """Open one model, `[TITLE=]WHAT` as on the command line.
+    """Open one model.
 
-    A `=` after a `/` is part of a path: `./a=b/model,0`. A network runs on `contexts` (default: the CPU),
-    `batch_size` images at a time; `train_data` is the folder of the shard that `pca` and `fisherfaces` are
-    fitted to. Raises LatseError if a file is missing or damaged, or the training data are.
+    Parameters
+    ----------
+    text : str
+        `[TITLE=]WHAT` as on the command line. A `=` after a `/` is part of a path: `./a=b/model,0`.
+    contexts : sequence of mx.Context
+        Devices of a network; default: the CPU.
+    batch_size : int, default 32
+        Images per forward pass of a network.
+    train_data : str or os.PathLike or None, optional
+        Folder of the shard that `pca` and `fisherfaces` are fitted to.
+
+    Raises
+    ------
+    LatseError
+        If a file is missing or damaged, or the training data are.
     """
     title, what = _split(text)
     if what.endswith(".npy"):

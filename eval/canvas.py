@@ -40,8 +40,14 @@ def show(cell: Axes, picture: np.ndarray) -> None:
 def draw_rows(path: str | os.PathLike, rows: Mapping[str, np.ndarray], height: float, titles: float) -> None:
     """Write rows of images as PNG, the title of each on its left.
 
-    Rows are title -> images, uint8 (n, 3, H, W) RGB, of all as many; `height` is that of a row, `titles` the
-    width of the titles, in inches.
+    Parameters
+    ----------
+    path : path
+        Of the PNG.
+    rows : mapping of str to ndarray
+        Title -> images, uint8 (n, 3, H, W) RGB, as many in each row.
+    height, titles : float
+        Inches of a row, and of the titles' width.
     """
     columns = len(next(iter(rows.values())))
     figure, axes = grid(len(rows), columns, (1.1 * columns + titles, height * len(rows)))
@@ -53,6 +59,9 @@ def draw_rows(path: str | os.PathLike, rows: Mapping[str, np.ndarray], height: f
 
 
 def save(figure: Figure, path: str | os.PathLike, kind: str = "png", **options: Any) -> None:
-    """Write a figure as a file of some kind, atomically; raise LatseError if that is impossible."""
+    """Write a figure atomically, as a file of a `kind` and with `options` that matplotlib knows.
+
+    Raises LatseError if that is impossible.
+    """
     with replacing(path) as temporary:
         figure.savefig(temporary, format=kind, **options)

@@ -27,10 +27,10 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Intervals:
-    """Percentile intervals [low, high] of what `verification.judge` says.
+    """Percentile intervals [low, high] of what `verification.judge` says, from so many `samples`.
 
-    The fraction `level` of the samples is between the two. `low` and `high` are the band of the ROC: TAR at
-    each FAR that was asked for.
+    The fraction `level` of the samples is between the two. Those of `tar_at_far` are by false accept rate.
+    `low` and `high` are the band of the ROC: TAR at each FAR that was asked for.
     """
 
     level: float

@@ -27,7 +27,7 @@ MOVE = estimate_transform("similarity", TEMPLATE[:2], EYES).params[:2]
 
 
 class DlibNetwork:
-    """dlib's 128 numbers for each aligned face, on the processor, `batch_size` at a time.
+    """dlib's 128 numbers for each aligned face, on the processor, `batch_size` (at least 1) at a time.
 
     Raises LatseError if the extra `baselines` is not installed.
     """

@@ -26,11 +26,17 @@ LINE_STYLES = ("-", "--")
 
 
 def find_people(images: np.ndarray, issame: np.ndarray) -> np.ndarray:
-    """Tell the people of pairs apart, which do not say who is who: int (2n,), from 0 on.
+    """Tell the people of pairs apart, which do not say who is who: int (2n,), the person of each image.
 
-    Images, uint8 (2n, 3, H, W), 2i and 2i + 1 are pair i; issame, bool (n,), says whether they show one
-    person. Byte-identical images do; what is connected in this way is taken for a person. Where no same pair
-    links two images of somebody, he or she can come up twice.
+    Byte-identical images show one person, and so do the two of a same pair; what is connected in this way is
+    taken for a person. Where no same pair links two images of somebody, he or she can come up twice.
+
+    Parameters
+    ----------
+    images : uint8 (2n, 3, H, W)
+        Images 2i and 2i + 1 are pair i.
+    issame : bool (n,)
+        Whether both images of a pair show one person.
     """
     first, inverse = distinct_images(images)
     left, right = inverse[0::2][issame], inverse[1::2][issame]
@@ -49,7 +55,14 @@ def one_image_per_person(images: np.ndarray, issame: np.ndarray, people: int = 1
 def faces(path: str | os.PathLike, images: np.ndarray, generated: np.ndarray) -> None:
     """Draw Figure 1 of the paper: input, generated frontal face, absolute difference, a column per image.
 
-    Images are uint8 (n, 3, H, W), RGB; what the decoder generates for them is float (n, 3, H, W) in -1..1.
+    Parameters
+    ----------
+    path : path
+        Of the PNG to write.
+    images : uint8 (n, 3, H, W)
+        RGB.
+    generated : float (n, 3, H, W)
+        The decoder's faces for `images`, in -1..1.
     """
     generated = to_pixels(generated)
     difference = np.abs(images.astype(np.int16) - generated).astype(np.uint8)

@@ -142,9 +142,10 @@ class Identification:
 
 
 def mate_pairs(people: np.ndarray) -> np.ndarray:
-    """Pair each image with each other one of its person, int (n,), both ways round.
+    """Pair each image with each other one of its person, both ways round.
 
-    Returns int64 (pairs, 2): probe, mate; by probe, then by mate.
+    `people`, int (n,), is the person of each image. Returns int64 (pairs, 2): probe, mate; by probe, then by
+    mate.
     """
     known, person = np.unique(people, return_inverse=True)
     count = len(person)
@@ -235,9 +236,17 @@ def identify_among(
 ) -> Identification:
     """Rank each image's mates where the images of all other people are the distractors.
 
-    Features are float32 (n, d), taken as they are, people int (n,); sizes, order and errors are as of
-    `identify`. What an order says of a probe's own person is passed over. The largest default size is the
-    number of images of others that everybody with two images has.
+    Raises LatseError as `identify`.
+
+    Parameters
+    ----------
+    features : float32 (n, d)
+        Taken as they are.
+    people : int (n,)
+        The person of each.
+    sizes, order : sequence of int or None, ndarray or None
+        As of `identify`; what an order says of a probe's own person is passed over. The largest default size
+        is the number of images of others that everybody with two images has.
     """
     order = np.arange(len(people)) if order is None else np.asarray(order)
     known, number, images = np.unique(people, return_inverse=True, return_counts=True)

@@ -34,8 +34,8 @@ METADATA = {"png": {"Software": None}, "svg": {"Date": None}}
 def draw_curves(path: str | os.PathLike, margins: Mapping[str, Margin]) -> tuple[Path, Path]:
     """Write `picture` as PNG and as SVG, byte for byte the same for the same curves and matplotlib.
 
-    The path has no suffix, or .png or .svg: both are written, and their paths returned. Raises LatseError if
-    the suffix is another one, a file cannot be written, or as `picture`.
+    `path` has no suffix, or .png or .svg: both are written in any case. Returns the paths of the PNG and of
+    the SVG. Raises LatseError if the suffix is another one, a file cannot be written, or as `picture`.
     """
     stem = Path(path)
     if stem.suffix not in ("", ".png", ".svg"):
@@ -65,9 +65,9 @@ def probability(margin: Margin, theta: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def picture(margins: Mapping[str, Margin]) -> Figure:
     """Draw h(θ)/s on the left, the target's probability and its derivative on the right, over θ.
 
-    The left panel reaches from 0 to π, the right one over those θ in which a probability changes. Margins are
-    by the title of their line; at least one, all over the same number of classes. Raises LatseError if a
-    curve cannot be computed, or g(0), by which h is divided, is not above 0.
+    The left panel reaches from 0 to π, the right one over those θ in which a probability changes. `margins`
+    has the title of each line -> its margin: at least one, all over the same number of classes. Raises
+    LatseError if a curve cannot be computed, or g(0), by which h is divided, is not above 0.
     """
     figure = blank((9, 4.6), dpi=160)
     grid = figure.add_gridspec(2, 2, width_ratios=(1.15, 1))

@@ -148,7 +148,7 @@ def read_image_list(path: str | os.PathLike) -> ImageList:
 def read_refined(list_file: str | os.PathLike, noise_file: str | os.PathLike | None, parts: int) -> Refined:
     """Read a list of the kit and, if `noise_file` is not None, which of its entries are noise.
 
-    Raises LatseError as `read_image_list`, `read_noise` and `noiseless` do, whose `parts` it takes.
+    `parts` is that of `noiseless`. Raises LatseError as `read_image_list`, `read_noise` and `noiseless` do.
     """
     listed = read_image_list(list_file)
     if noise_file is None:

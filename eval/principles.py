@@ -93,8 +93,7 @@ def check(margin: Margin, parameters: Mapping[str, float]) -> dict[str, Finding]
 class LogitCurve:
     """h or g of a margin, called with angles (n,), float64 radians; `slope` is its derivative.
 
-    `name` is what an error calls it, `logit` makes of angles, an NDArray (n,) of float64, the logits, of the
-    same kind.
+    `name` is what an error calls it. `logit` makes logits of angles, both NDArrays (n,) of float64.
     """
 
     def __init__(self, name: str, logit: Callable[[mx.nd.NDArray], mx.nd.NDArray]) -> None:

@@ -28,9 +28,9 @@ _REGISTRY = Registry("protocol", {}, Protocol, "over latse.eval.protocol.Protoco
 
 
 def judge_by(names: Sequence[str], models: Sequence[FaceModel]) -> dict[str, dict[str, Any]]:
-    """Judge models by protocols, FILE.py:CLASS each, of different names of classes.
+    """Judge models by protocols, which are named FILE.py:CLASS; no two classes have the same name.
 
-    Returns by the name of the class `images`, how many there are, and `results`: title of the model -> its
+    Returns name of the class -> `images`, how many there are, and `results`: title of the model -> its
     figures. Raises LatseError if a class fails or returns something else.
     """
     protocols = {name: _REGISTRY.create(name) for name in names}

@@ -42,7 +42,8 @@ def _grey(images: np.ndarray) -> np.ndarray:
 def whitened_pca(images: np.ndarray, label: np.ndarray) -> Feature:
     """Fit the first 100 principal components of `images`, each scaled to unit variance ('whitened').
 
-    Images of the training people are uint8 (n, 3, H, W), RGB; their label is not looked at.
+    They are the images of the training people, uint8 (n, 3, H, W), RGB. `label`, int (n,), is not looked at:
+    PCA needs no supervision.
     """
     return _fitted("pca", images, label, whiten=True)
 
@@ -50,9 +51,10 @@ def whitened_pca(images: np.ndarray, label: np.ndarray) -> Feature:
 def fisherfaces(images: np.ndarray, label: np.ndarray) -> Feature:
     """Fit Fisher's linear discriminants of the first 100 principal components.
 
-    Images of the training people are uint8 (n, 3, H, W), RGB, `label`, int (n,), says who is who: at least
-    two people, one of them with two images. Source: Belhumeur, Hespanha, Kriegman 1997, Eigenfaces vs.
-    Fisherfaces.
+    `images` are those of the training people, uint8 (n, 3, H, W), RGB. `label`, int (n,), says who is who: at
+    least two people, one of them with two images.
+
+    Source: Belhumeur, Hespanha, Kriegman 1997, Eigenfaces vs. Fisherfaces.
     """
     return _fitted("fisherfaces", images, label, LinearDiscriminantAnalysis())
 

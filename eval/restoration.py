@@ -13,10 +13,18 @@ from latse.eval.verification import distinct_images
 class Restoration(NamedTuple):
     """What was found on images of known people.
 
-    images : int, distinct ones; ssim : float, mean structural similarity (`similarity`) of what is generated
-    from an image to the mean face of its person; ssim_to_other : float, the same to the mean face of another
-    person, the next one by number: no less where a decoder draws everybody alike; ssim_of_average : float,
-    the same of the average of all images to the mean faces.
+    Attributes
+    ----------
+    images : int
+        Distinct ones.
+    ssim : float
+        Mean structural similarity (`similarity`) of what is generated from an image to the mean face of its
+        person.
+    ssim_to_other : float
+        The same to the mean face of another person, the next one by number: no less where a decoder draws
+        everybody alike.
+    ssim_of_average : float
+        The same of the average of all images to the mean faces.
     """
 
     images: int

@@ -37,8 +37,10 @@ GALLERIES, PROBES = "_1N_gallery_*.csv", "_1N_probe_mixed.csv"
 class Faces:
     """The faces of a set, in the order of its lists.
 
-    photographs : object (n,), names of files; points : float32 (n, 5, 2), pixels: the eyes, the nose, the
-    mouth's corners; scores : float32 (n,), how sure the detector was; templates, media : int64 (n,).
+    photographs : object (n,), names of files
+    points : float32 (n, 5, 2), in pixels: the eyes, the nose, the mouth's corners
+    scores : float32 (n,), how sure the detector was
+    templates, media : int64 (n,)
     """
 
     photographs: np.ndarray
@@ -67,10 +69,10 @@ class Subjects:
 
 @dataclass(frozen=True)
 class TemplateSet:
-    """A set's lists, `name` being such as `ijbc`.
+    """A set's lists, under its `name`, such as `ijbc`.
 
-    For 1:1 there are pairs, or None; for 1:N galleries by name (`G1`), maybe none, and the probes to search
-    for, or None.
+    `pairs` are for 1:1, None if there are none. For 1:N are `galleries`, by name (`G1`), and the `probes` to
+    search for: empty and None if there are none.
     """
 
     name: str

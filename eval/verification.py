@@ -55,11 +55,11 @@ class Verification:
     accuracy, std, threshold : float
         As of `Accuracy`; the thresholds are squared Euclidean distances, 0 to 4.
     fold_accuracies : list of float
-        In the folds' order.
+        The accuracies of the folds, in order.
     exact : Accuracy
         The same with thresholds taken from the distances themselves instead of the grid: `exact_accuracy`.
     val : Val or None
-        At FAR 0.001: `val_at_far`.
+        insightface's VAL at FAR 0.001, None where it is not defined: `val_at_far`.
     tar_at_far : dict of str to float or None
         True accept rate by false accept rate, keys "0.1" to "1e-06": `roc.Curve.tar_at`.
     unresolved_far : list of str
@@ -102,8 +102,12 @@ def flip_sum(feature: Feature, images: np.ndarray) -> np.ndarray:
 def distinct_images(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Find byte-identical images.
 
-    Returns where each distinct one stands first, int64 (m,), ascending, and for each image, int64 (n,), its
-    position in that.
+    Returns
+    -------
+    first
+        int64 (m,), where each distinct image stands first, ascending.
+    inverse
+        int64 (n,), for each image its position in `first`.
     """
     numbers: dict[bytes, int] = {}
     digests = (hashlib.blake2b(image.tobytes()).digest() for image in images)
@@ -112,7 +116,7 @@ def distinct_images(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def finite(rows: np.ndarray, what: str) -> np.ndarray:
-    """Return rows, float (n, d); raise LatseError, "`what` 3 is not finite", for the first that is not."""
+    """Return rows, float (n, d); raise LatseError, `what` and number, for the first that is not finite."""
     broken = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(broken):
         raise LatseError(f"{what} {broken[0]} is not finite")

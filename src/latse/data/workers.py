@@ -72,16 +72,16 @@ def run(
 ) -> Iterator[tuple]:
     """Let `processes` processes do the tasks; iterate what they tell, in the order in which it comes.
 
-    That is (AT, name) before the work at each thing of a task, and (DONE, seconds of a processor) after a
+    They tell (AT, name) before the work at each thing of a task, and (DONE, seconds of a processor) after a
     task. Unlike `in_order`, this returns no results, but knows what a process was at when it died.
 
     `make`, of a module, is called with `arguments` in each process. It returns the function of a task and of
     `at(name)`, which is to be called before the work at each thing. Arguments and tasks are picklable; a task
     is drawn when a process is free for it.
 
-    Raises the LatseError of a task; or one if a process dies or runs out of memory, which names what the
-    process was at, and in case of a death gives `advice`, the end of a sentence on what to do. The other
-    processes are ended, as they are when the caller leaves the loop or dies.
+    Raises the LatseError of a task, or one that names what a process was at when it ran out of memory or
+    died; after a death it ends with `advice`, what to do. The other processes are ended, as they are when the
+    caller leaves the loop or dies.
     """
     # A forked process would inherit the locks of the parent's threads, and MXNet where the parent has it.
     context, tasks = multiprocessing.get_context("spawn"), iter(tasks)

@@ -122,9 +122,9 @@ def read_people(path: str | os.PathLike) -> np.ndarray | None:
 
 
 def check_people(path: str | os.PathLike, people: np.ndarray | None, issame: np.ndarray) -> None:
-    """Raise LatseError unless `people`, what `read_people` returned, fit the flags, bool (n,), of a set.
+    """Raise LatseError unless the people of the pairs `path` fit their flags, `issame`, bool (n,).
 
-    None fits everything. `path`, that of the pairs, stands in the sentence of an error.
+    `people` is int (2n,), as of `read_people`, or None, which fits everything.
     """
     if people is None:
         return

@@ -73,7 +73,8 @@ def _in_folders(root: Path) -> Iterator[Photograph]:
     for entry in sorted(_visible(root), key=os.DirEntry.is_dir):
         if entry.is_dir():
             paths = _below(root, entry.name, (root.stat(),))
-            for path in itertools.chain([next(paths, f"{entry.name}/")], paths):
+            first = next(paths, f"{entry.name}/")  # of an empty folder: itself
+            for path in itertools.chain([first], paths):
                 yield _photograph(entry.name, root, path)
         else:
             yield _photograph("", root, entry.name)

@@ -125,7 +125,7 @@ class Report:
         places.setdefault(kind, []).append(place)
 
     def mark(self, kind: str, rows: np.ndarray, details: Iterable[str] | str | None = None) -> None:
-        """Note what is at these rows, one detail for all or one each; what is in DROPPED costs a place."""
+        """Note what is at these rows, a detail for all or one each; what is in DROPPED costs their place."""
         one = details is None or isinstance(details, str)
         for row, detail in zip(rows, itertools.repeat(details) if one else details):
             place = self.place(row)
@@ -163,8 +163,9 @@ class Report:
 def check_set(folder: str | os.PathLike, processes: int = 1) -> Report:
     """Read a whole set and return all that is wrong with it.
 
-    `processes` is how many decode the images; with 1, this one does. Raises LatseError if there is no record
-    file in the folder, or one cannot be read.
+    The folder holds `property`, `train.rec` and `train.idx`, or `train-00000.rec`, …. `processes` is how many
+    decode the images; with 1, this one does. Raises LatseError if there is no record file in the folder, or
+    one cannot be read.
     """
     report = Report(Path(folder))
     report.files = _record_files(report)

@@ -71,8 +71,10 @@ def add_noise(
 
     Parameters
     ----------
-    folder, out : path
-        The original, which is left as it is; the copy, which lies outside of both sets and is new.
+    folder : path
+        The original, which is left as it is.
+    out : path
+        Outside of both sets; holds no set.
     mislabel, distractor : float
         Fractions of the images, from 0, together at most 1.
     seed : int
