@@ -41,6 +41,26 @@ def test_bits_and_kind(arguments, bits, kind):
     assert (found.bits, found.kind) == (bits, kind)
 
 
+def test_a_frame_that_ends_the_bytes_is_read_and_a_shorter_one_is_not():
+    frame = b"\xff\xd8" + b"\xff\xc0\x00\x11\x08\x00\x07\x00\x05\x03"
+    assert announced(frame) == (False, 7, 5, 8, 3)
+    assert announced(frame[:-1]) is None
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"\xff",  # a fill byte
+        b"\xff\x01",  # a marker without a length
+        b"\xff\xe0\x00\x0c\xff\xc0\x00\x11\x08\x00\x01\x00\x01\x03",  # data that look like a frame
+        b"\xff\xe0\x00\x03\xff\xc0\x00\x11\x08\x00\x01\x00\x01\x03",  # so does the end of these
+    ],
+)
+def test_what_stands_before_the_frame_is_stepped_over(before):
+    frame = b"\xff\xc0\x00\x11\x08\x00\x07\x00\x05\x03"
+    assert announced(b"\xff\xd8" + before + frame) == (False, 7, 5, 8, 3)
+
+
 @given(st.binary(max_size=60), st.sampled_from([b"", b"\xff\xd8", b"\xff\xd8\xff\xc0", b"\x89PNG\r\n\x1a\n"]))
 def test_any_bytes_have_an_answer(data, start):
     found = announced(start + data)

@@ -228,6 +228,14 @@ def test_the_last_step_finds_where_a_margin_starts_to_work_backwards():
     assert_fails(result["order"], [(0, 0.7)], 0.7**2 / 2, at=0)
 
 
+@given(st.floats(0, 1, exclude_max=True))
+def test_the_end_of_an_interval_is_narrowed_down_from_both_sides(end):
+    for inside, outside, fails in [(0.0, 1.0, lambda x: x <= end), (1.0, 0.0, lambda x: x > end)]:
+        last = principles._last(fails, inside, outside)
+        assert fails(last)
+        assert abs(last - end) <= 256**-6 + 1e-15
+
+
 @pytest.mark.parametrize("turn", [0.2, 0.69, 0.6999])
 def test_a_margin_that_turns_shortly_before_the_given_one_is_seen_at_its_turn(turn):
     result = with_a_margin(lambda F, t, c: F.cos(t) + (c - turn) ** 2, c=0.7)
