@@ -64,8 +64,8 @@ class Registry:
         defaults = {key: value.default for key, value in signature.items() if key not in self.positional}
         for key, default in defaults.items():
             if not isinstance(default, (int, float)):
-                wrong = f"the default {default!r}, not a number"
-                wrong = "no default" if default is inspect.Parameter.empty else wrong
+                missing = default is inspect.Parameter.empty
+                wrong = "no default" if missing else f"the default {default!r}, not a number"
                 raise LatseError(f"the parameter '{key}' of the {self.title} '{name}' has {wrong}")
         return defaults
 

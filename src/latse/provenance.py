@@ -60,8 +60,10 @@ def machine() -> dict[str, Any]:
 
 def _processor() -> str:
     """Return the model's name as Linux says it, elsewhere what Python knows."""
-    cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, "") or platform.processor() or platform.machine()
 

@@ -139,7 +139,7 @@ def _load_openblas(cpu: Path = Path("/proc/cpuinfo")) -> None:
 
 
 def _is_gpu_build() -> bool:
-    return next(iter(metadata.distributions(name=GPU_BUILD)), None) is not None
+    return bool([*metadata.distributions(name=GPU_BUILD)])
 
 
 def _wheel_libraries() -> list[Path]:

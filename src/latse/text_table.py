@@ -37,20 +37,20 @@ def verification_table(sets: dict[str, dict[str, Any]]) -> str:
     The columns of TAR are those that the different pairs of some set resolve; a TAR that those of its own set
     do not is marked by `*` and explained below the table, where the sets are described too.
     """
-    some = [next(iter(judged["results"].values())) for judged in sets.values()]
-    unresolved = [result["unresolved_far"] for result in some]
-    fars = [far for far in some[0]["tar_at_far"] if not all(far in too_fine for too_fine in unresolved)]
+    firsts = [next(iter(judged["results"].values())) for judged in sets.values()]
+    unresolved = [result["unresolved_far"] for result in firsts]
+    fars = [far for far in firsts[0]["tar_at_far"] if not all(far in too_fine for too_fine in unresolved)]
     tars = [f"TAR@{100 * float(far):g}%FAR" for far in fars]
     rows = [["", "accuracy ± std", "95 % interval", "threshold", "exact thresholds", *tars, *LAST]]
-    descriptions, restorations = [], []
+    descriptions, notes = [], []
     for name, judged in sets.items():
         rows.append([name, *[""] * (len(rows[0]) - 1)])
         rows += [_row(title, result, fars) for title, result in judged["results"].items()]
         descriptions.append(_description(name, judged))
-        restorations += [f"{name}: {note}" for note in restoration_notes(judged["results"])]
+        notes += [f"{name}: {note}" for note in restoration_notes(judged["results"])]
     if any(far in too_fine for too_fine in unresolved for far in fars):
-        restorations.append("* before the first false accept: so few different pairs resolve no finer")
-    return "\n".join([aligned(rows), *descriptions, *restorations])
+        notes.append("* before the first false accept: so few different pairs resolve no finer")
+    return "\n".join([aligned(rows), *descriptions, *notes])
 
 
 def restoration_notes(results: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -2,8 +2,10 @@
 
 import argparse
 import os
+import platform
 import subprocess
 from datetime import datetime, timezone
+from pathlib import Path
 
 import mxnet as mx
 
@@ -32,6 +34,14 @@ def test_it_names_the_machine_and_the_moment(monkeypatch):
     assert 1 <= found["cores"] <= found["machine"]["processors"] == os.cpu_count()
     assert found["machine"] == machine() and found["machine"]["processor"]
     assert found["machine"]["memory_gibibytes"] > 0
+
+
+def test_a_processor_that_linux_does_not_show_is_named_by_python(monkeypatch):
+    def refused(path, *_, **__):
+        raise PermissionError(f"{path}: permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    assert machine()["processor"] == (platform.processor() or platform.machine())
 
 
 def test_the_commit_of_a_checkout_shows_changes(tmp_path):

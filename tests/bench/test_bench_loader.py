@@ -1,6 +1,7 @@
 """`latse bench loader`: what it prints and writes is what it measured."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from latse.data.shards.records import Shard
 
 PEER = """
 import mxnet as mx
+
+print("chatter")
 
 class FaceImageIter(mx.image.ImageIter):
     def __init__(self, batch_size, data_shape, path_imgrec, shuffle, rand_mirror):
@@ -73,6 +76,16 @@ def test_made_up_images_weigh_what_faces_do(tmp_path):
     assert np.abs(shard.read(0)[0].astype(int) - loader.random_image(0)).mean() < 5
     assert (loader.random_image(3) == loader.random_image(3)).all()
     assert (loader.random_image(3) != loader.random_image(4)).any()
+
+
+def test_made_up_images_are_not_kept_in_memory(tmp_path):
+    peaks = []
+    for images in (40, 400):
+        tracemalloc.start()
+        loader.make_shard(tmp_path / str(images), images)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 1 << 20  # 360 more of 7 KB are 2.5 MB
 
 
 @pytest.mark.parametrize(

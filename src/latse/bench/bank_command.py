@@ -120,7 +120,7 @@ def _seconds(step: Step, repeats: int) -> list[float]:
 def _updates(
     bank: MeanFaceBank, people: int, batch_size: int, seed: int, batches: int | None = None
 ) -> Callable[[], None]:
-    """Return an update of a bank by random images: with `batches` by the same ones after so many of them."""
+    """Return an update of a bank by random images; with `batches`, the same people recur after so many."""
     images = np.random.default_rng(seed).integers(0, 256, (batch_size, *SHAPE), np.uint8)
     labels = random_people(people, batch_size, seed)
     if batches:

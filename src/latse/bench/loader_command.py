@@ -29,7 +29,8 @@ from latse.bench.timing import Times, in_turn, ratios
 from latse.data.images import encode
 from latse.data.shards.loader import BatchStream
 from latse.data.shards.records import Shard
-from latse.data.shards.shard_writer import write_shard
+from latse.data.shards.shard_writer import ShardWriter
+from latse.data.shards.staging import staged
 from latse.errors import LatseError
 from latse.goals import Figure, Goal
 from latse.models import runner
@@ -88,9 +89,10 @@ def make_shard(folder: Path, images: int) -> Path:
 
     Raises LatseError if the folder cannot be written.
     """
-    numbers = tqdm(range(images), desc="images", unit="image")
-    encoded = ((number // PER_PERSON, encode(random_image(number), QUALITY)) for number in numbers)
-    write_shard(folder, encoded, math.ceil(images / PER_PERSON), (SIZE, SIZE))
+    people = math.ceil(images / PER_PERSON)
+    with staged(folder) as stage, ShardWriter(stage, people, (SIZE, SIZE)) as writer:
+        for number in tqdm(range(images), desc="images", unit="image"):
+            writer.add(number // PER_PERSON, encode(random_image(number), QUALITY))
     return folder
 
 
@@ -124,8 +126,8 @@ def _loaders(args: argparse.Namespace, shard: Shard, folder: Path) -> dict[str, 
         for name in ("ImageRecordIter", "ImageRecordUInt8Iter")
     }
     if args.peer:
-        peer = _peer_class(args.peer)
         with contextlib.redirect_stdout(io.StringIO()):
+            peer = _peer_class(args.peer)
             reader = peer(batch_size, shape, f"{plain}.rec", shuffle=True, rand_mirror=True)
         readers[FACE_IMAGE_ITER] = reader
     drains = {name: functools.partial(_drain, reader, batch_size) for name, reader in readers.items()}

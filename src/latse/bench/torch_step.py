@@ -116,7 +116,7 @@ def build(
     return {"planned_megabytes": None, "parameters": count, "torch": torch.__version__}, step
 
 
-if __name__ == "__main__":  # the arguments of `build` in JSON are the only one
+if __name__ == "__main__":  # its one argument: those of `build`, in JSON
     if "OMP_NUM_THREADS" in os.environ:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     arguments = json.loads(sys.argv[1])

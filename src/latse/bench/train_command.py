@@ -43,7 +43,7 @@ def _measure(args: argparse.Namespace) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="latse-bench-") as folder:
         sizes, changes = (args.classes, args.batch_size), [f"encoder.name={args.encoder}", *STEADY]
         ours, planned = (RECIPE, *sizes, changes), Path(folder, "planned-symbol.json")
-        plan = traced(recipes.load(RECIPE, changes), *sizes).planned(mx.cpu())  # that needs least
+        plan = traced(recipes.load(RECIPE, changes), *sizes).planned(mx.cpu())  # the one that needs least
         plan.symbol.save(str(planned))
         races = race(_commands(args, ours, planned), args.repeats, "training steps")
         parts = race({PARTS: served(parts_step.contender, *ours)}, args.repeats, PARTS)[PARTS]

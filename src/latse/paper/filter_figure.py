@@ -121,11 +121,12 @@ def choose_people(judged: FilteredImages, people: int) -> np.ndarray:
 
 
 def draw(path: str | os.PathLike, shard: Shard, judged: FilteredImages, labels: Sequence[int]) -> None:
-    """Draw a row of a PNG for each label: up to three kept images, then up to seven refused ones, in order.
+    """Draw a row of a PNG for each label: up to three kept images, then up to seven refused ones.
 
-    Where nothing is refused, up to ten kept images take the whole row. Where the truth is known, a frame
-    tells right verdicts from wrong ones, and below an image whose label is wrong stands whom it shows.
-    Raises LatseError if there is no label, an image cannot be read, or the picture cannot be written.
+    Both come in the set's order. Where nothing is refused, up to ten kept images take the whole row. Where
+    the truth is known, a frame tells right verdicts from wrong ones, and below an image whose label is wrong
+    stands whom it shows. Raises LatseError if there is no label, an image cannot be read, or the picture
+    cannot be written.
     """
     if not len(labels):
         raise LatseError(f"{shard.folder}: the filter keeps no image, so that there is nothing to show")

@@ -92,7 +92,7 @@ def _result(path: Path, kind: str) -> dict[str, Any]:
 
 
 def page(material: Material, own: Mapping[str, Any]) -> str:
-    """Return the report as HTML: the same material and provenance, its `own`, give the same text.
+    """Return the report as HTML; the same material and the page's `own` provenance give the same text.
 
     Raises LatseError if a result is not as its command writes it, or a picture that it names cannot be read.
     """
