@@ -43,7 +43,7 @@ class Registry:
     def find(self, name: str) -> type:
         """Return a class: a shipped one, or the one of `FILE.py:CLASS`, whose file is run.
 
-        Raises LatseError if there is none of that name, the file cannot be run, or it is of another kind.
+        Raises LatseError if there is none, the file cannot be run, or the class is of another kind.
         """
         path = source(name)
         if path is None:

@@ -490,6 +490,11 @@ def test_noise_that_was_left_out_is_said(tmp_path, left_out, sentence):
             {"kind": "templates", "provenance": {}, "models": {"a": {"origin": 3}}},
             "templates.json is not as its command writes it",
         ),
+        (
+            "teacher/run.json",
+            {"recipe": "orl_teacher", "data": {}, "settings": {"train": []}},
+            "teacher/run.json is not as its command writes it",
+        ),
         ("student/run.json", {"recipe": "orl_student"}, "student/run.json lacks the key 'settings'"),
         (
             "student/run.json",

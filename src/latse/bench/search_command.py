@@ -101,8 +101,8 @@ def disagreements(
     """Compare ranks in the largest gallery with those that follow from the nearest distractors of each probe.
 
     `result` is what `identify` found for the arrays. `nearest`, int64 (p, k), holds the positions of the k
-    distractors that another search found nearest. Returns the number of pairs, and of those whose ranks
-    differ; a rank above k is the same as another above k.
+    distractors that another search found nearest. Returns how many pairs there are, and of how many the
+    ranks differ; a rank above k is the same as another above k.
     """
     limit, wrong = nearest.shape[1] + 1, 0
     ranks = np.minimum(result.ranks[-1], limit)

@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _in_words(planned: DryRun) -> Iterator[str]:
-    """Iterate the lines that say how much a run would look at, what the plan saves and the memory taken."""
+    """Iterate the lines: how much a run would look at, what the plan saves, and what memory is taken."""
     plan, training = planned.plan, planned.training
     train, count = training.recipe.train, len(training.devices)
     devices = f"{count} devices" if count > 1 else "one device"

@@ -80,8 +80,8 @@ def _verification_table(name: str, judged: Mapping[str, Any], look: Mapping[str,
         rates += [((result["val_at_far_1e-3"] or {}).get("val"), None) for _ in interpolated]
         rates += [(result[key], bounds.get(key)) for key in ("auc", "eer")]
         accuracy = BLOCKS.noted(_spread(result), interval(bounds.get("accuracy")))
-        rates = (BLOCKS.noted(percent(rate), interval(bound)) for rate, bound in rates)
-        rows.append([_key(title, look), accuracy, _spread(result["exact"]), *rates])
+        cells = (BLOCKS.noted(percent(rate), interval(bound)) for rate, bound in rates)
+        rows.append([_key(title, look), accuracy, _spread(result["exact"]), *cells])
     head = ["", "accuracy", "exact threshold", *map(_tar, resolved), *interpolated, "AUC", "EER"]
     return BLOCKS.table(head, rows, name, _verification_notes(judged, some))
 
@@ -151,7 +151,7 @@ def identification(result: Mapping[str, Any], look: Mapping[str, Look]) -> Secti
     }
     largest = sizes[-1]
     in_all = {title: model["sizes"] for title, model in models.items() if largest in model["sizes"]}
-    cmc = {title: rows[largest]["cmc"] for title, rows in in_all.items()}
+    cmc = {title: by_size[largest]["cmc"] for title, by_size in in_all.items()}
     drawn = [
         charts.steps("Rank 1 as the gallery grows", grown, look, "distractors"),
         charts.steps(f"CMC among {int(largest):,} distractors", cmc, look, "rank"),
@@ -282,8 +282,11 @@ def settings(folder: Path, runs: Mapping[str, Mapping[str, Any]]) -> Section:
     flat: dict[str, dict[str, str]] = {}
     for name, record in runs.items():
         with reading(folder / name / "run.json"):
-            sections = record["settings"].items()
-            flat[name] = {f"{part}.{key}": _value(keys[key]) for part, keys in sections for key in keys}
+            flat[name] = {
+                f"{part}.{key}": _value(value)
+                for part, values in record["settings"].items()
+                for key, value in values.items()
+            }
     keys = dict.fromkeys(key for values in flat.values() for key in values)
     rows = [[key, *(values.get(key, NOTHING) for values in flat.values())] for key in keys]
     return Section("settings", "Settings", "", [BLOCKS.table(["", *flat], rows, prose=True)])

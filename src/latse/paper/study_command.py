@@ -46,7 +46,7 @@ class Study:
 
     recipe: Path  # that the rows change
     seeds: list[int]  # at least one, each at least 0, none twice
-    rows: dict[str, dict[str, Any]]  # what each row changes, as in a recipe; a name is a folder's too
+    rows: dict[str, dict[str, Any]]  # what each changes: section -> key -> value; a name is a folder's too
 
 
 @dataclass(frozen=True)
