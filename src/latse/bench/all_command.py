@@ -48,7 +48,7 @@ class Job:
         return [*self.arguments, *plan, "--json", str(folder / f"{self.name}.json")]
 
     def bounds(self) -> list[str]:
-        """Return the words before the command that keep it on one processor, the last of this process."""
+        """Return the words before the command that keep it on the last processor this process may use."""
         if self.all_cores:
             return []
         pinning = ["taskset", "-c", str(max(os.sched_getaffinity(0)))] if shutil.which("taskset") else []

@@ -95,7 +95,8 @@ def dry_run(
 ) -> DryRun:
     """Plan the first device's memory, within a `budget` as `latse.plan.memonger.plan` takes it.
 
-    With `progress` a bar is shown on stderr. Raises LatseError if no plan fits into the device or the budget.
+    `training` and `set_images` are those of `DryRun`. With `progress` a bar is shown on stderr. Raises
+    LatseError if no plan fits into the device or the budget.
     """
     recipe, graph = training.recipe, training.device_graph
     weights, statistics = _sizes(graph)
