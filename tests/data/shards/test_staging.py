@@ -1,5 +1,7 @@
 """A set that is published takes away what was said of the set before it."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -40,10 +42,43 @@ def test_no_command_replaces_a_set(tmp_path, capsys):
     write_people(mine, 2)
     before = {path: path.read_bytes() for path in mine.iterdir()}
     noise = ["noise", str(original), str(mine), "--mislabel", "0.5"]
-    for arguments in (noise, ["check", str(original), "--repair", str(mine)]):
+    orl = ["fetch-orl", "--out", str(mine)]
+    for arguments in (noise, orl, ["check", str(original), "--repair", str(mine)]):
         assert main(["data", *arguments]) == 1
         assert "holds a set already: remove it, or choose another folder" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in mine.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [(["fetch-orl"], "orl.bin"), (["synth", "--people", "1", "--images", "2"], "cross-age.bin")],
+)
+def test_pairs_of_another_set_are_not_replaced(words, name, tmp_path, capsys):
+    (tmp_path / name).write_bytes(b"mine")
+    assert main(["data", *words, "--out", str(tmp_path)]) == 1
+    assert f"{name} is there already: remove it, or choose another name" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_kill_while_a_set_is_published_leaves_its_manifest_beside_what_there_is(tmp_path, monkeypatch):
+    """Else its own command would take what is left for that of another."""
+    steps = []
+    for name in ("replace", "unlink"):
+        done = getattr(Path, name)
+
+        def step(path, *arguments, done=done):
+            done(path, *arguments)
+            steps.append(names(tmp_path) - {".staged"})
+
+        monkeypatch.setattr(Path, name, step)
+    for _ in range(2):
+        with staged(tmp_path) as stage:
+            for name in ("orl.bin", "orl.json", "property", "train.rec"):
+                (stage / name).write_text("new")
+    visible = [{name for name in step if name[0] != "."} for step in steps]
+    assert len(visible) >= 12
+    assert all("orl.json" in step for step in visible if step)
+    assert all(len(step) == 4 for step in visible if "property" in step)
 
 
 def test_a_set_replaces_side_files_but_what_is_no_set_does_not(tmp_path):

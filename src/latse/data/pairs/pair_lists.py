@@ -40,9 +40,10 @@ def draw(folder: str | os.PathLike, number: int, folds: int = 10, seed: int = 0)
     folder = Path(folder)
     if not folder.is_dir():
         raise LatseError(f"{folder} is not a folder")
-    images = [
-        image for image in photographs.listed(folder) if image.person and is_image_file(folder / image.path)
-    ]
+    listed = photographs.listed(folder)
+    images = [image for image in listed if image.person and is_image_file(folder / image.path)]
+    if not images:
+        raise LatseError(f"no photographs in {folder}/PERSON: {photographs.FOLDERS}")
     person = np.unique([image.person for image in images], return_inverse=True)[1]
     try:
         pairs, issame = draw_pairs(person, number, folds, seed)
@@ -81,8 +82,17 @@ def draw_pairs(person: np.ndarray, number: int, folds: int, seed: int) -> tuple[
     photograph = np.arange(len(person))
     end = np.searchsorted(person, person, side="right")  # of the photographs of the same person
     chance = random.Random(seed)
-    same = _draw(photograph + 1, end, number // 2, chance, "one person")
-    different = _draw(end, np.full(len(person), len(person)), number // 2, chance, "two people")
+    others = np.full(len(person), len(person))
+    kinds = {"one person": (photograph + 1, end), "two people": (end, others)}
+    there = {whose: int((high - low).sum()) for whose, (low, high) in kinds.items()}
+    for whose, total in there.items():
+        if number // 2 > total:
+            most = min(there.values())
+            cure = f"give --pairs {2 * most} at most" if most else "more photographs are needed"
+            if 0 < most < folds:
+                cure += f", --folds {most} at most"
+            raise LatseError(f"{number // 2} pairs of {whose} are asked for, there are {total}: {cure}")
+    same, different = (_draw(*ranges, number // 2, chance) for ranges in kinds.values())
     return in_folds(same, different, folds)
 
 
@@ -145,13 +155,10 @@ def _listed(folder: Path) -> dict[str, Path]:
     return {file.stem: file for file in files}
 
 
-def _draw(low: np.ndarray, high: np.ndarray, number: int, chance: random.Random, whose: str) -> np.ndarray:
+def _draw(low: np.ndarray, high: np.ndarray, number: int, chance: random.Random) -> np.ndarray:
     """Draw `number` of the pairs (i, j) with low[i] <= j < high[i], without making them all."""
     ends = np.cumsum(high - low)
-    total = int(ends[-1]) if len(ends) else 0
-    if number > total:
-        raise LatseError(f"{number} pairs of {whose} are asked for, there are {total}: lower --pairs")
-    rank = np.array(chance.sample(range(total), number), np.int64)
+    rank = np.array(chance.sample(range(int(ends[-1])), number), np.int64)
     first = np.searchsorted(ends, rank, side="right")
     return np.stack([first, high[first] - (ends[first] - rank)], axis=1)
 

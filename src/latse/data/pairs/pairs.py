@@ -85,6 +85,13 @@ def write_encoded(path: str | os.PathLike, content: EncodedPairs) -> None:
             pickle.dump(([images[number] for number in content.pairs.ravel()], flags), file, protocol=3)
 
 
+def refuse_pairs(path: str | os.PathLike, source: str | os.PathLike = "") -> None:
+    """Raise LatseError if there are X.bin or X.npz, which share X.people.npy, other than `source`."""
+    for file in (Path(path).with_suffix(suffix) for suffix in (".bin", ".npz")):
+        if file.exists() and file.resolve() != Path(source).resolve():
+            raise LatseError(f"{file} is there already: remove it, or choose another name")
+
+
 def people_path(path: str | os.PathLike) -> Path:
     """Return the file that says who is on the images of pairs: X.people.npy for X.bin and X.npz."""
     return Path(path).with_suffix(".people.npy")

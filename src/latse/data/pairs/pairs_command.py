@@ -13,7 +13,8 @@ DESCRIPTION = (
     "as of two, drawn by --seed, or the pairs of a list as LFW's (--list). The photographs are aligned "
     "JPEG or PNG faces of 112x112 pixels, taken over as they are, or any photographs with --align. Files "
     "that are no images are passed over. OUT is insightface's .bin, or the plain format if it ends "
-    "in .npz; FILE.people.npy beside it says who is on each image. The same input gives the same bytes."
+    "in .npz; FILE.people.npy beside it says who is on each image. The same input gives the same bytes. No "
+    "file is replaced."
 )
 
 
@@ -51,19 +52,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Make the set; raise LatseError for bad input."""
     from latse.data.pairs import pair_lists
-    from latse.data.pairs.pairs import write_pairs, write_people
+    from latse.data.pairs.pairs import refuse_pairs, write_pairs, write_people
 
     if Path(args.out).suffix not in (".bin", ".npz"):
         raise LatseError(f"{args.out} ends neither in .bin nor in .npz")
+    refuse_pairs(args.out)
     if args.list:
         chosen = pair_lists.read_pair_list(args.list, args.photos)
     else:
         chosen = pair_lists.draw(args.photos, args.pairs, args.folds, args.seed)
     used = sorted({int(number) for number in chosen.pairs.ravel()})
     faces = dict(zip(used, _faces([chosen.files[number] for number in used], args.align)))
-    write_people(args.out, None)  # that of other pairs would be believed after a kill here
+    write_people(args.out, chosen.person[chosen.pairs])  # first: where there are pairs, they are whole
     write_pairs(args.out, [faces[number] for number in chosen.pairs.ravel().tolist()], chosen.issame)
-    write_people(args.out, chosen.person[chosen.pairs])
     same = int(chosen.issame.sum())
     print(
         f"{args.out}: {same} pairs of one person, {len(chosen.issame) - same} of two, {len(used)} photographs"

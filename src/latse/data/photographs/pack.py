@@ -7,6 +7,7 @@ an interrupted run goes on with the chunks that are missing, and any number of p
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import itertools
@@ -35,6 +36,7 @@ REPORT = "pack.json"
 WORK = ".pack"
 EMPTY = "empty folder"  # stands in the list, so that its person is in the report; it is no photograph
 BY_HAND = "by hand"
+NOBODYS = "in no person's folder"
 ADVICE = (
     "the same command goes on, with fewer --processes if memory was short, with --leave-out to pass over it"
 )
@@ -114,6 +116,7 @@ def pack(
     if source.is_dir() and root is not None:
         raise LatseError(f"{source} is no list, whose paths could be relative to {root}")
     root = source if source.is_dir() else Path(root or source.parent)
+    is_new = not out.exists()
     work = make_folder(make_folder(out) / WORK)
     with writing_into(out), locked(work):
         run = _PackRun(source, root, out, settings, shards, frozenset(leave_out))
@@ -122,6 +125,9 @@ def pack(
         finally:
             if not run.known.exists():
                 shutil.rmtree(work)
+                with contextlib.suppress(OSError):  # unless there is a set in it
+                    if is_new:
+                        out.rmdir()
 
 
 class _PackRun:
@@ -144,7 +150,8 @@ class _PackRun:
         listed = photographs.listed(self._source, self._root)
         count = photographs.write_list(tqdm(listed, desc="list", unit="photograph", delay=1), new)
         if not count:
-            raise LatseError(f"no photograph in {self._source}")
+            where = f": {photographs.FOLDERS}" if self._source.is_dir() else ""
+            raise LatseError(f"no photograph in {self._source}{where}")
         unknown = self._leave_out.difference(photograph.path for photograph in photographs.read_list(new))
         if unknown:
             raise LatseError(f"{min(unknown)} is to be left out, but is none of the photographs")
@@ -178,7 +185,9 @@ class _PackRun:
         if not report["images"]:
             self.known.unlink()  # it would only say the same again
             why = ", ".join(f"{number} {reason}" for reason, number in report["left_out_by_reason"].items())
-            raise LatseError(f"no photograph of {self._source} gives a face: {why or EMPTY}")
+            if report["left_out_by_reason"].keys() <= {NOBODYS}:
+                why = f"{why or EMPTY}; {photographs.FOLDERS}"
+            raise LatseError(f"no photograph of {self._source} gives a face: {why}")
         size = (align.SIZE, align.SIZE)
         with staged(self._out) as stage:
             with ShardWriter(stage, report["classes"], size, self._shards, report["images"]) as writer:
@@ -296,7 +305,7 @@ class _Packer:
             if photograph.path in self._leave_out:
                 raise align.NoFaceError(BY_HAND)
             if not photograph.person:
-                raise align.NoFaceError("in no person's folder")
+                raise align.NoFaceError(NOBODYS)
             if photograph.path.endswith("/"):
                 raise align.NoFaceError(EMPTY)
             content = align.read_photograph(self._root / photograph.path)

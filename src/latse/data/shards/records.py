@@ -76,8 +76,9 @@ class Shard:
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
+        files = _record_files(self.folder)
         self.classes, self.image_size = recordio.read_property(self.folder / "property")
-        self._files = [_RecordFile(path, self.classes) for path in _record_files(self.folder)]
+        self._files = [_RecordFile(path, self.classes) for path in files]
         ends = np.cumsum([0] + [file.last + 1 for file in self._files])
         self._first = ends[:-1]
         self.records = np.concatenate([file.records + start for file, start in zip(self._files, self._first)])
@@ -282,7 +283,10 @@ def _record_files(folder: Path) -> list[Path]:
     for number, path in enumerate(files):
         if path.name not in ("train.rec", f"train-{number:05d}.rec"):
             raise LatseError(f"{folder} lacks train-{number:05d}.rec, but holds {path.name}")
-    return files or [folder / "train.rec"]
+    if not files:
+        how = "`latse data pack` makes one of photographs"
+        raise LatseError(f"{folder} is no training set: there is no train.rec ({how})")
+    return files
 
 
 def _opened(file: Path) -> tuple[int, int]:

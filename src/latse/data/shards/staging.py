@@ -53,8 +53,11 @@ def staged(folder: str | os.PathLike) -> Iterator[Path]:
 
 
 def _publish(stage: Path, folder: Path) -> None:
-    # `property` goes first and comes last: without it, what else there is does not count as a set.
-    files = sorted(stage.iterdir(), key=lambda file: (file.name == "property", file.name))
+    # `property` goes first and comes last: without it, what else there is does not count as a set. A manifest
+    # comes first and goes last: its command may replace what else there is.
+    files = sorted(
+        stage.iterdir(), key=lambda file: (file.name == "property", file.suffix != ".json", file.name)
+    )
     for file in files:
         with file.open("rb") as handle:
             os.fsync(handle.fileno())

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from latse.data import spool
 from latse.data.images import decode, encode
-from latse.data.pairs.pairs import people_path, read_encoded, write_pairs, write_people
+from latse.data.pairs.pairs import people_path, read_encoded, refuse_pairs, write_pairs, write_people
 from latse.data.photographs import align
 from latse.data.shards.recordio import set_files
 from latse.data.shards.records import Shard
@@ -115,6 +115,9 @@ def make(
         return None
     if _manifest(out).get("settings") != settings._asdict():
         refuse_set(out)
+    if not (out / MANIFEST).exists():
+        for name in VERIFICATION:
+            refuse_pairs(out / f"{name}.bin")
     with staged(out) as stage:
         chunks = _chunks(settings, _open_spool(out / SPOOL, settings))
         made = _draw(settings, chunks, processes, photographer)
