@@ -83,9 +83,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="K",
             help="number of people, which sets AdaCos's scale and P (default: %(default)s)",
         )
-        command.add_argument(
-            "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
-        )
         command.set_defaults(action=action)
 
 
@@ -182,9 +179,10 @@ def _classes(text: str) -> int:
 
 def _sentence(principle: str, finding: principles.Finding, margin: Margin) -> str:
     title, fails, how_much = TEXTS[principle]
+    if principle == "order" and not margin.loosest:
+        return f"{title:<22}  not checked: `loosest` names no parameter as a margin"
     if finding.holds:
-        note = ": no parameter is a margin" if principle == "order" and not margin.loosest else ""
-        return f"{title:<22}  holds{note}"
+        return f"{title:<22}  holds"
     where = " and ".join(_interval(*interval) for interval in finding.intervals)
     of = " and ".join(finding.of)
     amount = "" if finding.largest is None else f", {how_much.format(**vars(finding))}"

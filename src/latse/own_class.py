@@ -79,7 +79,7 @@ class Registry:
         *arguments : object
             The arguments that `Registry.positional` names.
         **parameters : float
-            Any of `Registry.parameters`.
+            Any of `Registry.parameters`; whole numbers become ints where the default is one.
 
         Raises
         ------
@@ -87,13 +87,16 @@ class Registry:
             As `find` and `parameters`; if a parameter is unknown, or the class refuses it.
         """
         known = self.parameters(name)
-        for key in parameters:
+        for key, value in parameters.items():
             if key not in known:
                 raise LatseError(
                     f"the {self.title} '{name}' has no parameter '{key}'; it has {', '.join(known) or 'none'}"
                 )
+            if type(known[key]) is int and value % 1:
+                raise LatseError(f"{key} is {value}, must be a whole number as its default {known[key]} is")
+        whole = {key: int(value) for key, value in parameters.items() if type(known[key]) is int}
         with blaming(f"the {self.title} '{name}' cannot be made"):
-            return self.find(name)(*arguments, **parameters)
+            return self.find(name)(*arguments, **{**parameters, **whole})
 
 
 def source(name: str) -> Path | None:

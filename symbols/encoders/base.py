@@ -39,8 +39,12 @@ class Encoder(nn.HybridBlock):
         if not 0 <= dropout < 1:
             raise LatseError(f"dropout is {dropout}, must be in [0, 1)")
         self.lean = lean
-        self.body = self.features()
-        self.head = self.embedding(dropout)
+        try:
+            self.body = self.features()
+            self.head = self.embedding(dropout)
+        except AttributeError as error:
+            order = "what features and embedding read must be set before super().__init__()"
+            raise AttributeError(f"{error}; {order}") from error
 
     def features(self) -> nn.HybridBlock:
         """Return the block from normalised images (N, 3, 112, 112) to their features (N, C, H, W)."""

@@ -63,6 +63,8 @@ def test_a_backbone(run, capsys):
     assert f"{(products + 128 * 49 * 128) / 1e6:.2f}        128" in capsys.readouterr().out
     record = json.loads((folder / "out/net/run.json").read_text())
     assert record["settings"]["encoder"] == {"name": "my_net.py:SmallNet", "dropout": 0.2}
+    wide = json.loads((folder / "out/wide/run.json").read_text())["settings"]["encoder"]
+    assert wide == {"name": "my_wide_net.py:WideNet", "dropout": 0.4, "width": 24}
     assert Network(folder / "out/plain", 0)(np.zeros((2, 3, 112, 112), np.uint8)).shape == (2, 128)
 
 

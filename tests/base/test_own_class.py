@@ -85,6 +85,15 @@ def test_shipped_ones_go_by_name():
         BODY.create("disc", side=1.0)
 
 
+def test_a_whole_number_is_given_where_the_default_is_one(own):
+    own.write_text(FILE.replace("float = 1.0", "float = 1"))
+    made = BODY.create(f"{own}:Cube", side=24.0).side
+    assert made == 24 and type(made) is int
+    for wrong in (24.5, float("nan"), float("inf")):
+        with pytest.raises(LatseError, match="^side is .*, must be a whole number as its default 1 is$"):
+            BODY.create(f"{own}:Cube", side=wrong)
+
+
 def test_only_a_python_file_with_a_class_is_a_source():
     assert [source(name) for name in ("own.py", "own.txt:Cube", "disc")] == [None] * 3
     assert str(source("C:/a/own.py:Cube")) == "C:/a/own.py"

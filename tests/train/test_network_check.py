@@ -85,6 +85,31 @@ def test_a_network_of_ones_own_is_kept_and_read_as_any_other(recipe, latse, trai
     assert "holds a run with another encoder (" in capsys.readouterr().err
 
 
+WIDE = """    def __init__(self, lean=False, width=4):
+        self._width = width
+        super().__init__(lean)
+
+    def features"""
+
+
+def test_a_whole_number_is_a_networks_own_parameter(recipe, latse, train, tmp_path, capsys):
+    path = recipe(("    def features", WIDE), ("nn.Conv2D(4,", "nn.Conv2D(self._width,"))
+    assert latse("encoders", "list", "mine/own.py:Own") == 0
+    assert train(path, "--set=encoder.width=5") == 0
+    printed = capsys.readouterr().out
+    left = "run holds model-symbol.json, model-0000.params, run.json, metrics.jsonl and train.log"
+    assert printed.splitlines()[-1] == left
+    assert Network("run/model", 0)(np.zeros((3, 3, 112, 112), np.uint8)).shape == (3, 24)
+    assert train(path, "--set=encoder.width=4.5", out="half") == 1
+    assert "encoder.width: width is 4.5, must be a whole number as its" in capsys.readouterr().err
+
+
+def test_the_list_of_encoders_refuses_what_training_does(recipe, latse, capsys):
+    recipe((BODY, 'nn.HybridSequential(prefix=f"body{next(COUNTER)}_")'))
+    assert latse("encoders", "list", "mine/own.py:Own") == 1
+    assert "which no iteration trains" in capsys.readouterr().err
+
+
 OWN_FORWARD = """    def hybrid_forward(self, F, data):
         {}
 
@@ -103,6 +128,14 @@ EMBEDDING = """    def embedding(self, dropout):
         return nn.Dense(23, prefix="pre_fc1_")
 
     def features"""
+LATE = """    def __init__(self, lean=False, width=4):
+        super().__init__(lean)
+        self._width = width
+
+    def features(self):
+        return nn.Conv2D(self._width, 3, 4, 1)
+
+    def unused"""
 WRONG = {
     "its output is called otherwise": (
         (FORWARD, IN_PREFIX),
@@ -153,6 +186,10 @@ WRONG = {
     "no features": (
         ("def features", "def feature"),
         "own.py:Own' cannot be made: NotImplementedError: Own must say what its features are",
+    ),
+    "what its features read comes too late": (
+        (FORWARD, LATE),
+        "'Own' object has no attribute '_width'; what features and embedding read must be set before super()",
     ),
     "a margin that cannot be traced": (
         (

@@ -48,6 +48,8 @@ def row(name: str) -> list[str]:
     """Return the cells of an encoder; raises as `latse train` would."""
     encoder = encoders.create(name)
     symbol = network_check.checked(name, encoder)
+    lean = network_check.checked(name, encoders.create(name, lean=True))
+    network_check.check_trained(name, symbol, lean, network_check.IMAGE)
     graph = PlanGraph(symbol, network_check.IMAGE)
     trained = needed_shapes(symbol, **network_check.IMAGE)
     for statistics in symbol.list_auxiliary_states():
