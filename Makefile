@@ -86,7 +86,9 @@ train-teacher: $(READY) $(SHARD) ## train the teacher into OUT/teacher
 
 # Only a student with a decoder has faces to draw.
 train-student: $(READY) $(SHARD) ## train the student into OUT/student, after its teacher, and judge both
-	@: $(or $(SHARD),$(wildcard $(DATA)/*.bin),$(error DATA=$(DATA) holds no .bin file to judge the student on))
+	@: $(or $(SHARD),$(wildcard $(DATA)/.),$(error DATA=$(DATA): there is no such folder))
+	@: $(or $(SHARD),$(wildcard $(DATA)/*.bin),$(error DATA=$(DATA) holds no .bin file to judge the student on: \
+		`latse data pairs` makes one))
 	$(if $(TEACHER_RECIPE),$(call train,$(TEACHER_RECIPE),teacher))
 	$(call train,$(STUDENT_RECIPE),student) $(addprefix --teacher ,$(TEACHER))
 	.venv/bin/latse eval --model student=$(OUT)/student/model,0 $(addprefix teacher=,$(TEACHER)) \

@@ -40,12 +40,13 @@ def main(arguments: list[str] | None = None) -> int:
     0 only when the work was done; 1 for bad input (one sentence on stderr), or when a margin that was checked
     fails; 130 for Ctrl-C.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    given = sys.argv[1:] if arguments is None else arguments
+    arguments = [word for word in given if word != "--debug"]  # it may stand anywhere
     try:
         args = _parser(arguments).parse_args(arguments)
         return args.run(args) or 0
     except LatseError as error:
-        if "--debug" in arguments:
+        if "--debug" in given:
             traceback.print_exc()
         print(f"latse: {error}", file=sys.stderr)
         return 1
@@ -57,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="latse", description="LATSE face embeddings in MXNet/Gluon.")
     parser.add_argument("--version", action=_Version, nargs=0, help="show versions and features, and exit")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")

@@ -33,6 +33,8 @@ def contexts(args: argparse.Namespace) -> list[mx.Context]:
     for number in numbers:
         if not (number.isascii() and number.isdigit()) or numbers.count(number) > 1:
             raise LatseError(f"--gpus {args.gpus}: write different numbers with commas, as in 0,1")
+        if not present:
+            raise LatseError(f"--gpus {args.gpus}: MXNet sees no GPU; for CUDA, `make setup GPU=1`")
         if int(number) >= present:
             raise LatseError(f"--gpus {args.gpus}: there is no GPU {number}, MXNet sees {present}")
     return [mx.gpu(int(number)) for number in numbers]

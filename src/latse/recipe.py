@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import difflib
 import math
 import os
 from pathlib import Path
@@ -131,7 +132,8 @@ def _chain(name: str | os.PathLike, folder: Path, above: tuple[Path, ...]) -> It
     try:
         content = yaml.safe_load(path.read_bytes()) or {}
     except OSError as error:
-        hint = "`latse recipes` lists those that go by name"
+        shipped = (file.stem for file in SHIPPED.glob("*.yaml"))
+        hint = f"`latse recipes` lists those that go by name{_nearest(str(name), shipped)}"
         raise LatseError(f"cannot read the recipe {title}: {error.strerror}; {hint}") from error
     except yaml.YAMLError as error:
         raise LatseError(f"{title} is not YAML: {' '.join(str(error).split())}") from error
@@ -163,7 +165,8 @@ def _parsed(override: str) -> _Layer:
 def _merge(recipe: CfgNode, layer: _Layer, origins: dict[str, str]) -> None:
     for section, values in layer.content.items():
         if section not in recipe:
-            raise LatseError(f"{layer.title}: unknown key '{section}'; there are {', '.join(recipe)}")
+            there = f"there are {', '.join(recipe)}{_nearest(str(section), recipe)}"
+            raise LatseError(f"{layer.title}: unknown key '{section}'; {there}")
         if not isinstance(values, dict):
             raise LatseError(f"{layer.title}: '{section}' must hold keys with values")
         placed = {key: _placed(value, layer.folder) for key, value in values.items()}
@@ -179,6 +182,11 @@ def _merge(recipe: CfgNode, layer: _Layer, origins: dict[str, str]) -> None:
             origins[f"{section}.{key}"] = layer.title
 
 
+def _nearest(word: str, known: Iterable[str]) -> str:
+    """Return "; did you mean …?" with the known word that is very like this one, "" if there is none."""
+    return "".join(f"; did you mean {name}?" for name in difflib.get_close_matches(word, known, 1, 0.8))
+
+
 def _placed(value: Any, folder: Path) -> Any:
     """Return `FILE.py:CLASS` with the whole path, the file being relative to `folder`; all else as it is."""
     if isinstance(value, dict):
@@ -191,7 +199,8 @@ def _typed(section: str, key: Any, value: Any, recipe: CfgNode, title: str) -> A
     where = f"{title}: {section}.{key}"
     known = KEYS.get(f"{section}.{key}")
     if known is None and not (section in OPEN and isinstance(key, str)):
-        raise LatseError(f"{where}: unknown key; there are {', '.join(recipe[section])}")
+        there = f"there are {', '.join(recipe[section])}{_nearest(f'{section}.{key}', KEYS)}"
+        raise LatseError(f"{where}: unknown key; {there}")
     types = known.types if known else {float: "float"}
     if float in types and type(value) in (int, str):  # YAML takes 5e-4 for text
         with contextlib.suppress(ValueError, OverflowError):

@@ -35,6 +35,12 @@ def test_what_is_no_list_of_present_gpus_is_refused(monkeypatch, wrong):
         parsed(f"--gpus={wrong}")
 
 
+def test_without_any_gpu_the_cure_is_named(monkeypatch):
+    monkeypatch.setattr(mx.context, "num_gpus", lambda: 0)
+    with pytest.raises(LatseError, match="--gpus 0: MXNet sees no GPU; for CUDA, `make setup GPU=1`"):
+        parsed("--gpus", "0")
+
+
 def test_no_cpu_context_is_refused():
     with pytest.raises(LatseError, match="--cpus 0"):
         parsed("--cpus", "0")

@@ -64,5 +64,14 @@ def code(text):
     return [*re.findall(r"`([^`\n]+)`", text), *re.findall(r"^ {4}\S.*$", text, re.MULTILINE)]
 
 
+def test_make_help_and_the_page_of_commands_name_the_same_targets():
+    lines = re.findall(r"^([a-z0-9 -]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    page = (ROOT / "docs" / "commands.md").read_text()
+    cells = re.findall(r"^\| (`.*?) \|", page[page.index("## make") : page.index("## latse")], re.MULTILINE)
+    tables = {f"table-{number}" for number in range(1, 7)}  # `table-1` … `table-6`
+    named = {*re.findall(r"`([\w-]+)`", " ".join(cells))}
+    assert named | tables == {name for line in lines for name in line.split()}
+
+
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().split()) <= 900

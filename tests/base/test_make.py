@@ -240,10 +240,13 @@ def test_orl_is_not_put_into_a_folder_of_the_user(installed):
 
 @pytest.mark.parametrize("option", [[], ["-n"]])
 def test_nothing_is_trained_where_there_is_nothing_to_judge_on(installed, option):
-    result = installed.make(*option, "train-student", "DATA=faces")
-    assert result.returncode != 0
-    assert "DATA=faces holds no .bin file to judge the student on" in result.stderr
-    assert "latse train" not in result.stdout
+    sentence = "DATA=faces: there is no such folder"
+    for _ in range(2):
+        result = installed.make(*option, "train-student", "DATA=faces")
+        assert result.returncode != 0
+        assert sentence in result.stderr and "latse train" not in result.stdout
+        (installed.folder / "faces").mkdir(exist_ok=True)
+        sentence = "DATA=faces holds no .bin file to judge the student on: `latse data pairs` makes one"
 
 
 def test_another_seed_elsewhere_has_its_own_teacher(installed):

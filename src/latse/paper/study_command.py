@@ -61,7 +61,7 @@ class Run:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `latse study`."""
-    parser.add_argument("study", help="YAML file, or the name of a shipped study: orl_losses")
+    parser.add_argument("study", help="YAML file, or the name of a shipped study, such as orl_losses")
     parser.add_argument("--data", required=True, metavar="FOLDER", help="train.rec, train.idx and property")
     parser.add_argument("--pairs", required=True, metavar="FILE.bin", help="pairs to judge on")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="a folder for each row and seed in it")

@@ -20,7 +20,7 @@ from latse.provenance import provenance
 from latse.train import verdict_file
 from latse.train.training import open_shard
 from latse.train.verdict_file import Verdicts, VerdictWriter
-from latse.train.verdicts import Judge, preprocessing
+from latse.train.verdicts import Judge, preprocessing, warn_of_another_set
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> None:
     shard = open_shard(args.data)
     ks = verdict_file.check_ks(args.k)
     judge = Judge(args.teacher, shard.classes, args.batch_size, devices)
+    warn_of_another_set(args.teacher, shard)
     verdicts = _made(args, shard, judge, ks)
     record = {
         "kind": "filter",

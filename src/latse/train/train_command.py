@@ -26,7 +26,7 @@ from latse.train import bank, precision, state
 from latse.train.state import AFRESH, RunState
 from latse.train.trainer import Trainer
 from latse.train.training import Training, open_shard
-from latse.train.verdicts import Judge, KeepAll, Stored, Teacher, TopK
+from latse.train.verdicts import Judge, KeepAll, Stored, Teacher, TopK, warn_of_another_set
 
 RECORD = "run.json"
 PLAN = "memory-plan.json"
@@ -36,7 +36,7 @@ DECISIVE = ("seed", "settings", "encoder", "margin", "losses", "data", "teacher"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `latse train`."""
-    parser.add_argument("recipe", help="YAML file, or the name of a shipped recipe: orl_teacher")
+    parser.add_argument("recipe", help="YAML file, or the name of a shipped recipe, such as orl_teacher")
     parser.add_argument("--data", required=True, metavar="FOLDER", help="train.rec, train.idx and property")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where the run is kept")
     parser.add_argument("--seed", type=int, default=0, help="default 0")
@@ -87,7 +87,9 @@ def run(args: argparse.Namespace) -> None:
         begin = _warm(args.start, training) if begins else AFRESH
         planned = _planned(args, training, folder)
         write_json(folder / RECORD, record)
-        Trainer(planned, shard, folder, teacher, begin).run()
+        note = warn_of_another_set(args.teacher, shard) if args.teacher and recipe.filter.k else ""
+        Trainer(planned, shard, folder, teacher, begin).run(note)
+    print(f"{folder} holds model-symbol.json, model-0000.params, run.json, metrics.jsonl and train.log")
 
 
 def _check_devices(recipe: CfgNode, devices: list[mx.Context], args: argparse.Namespace) -> None:

@@ -54,8 +54,8 @@ class Trainer:
         self._recipe, train = training.recipe, training.recipe.train
         self._stream = BatchStream(shard, train.batch_size, training.seed, train.images_per_person)
 
-    def run(self) -> None:
-        """Train from the last state, or from the start, to the recipe's last iteration."""
+    def run(self, note: str = "") -> None:
+        """Train from the last state, or from the start, to the recipe's last iteration; log a `note`."""
         train = self._recipe.train
         begin = state.load(self._folder) or self._begin
         start = begin.iteration
@@ -65,6 +65,8 @@ class Trainer:
         self._bank = self._opened_bank(start)
         journal = Journal(self._folder, start, train.iterations, train.batch_size, train.log_every)
         with contextlib.closing(journal):
+            if note:
+                journal.note(note)
             for iteration, batch in self._stream.prefetch(start, train.iterations):
                 values = self._step(iteration, batch)
                 done, epoch = iteration + 1, self._stream.epoch(iteration)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
+import sys
+from pathlib import Path
 from typing import Protocol, Sequence
 
 import mxnet as mx
@@ -12,6 +15,7 @@ import numpy as np
 
 from latse.data.shards.records import Batch, Shard
 from latse.errors import LatseError
+from latse.files import read_json
 from latse.graph import fold as inference
 from latse.models import checkpoint
 from latse.models.parameters import fitting
@@ -163,6 +167,18 @@ class Stored:
         """Return 1 where the label is among the top k, else 0, float32 (B,)."""
         positions = np.searchsorted(self._records, batch.record)
         return self._verdicts.keeps(self._k, positions, batch.mirrored).astype(np.float32)
+
+
+def warn_of_another_set(teacher: str, shard: Shard) -> str:
+    """Print and return a warning if run.json beside a teacher, PREFIX,N, names another set; else ""."""
+    with contextlib.suppress(LatseError, KeyError, TypeError):  # none is there, or not one of `latse train`
+        record = read_json(Path(checkpoint.parse(teacher)[0]).with_name("run.json"))
+        if record["data"]["digest"] != shard.digest():
+            sets = f"another set ({record['from']['data']}) than {shard.folder}"
+            warning = f"warning: the teacher {teacher} learned {sets}: the labels must name the same people"
+            print(f"latse: {warning}", file=sys.stderr)
+            return warning
+    return ""
 
 
 def preprocessing(shard: Shard) -> str:
