@@ -92,6 +92,11 @@ def test_adaptiveface_margins_learn_and_a_negative_one_counts_as_0():
     assert loss[1] + 5 * batch.arrays["fc7_margin"].mean() == pytest.approx(plain, rel=1e-5)
 
 
+def test_the_rate_of_adaptivefaces_margins_is_that_of_the_network_over_s_squared():
+    margin = margins.create("adaptiveface", 4, s=8.0).margin
+    assert (margin.lr_mult, margin.wd_mult) == (1 / 64, 0)
+
+
 def test_adaptiveface_starts_with_m3():
     block = margins.create("adaptiveface", 4, m3=0.25)
     block.initialize()
