@@ -148,7 +148,8 @@ def _margin(name: str, words: Sequence[str], classes: int) -> tuple[Margin, dict
     loss = margins.create(name, classes, **parameters)
     if not isinstance(loss, Margin):
         raise LatseError(f"'{name}' has no target logit h(θ), so that there is nothing to check or to plot")
-    return loss, {**margins.parameters(name), **parameters}
+    defaults = margins.parameters(name)
+    return loss, {key: type(default)(parameters.get(key, default)) for key, default in defaults.items()}
 
 
 def _parameters(words: Sequence[str]) -> dict[str, float]:

@@ -114,6 +114,16 @@ def test_a_margin_of_a_file_is_checked_as_well(own, tmp_path, capsys):
     assert f"h does not fall as θ grows on [0.000000, {low:.6f}] and on [{high:.6f}, 3.141593]" in report
 
 
+def test_a_whole_number_stays_one_where_the_order_is_checked(tmp_path, capsys):
+    path = tmp_path / "own.py"
+    whole = OWN.replace("s=64.0, c=0.1", "s=64.0, c=0.1, n=2")
+    path.write_text(whole.replace("self._c = c", "self._c = sum(c / n for _ in range(n))"))
+    assert command("check", f"{path}:Own", "c=0.2", "n=3") == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"{path}:Own s=64 c=0.2 n=3"
+    assert command("check", f"{path}:Own", "n=2.5") == 1
+    assert "n is 2.5, must be a whole number as its default 2 is" in capsys.readouterr().err
+
+
 def test_an_order_that_is_not_checked_does_not_hold(capsys):
     assert command("check", "adacos", "--classes", 20) == 0
     order = next(line for line in capsys.readouterr().out.splitlines() if "order (eq. 9)" in line)

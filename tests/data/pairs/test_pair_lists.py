@@ -334,8 +334,11 @@ def test_aligned(tmp_path):
     [
         (["a.bin", "--pairs", "40"], "photos0: 20 pairs of one person are asked for, there are 19"),
         (["a.bin", "--pairs", "7", "--folds", "2"], "photos0: 7 pairs do not make 2 folds"),
-        (["a.bin", "--pairs", "12"], "photos0: 12 pairs do not make 10 folds"),
-        (["a.bin", "--pairs", "12", "--folds", "0"], "photos0: 12 pairs do not make 0 folds"),
+        (
+            ["a.bin", "--pairs", "12"],
+            "photos0: 12 pairs do not make 10 folds of both kinds: an even number from 20 on does",
+        ),
+        (["a.bin", "--pairs", "12", "--folds", "0"], "photos0: the number of folds is 0, must be at least 1"),
         (["a.bin", "--seed", "-1"], "photos0: the seed is -1, must be at least 0"),
         (["a.pkl"], "a.pkl ends neither in .bin nor in .npz"),
         (["nowhere/a.bin", "--list", "none.txt"], "cannot read none.txt: No such file or directory"),

@@ -74,9 +74,10 @@ def draw_pairs(person: np.ndarray, number: int, folds: int, seed: int) -> tuple[
         No pair stands twice.
     issame : bool array (number,)
     """
-    if folds < 1 or number % 2 or number < 2 * folds:
+    check_range("the number of folds", folds, 1)
+    if number % 2 or number < 2 * folds:
         raise LatseError(
-            f"{number} pairs do not make {folds} folds with pairs of both kinds: an even number does"
+            f"{number} pairs do not make {folds} folds of both kinds: an even number from {2 * folds} on does"
         )
     check_range("the seed", seed, 0)
     photograph = np.arange(len(person))
