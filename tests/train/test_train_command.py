@@ -570,7 +570,7 @@ def test_a_missing_recipe_or_shard_is_named(refused, people, tmp_path):
         assert refused(data=folder) == f"latse: {folder} is no training set: {missing}"
     folder = shutil.copytree(people, tmp_path / "nobody")
     (folder / "property").write_text("0,112,112")
-    assert refused(data=folder) == f"latse: {folder} holds no person: property says 0 classes"
+    assert refused(data=folder) == f"latse: {folder} holds no person or no image: property is 0,112,112"
     assert not (tmp_path / "out").exists()
 
 

@@ -150,8 +150,7 @@ class _PackRun:
         listed = photographs.listed(self._source, self._root)
         count = photographs.write_list(tqdm(listed, desc="list", unit="photograph", delay=1), new)
         if not count:
-            where = f": {photographs.FOLDERS}" if self._source.is_dir() else ""
-            raise LatseError(f"no photograph in {self._source}{where}")
+            raise LatseError(f"no photograph in {self._source}: {photographs.FOLDERS}")
         unknown = self._leave_out.difference(photograph.path for photograph in photographs.read_list(new))
         if unknown:
             raise LatseError(f"{min(unknown)} is to be left out, but is none of the photographs")

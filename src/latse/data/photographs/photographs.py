@@ -14,7 +14,7 @@ import numpy as np
 
 from latse.errors import LatseError
 
-FOLDERS = "put them into one folder for each person"
+FOLDERS = "put them into one folder for each person, or write a list"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 

@@ -117,10 +117,8 @@ def read_property(file: Path) -> tuple[int, tuple[int, int]]:
         classes, height, width = (int(field) for field in read_text(file).split(","))
     except ValueError as error:
         raise LatseError(f"{file} does not hold 'classes,height,width'") from error
-    if classes == 0:
-        raise LatseError(f"{file.parent} holds no person: {file.name} says 0 classes")
     if min(classes, height, width) < 1:
-        raise LatseError(f"{file} holds a number below 1")
+        raise LatseError(f"{file.parent} holds no person or no image: property is {classes},{height},{width}")
     return classes, (height, width)
 
 
