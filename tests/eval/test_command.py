@@ -237,7 +237,7 @@ def few_pairs(path):
         (["--model", "nan.npy"], "the embedding of image 7 is not finite"),
         (["--train-data", "none", "--model", "pca"], "none"),
         (["--json", "few.bin/report.json"], "few.bin"),
-        (["--gpus", "99"], "there is no GPU 99"),
+        (["--gpus", "99"], "--gpus 99: "),
         (["--batch-size", "0"], "a batch of 0"),
         (["--samples", "-1"], "--samples is -1, must be at least 0"),
     ],
