@@ -16,6 +16,7 @@ FEATURES = {
     "resnet18_v1": lambda net: net.features[:-1],
     "squeezenet1.1": lambda net: net.features[:-1],  # without its dropout
     "vgg11": lambda net: net.features[:-5],  # pooling, then two dense layers with dropout
+    "darknet53": lambda net: net.features,  # which end in an activation
     "resnet18_v1b": lambda net: [
         net.conv1,
         net.bn1,
