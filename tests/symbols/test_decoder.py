@@ -89,6 +89,8 @@ def test_its_parameters_are_told_by_their_names(symbol):
     parameters = [name for name in symbol.list_inputs() if name != "data"]
     assert parameters
     assert all(name.startswith("decoder_") for name in parameters)
+    # A batch normalisation follows every other layer and takes its mean away.
+    assert [name for name in parameters if name.endswith("bias")] == ["decoder_conv0_bias"]
 
 
 def test_no_pixel_starts_in_the_flat_ends_of_tanh(symbol):

@@ -27,8 +27,16 @@ def test_the_output_is_fc1_of_512_values():
     assert symbol.infer_shape(data=(3, 3, 112, 112))[1] == [(3, 512)]
 
 
-def test_the_tiny_encoder_has_fewer_than_0_7_million_parameters(tiny):
-    assert sum(parameter.data().size for parameter in tiny.collect_params().values()) < 700_000
+def test_the_tiny_encoder_has_one_unit_a_stage_and_half_a_million_parameters(tiny):
+    weights = {key: value.shape for key, value in tiny.collect_params().items() if "conv" in key}
+    stages = [("conv0_weight", 3, 16)]
+    for stage, (before, after) in enumerate([(16, 16), (16, 32), (32, 64), (64, 16)], 1):
+        unit = f"stage{stage}_unit1_conv"
+        stages += [(f"{unit}1_weight", before, after), (f"{unit}2_weight", after, after)]
+        assert weights.pop(f"{unit}1sc_weight") == (after, before, 1, 1)
+    assert weights == {name: (after, before, 3, 3) for name, before, after in stages}
+    trained = [value for value in tiny.collect_params().values() if value.grad_req != "null"]
+    assert round(sum(parameter.data().size for parameter in trained) / 1e6, 2) == 0.49
 
 
 def test_the_normalisation_is_inside(tiny):
