@@ -338,6 +338,8 @@ def swapped(text):
     [
         ("face_tid_mid.txt", without_last_line, "lines"),
         ("face_tid_mid.txt", swapped, "must name the same photographs"),
+        ("face_tid_mid.txt", lambda text: "!" + text, "line 1 is about"),  # before all names in order
+        ("face_tid_mid.txt", lambda text: "~" + text, "line 1 is about"),  # behind them
         ("face_tid_mid.txt", lambda text: text.replace(" 900 ", " nobody ", 1), "is damaged"),
         ("face_tid_mid.txt", lambda text: text.replace(" 900 ", " 9.5 ", 1), "is damaged"),
         ("face_tid_mid.txt", lambda text: text.replace(" 900 ", " ", 1), "is damaged"),

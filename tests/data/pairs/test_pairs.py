@@ -305,6 +305,11 @@ def test_wrong_npz(tmp_path, changed, complaint):
         read_pairs(tmp_path / "a.npz")
 
 
+def test_an_npz_may_hold_images_of_no_pair(tmp_path):
+    np.savez(tmp_path / "a.npz", **{**NPZ, "pairs": np.array([[1, 2], [2, 3], [4, 1]])})
+    assert np.array_equal(read_pairs(tmp_path / "a.npz").images, EXPECTED[[1, 2, 2, 3, 4, 1]])
+
+
 def test_compressed_truncated_and_changed_npz(tmp_path):
     file = tmp_path / "a.npz"
     np.savez_compressed(file, **NPZ)
