@@ -42,6 +42,12 @@ def test_reads_back_what_was_written(tmp_path):
     assert pairs.issame.tolist() == SAME
 
 
+def test_any_python_3_can_read_a_bin(tmp_path):
+    write_pairs(tmp_path / "a.bin", ENCODED, SAME)
+    assert (tmp_path / "a.bin").read_bytes()[:2] == b"\x80\x03"  # protocol 3, the first that has bytes
+    assert pickle.loads((tmp_path / "a.bin").read_bytes()) == (list(ENCODED), SAME)
+
+
 @pytest.mark.parametrize("protocol", [0, 2, 3, 5])
 def test_many_pairs_of_few_images(tmp_path, protocol):
     images = [bytes([number]) * 300 for number in range(40)]

@@ -1,5 +1,6 @@
 """A set that is published takes away what was said of the set before it."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -79,6 +80,25 @@ def test_a_kill_while_a_set_is_published_leaves_its_manifest_beside_what_there_i
     assert len(visible) >= 12
     assert all("orl.json" in step for step in visible if step)
     assert all(len(step) == 4 for step in visible if "property" in step)
+
+
+def test_every_file_is_on_the_disk_before_one_takes_its_place(tmp_path, monkeypatch):
+    synced, fsync, replace = set(), os.fsync, Path.replace
+
+    def noting(handle):
+        synced.add(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        fsync(handle)
+
+    def after_all(path, target):
+        assert synced == {"property", "train.idx", "train.rec"}
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    monkeypatch.setattr(Path, "replace", after_all)
+    with staged(tmp_path) as stage:
+        for name in ("property", "train.idx", "train.rec"):
+            (stage / name).write_text("new")
+    assert names(tmp_path) == {"property", "train.idx", "train.rec"}
 
 
 def test_a_set_replaces_side_files_but_what_is_no_set_does_not(tmp_path):
