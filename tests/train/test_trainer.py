@@ -306,12 +306,18 @@ def test_weight_decay_spares_biases_and_shifts(trainer, tmp_path):
 
 def test_what_each_iteration_learns_from(trainer, people, tmp_path, monkeypatch):
     """The batches of the seed, the teacher's verdicts, the iteration's number, mean faces by eq. 12."""
-    seen, step = [], Learner.step
-    watched = lambda self, inputs, seed: seen.append(inputs) or step(self, inputs, seed)  # noqa: E731
+    seen, seeds, step = [], [], Learner.step
+
+    def watched(self, inputs, seed):
+        seen.append(inputs)
+        seeds.append(seed)
+        return step(self, inputs, seed)
+
     monkeypatch.setattr(Learner, "step", watched)
     trainer(tmp_path / "run", "decoder.momentum=0.7", "train.images_per_person=2").run()
     stream, means = BatchStream(Shard(people), 4, seed=3, images_per_person=2), {}
-    assert len(seen) == 6
+    assert len(seen) == len({*seeds}) == 6
+    assert all(0 <= seed < 2**31 for seed in seeds)  # as MXNet takes them
     for number, inputs in enumerate(seen):
         batch = stream.batch(number)
         kept = batch.label % 2 == 0

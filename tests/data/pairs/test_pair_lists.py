@@ -148,6 +148,8 @@ def test_names_with_spaces_and_other_endings(tmp_path):
         ("1\t2\n", "x\n", "line 1: 'x' is neither folds and pairs"),
         ("1\t2\n", "0\n", "line 1: '0' is neither"),
         ("1\t2\n", "1\t2\t3\n", "line 1: .* is neither"),
+        ("1\t2\n", "999999999\n", "promises 1999999998 pairs in its first line, but 4 follow"),
+        ("1\t2\n", "1000000000\n", "line 1: '1000000000' is neither"),
         ("1\t2\n", "10\t300\n", "promises 6000 pairs in its first line, but 4 follow"),
         ("Ann\t1\t5", "Ann\t1", r"line 2: 'Ann\\t1' is neither 'NAME N M' nor 'NAME N OTHER M'"),
         ("Ann\t1\t5", "Ann\t1\tx", "line 2: .* is neither 'NAME N M'"),
