@@ -55,6 +55,7 @@ class PReLU(nn.HybridBlock):
     Written as gamma·x + (1 - gamma)·relu(x) in operators that oneDNN computes, the factors being 1x1
     depthwise convolutions: in MXNet's LeakyReLU the gradient of the slope is a broadcast reduction that takes
     longer on CPU than a 3x3 convolution, and F.relu or a subtraction costs a second copy in a plain layout.
+    Where LeakyReLU writes over its input, as MXNet 1.9.1 lets it, that gradient is even multiplied by gamma.
 
     Parameters
     ----------

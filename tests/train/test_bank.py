@@ -486,10 +486,11 @@ def shared_batch(worker, step):
     return np.random.default_rng((worker, step)).integers(0, 256, (3, *FACE), np.uint8)
 
 
-def share(folder, worker, steps):
+def share(folder, worker, steps, together):
     """Update the same two people over and over, and write down what came out."""
     halved_system_calls()
     bank = MeanFaceBank(folder, PERSONS, FACE, MOMENTUM, 7, worker=worker, threads=2)
+    together.wait(60)
     found = [bank.update(shared_batch(worker, step), SHARED_LABELS, everything(3)) for step in range(steps)]
     np.save(folder / f"found-{worker}.npy", np.array(found, np.float16))
 
@@ -503,7 +504,8 @@ def test_several_processes_update_a_row_in_some_order_one_after_the_other(tmp_pa
     bank.flush()
     bank.checkpoint(7)
     start = np.load(tmp_path / FACES)
-    processes = [a_process(share, tmp_path, worker, steps) for worker in range(1, workers + 1)]
+    together = multiprocessing.get_context("fork").Barrier(workers)
+    processes = [a_process(share, tmp_path, worker, steps, together) for worker in range(1, workers + 1)]
     for process in processes:
         process.join()
         assert process.exitcode == 0
