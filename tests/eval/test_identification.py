@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -156,6 +158,14 @@ def test_no_product_strays_further_than_the_tolerance(kind, dimensions):
     for product in (summed, one @ other.T):
         assert np.abs(product - exact_scores(one, other)).max() <= tolerance
     assert tolerance < 1e-3 * identification._bound(one, other)
+
+
+@given(st.integers(1, 4096), st.floats(1e-3, 1e3))
+def test_the_tolerance_is_not_below_highams_bound(dimensions, bound):
+    """γ_d = du / (1 - du) times the product of the norms, in exact fractions."""
+    share = Fraction(dimensions, 2**24)
+    tolerance = identification._tolerance(bound, np.zeros((1, dimensions), np.float32))
+    assert share / (1 - share) * Fraction(bound) <= Fraction(tolerance)
 
 
 def test_order_gives_nested_galleries():

@@ -242,6 +242,12 @@ def test_equality_with_the_threshold_is_no_acceptance():
     assert set(result.tar_at_far.values()) == {1.0}
 
 
+def test_the_last_threshold_can_be_the_best():
+    result = judge(np.array([3.985, 3.995] * 10), np.array([True, False] * 10))
+    assert result.accuracy == 1
+    assert result.threshold == pytest.approx(3.99)
+
+
 def test_exact_thresholds_part_what_the_grid_cannot():
     distance = np.array([0.501, 0.509] * 10)
     result = judge(distance, np.array([True, False] * 10))

@@ -1,5 +1,7 @@
 """Alignment: the similarity transform, and MTCNN on faces of the installed package."""
 
+import argparse
+import contextlib
 import resource
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from latse.data.photographs.align import (
     open_photograph,
     warp,
 )
+from latse.data.photographs.align_command import add_face_arguments
 from latse.data.photographs.detect import Face, MtcnnOpenCV, choose
 from latse.errors import LatseError
 
@@ -35,6 +38,15 @@ def aligner():
 
 def test_the_template_is_insightfaces():
     assert np.array_equal(TEMPLATE, PUBLISHED)
+
+
+@pytest.mark.parametrize("side, taken", [(27.9, False), (28.1, True)])
+def test_a_face_is_enlarged_four_times_at_most(aligner, side, taken):
+    options = argparse.ArgumentParser()
+    add_face_arguments(options)
+    assert options.parse_args([]).smallest == 112 / 4
+    with contextlib.nullcontext() if taken else pytest.raises(NoFaceError, match="face too small"):
+        aligner.cut_out(np.zeros((60, 60, 3), np.uint8), PUBLISHED * side / 112)
 
 
 def dots(points, side, width):

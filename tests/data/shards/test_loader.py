@@ -95,6 +95,13 @@ def test_seeds_and_epochs_differ():
     assert len({tuple(order) for order in orders}) == 15
 
 
+def test_a_seed_is_a_whole_number_of_63_bits():
+    assert BatchStream(FakeShard(3), 1, seed=2**63 - 1).batch(0).record.shape == (1,)
+    for seed in (-1, 2**63):
+        with pytest.raises(LatseError, match=f"seed is {seed}"):
+            BatchStream(FakeShard(3), 1, seed=seed)
+
+
 def test_epoch_of_a_batch():
     stream = BatchStream(FakeShard(10), 4)
     assert [stream.epoch(i) for i in range(6)] == [0, 0, 0, 1, 1, 2]
