@@ -15,6 +15,7 @@ from latse.eval.identification import (
     identify_among,
     mate_pairs,
 )
+from latse.eval.roc import Highest
 
 
 def exact_scores(one, other):
@@ -166,6 +167,27 @@ def test_the_tolerance_is_not_below_highams_bound(dimensions, bound):
     share = Fraction(dimensions, 2**24)
     tolerance = identification._tolerance(bound, np.zeros((1, dimensions), np.float32))
     assert share / (1 - share) * Fraction(bound) <= Fraction(tolerance)
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_what_is_surely_less_or_more_lies_outside_the_tolerance(sign):
+    """Whatever the sign of the scores, the bounds in float32 are rounded away from the exact ones."""
+    rng = np.random.default_rng(2)
+    probes, block = (np.abs(rng.normal(size=(20, 64))).astype(np.float32) for _ in range(2))
+    probes[::2] *= sign
+    pairs = np.stack([np.arange(0, 20, 2), np.arange(1, 20, 2)], axis=1)
+    best = Highest(1000)
+    search = identification._MateSearch(probes, pairs, block, best)
+    bound = identification._bound(search.probes, block)
+    tile = identification._Tile(search, 0, block, bound, np.zeros(len(pairs), np.int64))
+    assert (np.sign(tile.genuine) == sign).all()
+    assert (tile.low < tile.genuine - tile.tolerance).all()
+    assert (tile.high > tile.genuine + tile.tolerance).all()
+
+
+def test_a_report_has_the_ranks_up_to_the_size_and_the_last():
+    found = identify_among(np.eye(4, dtype=np.float32)[np.arange(124) % 4], np.arange(124) // 2, [90])
+    assert list(found.as_json()["sizes"]["90"]["cmc"]) == ["1", "2", "5", "10", "20", "50", "91"]
 
 
 def test_order_gives_nested_galleries():
