@@ -195,10 +195,8 @@ def _ranks(rank: np.ndarray) -> dict[str, float]:
 
 
 def _rate_at(wanted: np.ndarray, unwanted: np.ndarray, rate: float) -> float:
-    """Share of `wanted` above the lowest threshold that at most `rate` of `unwanted`, sorted down, pass."""
-    count = allowed(len(unwanted), rate)
-    threshold = unwanted[count] if count < len(unwanted) else -np.inf
-    return float(np.mean(wanted > threshold))
+    """Share of `wanted` above the lowest threshold that at most `rate` < 1 of `unwanted`, falling, pass."""
+    return float(np.mean(wanted > unwanted[allowed(len(unwanted), rate)]))
 
 
 def _nearest(scores: np.ndarray, issame: np.ndarray) -> dict[str, float]:

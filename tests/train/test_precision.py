@@ -6,7 +6,7 @@ import math
 import mxnet as mx
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from latse import recipe as recipes
@@ -243,6 +243,9 @@ def test_the_float16_graph_itself_binds_where_it_cannot_run(tiny_recipe):
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 2500)), max_size=12))
+@example([(True, 1999)])
+@example([(True, 2000)])
+@example([(True, 1), (False, 1), (True, 1999), (True, 1)])
 def test_the_dynamic_scale_halves_and_doubles(runs):
     scale = precision.LossScale("dynamic")
     expected, good = 2.0**16, 0
