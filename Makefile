@@ -137,7 +137,7 @@ bench: $(READY) ## measure speed and memory (PEERS=FOLDER) for hours into BENCH_
 test: $(READY) ## run the tests
 	OMP_NUM_THREADS=1 .venv/bin/pytest tests -m 'not deep' --numprocesses 2 --dist worksteal
 
-test-deep: $(READY) ## compare the gradients of the deepest networks, with a plan and without (some minutes)
+test-deep: $(READY) ## run the tests of the deepest networks (some minutes)
 	OMP_NUM_THREADS=1 .venv/bin/pytest tests -m deep --numprocesses 2
 
 test-gpu-stack: $(READY) ## prove the CUDA 11 stack without a GPU (downloads 2 GB into a temporary folder)

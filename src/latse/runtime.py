@@ -95,7 +95,7 @@ def require_mxnet() -> None:
 
 
 def features() -> dict[str, bool]:
-    """Tell which of `FEATURES` the installed mxnet was built with; raises as `require_mxnet`."""
+    """Tell which of `FEATURES`, such as CUDA, mxnet was built with; raises as `require_mxnet`."""
     require_mxnet()
     from mxnet.runtime import Features
 

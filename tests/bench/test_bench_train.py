@@ -51,23 +51,25 @@ def both(tiny_recipe):
     return Learner(training, RunState(0, *start)), theirs, start
 
 
-def slopes_were_overwritten(ours, theirs, before):
-    """Tell whether each slope learned 0.25 of what ours did.
-
-    With the plain layouts of SSE4.1, MXNet 1.9.1 lets LeakyReLU write its output over the input that the
-    gradient of the slopes needs. That gradient is then too small by a factor that is the slope, 0.25.
-    """
-    mine, (args, _) = ours.capture(1).arg_params, names.from_insightface(*theirs.get_params())
-    learned = [
-        (mine[name].asnumpy() - before[name], args[name].asnumpy() - before[name])
-        for name in args
-        if "relu" in name
-    ]
-    decay = {"rtol": 1e-3, "atol": 1e-5}  # is the same for both
-    return all(np.allclose(our_step / 4, their_step, **decay) for our_step, their_step in learned)
+def what_was_learned(ours, theirs, before):
+    """What each parameter and state has changed by: name -> ours, theirs."""
+    captured = ours.capture(1)
+    args, aux = names.from_insightface(*theirs.get_params())
+    assert (captured.arg_params.keys(), captured.aux_params.keys()) == (args.keys(), aux.keys())
+    mine = {**captured.arg_params, **captured.aux_params}
+    return {
+        name: (mine[name].asnumpy() - before[name], other.asnumpy() - before[name])
+        for name, other in {**args, **aux}.items()
+        if name != "fc1_gamma"  # neither graph uses it
+    }
 
 
 def test_the_equivalent_has_our_loss_and_learns_what_we_learn(both):
+    """With the plain layouts of SSE4.1 it learns the slopes of PReLU wrongly, so that only one step compares.
+
+    MXNet 1.9.1 then lets LeakyReLU write its output over the input that the gradient of the slopes needs. The
+    gradient comes out multiplied by the slope, 0.25.
+    """
     ours, theirs, start = both
     inputs = graph_step.made_up(SHAPES, CLASSES)
     before = {name: array.asnumpy().copy() for part in start for name, array in part.items()}
@@ -78,20 +80,18 @@ def test_the_equivalent_has_our_loss_and_learns_what_we_learn(both):
         theirs.update()
         loss = theirs.get_outputs()[2].asscalar()
         assert ours.step(inputs, step)["loss"].mean() == pytest.approx(loss, rel=1e-5)
-        if slopes_were_overwritten(ours, theirs, before):
-            pytest.skip("on this processor MXNet's LeakyReLU has wrong gradients of its slopes")
-    captured = ours.capture(2)
-    args, aux = names.from_insightface(*theirs.get_params())
-    for kind, others in (("arg_params", args), ("aux_params", aux)):
-        mine = getattr(captured, kind)
-        assert mine.keys() == others.keys()
-        for name, other in others.items():
-            if name == "fc1_gamma":  # neither graph uses it
-                continue
-            learned = mine[name].asnumpy() - before[name]
-            difference = mine[name].asnumpy() - other.asnumpy()
+        learned = what_was_learned(ours, theirs, before)
+        slopes = {name for name in learned if "relu" in name}
+        overwritten = step == 0 and all(
+            np.linalg.norm(other - mine / 4) < np.linalg.norm(other - mine)
+            for mine, other in map(learned.get, slopes)
+        )
+        for name, (mine, other) in learned.items():
+            expected = mine / 4 if overwritten and name in slopes else mine
             # A bias before a batch normalisation learns nothing but its decay.
-            assert np.linalg.norm(difference) < 2e-3 * np.linalg.norm(learned) + 1e-5, name
+            assert np.linalg.norm(other - expected) < 2e-3 * np.linalg.norm(mine) + 1e-5, name
+        if overwritten:
+            break
 
 
 def test_the_outputs_of_the_equivalent_are_insightfaces():

@@ -184,8 +184,8 @@ class _RecordFile:
         self.records, self.starts = self._keys[images], self._starts[images]
         labels = self._labels(images, people)
         wrong = ~((labels >= 0) & (labels < classes) & (labels == np.floor(labels)))
-        known = f"has the label {labels[np.argmax(wrong)]:g}; property has {classes} classes"
-        self._refuse(images, wrong, known)
+        complaint = f"has the label {labels[np.argmax(wrong)]:g}; property has {classes} classes"
+        self._refuse(images, wrong, complaint)
         self.labels = labels.astype(np.int64)
         del self._keys, self._starts
 
