@@ -118,8 +118,8 @@ DIVISOR = Rule(
     lambda value, recipe: value >= 1 and recipe.train.batch_size % value == 0,
 )
 BEFORE_END = Rule(
-    "0 or 2 to train.iterations - 1",
-    lambda value, recipe: value == 0 or 2 <= value < recipe.train.iterations,
+    "from 0 to train.iterations - 1",
+    lambda value, recipe: 0 <= value < recipe.train.iterations,
 )
 
 _REGULARISERS = [

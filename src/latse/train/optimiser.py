@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import mxnet as mx
-from gluoncv.utils import LRScheduler, LRSequential
+from gluoncv.utils import LRScheduler
 from yacs.config import CfgNode
 
 from latse.symbols.running import is_running
@@ -58,22 +58,34 @@ class SGDWithRunning(mx.optimizer.SGD):
         return is_running(str(self.idx2name.get(index, index)))
 
 
-def schedule(recipe: CfgNode) -> LRScheduler:
+def schedule(recipe: CfgNode) -> WarmedUp:
     """Return the recipe's scheduler, called with the number of the update, 1 for the first.
 
     It has no state: a resumed run goes on where it was.
     """
-    keys, parts = recipe.schedule, []
-    if keys.warmup:
-        parts.append(LRScheduler("linear", base_lr=0, target_lr=keys.learning_rate, niters=keys.warmup))
-    parts.append(
-        LRScheduler(
-            keys.mode,
-            base_lr=keys.learning_rate,
-            target_lr=0,
-            niters=recipe.train.iterations - keys.warmup + 1,  # counts update 0, which never comes
-            step_iter=[step - keys.warmup + 1 for step in keys.steps],  # the update after the step
-            step_factor=keys.factor,
-        )
+    keys = recipe.schedule
+    after = LRScheduler(
+        keys.mode,
+        base_lr=keys.learning_rate,
+        target_lr=0,
+        offset=keys.warmup,
+        niters=recipe.train.iterations - keys.warmup + 1,  # counts that of the offset
+        step_iter=[max(step - keys.warmup, 0) + 1 for step in keys.steps],  # the update after the step
+        step_factor=keys.factor,
     )
-    return LRSequential(parts)
+    return WarmedUp(after, keys.warmup)
+
+
+class WarmedUp(mx.lr_scheduler.LRScheduler):
+    """A schedule whose highest rate comes at update `warmup`, MXNet's own linear warm-up from 0 before it.
+
+    gluoncv's LRSequential would reach that rate one update early, and cannot do so in one update.
+    """
+
+    def __init__(self, after: LRScheduler, warmup: int) -> None:
+        super().__init__(after.base_lr, warmup)
+        self._after = after
+
+    def __call__(self, update: int) -> float:
+        """Return the learning rate of an update."""
+        return self.get_warmup_lr(update) if update < self.warmup_steps else self._after(update)
