@@ -589,6 +589,18 @@ def test_a_label_beyond_the_classes_is_named(refused, people, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_two_sets_in_one_folder_are_refused(refused, people, tmp_path):
+    """What people do who "join" sets: both are numbered from 0, so that strangers would share labels."""
+    folder = shutil.copytree(people, tmp_path / "joined")
+    for name in ("rec", "idx"):
+        (folder / f"train.{name}").rename(folder / f"train-00000.{name}")
+        shutil.copy(people / f"train.{name}", folder / f"train-00001.{name}")
+    sentence = refused(data=folder)
+    assert f"{folder}/train-00000.rec and train-00001.rec share the labels 0, 1, 2, … (5 in all)" in sentence
+    assert "`latse data merge SET… OUT`" in sentence
+    assert not (tmp_path / "out").exists()
+
+
 def test_images_of_another_size_are_refused(refused, people, tmp_path):
     folder = shutil.copytree(people, tmp_path / "size")
     (folder / "property").write_text("5,96,112")

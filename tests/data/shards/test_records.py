@@ -427,6 +427,47 @@ def test_a_set_that_lacks_a_file_or_has_two_layouts(tmp_path):
         Shard(tmp_path)
 
 
+def write_joined(folder, *files):
+    """A file for each of `files`: (whether it has header and identity records, the labels of its images)."""
+    for number, (is_named, labels) in enumerate(files):
+        if is_named:
+            write_shard(folder / "one", [(label, b"x") for label in labels], classes=9)
+        else:
+            write_plain(folder / "one", [(key, float(label), b"x") for key, label in enumerate(labels)])
+        for suffix in ("rec", "idx"):
+            (folder / "one" / f"train.{suffix}").rename(folder / f"train-{number:05d}.{suffix}")
+    (folder / "property").write_text("9,112,112")
+
+
+@pytest.mark.parametrize(
+    ("files", "which", "labels"),
+    [
+        (((True, [0, 1]), (True, [0, 1])), (0, 1), "0, 1"),
+        (((True, [0, 1]), (True, [1, 2])), (0, 1), "1"),
+        (((True, [3]), (True, [4]), (True, [0, 1, 2, 3, 5])), (0, 2), "3"),
+        (((True, range(6)), (True, [2, 3, 4]), (True, [0, 5])), (0, 2), "0, 5"),
+        (((True, range(6)), (True, range(1, 8))), (0, 1), "1, 2, 3, … (5 in all)"),
+        (((True, [0, 1]), (False, [2, 0])), (0, 1), "0"),
+        (((False, [2, 0]), (True, [0, 1])), (0, 1), "0"),
+    ],
+)
+def test_a_person_whom_identity_records_name_stands_in_one_file(tmp_path, files, which, labels):
+    """Otherwise the files are two sets in one folder, whose people are strangers."""
+    (tmp_path / "one").mkdir()
+    write_joined(tmp_path, *files)
+    with pytest.raises(LatseError) as error:
+        Shard(tmp_path)
+    first, second = (f"train-0000{number}.rec" for number in which)
+    assert str(error.value).startswith(f"{tmp_path / first} and {second} share the labels {labels}: two sets")
+
+
+def test_files_without_identity_records_may_share_people(tmp_path):
+    """So im2rec splits a shuffled list."""
+    (tmp_path / "one").mkdir()
+    write_joined(tmp_path, (False, [0, 2, 1, 0]), (False, [1, 0, 2]), (True, [3]))
+    assert Shard(tmp_path).labels.tolist() == [0, 2, 1, 0, 1, 0, 2, 3]
+
+
 def test_errors_in_several_files_name_file_and_its_own_record(tmp_path):
     write_shard(tmp_path, [(0, picture(0)[1]), (1, b"no image")], classes=2, shards=2)
     with pytest.raises(LatseError, match=r"train-00001\.rec: record 1 is not an image"):

@@ -4,7 +4,8 @@ Layout (insightface's, https://github.com/deepinsight/insightface): record 0 is 
 [first identity record, one past the last]; the images follow from record 1 on; each identity record has the
 label [first image record, one past the last]. A set without these extra records is read as well: then every
 record is an image. `property` is one line, "classes,height,width". A set may lie in several files,
-`train-00000.rec`, `train-00001.rec`, …, each with its own .idx and laid out like a set of its own.
+`train-00000.rec`, `train-00001.rec`, …, each with its own .idx and laid out like a set of its own; a person
+whom an identity record names stands in one of them.
 
 The RecordIO framing (dmlc-core's recordio.h): magic, a word of 3 bits continuation flag and 29 bits length,
 the bytes, padding to 4. A record's bytes start with MXNet's IRHeader: flag, label, two 64-bit ids; flag > 0
@@ -96,6 +97,33 @@ def ranges(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     exact = (ids.astype(np.float32) == rows["labels"]).all(axis=1) & valid
     first, last = np.where(valid, np.where(exact, ids.T, stated.T), 0).astype(np.int64)
     return first, last, valid & (first <= last)
+
+
+def shared_people(labels: np.ndarray, files: np.ndarray, named: np.ndarray) -> np.ndarray:
+    """Return the people who stand in several files of a set, though identity records name them.
+
+    Such records name all images of a person, so that those in another file show a stranger: two sets lie in
+    one folder. Files without identity records may share people; who splits a shuffled list makes such files.
+
+    Parameters
+    ----------
+    labels : int64 array (n,)
+        Person on each image, at least 0.
+    files : int array (n,)
+        Number of the file of each image, ascending.
+    named : bool array (n,)
+        Whether the file of each image holds identity records.
+
+    Returns
+    -------
+    int64 array (m,)
+        Their labels, ascending.
+    """
+    first, last, is_named = (np.zeros(labels.max(initial=-1) + 1, kind) for kind in (int, int, bool))
+    # Of a label that comes several times, the last assignment counts.
+    last[labels], first[labels[::-1]] = files, files[::-1]
+    is_named[labels[named]] = True
+    return np.flatnonzero((first != last) & is_named)
 
 
 def set_files(folder: Path) -> list[Path]:

@@ -54,7 +54,8 @@ class Shard:
     between those is checked when it is read. Files are read by `pread`, so that one which shrinks meanwhile
     is an error like any other.
 
-    Raises LatseError if a file is missing, malformed or truncated, or a label does not fit `classes`.
+    Raises LatseError if a file is missing, malformed or truncated, a label does not fit `classes`, or people
+    of two sets share labels (`recordio.shared_people`).
 
     Parameters
     ----------
@@ -86,6 +87,7 @@ class Shard:
         self._starts = np.concatenate([file.starts for file in self._files])
         images = [len(file.records) for file in self._files]
         self._file = np.repeat(np.arange(len(self._files), dtype=np.int32), images)
+        self._refuse_strangers()
 
     def __len__(self) -> int:
         return len(self.records)
@@ -148,6 +150,20 @@ class Shard:
         red, green, blue = planes
         cv2.split(cv2.flip(image, 1) if mirrored else image, [blue, green, red])
 
+    def _refuse_strangers(self) -> None:
+        named = np.array([file.names_people for file in self._files])[self._file]
+        shared = recordio.shared_people(self.labels, self._file, named)
+        if not len(shared):
+            return
+        one, other = np.unique(self._file[self.labels == shared[0]])[:2]
+        shared = np.intersect1d(*(self.labels[self._file == number] for number in (one, other)))
+        which = ", ".join(map(str, shared[:3])) + (f", … ({len(shared)} in all)" if len(shared) > 3 else "")
+        names = f"{self._files[one].path} and {self._files[other].path.name}"
+        raise LatseError(
+            f"{names} share the labels {which}: two sets in one folder have strangers under one label; "
+            "give each a folder of its own and join them with `latse data merge SET… OUT`"
+        )
+
     def _image(self, position: int) -> np.ndarray:
         """Return the image as OpenCV has it, BGR."""
         try:
@@ -168,8 +184,8 @@ class Shard:
 class _RecordFile:
     """One .rec with its .idx, opened.
 
-    Attributes: path; size, in bytes; last, the largest record number; and of each image, in the order of the
-    record numbers: records, labels and starts, int64 (n,).
+    Attributes: path; size, in bytes; last, the largest record number; names_people, whether it has identity
+    records; and of each image, in the order of the record numbers: records, labels and starts, int64 (n,).
     """
 
     def __init__(self, path: Path, classes: int):
@@ -181,6 +197,7 @@ class _RecordFile:
         self._check_index()
         self.last = int(self._keys[-1])
         images, people = self._layout()
+        self.names_people = len(people) > 0
         self.records, self.starts = self._keys[images], self._starts[images]
         labels = self._labels(images, people)
         wrong = ~((labels >= 0) & (labels < classes) & (labels == np.floor(labels)))
