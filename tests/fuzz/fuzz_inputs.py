@@ -165,6 +165,8 @@ WORDS = [
     b"\xff\xd8\xff",
     b"\xc3\xa9",
     b"|",
+    b">",
+    b"i8",
 ]
 
 
@@ -204,6 +206,7 @@ def _value(random):
             b"I%d\n" % random.choice(NUMBERS),
             b"L%dL\n" % -random.choice(NUMBERS),
             b"I0%d\n" % random.randrange(3),
+            random.choice((b"F1.0\n", b"Fnan\n", b"F1e\n", b"G" + struct.pack(">d", random.choice(NUMBERS)))),
             b"K" + bytes([random.randrange(256)]),
             b"\x8a" + bytes([random.randrange(12)]) + bytes(random.randrange(256) for _ in range(8)),
             b"S%r\n" % data.decode("latin1")
@@ -236,7 +239,8 @@ def _call(random):
 def _array(random):
     data = bytes(random.randrange(256) for _ in range(random.randrange(8)))
     shape = random.choice((len(data), len(data), len(data), random.choice(NUMBERS), -1))
-    dtype = b"cnumpy\ndtype\n" + _sized(random, b"U", random.choice(WORDS[:5])) + b"K\0K\1\x87R"
+    dtype = b"cnumpy\ndtype\n" + _sized(random, b"U", random.choice(WORDS[:6])) + b"K\0K\1\x87R"
+    dtype += random.choice((b"", b"(K\3" + _sized(random, b"U", random.choice((b"<", b">", b"|"))) + b"tb"))
     state = b"(K\1I%d\n\x85" % shape + dtype + b"\x89" + _sized(random, b"U", data) + b"t"
     return b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\0\x85U\1btR" + state + b"b"
 
@@ -323,6 +327,9 @@ class PairFiles:
             (images, flags),
             (arrays, np.array(flags)),
             (np.array(images, object), tuple(np.array(flags))),
+            (images, np.array(flags, ">i8")),
+            (images, list(np.array(flags, np.float32))),
+            (images, [1.0, 0]),
         ]
         self.seeds = [pickle.dumps(content, protocol) for content in contents for protocol in range(6)]
         self.seeds += [

@@ -28,8 +28,7 @@ def plain(value):
     if isinstance(value, Text):
         return str(value)
     if isinstance(value, Array):
-        data = [plain(item) for item in value.data] if value.kind == "O" else bytes(value.data)
-        return value.kind, data
+        return value.dtype.newbyteorder("="), plain(value.tolist())
     if isinstance(value, (list, tuple)):
         return type(value)(plain(item) for item in value)
     return value
@@ -40,9 +39,8 @@ def expected(value):
     if isinstance(value, bytearray):
         return bytes(value)
     if isinstance(value, np.ndarray):
-        kind = {"uint8": "u1", "int8": "i1", "bool": "b1", "object": "O"}[str(value.dtype)]
-        return kind, [expected(item) for item in value.tolist()] if kind == "O" else value.tobytes()
-    if isinstance(value, (np.bool_, np.uint8, np.int8)):
+        return value.dtype.newbyteorder("="), expected(value.tolist())
+    if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, (list, tuple)):
         return type(value)(expected(item) for item in value)
@@ -50,22 +48,24 @@ def expected(value):
 
 
 texts = st.text(max_size=20)
+numbers = st.sampled_from(
+    [np.dtype(code).newbyteorder(order) for code in "?bBhHiIlLqQefdg" for order in "<>"]
+)
 arrays = st.one_of(
     st.binary(max_size=20).map(lambda data: np.frombuffer(data, np.uint8)),
-    st.lists(st.booleans(), max_size=5).map(lambda data: np.array(data, bool)),
-    st.lists(st.integers(-128, 127), max_size=5).map(lambda data: np.array(data, np.int8)),
+    st.builds(np.array, st.lists(st.integers(0, 100), max_size=5), numbers),
     st.lists(st.binary(max_size=5), min_size=1, max_size=4).map(lambda data: np.array([*data, None], object)),
 )
 scalars = st.one_of(
     st.booleans(),
     st.none(),
     st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False),
     st.binary(max_size=400),
     st.binary(max_size=20).map(bytearray),
     texts,
     arrays,
-    st.booleans().map(np.bool_),
-    st.integers(0, 255).map(np.uint8),
+    st.builds(lambda number, dtype: dtype.type(number), st.integers(0, 100), numbers),
 )
 values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=5) | st.lists(inner, max_size=5).map(tuple)
@@ -140,7 +140,7 @@ def blob(length, claimed=None):
 
 BUILTIN_BYTES = op("GLOBAL", b"builtins\nbytes\n")
 NUMPY_ARRAY = op("GLOBAL", b"numpy.core.multiarray\n_reconstruct\n") + b")R"
-U1 = op("GLOBAL", b"numpy\ndtype\n") + text("u1") + b"\x85R"
+U1, I8 = (op("GLOBAL", b"numpy\ndtype\n") + text(kind) + b"\x85R" for kind in ("u1", "i8"))
 
 HOSTILE = {
     "a shell command": (
@@ -166,9 +166,15 @@ HOSTILE = {
     ),
     "a dotted name": (b"cnumpy\ndtype.__init__.__globals__\n.", "numpy.dtype.__init__.__globals__, which is"),
     "a reduce of a result": (BUILTIN_BYTES + b")R)R.", "calls bytes, which is refused"),
-    "a call of the class": (b"cnumpy\nndarray\nI1000000000\n\x85R.", "calls a ndarray, which is refused"),
+    "a call of the class": (
+        b"cnumpy\nndarray\nI1000000000\n\x85R.",
+        "calls numpy's class of arrays, which is refused",
+    ),
     "a call with a list": (BUILTIN_BYTES + b"]R.", "calls a function with a list"),
-    "a huge number of zeros": (BUILTIN_BYTES + b"I1000000000000\n\x85R.", "bytes made of a int are refused"),
+    "a huge number of zeros": (
+        BUILTIN_BYTES + b"I1000000000000\n\x85R.",
+        "bytes made of 1000000000000 are refused",
+    ),
     "another codec": (
         b"c_codecs\nencode\n" + text("aa") + text("zlib") + b"\x86R.",
         "encoding zlib is refused",
@@ -196,7 +202,23 @@ HOSTILE = {
         pickle.dumps(collections.OrderedDict(), 2),
         "collections.OrderedDict, which is",
     ),
-    "a number with a point": (pickle.dumps(1.5), "BINFLOAT, which is refused"),
+    "a number with a point that is none": (b"F1_0\n.", "none or too large"),
+    "a number of too many digits": (b"F0." + b"0" * 1000 + b"1\n.", "none or too large"),
+    "a half number": (b"F1e\n.", "none or too large"),
+    "another byte order": (U1 + b"(I3\n" + text("x") + b"tb.", "byte order x is refused"),
+    "a state that is no byte order": (U1 + b"I3\nb.", "type whose state is none"),
+    "a number of too few bytes": (
+        b"cnumpy.core.multiarray\nscalar\n" + I8 + blob(7) + b"\x86R.",
+        "a numpy number that is none",
+    ),
+    "a number that is an object": (
+        b"cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\n" + text("O8") + b"\x85R" + blob(8) + b"\x86R.",
+        "a numpy number that is none",
+    ),
+    "an array whose bytes are no whole elements": (
+        NUMPY_ARRAY + b"(I1\nI2\n\x85" + I8 + b"I00\n" + blob(15) + b"tb.",
+        "2 elements",
+    ),
     "a buffer from outside": (b"\x80\x05\x97.", "NEXT_BUFFER, which is refused"),
     "doubling": (b"]2.", "DUP, which is refused"),
     "a name with an escape": (b"c\x1b[2J\nx\n.", r"asks for '\\x1b\[2J.x', which is refused"),
@@ -225,7 +247,10 @@ HOSTILE = {
         NUMPY_ARRAY + b"(I1\nI2\nI2\n\x86" + U1 + b"I00\n" + blob(4) + b"tb.",
         "shape .2, 2. is",
     ),
-    "an array of numbers for text": (b"cnumpy.core.multiarray\nscalar\n" + U1 + b"N\x86R.", "not a byte"),
+    "an array of numbers for text": (
+        b"cnumpy.core.multiarray\nscalar\n" + U1 + b"N\x86R.",
+        "a numpy number that is none",
+    ),
     "an empty stack": (b".", "more from its stack"),
     "an empty stack below a mark": (b"I1\n(0.", "POP, which is refused"),
     "a stack below a mark": (b"]I1\n(a.", "more from its stack"),

@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from latse.data.images import decode
-from latse.data.pairs.safe_pickle import Array, PickleError, load_pickle
+from latse.data.pairs.safe_pickle import Array, PickleError, described, load_pickle
 from latse.errors import LatseError
 from latse.files import explained, replacing
 
@@ -200,19 +200,24 @@ def _from_pickle(path: Path, content: bytes) -> EncodedPairs:
     value = load_pickle(content)
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         raise LatseError(f"{path} is not a pickle of (images, issame)")
-    encoded, issame = (part.data if isinstance(part, Array) else part for part in value)
-    if not isinstance(encoded, (list, tuple)) or not isinstance(issame, (list, tuple, memoryview)):
+    encoded, issame = (part.tolist() if isinstance(part, Array) else part for part in value)
+    if not isinstance(encoded, (list, tuple)) or not isinstance(issame, (list, tuple)):
         raise LatseError(f"{path} is not a pickle of (images, issame)")
     if not len(issame) or len(encoded) != 2 * len(issame):
         raise LatseError(f"{path}: {len(encoded)} images do not make {len(issame)} pairs")
     for number, same in enumerate(issame):
-        if not isinstance(same, int):
-            raise LatseError(f"{path}: flag {number} is a {type(same).__name__} instead of true or false")
-    images = [image.data if isinstance(image, Array) else image for image in encoded]
+        if same not in (0, 1):
+            raise LatseError(f"{path}: flag {number} is {described(same)}, must be 0 or 1")
+    images = [_bytes(image) for image in encoded]
     for number, image in enumerate(images):
         if not isinstance(image, memoryview):
-            raise LatseError(f"{path}: image {number} is a {type(image).__name__} instead of encoded bytes")
+            raise LatseError(f"{path}: image {number} is {described(image)} instead of encoded bytes")
     return _distinct(images, [bool(same) for same in issame])
+
+
+def _bytes(image: object) -> object:
+    """Return the bytes of an array of bytes, and all else as it is."""
+    return image.data if isinstance(image, Array) and image.dtype.itemsize == 1 else image
 
 
 def _distinct(encoded: list[memoryview], issame: Sequence[bool]) -> EncodedPairs:

@@ -2,20 +2,24 @@
 
 A pickle is a program for a small stack machine. This module interprets the part of its instructions that
 lists of encoded images and flags need, as Python 2 and 3 write them in protocols 0 to 5: lists, tuples,
-numbers, text, bytes, and numpy arrays of bytes, flags or objects. Python's own unpickler is not used, not
-even a restricted one: it believes lengths and positions that the file only claims. Here memory and time are
-bounded by the file's size: byte strings are views of the file, instructions that make objects and bytes made
-of text are counted, numbers have 64 bits, nothing recurses.
+numbers, text, bytes, and numpy's numbers and arrays of them or of objects. Python's own unpickler is not
+used, not even a restricted one: it believes lengths and positions that the file only claims. Here memory and
+time are bounded by the file's size: byte strings are views of the file, instructions that make objects and
+bytes made of text are counted, whole numbers have 64 bits, nothing recurses.
 """
 
 from __future__ import annotations
 
 import codecs
+import contextlib
 import math
 import pickletools
 import re
+import struct
 from types import FunctionType
 from typing import Any, Callable
+
+import numpy as np
 
 # Any instruction has a byte at least, so time needs no other limit; but a byte can make an object of sixty.
 # An image of 112x112 pixels takes some 600 bytes or more and at most some 40 instructions.
@@ -45,34 +49,42 @@ class Text:
 
 
 class Array:
-    """A numpy array in one row: `kind` is `u1`, `i1`, `b1` or `O`, `data` its bytes or the list of objects.
+    """A numpy array in one row: its numpy.dtype, of numbers or objects, and its bytes or the list of objects.
 
-    Without a kind it holds nothing.
+    At first it holds no object.
     """
 
-    __slots__ = ("data", "kind")
+    __slots__ = ("data", "dtype")
 
     def __init__(self):
-        self.kind: str = ""
-        self.data: bytes | list | None = None
+        self.dtype = np.dtype(object)
+        self.data: memoryview | list = []
+
+    def tolist(self) -> list:
+        """Return the elements: bool, int, float (longdouble as numpy's), or the objects."""
+        return self.data if isinstance(self.data, list) else np.frombuffer(self.data, self.dtype).tolist()
 
 
 class NdArray:
     """numpy.ndarray, which a pickle names but never calls."""
 
 
-class Dtype(str):
-    """The type of a numpy array: `u1`, `i1`, `b1` or `O`."""
+class Dtype:
+    """A numpy.dtype, to which a pickle gives its byte order later."""
 
-    __slots__ = ()
+    __slots__ = ("dtype",)
+
+    def __init__(self, name: str):
+        self.dtype = np.dtype(name)
 
 
 def load_pickle(content: bytes | bytearray) -> Any:
     """Return the object that a pickle holds; what follows the pickle is ignored.
 
-    Lists, tuples, bool, int (64 bits) and None come as they are; bytes, bytearray and Python 2's str as
-    memoryview, the same one wherever the pickle refers to the same string; other text as Text; numpy arrays
-    as Array; numpy's scalars as bool or int. `content` must not change while the result is in use.
+    Lists, tuples, bool, int (64 bits), float and None come as they are; bytes, bytearray and Python 2's str
+    as memoryview, the same one wherever the pickle refers to the same string; other text as Text; numpy
+    arrays as Array; numpy's scalars as bool, int or float (longdouble as numpy's). `content` must not change
+    while the result is in use.
 
     Raises PickleError if the pickle is damaged or holds anything else.
     """
@@ -126,6 +138,13 @@ class _Machine:
             raise PickleError("it holds a number that is none or too large")
         flags = {b"00": False, b"01": True}  # of protocol 0
         return flags.get(bytes(line), int(bytes(line).rstrip(b"L")))
+
+    def decimal_fraction(self) -> float:
+        line = self.line()
+        if len(line) <= 32 and re.fullmatch(rb"[+-]?([0-9.]+(e[+-]?[0-9]+)?|inf|nan)", line):
+            with contextlib.suppress(ValueError):
+                return float(bytes(line))
+        raise PickleError("it holds a number that is none or too large")
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -211,17 +230,19 @@ class _Machine:
     def call(self) -> None:
         arguments, function = self.pop(), self.pop()
         if not isinstance(function, FunctionType):  # of _GLOBALS: nothing else puts one on the stack
-            raise PickleError(f"it calls {_kind(function)}, which is refused")
+            raise PickleError(f"it calls {described(function)}, which is refused")
         if not isinstance(arguments, tuple):
-            raise PickleError(f"it calls a function with {_kind(arguments)}")
+            raise PickleError(f"it calls a function with {described(arguments)}")
         self.push(function(self, *arguments[:6]))
 
     def build(self) -> None:
         state, target = self.pop(), self.top(object)
         if isinstance(target, Array):
             _fill(target, state)
-        elif not isinstance(target, Dtype):  # byte order and alignment: of no matter to single bytes
-            raise PickleError(f"it sets the state of {_kind(target)}, which is refused")
+        elif isinstance(target, Dtype):
+            _order(target, state)
+        else:
+            raise PickleError(f"it sets the state of {described(target)}, which is refused")
 
     # Functions that a pickle may call.
 
@@ -230,7 +251,7 @@ class _Machine:
         if isinstance(data, memoryview):
             return data
         if not isinstance(data, Text):
-            raise PickleError(f"bytes made of {_kind(data)} are refused")
+            raise PickleError(f"bytes made of {described(data)} are refused")
         name = _name(encoding)
         if name not in ("latin1", "latin-1"):
             raise PickleError(f"the encoding {_shown(name)} is refused")
@@ -244,34 +265,44 @@ class _Machine:
 
     def dtype(self, name: Any = None, *_: Any) -> Dtype:
         name = _name(name)
-        if name not in ("b1", "?", "u1", "i1", "O", "O8", "O4"):
+        if name not in _TYPES:
             raise PickleError(f"a numpy array of type {_shown(name)} is refused")
-        return Dtype("b1" if name == "?" else name[:2].rstrip("48"))
+        return Dtype(_TYPES[name])
 
-    def scalar(self, dtype: Any = None, data: Any = None, *_: Any) -> Any:
-        if not isinstance(dtype, Dtype) or dtype == "O" or not _is_bytes(data, 1):
-            raise PickleError("it holds a numpy number that is not a byte")
-        number = int.from_bytes(data, "little", signed=dtype == "i1")
-        return bool(number) if dtype == "b1" else number
+    def scalar(self, kind: Any = None, data: Any = None, *_: Any) -> Any:
+        if not isinstance(kind, Dtype) or kind.dtype.hasobject or not _is_bytes(data, kind.dtype.itemsize):
+            raise PickleError("it holds a numpy number that is none")
+        return np.frombuffer(data, kind.dtype)[0].item()
 
 
 def _from_buffer(_: _Machine, data: Any = None, dtype: Any = None, shape: Any = None, *_order: Any) -> Array:
     return _fill(Array(), (1, shape, dtype, False, data))
 
 
+def _order(kind: Dtype, state: Any) -> None:
+    """Take up the byte order from the state that numpy stores: (version, order, ...)."""
+    if not isinstance(state, tuple) or len(state) < 2:
+        raise PickleError("it holds a numpy type whose state is none")
+    order = _name(state[1])
+    if order not in ("<", ">", "|", "="):
+        raise PickleError(f"the byte order {_shown(order)} is refused")
+    kind.dtype = kind.dtype.newbyteorder(order)
+
+
 def _fill(array: Array, state: Any) -> Array:
     """Take up the state that numpy stores: (version, shape, dtype, is Fortran's order, data)."""
     if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[2], Dtype):
         raise PickleError("it holds a numpy array without shape, type and data")
-    _, shape, dtype, _, data = state
+    _, shape, kind, _, data = state
     if not isinstance(shape, tuple) or not all(isinstance(size, int) for size in shape) or len(shape) > 32:
         raise PickleError("it holds a numpy array whose shape is none")
     if sum(size != 1 for size in shape) > 1:  # in one row or column Fortran's order is the same
         raise PickleError(f"a numpy array of the shape {shape} is refused")
-    length = math.prod(shape)
-    if not (isinstance(data, list) and len(data) == length if dtype == "O" else _is_bytes(data, length)):
+    length, dtype = math.prod(shape), kind.dtype
+    whole = isinstance(data, list) and len(data) == length
+    if not (whole if dtype.hasobject else _is_bytes(data, length * dtype.itemsize)):
         raise PickleError(f"it holds a numpy array whose data is not what {length} elements need")
-    array.kind, array.data = dtype, data
+    array.dtype, array.data = dtype, data
     return array
 
 
@@ -283,7 +314,7 @@ def _name(value: Any) -> str:
     """Return a name given as text, or as Python 2's str."""
     if isinstance(value, Text):
         return str(value)
-    return str(value, "latin1") if isinstance(value, memoryview) else _kind(value)
+    return str(value, "latin1") if isinstance(value, memoryview) else described(value)
 
 
 def _shown(text: str) -> str:
@@ -291,10 +322,26 @@ def _shown(text: str) -> str:
     return (text if len(text) <= 100 else text[:100] + "…") if text.isprintable() else ascii(text[:100])
 
 
-def _kind(value: Any) -> str:
-    return {memoryview: "bytes", type(None): "None"}.get(type(value), f"a {type(value).__name__.lower()}")
+def described(value: Any) -> str:
+    """Return what a value of `load_pickle` is, as it may stand in a sentence."""
+    if isinstance(value, Array):
+        return f"a numpy array of {value.dtype}"
+    return _WORDS.get(type(value), str(value))
 
 
+_WORDS = {
+    list: "a list",
+    tuple: "a tuple",
+    memoryview: "bytes",
+    Text: "text",
+    Dtype: "a numpy type",
+    NdArray: "numpy's class of arrays",
+    FunctionType: "a function",
+}
+_NUMBERS = "?" + np.typecodes["AllInteger"] + np.typecodes["Float"]
+# What a pickle calls the types of elements -> what numpy calls them; some names are of older numpy.
+_TYPES = {np.dtype(code).str[1:]: code for code in _NUMBERS}
+_TYPES.update({"?": "?", "O": "O", "O4": "O", "O8": "O"})
 _GLOBALS = {
     ("_codecs", "encode"): _Machine.as_bytes,
     ("builtins", "bytes"): _Machine.as_bytes,
@@ -319,6 +366,8 @@ _DEEDS: dict[str, Callable[[_Machine], None]] = {
     "NEWTRUE": lambda machine: machine.push(True),
     "NEWFALSE": lambda machine: machine.push(False),
     "INT": lambda machine: machine.push(machine.decimal()),
+    "FLOAT": lambda machine: machine.push(machine.decimal_fraction()),
+    "BINFLOAT": lambda machine: machine.push(struct.unpack(">d", machine.take(8))[0]),
     "LONG": lambda machine: machine.push(machine.decimal()),
     "BININT": lambda machine: machine.push(machine.number(4, signed=True)),
     "BININT1": lambda machine: machine.push(machine.number(1)),
