@@ -38,7 +38,8 @@ def test_writes_the_plan_and_says_what_the_executor_says(recipe, tmp_path, capsy
     out, figures = tmp_path / "new" / "narrow-plan.json", tmp_path / "plan.json"
     assert plan(recipe, "--classes", 7, "--batch-size", 4, "--out", out, "--json", figures) == 0
     before, after = map(
-        float, re.search(r"(\d+) MiB before, (\d+) MiB after", capsys.readouterr().out).groups()
+        float,
+        re.search(r"(\d+) MiB without a plan, (\d+) MiB with this one", capsys.readouterr().out).groups(),
     )
     planned = memonger.read_plan(out, graph_of(recipe, 7))
     assert memonger.planned_megabytes(planned, SHAPES, CPU) == after < before
@@ -53,7 +54,7 @@ def test_writes_the_plan_and_says_what_the_executor_says(recipe, tmp_path, capsy
 def test_two_devices_share_the_batch(recipe, tmp_path, capsys):
     for number, arguments in enumerate([("--batch-size", 4), ("--batch-size", 8, "--cpus", 2)]):
         assert plan(recipe, "--classes", 7, *arguments, "--out", tmp_path / f"{number}-plan.json") == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("planned memory")]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("activations on")]
     assert lines[0] == lines[1]
     assert "batch 4" in lines[0]
 
@@ -104,7 +105,8 @@ def test_estimates_what_a_student_needs(recipe, tmp_path, capsys):
     assert written["teacher_megabytes"] > 0
     together = written["after_megabytes"] + written["parameters_megabytes"] + written["teacher_megabytes"]
     assert written["device_megabytes"] == together
-    assert f"estimated memory of each device: {together:.0f} MiB" in said
+    assert f", {together:.0f} MiB with this one (activations, parameters" in said
+    assert "a run of this recipe makes the plan of least memory itself" in said
     assert "mean faces on the host" in said
 
 
@@ -123,6 +125,20 @@ def test_out_has_a_default(recipe, tmp_path, monkeypatch, capsys):
     assert plan(recipe, "--classes", 3, "--batch-size", 2) == 0
     assert "out/plan/narrow-plan.json" in capsys.readouterr().out
     assert (tmp_path / "out" / "plan" / "narrow-plan.json").exists()
+
+
+@pytest.mark.parametrize("is_planned", [False, True])
+def test_the_memory_of_a_device_is_that_of_its_activations_and_the_rest(recipe, is_planned, tmp_path, capsys):
+    """Both lines compare the same two runs, whichever of them the recipe asks for."""
+    setting = "--set", f"train.memory_plan={str(is_planned).lower()}"
+    assert plan(recipe, "--classes", 7, "--batch-size", 4, *setting, "--out", tmp_path / "p.json") == 0
+    said = capsys.readouterr().out
+    sizes = re.findall(r": (\d+) MiB without a plan, (\d+) MiB with this one", said)
+    (before, after), (device_before, device_after) = (map(int, pair) for pair in sizes)
+    parameters = float(re.search(r"\(activations, parameters with gradients and momenta (\d+)\)", said)[1])
+    assert device_before - before == pytest.approx(parameters, abs=1) and after < before
+    assert device_after - after == pytest.approx(parameters, abs=1)
+    assert ("a run of this recipe has no plan, unless" in said) is not is_planned
 
 
 @pytest.mark.parametrize(
@@ -160,7 +176,9 @@ def test_a_graph_that_no_plan_helps_is_said_so(recipe, tmp_path, monkeypatch, ca
     monkeypatch.setattr("latse.train.network_check.check_trained", lambda *_: None)
     out = tmp_path / "narrow-plan.json"
     assert plan(recipe, "--classes", 7, "--out", out) == 0
-    assert "nothing is computed again" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "MiB; the plan computes nothing again" in said
+    assert "without a plan" not in said and "with this one" not in said
     assert "force_mirroring" not in memonger.read_plan(out, unplanned).tojson()
 
 
@@ -222,9 +240,10 @@ def test_the_papers_setting_has_a_goal(recipe, batch_size, classes, bound):
     assert goal.get("at_most") == bound
     assert goal["figure"]["median"] == planned.device_memory
     parts = found["contenders"]["a device"]
-    assert sum(parts[name]["median"] for name in ("activations", "parameters", "teacher")) == pytest.approx(
-        parts["together"]["median"]
-    )
+    others = parts["parameters"]["median"] + parts["teacher"]["median"]
+    for plan in ("without a plan", "with the plan"):
+        together = parts[f"activations {plan}"]["median"] + others
+        assert parts[f"together {plan}"]["median"] == pytest.approx(together)
 
 
 def test_the_report_is_a_result_for_the_page(recipe, tmp_path):

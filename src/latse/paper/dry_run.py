@@ -59,15 +59,19 @@ class DryRun:
         return self.images / self.set_images if self.set_images else None
 
     @property
-    def activations(self) -> float:
-        """The planner's figure for the graph that `latse train` would run."""
-        uses_plan = self.training.recipe.train.memory_plan
-        return self.plan.after_megabytes if uses_plan else self.plan.before_megabytes
+    def unplanned_memory(self) -> float:
+        """Activations without the plan, parameters and teacher; workspaces and batches come on top."""
+        return self.plan.before_megabytes + self.parameters + self.teacher
+
+    @property
+    def planned_memory(self) -> float:
+        """The same with the plan."""
+        return self.plan.after_megabytes + self.parameters + self.teacher
 
     @property
     def device_memory(self) -> float:
-        """Activations, parameters and teacher together; workspaces and batches come on top."""
-        return self.activations + self.parameters + self.teacher
+        """Which of the two `latse train` would take by the recipe alone."""
+        return self.planned_memory if self.training.recipe.train.memory_plan else self.unplanned_memory
 
     def as_json(self) -> dict[str, float | None]:
         """Return what a file of JSON says of it; null for a figure that has no end."""

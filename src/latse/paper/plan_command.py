@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> None:
             **figures(planned),
         }
         write_json(args.json, content)
-    print(*_in_words(planned), f"memory plan: {out}", sep="\n")
+    print(*_in_words(planned), f"memory plan: {out}; {_use(training, out)}", sep="\n")
 
 
 def _in_words(planned: DryRun) -> Iterator[str]:
@@ -117,19 +117,35 @@ def _in_words(planned: DryRun) -> Iterator[str]:
         f"{train.iterations:,} iterations of {train.batch_size} images on {devices}: "
         f"{planned.images:,} images{epochs}"
     )
-    saved = f"{plan.before_megabytes:.0f} MiB; nothing is computed again, the graph stays as it is"
-    if plan.stages > 1:
-        saved = (
-            f"{plan.before_megabytes:.0f} MiB before, {plan.after_megabytes:.0f} MiB after, "
-            f"{plan.stages} stages, {plan.predicted_time:.2f} times the plain step's predicted time"
-        )
-    yield f"planned memory on {training.devices[0]}, batch {training.device_graph.batch_size}: {saved}"
-    yield f"no plan can be below {int(plan.bound_megabytes)} MiB: one operator needs them at once"
-    parts = f"activations {planned.activations:.0f}, parameters {planned.parameters:.0f}"
-    parts += f", teacher {planned.teacher:.0f}" if planned.teacher else ""
+    activations = _compared(plan.before_megabytes, plan.after_megabytes)
+    cost = f"{plan.stages} stages, {plan.predicted_time:.2f} times the plain step's predicted time"
+    cost = cost if plan.stages > 1 else "the plan computes nothing again"
+    batch = training.device_graph.batch_size
+    yield f"activations on {training.devices[0]}, batch {batch}: {activations}; {cost}"
+    bound = int(plan.bound_megabytes)
+    yield f"no plan can be below {bound} MiB of activations: one operator needs them at once"
+    others = f"parameters with gradients and momenta {planned.parameters:.0f}"
+    others += f", teacher {planned.teacher:.0f}" if planned.teacher else ""
     host = f"; mean faces on the host: {planned.mean_faces:.0f} MiB" if planned.mean_faces else ""
-    total = f"{planned.device_memory:.0f} MiB" if math.isfinite(planned.device_memory) else "more than it has"
-    yield f"estimated memory of each device: {total} ({parts}){host}"
+    together = _compared(planned.unplanned_memory, planned.planned_memory)
+    yield f"estimated memory of each device: {together} (activations, {others}){host}"
+
+
+def _use(training: Training, plan: Path) -> str:
+    """Return the words that say which of the two memories a run of the recipe would take."""
+    if training.recipe.train.memory_plan:
+        return "a run of this recipe makes the plan of least memory itself, unless --plan names another"
+    return f"a run of this recipe has no plan, unless you give it --plan {plan}"
+
+
+def _compared(unplanned: float, planned: float) -> str:
+    if unplanned == planned:
+        return _size(planned)
+    return f"{_size(unplanned)} without a plan, {_size(planned)} with this one"
+
+
+def _size(megabytes: float) -> str:
+    return f"{megabytes:.0f} MiB" if math.isfinite(megabytes) else "more than the device has"
 
 
 def figures(planned: DryRun) -> dict[str, Any]:
@@ -139,16 +155,17 @@ def figures(planned: DryRun) -> dict[str, Any]:
     parts = {
         "activations without a plan": planned.plan.before_megabytes,
         "activations with the plan": planned.plan.after_megabytes,
-        "activations": planned.activations,
         "parameters": planned.parameters,
         "teacher": planned.teacher,
-        "together": planned.device_memory,
+        "together without a plan": planned.unplanned_memory,
+        "together with the plan": planned.planned_memory,
         "mean faces, on the host": planned.mean_faces,
     }
     finite = {name: Figure.of([value], "MiB") for name, value in parts.items() if math.isfinite(value)}
     papers = (recipe.encoder.name, classes, images) == PAPERS_SETTING
     limit = {"at_most": PAPERS_LIMIT} if papers else {}
-    goals = [Goal("memory of a device", finite["together"], **limit)] if "together" in finite else []
+    taken = planned.device_memory
+    goals = [Goal("memory of a device", Figure.of([taken], "MiB"), **limit)] if math.isfinite(taken) else []
     return {
         "setting": {
             "encoder": recipe.encoder.name,

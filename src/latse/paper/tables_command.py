@@ -236,7 +236,10 @@ def _dry_runs(args: argparse.Namespace, chosen: list[tables.PaperTable], shards:
         memory = run.plan.before_megabytes, run.plan.after_megabytes, run.device_memory
         rows.append([name, *counts, *(f"{megabytes:.0f}" for megabytes in memory)])
     print(aligned(rows))
-    print(f"activations, with the memory plan, and all of a device: MiB on each of {len(devices)} devices")
+    print(
+        f"MiB on each of {len(devices)} devices: activations without a plan, planned activations, and all "
+        "memory of a device in a run of the recipe, with the plan where it has train.memory_plan"
+    )
 
 
 def _size(recipe: str, shards: dict[str, Shard]) -> tuple[int, int]:

@@ -214,6 +214,7 @@ def _planned(args: argparse.Namespace, training: Training, folder: Path) -> Trai
     if not training.recipe.train.memory_plan:
         return training
     plan = training.device_graph.planned(training.devices[0])
-    print(f"memory plan: {plan.before_megabytes:.0f} MiB before, {plan.after_megabytes:.0f} MiB after")
+    before, after = plan.before_megabytes, plan.after_megabytes
+    print(f"memory plan: activations of {before:.0f} MiB without it, {after:.0f} MiB with it")
     memonger.write_plan(own, plan, provenance(args, training.devices))
     return training.with_symbol(plan.symbol)
