@@ -26,6 +26,7 @@ from latse.files import digest, explained, read_object
 from latse.models import checkpoint
 from latse.models.embedding import Network
 from latse.models.onnx_model import OnnxNetwork
+from latse.models.run_folder import checkpoint_of, named_checkpoint
 
 BASELINES = ("pixels", "pca", "fisherfaces", "dlib")
 FITTED = {"pca": references.whitened_pca, "fisherfaces": references.fisherfaces}
@@ -34,6 +35,7 @@ RUN_KEYS = ("recipe", "seed", "settings")
 WHAT = """\
 PREFIX,NUMBER   MXNet checkpoint of this project or insightface, any symbol with fc1_output
                 (a bare PREFIX means PREFIX,0)
+RUN_FOLDER      folder of a run: its model,0, or while that is not there its newest checkpoint
 FILE.onnx       network in ONNX, run by onnxruntime on the processor
 FILE.npy        features, float (n, d), a row for each image in order (of n pairs, 2n rows),
                 used as they are; FILE-{set}.npy: a file for each set of images, by its name
@@ -178,6 +180,7 @@ def open_model(
     title, what = _split(text)
     if what.endswith(".npy"):
         return FeatureFile(title, what)
+    what = what if what in BASELINES or what.endswith(".onnx") else named_checkpoint(what)
     origin, feature = _feature(what, contexts, batch_size, train_data)
     return FlipSummed(title, {"source": what, **origin}, feature)
 
@@ -197,9 +200,12 @@ def _feature(
         network = DlibNetwork(batch_size) if what == "dlib" else OnnxNetwork(what, batch_size)
         return {"digest": digest(network.path)}, network
     prefix, number = checkpoint.parse(what)
+    parameters = checkpoint.parameters_path(prefix, number)
+    if "," not in what and not parameters.exists():
+        kinds = ", ".join(re.findall(r"^\S+", WHAT, re.MULTILINE))
+        raise LatseError(f"{what!r} is no model, for there is no {parameters}: WHAT is one of {kinds}")
     network = Network(prefix, number, contexts=contexts, batch_size=batch_size)
-    parameters = digest(checkpoint.parameters_path(prefix, number))
-    return {"digest": parameters, **_run_record(Path(prefix).parent)}, network
+    return {"digest": digest(parameters), **_run_record(Path(prefix).parent)}, network
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -220,7 +226,7 @@ def _default_title(what: str) -> str:
     if what.endswith(".npy"):  # what the file's name says besides the set, or else the nearest folder's
         parts = Path(what).resolve().with_suffix("").parts
         return next(filter(None, (re.sub(f"-{SET}|{SET}-?", "", name) for name in reversed(parts))))
-    return Path(checkpoint.parse(what)[0]).parent.resolve().name
+    return Path(checkpoint.parse(checkpoint_of(what))[0]).parent.resolve().name
 
 
 def _run_record(folder: Path) -> dict[str, Any]:

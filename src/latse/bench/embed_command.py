@@ -26,6 +26,7 @@ from latse.graph.simplify import simplified
 from latse.models import checkpoint, onnx_export, onnx_model
 from latse.models.embedding import Network
 from latse.models.parameters import Arrays, fitting, needed_shapes
+from latse.models.run_folder import named_checkpoint
 from latse.models.runner import Runner
 from latse.plan import cost
 from latse.plan.plan_graph import PlanGraph
@@ -73,7 +74,12 @@ BENCHMARK = Benchmark(
     [
         count("batch-size", 32, "images"),
         count("repeats", 5, "batches of each"),
-        Option("model", None, "checkpoint PREFIX,NUMBER; default: random weights of --encoder"),
+        Option(
+            "model",
+            None,
+            "checkpoint PREFIX,NUMBER, or the folder of a run; default: random weights of --encoder",
+            named_checkpoint,
+        ),
         Option("encoder", "resnet34", "network with random weights"),
     ],
 )

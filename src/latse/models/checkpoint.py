@@ -41,7 +41,9 @@ def parse(text: str) -> tuple[str, int]:
     if not comma:
         prefix, number = text, "0"
     if not prefix or not (number.isascii() and number.isdigit()):
-        raise LatseError(f"{text!r} is no checkpoint: write PREFIX,NUMBER, as in out/orl/student/model,0")
+        raise LatseError(
+            f"{text!r} is no checkpoint: write PREFIX,NUMBER, as in out/orl/student/model,0, or RUN_FOLDER"
+        )
     return prefix, int(number)
 
 

@@ -15,6 +15,7 @@ from latse.graph.nodes import Arrays
 from latse.graph.simplify import ValuedGraph, simplified
 from latse.models import checkpoint, onnx_export, onnx_model
 from latse.models.parameters import fitting
+from latse.models.run_folder import named_checkpoint
 from latse.models.runner import Runner
 from latse.provenance import provenance
 from latse.symbols.names import insightface_name
@@ -32,7 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoint's embedding of random images."
     )
     parser.add_argument(
-        "checkpoint", metavar="PREFIX,NUMBER", help="checkpoint of this project or insightface"
+        "checkpoint",
+        type=named_checkpoint,
+        metavar="PREFIX,NUMBER",
+        help="checkpoint of this project or insightface, or the folder of a run",
     )
     parser.add_argument("--onnx", metavar="FILE.onnx", help="ONNX, batch size free, normalisations folded")
     parser.add_argument(

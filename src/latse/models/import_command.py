@@ -14,6 +14,7 @@ from latse.errors import LatseError
 from latse.files import write_json
 from latse.models import checkpoint, warm_start
 from latse.models.embedding import Network
+from latse.models.run_folder import named_checkpoint
 from latse.provenance import provenance
 from latse.symbols import encoders
 from latse.symbols.networks import IMAGE_SHAPE, trace
@@ -29,7 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "map is named, and the embeddings of both are compared. (`latse train --start` and `latse eval` read "
         "insightface's checkpoints as they are, too.)"
     )
-    parser.add_argument("checkpoint", metavar="PREFIX,N", help="PREFIX-symbol.json and PREFIX-NNNN.params")
+    parser.add_argument(
+        "checkpoint",
+        type=named_checkpoint,
+        metavar="PREFIX,N",
+        help="PREFIX-symbol.json and PREFIX-NNNN.params, or the folder of a run",
+    )
     parser.add_argument(
         "--out", required=True, metavar="PREFIX", help="writes PREFIX-symbol.json and PREFIX-0000.params"
     )

@@ -20,6 +20,7 @@ from latse.eval.verification import distinct_images
 from latse.files import make_folder, read_object, write_json
 from latse.models.checkpoint import parameters_path, parse
 from latse.models.embedding import Network
+from latse.models.run_folder import named_checkpoint
 from latse.paper import filter_figure, stages_figure
 from latse.provenance import provenance
 from latse.symbols import margins
@@ -67,7 +68,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--verdicts", metavar="FILE", help="verdicts that `latse filter` made (default: the teacher is asked)"
     )
     kept.add_argument(
-        "--teacher", metavar="PREFIX,N", help="who is asked (default: teacher/model,0 of the run)"
+        "--teacher",
+        type=named_checkpoint,
+        metavar="PREFIX,N",
+        help="who is asked, a checkpoint or the folder of a run (default: teacher/model,0 of the run)",
     )
     kept.add_argument(
         "--asked",

@@ -16,6 +16,7 @@ from latse.devices import add_device_arguments, contexts, share
 from latse.errors import LatseError
 from latse.files import digest, locked, make_folder, write_json
 from latse.models import checkpoint
+from latse.models.run_folder import named_checkpoint
 from latse.provenance import provenance
 from latse.train import verdict_file
 from latse.train.training import open_shard
@@ -26,7 +27,13 @@ from latse.train.verdicts import Judge, preprocessing, warn_of_another_set
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `latse filter`."""
     parser.add_argument("--data", required=True, metavar="FOLDER", help="train.rec, train.idx and property")
-    parser.add_argument("--teacher", required=True, metavar="PREFIX,N", help="checkpoint of the teacher")
+    parser.add_argument(
+        "--teacher",
+        required=True,
+        type=named_checkpoint,
+        metavar="PREFIX,N",
+        help="checkpoint of the teacher, or the folder of its run",
+    )
     parser.add_argument("--out", required=True, metavar="FILE", help="the file; a killed run goes on")
     parser.add_argument("--k", type=int, nargs="+", default=[1, 3, 5], help="default: 1 3 5")
     parser.add_argument(

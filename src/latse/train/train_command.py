@@ -17,6 +17,7 @@ from latse.errors import LatseError
 from latse.files import digest, locked, make_folder, read_json, remove_parts, write_json
 from latse.models import checkpoint, warm_start
 from latse.models.parameters import needed_shapes
+from latse.models.run_folder import named_checkpoint
 from latse.own_class import source
 from latse.plan import memonger
 from latse.provenance import provenance
@@ -41,16 +42,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where the run is kept")
     parser.add_argument("--seed", type=int, default=0, help="default 0")
     parser.add_argument(
-        "--teacher", metavar="PREFIX,N", help="checkpoint of the teacher, where the recipe has filter.k"
+        "--teacher",
+        type=named_checkpoint,
+        metavar="PREFIX,N",
+        help="checkpoint of the teacher, or the folder of its run, where the recipe has filter.k",
     )
     parser.add_argument(
         "--verdicts", metavar="FILE", help="what `latse filter` wrote, instead of the teacher"
     )
     parser.add_argument(
         "--start",
+        type=named_checkpoint,
         metavar="PREFIX,N",
         help="begin with the parameters of this checkpoint, of the same encoder, insightface's or of this "
-        "project; class centres and decoder too, where they fit (default: random parameters)",
+        "project, or of the folder of a run; class centres and decoder too, where they fit (default: random "
+        "parameters)",
     )
     parser.add_argument(
         "--plan",

@@ -1,0 +1,38 @@
+"""The folder of a run in the place of a checkpoint: its last one. Without mxnet, as parsers need it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from latse.errors import LatseError
+
+STORED = re.compile(r"model-(\d{4,})\.params")
+
+
+def checkpoint_of(text: str) -> str:
+    """Return `FOLDER/model,NUMBER` if `text` is the folder of a run, else `text` itself.
+
+    NUMBER is 0, the network at the end of the training, or else that of the newest checkpoint. Raises
+    LatseError if the folder holds no checkpoint.
+    """
+    folder = Path(text)
+    if not text or not folder.is_dir() or Path(f"{text}-0000.params").is_file():  # a bare PREFIX
+        return text
+    matches = [STORED.fullmatch(path.name) for path in folder.iterdir()]
+    numbers = [int(match[1]) for match in matches if match]
+    if not numbers or not (folder / "model-symbol.json").is_file():
+        raise LatseError(f"{text} is a folder without a run's model-symbol.json and model-0000.params")
+    return f"{folder / 'model'},{0 if 0 in numbers else max(numbers)}"
+
+
+def named_checkpoint(text: str) -> str:
+    """Return `checkpoint_of(text)`, and say on stderr where a run is not finished; a `type` of argparse."""
+    checkpoint = checkpoint_of(text)
+    number = checkpoint.rpartition(",")[2]
+    if checkpoint != text and number != "0":
+        print(
+            f"latse: {text}: the run is not finished; {checkpoint} is its newest checkpoint", file=sys.stderr
+        )
+    return checkpoint
