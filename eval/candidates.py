@@ -21,10 +21,11 @@ from latse import devices
 from latse.errors import LatseError
 from latse.eval import references
 from latse.eval.dlib_model import DlibNetwork
-from latse.eval.verification import Feature, finite, flip_sum
+from latse.eval.verification import Feature, flip_sum
 from latse.files import digest, explained, read_object
 from latse.models import checkpoint
 from latse.models.embedding import Network
+from latse.models.features import Called, lengths
 from latse.models.onnx_model import OnnxNetwork
 from latse.models.run_folder import checkpoint_of, named_checkpoint
 
@@ -32,6 +33,7 @@ BASELINES = ("pixels", "pca", "fisherfaces", "dlib")
 FITTED = {"pca": references.whitened_pca, "fisherfaces": references.fisherfaces}
 SET = "{set}"  # stands for the name of a set of images
 RUN_KEYS = ("recipe", "seed", "settings")
+IMAGE = "image {}".format  # what an error calls an image, by its position from 0 on
 WHAT = """\
 PREFIX,NUMBER   MXNet checkpoint of this project or insightface, any symbol with fc1_output
                 (a bare PREFIX means PREFIX,0)
@@ -56,12 +58,13 @@ class FaceModel(Protocol):
     title: str
     origin: dict[str, Any]
 
-    def embed(self, images: np.ndarray, name: str) -> np.ndarray:
-        """Return one feature for each image, float64 (n, d), finite and not normalised.
+    def embed(self, images: np.ndarray, name: str, called: Called = IMAGE) -> np.ndarray:
+        """Return one feature for each image, float64 (n, d), finite, not zero, and not normalised.
 
         Images are uint8 (n, 3, 112, 112), RGB. `name` is that of their set, for features read from a file and
-        for the sentence of an error. Of a model that sees the images, a feature is the sum over an image and
-        its mirror. Raises LatseError if the model does not take such images, or a value is not finite.
+        for the sentence of an error, which calls an image what `called` returns for its position. Of a model
+        that sees the images, a feature is the sum over an image and its mirror. Raises LatseError if the
+        model does not take such images, or a feature is zero or not finite: it has no direction.
         """
         ...
 
@@ -75,10 +78,11 @@ class FlipSummed:
     def __init__(self, title: str, origin: dict[str, Any], feature: Feature):
         self.title, self.origin, self.feature = title, origin, feature
 
-    def embed(self, images: np.ndarray, name: str) -> np.ndarray:
+    def embed(self, images: np.ndarray, name: str, called: Called = IMAGE) -> np.ndarray:
         """Return float64 (n, d), see `FaceModel.embed`; byte-identical images are looked at once."""
         features = flip_sum(self.feature, images)
-        return finite(features, f"{self.title} on {name}: the embedding of image")
+        lengths(features, lambda row: f"{self.title} on {name}: the embedding of {called(row)}")
+        return features
 
 
 class FeatureFile:
@@ -92,10 +96,15 @@ class FeatureFile:
         self.title, self.pattern = title, pattern
         self.origin: dict[str, Any] = {"source": pattern}
 
-    def embed(self, images: np.ndarray, name: str) -> np.ndarray:
+    def embed(self, images: np.ndarray, name: str, called: Called = IMAGE) -> np.ndarray:
         """Return float64 (n, d), the rows of the file; see `FaceModel.embed`."""
         features = self.rows(len(images), name).astype(np.float64)
-        return finite(features, f"{self._path(name)} for {name}: the embedding of image")
+        lengths(features, self.naming(name, called))
+        return features
+
+    def naming(self, name: str, called: Called = IMAGE) -> Called:
+        """Return what the sentence of an error calls the row of an image of the set `name`."""
+        return lambda row: f"{self._path(name)} for {name}: the embedding of {called(row)}"
 
     def rows(self, count: int, name: str) -> np.ndarray:
         """Map the rows of the file for the `count` images of a set: float (count, d), finite or not.

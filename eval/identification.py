@@ -23,7 +23,7 @@ from latse import runtime
 from latse.data.workers import in_threads
 from latse.errors import LatseError
 from latse.eval.roc import Highest, allowed
-from latse.eval.verification import finite
+from latse.models.features import Called, finite, unit
 
 SIZES = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
 RANKS = (1, 2, 5, 10, 20, 50, 100, 1_000, 10_000, 100_000, 1_000_000)
@@ -54,25 +54,24 @@ class Gallery(Protocol):
 class UnitRows:
     """A gallery of rows, float (stored, d), that are divided by their norms as they are read.
 
-    `picked`, int64 (n,), says which of them (default: all), `name` what the sentence of an error calls them.
+    `picked`, int64 (n,), says which of them (default: all), `called` what the sentence of an error calls the
+    stored row of a number.
     """
 
-    def __init__(self, rows: Gallery, name: str, picked: np.ndarray | None = None):
-        self.rows, self.name, self.picked = rows, name, picked
+    def __init__(self, rows: Gallery, called: Called, picked: np.ndarray | None = None):
+        self.rows, self.called, self.picked = rows, called, picked
 
     def __len__(self) -> int:
         return len(self.rows if self.picked is None else self.picked)
 
     def __getitem__(self, positions: np.ndarray | slice) -> np.ndarray:
         """Return float32 (n, d); raise LatseError if a row is not finite or zero."""
-        rows = np.asarray(self.rows[positions if self.picked is None else self.picked[positions]])
-        rows = rows.astype(np.result_type(rows, np.float32), copy=False)  # whole numbers have no fractions
-        norm = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
-        wrong = np.flatnonzero(~(np.isfinite(norm) & (norm > 0)))
-        if len(wrong):
-            position = np.arange(len(self))[positions][wrong[0]]
-            raise LatseError(f"{self.name}: feature {position} is zero or not finite")
-        return (rows / norm[:, None].astype(rows.dtype)).astype(np.float32, copy=False)
+        numbers = positions if self.picked is None else self.picked[positions]
+
+        def called(row: int) -> str:
+            return self.called(int(np.arange(len(self.rows))[numbers][row]))
+
+        return unit(np.asarray(self.rows[numbers]), called).astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True)
@@ -197,7 +196,7 @@ def identify(
     """
     order = np.arange(len(gallery)) if order is None else np.asarray(order)
     sizes = gallery_sizes(len(order)) if sizes is None else sorted(set(sizes))
-    probes = finite(np.ascontiguousarray(probes, np.float32), "the feature of probe")
+    probes = finite(np.ascontiguousarray(probes, np.float32), "the feature of probe {}".format)
     if not len(pairs):
         raise LatseError("no person has two images among the probes: there is nobody to find")
     if not len(order):
@@ -276,10 +275,7 @@ def _read(gallery: Gallery, positions: np.ndarray, probes: np.ndarray) -> np.nda
     rows = np.asarray(gallery[positions], np.float32)
     if rows.shape[1:] != probes.shape[1:]:
         raise LatseError(f"probes have {probes.shape[1]} dimensions, distractors {rows.shape[1]}")
-    wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-    if len(wrong):
-        raise LatseError(f"the feature of distractor {positions[wrong[0]]} is not finite")
-    return rows
+    return finite(rows, lambda row: f"the feature of distractor {positions[row]}")
 
 
 def _blocks(sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:

@@ -186,9 +186,8 @@ def _of_kit(args: argparse.Namespace, probes: Refined, distractors: Refined) -> 
     _, people = np.unique(megaface.people_of(probes.images), return_inverse=True)
     files = (args.probe_features, probes.images.paths), (args.distractor_features, distractors.images.paths)
     for ending in args.ending:
-        features, gallery = (
-            UnitRows(megaface.FeatureFiles(folder, paths, ending), folder) for folder, paths in files
-        )
+        opened = (megaface.FeatureFiles(folder, paths, ending) for folder, paths in files)
+        features, gallery = (UnitRows(rows, rows.called) for rows in opened)
         origin = {
             "source": [args.probe_features, args.distractor_features],
             "ending": ending,

@@ -13,11 +13,12 @@ from latse.data.images import decode
 from latse.data.pairs.pairs import SIZE, check_people, read_pairs, read_people
 from latse.data.shards.records import Shard
 from latse.errors import LatseError
-from latse.eval.candidates import FaceModel, FeatureFile
+from latse.eval.candidates import IMAGE, FaceModel, FeatureFile
 from latse.eval.identification import Gallery, UnitRows
 from latse.eval.megaface import ImageList, Refined, people_of
 from latse.eval.verification import distinct_images
 from latse.files import explained
+from latse.models.features import Called, unit
 from latse.models.runner import in_batches
 
 # Images that are in memory at once: 77 MB.
@@ -40,6 +41,8 @@ class ImageSet(NamedTuple):
         Of those that count; None if nobody says.
     listed : ImageList or None
         What a list of the kit calls those that count.
+    called : callable
+        Maps a position among the stored to what the sentence of an error calls the image.
     """
 
     name: str
@@ -48,6 +51,7 @@ class ImageSet(NamedTuple):
     read: Callable[[np.ndarray], np.ndarray]
     people: np.ndarray | None
     listed: ImageList | None
+    called: Called
 
 
 def open_images(path: str | os.PathLike, refined: Refined | None = None) -> ImageSet:
@@ -62,12 +66,17 @@ def open_images(path: str | os.PathLike, refined: Refined | None = None) -> Imag
     if Path(path).is_dir():
         shard = Shard(path)
         labels, every = shard.labels.astype(np.int64), np.arange(len(shard))
-        return ImageSet(Path(path).name, len(shard), every, lambda at: shard.batch(at).image, labels, None)
+
+        def called(position: int) -> str:
+            return f"record {shard.records[position]}"
+
+        read = Path(path).name, len(shard), every, lambda at: shard.batch(at).image
+        return ImageSet(*read, labels, None, called)
     pairs, people = read_pairs(path), read_people(path)
     check_people(path, people, pairs.issame)
     first, _ = distinct_images(pairs.images)
     people = None if people is None else people[first]
-    return ImageSet(Path(path).stem, len(pairs.images), first, pairs.images.__getitem__, people, None)
+    return ImageSet(Path(path).stem, len(pairs.images), first, pairs.images.__getitem__, people, None, IMAGE)
 
 
 def _open_listed(folder: str | os.PathLike, refined: Refined) -> ImageSet:
@@ -86,7 +95,10 @@ def _open_listed(folder: str | os.PathLike, refined: Refined) -> ImageSet:
 
     images = refined.images
     _, people = np.unique(people_of(images), return_inverse=True)
-    return ImageSet(Path(folder).name, len(paths), refined.kept, read, people.astype(np.int64), images)
+    people = people.astype(np.int64)
+    return ImageSet(
+        Path(folder).name, len(paths), refined.kept, read, people, images, lambda at: str(paths[at])
+    )
 
 
 def embed(model: FaceModel, images: ImageSet) -> Gallery:
@@ -97,11 +109,14 @@ def embed(model: FaceModel, images: ImageSet) -> Gallery:
     """
     if isinstance(model, FeatureFile):
         rows = model.rows(images.stored, images.name)
-        return UnitRows(rows, f"{model.title} on {images.name}", images.picked)
+        return UnitRows(rows, model.naming(images.name, images.called), images.picked)
 
-    def unit(positions: np.ndarray) -> np.ndarray:
-        start = int(np.searchsorted(images.picked, positions[0]))
-        name = images.name + (f" from image {start} on" if start else "")
-        return UnitRows(model.embed(images.read(positions), name), f"{model.title} on {name}")[:]
+    def directions(positions: np.ndarray) -> np.ndarray:
+        def called(row: int) -> str:
+            return images.called(int(positions[row]))
 
-    return in_batches(unit, images.picked, IMAGES_AT_ONCE, f"{model.title} on {images.name}", logged=True)
+        features = model.embed(images.read(positions), images.name, called)
+        return unit(features, called).astype(np.float32)
+
+    title = f"{model.title} on {images.name}"
+    return in_batches(directions, images.picked, IMAGES_AT_ONCE, title, logged=True)

@@ -81,6 +81,10 @@ class FeatureFiles:
                 )
         return np.stack(features)
 
+    def called(self, number: int) -> str:
+        """Return what the sentence of an error calls the feature of an image."""
+        return f"the feature {self._file(number)}"
+
     def _file(self, number: int) -> Path:
         return self.folder / (self.paths[number] + self.ending)
 

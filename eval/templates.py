@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 from sklearn.metrics import roc_curve
-from sklearn.preprocessing import normalize
 
 from latse.errors import LatseError
 from latse.eval.roc import FAR_TARGETS, Highest, allowed
 from latse.eval.template_lists import Faces, Subjects, TemplatePairs
+from latse.models.features import unit
 
 FPIR_TARGETS = (0.1, 0.01)
 RANKS = (1, 5, 10)
@@ -30,7 +30,7 @@ DECIMALS = 12
 
 @dataclass(frozen=True)
 class Templates:
-    """Templates: numbers, int64 (t,), ascending; features, float64 (t, d), of unit length or zeros."""
+    """Templates: numbers, int64 (t,), ascending; features, float64 (t, d), of unit length."""
 
     numbers: np.ndarray
     features: np.ndarray
@@ -40,7 +40,7 @@ class Templates:
         return self.features[np.searchsorted(self.numbers, numbers)]
 
 
-def pool(features: np.ndarray, faces: Faces, weights: np.ndarray | None = None) -> Templates:
+def pool(features: np.ndarray, faces: Faces, weights: np.ndarray | None = None, title: str = "") -> Templates:
     """Make one feature of each template's.
 
     Parameters
@@ -51,6 +51,13 @@ def pool(features: np.ndarray, faces: Faces, weights: np.ndarray | None = None) 
         Says which template and media each is of.
     weights : float (n,)
         Such as the detector's scores; default: 1.
+    title : str
+        Begins the sentence of an error.
+
+    Raises
+    ------
+    LatseError
+        If the feature of a template is zero or not finite.
     """
     weights = np.ones(len(features)) if weights is None else weights
     numbers, row = np.unique(faces.templates, return_inverse=True)
@@ -59,7 +66,9 @@ def pool(features: np.ndarray, faces: Faces, weights: np.ndarray | None = None) 
     )
     shares = weights / count[media]
     averages = csr_matrix((shares, (row, np.arange(len(row)))), shape=(len(numbers), len(row)))
-    return Templates(numbers, normalize(averages @ features))
+    return Templates(
+        numbers, unit(averages @ features, lambda row: f"{title}the feature of template {numbers[row]}")
+    )
 
 
 def pair_scores(templates: Templates, pairs: TemplatePairs) -> np.ndarray:

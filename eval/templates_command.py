@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
 from typing import Any, Sequence
 
@@ -13,7 +14,7 @@ from latse import devices
 from latse.eval import candidates as models
 from latse.eval.candidates import FaceModel
 from latse.eval.template_lists import TemplateSet, read_aligned, read_set
-from latse.eval.templates import identify_templates, pool, verify_templates
+from latse.eval.templates import Templates, identify_templates, pool, verify_templates
 from latse.files import make_parents, write_json
 from latse.provenance import provenance
 from latse.text_table import aligned
@@ -52,7 +53,9 @@ def run(args: argparse.Namespace) -> None:
     photographs = Path(args.photographs or Path(args.data) / "loose_crop")
     report = {}
     for model, features in zip(opened, _features(opened, judged, photographs)):
-        report[model.title] = {"origin": model.origin, **_judge(features, judged, args.no_detector_score)}
+        weights = None if args.no_detector_score else judged.faces.scores
+        templates = pool(features, judged.faces, weights, f"{model.title} on {judged.name}: ")
+        report[model.title] = {"origin": model.origin, **_judge(templates, judged)}
     if args.json:
         origin = provenance(args, devices.contexts(args))
         write_json(
@@ -67,23 +70,26 @@ def _features(opened: Sequence[FaceModel], judged: TemplateSet, photographs: Pat
     # Features from a file look at no image.
     blind = [model for model in opened if isinstance(model, models.FeatureFile)]
     embedded: dict[FaceModel, np.ndarray] = {
-        model: model.embed(np.empty((count, 0)), judged.name) for model in blind
+        model: model.embed(np.empty((count, 0)), judged.name, functools.partial(_face, 0)) for model in blind
     }
     seeing = [model for model in opened if model not in embedded]
     starts = range(0, count if seeing else 0, IMAGES_AT_ONCE)
     for start in tqdm(starts, desc=judged.name, unit=f"{IMAGES_AT_ONCE} faces", leave=False, disable=None):
         images = read_aligned(photographs, judged.faces, start, start + IMAGES_AT_ONCE)
         for model in seeing:
-            name = f"{judged.name} from line {start + 1} on"
-            rows = model.embed(images, name)
+            rows = model.embed(images, judged.name, functools.partial(_face, start))
             if model not in embedded:
                 embedded[model] = np.empty((count, rows.shape[1]), np.float32)
             embedded[model][start : start + len(rows)] = rows
     return [embedded[model] for model in opened]
 
 
-def _judge(features: np.ndarray, judged: TemplateSet, ignores_scores: bool) -> dict[str, Any]:
-    templates = pool(features, judged.faces, None if ignores_scores else judged.faces.scores)
+def _face(start: int, row: int) -> str:
+    """Return what the sentence of an error calls a face of a part of the list that begins at `start`."""
+    return f"the face in line {start + row + 1}"
+
+
+def _judge(templates: Templates, judged: TemplateSet) -> dict[str, Any]:
     results: dict[str, Any] = {"tar_at_far": {}, "tpir_at_fpir": {}, "rank": {}}
     if judged.pairs:
         results.update(verify_templates(templates, judged.pairs))

@@ -13,10 +13,10 @@ from typing import Any, Callable, NamedTuple
 
 import numpy as np
 from sklearn.model_selection import KFold
-from sklearn.preprocessing import normalize
 
 from latse.errors import LatseError
 from latse.eval.roc import FAR_TARGETS, Thresholds, allowed
+from latse.models.features import unit
 
 FOLDS = 10
 THRESHOLDS = np.arange(0, 4, 0.01)
@@ -115,23 +115,15 @@ def distinct_images(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.unique(inverse, return_index=True)[1], inverse
 
 
-def finite(rows: np.ndarray, what: str) -> np.ndarray:
-    """Return rows, float (n, d); raise LatseError, `what` and number, for the first that is not finite."""
-    broken = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-    if len(broken):
-        raise LatseError(f"{what} {broken[0]} is not finite")
-    return rows
-
-
 def pair_distance(embedding: np.ndarray) -> np.ndarray:
     """Return the squared Euclidean distance of each pair's unit embeddings, float (n,) from (2n, d), 0 to 4.
 
-    An embedding of zeros stays so. Raises LatseError if an embedding has no partner, or one is not finite.
+    Raises LatseError if an embedding has no partner, or one is zero or not finite.
     """
     if len(embedding) % 2:
         raise LatseError(f"{len(embedding)} embeddings do not make pairs")
-    unit = normalize(finite(embedding, "the embedding of image"))
-    return np.square(unit[0::2] - unit[1::2]).sum(axis=1)
+    directions = unit(embedding, "the embedding of image {}".format)
+    return np.square(directions[0::2] - directions[1::2]).sum(axis=1)
 
 
 def check_number(pairs: int, title: str = "") -> None:

@@ -130,7 +130,8 @@ class Verdict(nn.HybridBlock):
     Its probabilities are softmax over scaled cosines without margin, so the order of the cosines is theirs.
     Inputs: `embedding` (N, D), `softmax_label` (N,). Outputs: `rank` (N,) in 0..classes-1; rank < k: in the
     top k; then `least` and `most`, between which it lies if each cosine is wrong by `doubt`/2 at most: these
-    two do not tell cosines apart that are closer than `doubt`, which is above 1e-6.
+    two do not tell cosines apart that are closer than `doubt`, which is above 1e-6; and the `length` of the
+    embedding: without one the others mean nothing.
     """
 
     inputs = ("embedding", "softmax_label")
@@ -143,7 +144,8 @@ class Verdict(nn.HybridBlock):
     def hybrid_forward(self, F, embedding, label):
         """Return the outputs."""
         scores = self.scores(embedding)
-        return self.rank(scores, label), self.least(scores, label), self.most(scores, label) - 1
+        ranks = self.rank(scores, label), self.least(scores, label), self.most(scores, label) - 1
+        return (*ranks, F.norm(embedding, axis=1))
 
 
 def trace(network: nn.HybridBlock) -> mx.sym.Symbol:

@@ -257,6 +257,7 @@ def with_nan():
         (np.ones((5, 7), complex), "complex128"),
         (np.full((5, 2), None), "is damaged"),
         (with_nan(), "for five: the embedding of image 3 is not finite"),
+        (np.eye(5)[:, :4], "for five: the embedding of image 4 is zero, which has no direction"),
     ],
 )
 def test_other_features_are_refused(tmp_path, images, content, sentence):

@@ -234,7 +234,8 @@ def few_pairs(path):
         (["--model", "none/model,0"], "none/model-0000.params is missing"),
         (["--model", "{house}/student/model,x"], "is no checkpoint"),
         (["--model", "{house}/teacher/model,7"], "model-0007.params is missing"),
-        (["--model", "nan.npy"], "the embedding of image 7 is not finite"),
+        (["--model", "nan.npy"], "nan.npy for people: the embedding of image 7 is not finite"),
+        (["--model", "zero.npy"], "zero.npy for people: the embedding of image 7 is zero, which has no dir"),
         (["--train-data", "none", "--model", "pca"], "none"),
         (["--json", "few.bin/report.json"], "few.bin"),
         (["--gpus", "99"], "--gpus 99: "),
@@ -257,6 +258,8 @@ def test_bad_input_is_one_sentence_and_writes_nothing(
     features = np.ones((96, 3))
     features[7, 1] = np.nan
     np.save("nan.npy", features)
+    features[7] = 0
+    np.save("zero.npy", features)
     before = sorted(tmp_path.iterdir())
     given = [argument.format(house=house) for argument in arguments]
     default = ["--pairs", "people.bin", "--json", "report.json"]

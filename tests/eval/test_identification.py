@@ -291,19 +291,22 @@ def test_identification_needs_two_people_and_two_images_of_one():
 
 
 def test_unit_rows():
-    rows = UnitRows(np.array([[3.0, 4], [0, 2], [0, 0], [np.nan, 1]]), "ours")
+    rows = UnitRows(np.array([[3.0, 4], [0, 2], [0, 0], [np.nan, 1]]), "ours: feature {}".format)
     assert len(rows) == 4
     assert np.allclose(rows[np.array([1, 0])], [[0, 1], [0.6, 0.8]])
     assert rows[:2].dtype == np.float32
-    with pytest.raises(LatseError, match="ours: feature 2 is zero or not finite"):
+    with pytest.raises(LatseError, match="ours: feature 2 is zero, which has no direction"):
         rows[np.array([0, 2])]
-    with pytest.raises(LatseError, match="ours: feature 3"):
+    with pytest.raises(LatseError, match="ours: feature 3 is not finite"):
         rows[3:]
+    picked = UnitRows(rows.rows, rows.called, np.array([0, 2]))
+    with pytest.raises(LatseError, match="ours: feature 2 is zero"):  # as it is stored
+        picked[1:]
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int64, np.float16, np.float32, np.float64])
 def test_unit_rows_of_every_type_of_number(dtype):
-    rows = UnitRows(np.array([[1, 1], [5, 12]], dtype), "ours")[:]
+    rows = UnitRows(np.array([[1, 1], [5, 12]], dtype), "row {}".format)[:]
     assert rows.dtype == np.float32
     assert np.allclose(rows, [[0.5**0.5, 0.5**0.5], [5 / 13, 12 / 13]], atol=1e-6)
 
@@ -327,8 +330,8 @@ def test_a_gallery_in_a_file_is_read_block_by_block(tmp_path):
     pairs, order = mate_pairs(np.arange(6) % 2), rng.permutation(90)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(identification, "DISTRACTORS_AT_ONCE", 20)
-        found = identify(probes, pairs, UnitRows(Watched(), "gallery"), order=order, threads=2)
-    whole = UnitRows(distractors.astype(np.float64), "gallery")[:]
+        found = identify(probes, pairs, UnitRows(Watched(), "row {}".format), order=order, threads=2)
+    whole = UnitRows(distractors.astype(np.float64), "row {}".format)[:]
     assert np.array_equal(found.ranks, identify(probes, pairs, whole[order]).ranks)
     assert max(asked) == 20
     assert sum(asked) == 90 + 20  # the first block is looked at before

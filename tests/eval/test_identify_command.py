@@ -294,11 +294,11 @@ def test_a_gallery_is_in_memory_once_and_gone_before_the_next(monkeypatch, shard
         def __init__(self, title):
             self.title = title
 
-        def embed(self, images, name):
+        def embed(self, images, name, called):
             return np.random.default_rng(len(images)).normal(size=(len(images), 256))
 
     probes = image_sets.open_images(shard_folder)
-    gallery = image_sets.ImageSet("many", 20_000, np.arange(20_000), lambda part: part, None, None)
+    gallery = image_sets.ImageSet("many", 20_000, np.arange(20_000), lambda part: part, None, None, str)
     args = argparse.Namespace(write_features=None, seed=0, sizes=[10])
     monkeypatch.setattr(identify_command, "identify", lambda *given: None)
     tracemalloc.start()
@@ -315,7 +315,7 @@ def test_a_log_says_how_many_images_are_embedded(monkeypatch, capsys, shard_fold
     class Model:
         title = "mine"
 
-        def embed(self, images, name):
+        def embed(self, images, name, called):
             return np.ones((len(images), 4))
 
     monkeypatch.setattr(image_sets, "IMAGES_AT_ONCE", 10)

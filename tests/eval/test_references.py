@@ -43,8 +43,11 @@ def test_a_large_set_is_never_held_as_floats_of_three_channels(monkeypatch):
         np.testing.assert_allclose(feature(images)[::60], feature(images[::60]), atol=1e-3)
 
 
-def test_a_black_image_has_a_finite_feature():
-    assert np.isfinite(pair_distance(references.raw_pixels(np.zeros((2, 3, 112, 112), np.uint8)))).all()
+def test_a_black_image_has_a_feature_but_no_direction():
+    feature = references.raw_pixels(np.zeros((2, 3, 112, 112), np.uint8))
+    assert (feature == 0).all()
+    with pytest.raises(LatseError, match="the embedding of image 0 is zero"):
+        pair_distance(feature)
 
 
 def test_whitened_pca_makes_the_training_features_white():

@@ -252,7 +252,8 @@ def test_the_verdict_is_the_rank_of_the_label():
     centres = executor.arg_dict["fc7_weight"].asnumpy().astype(np.float64)
     cosines = given["embedding"] / np.linalg.norm(given["embedding"], axis=1, keepdims=True)
     cosines = cosines @ (centres / np.linalg.norm(centres, axis=1, keepdims=True)).T
-    rank, least, most = (output.asnumpy() for output in executor.forward(is_train=False))
+    rank, least, most, length = (output.asnumpy() for output in executor.forward(is_train=False))
+    np.testing.assert_allclose(length, np.linalg.norm(given["embedding"], axis=1), rtol=1e-5)
     for row, label in enumerate(given["softmax_label"]):
         ahead = np.delete(cosines[row], label) - cosines[row, label]
         assert [rank[row], least[row], most[row]] == [(ahead > by).sum() for by in (0, 0.05, -0.05)]

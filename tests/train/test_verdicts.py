@@ -257,9 +257,9 @@ def test_a_teacher_with_a_class_centre_that_is_no_number_is_refused(judge, array
         judge(fc7_weight=broken)
 
 
-def test_a_teacher_that_returns_no_number_is_named_with_the_record(judge, batches, arrays):
-    """NaN is below nothing, so that every label would pass for the likeliest."""
-    broken = arrays["fc1_weight"].copy()
-    broken[0, 0] = np.nan
-    with pytest.raises(LatseError, match=rf"model-0003\.params .* record {batches[0].record[0]}\b"):
-        judge(fc1_weight=broken).ranks(batches[0], [1])
+@pytest.mark.parametrize(("factor", "fault"), [(np.nan, "not finite"), (0, "zero, which has no direction")])
+def test_an_embedding_without_a_direction_is_named_with_the_record(judge, batches, arrays, factor, fault):
+    """Nothing is above NaN, no cosine of zeros above the others: each label would pass for the likeliest."""
+    sentence = rf"model-0003\.params: the embedding of record {batches[0].record[0]} is {fault}"
+    with pytest.raises(LatseError, match=sentence):
+        judge(fc1_weight=factor * arrays["fc1_weight"]).ranks(batches[0], [1])

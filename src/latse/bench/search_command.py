@@ -17,8 +17,9 @@ import numpy as np
 from latse.bench.benchmark import Benchmark, Option, Outcome, count
 from latse.bench.timing import in_turn, ratios
 from latse.errors import LatseError
-from latse.eval.identification import Identification, UnitRows, identify, mate_pairs
+from latse.eval.identification import Identification, identify, mate_pairs
 from latse.goals import Figure, Goal
+from latse.models.features import unit
 
 AT_ONCE = 10_000
 
@@ -91,8 +92,8 @@ def made_up(
     gallery = rng.standard_normal((distractors, dimensions), np.float32)
     for start in range(0, distractors, AT_ONCE):
         rows = gallery[start : start + AT_ONCE]
-        rows[:] = UnitRows(rows, "distractors")[:]
-    return UnitRows(features, "probes")[:], mate_pairs(person), gallery
+        rows[:] = unit(rows, "distractor {}".format)
+    return unit(features, "probe {}".format), mate_pairs(person), gallery
 
 
 def disagreements(

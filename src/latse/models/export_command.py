@@ -14,6 +14,7 @@ from latse.files import digest, make_parents, replacing, write_json
 from latse.graph.nodes import Arrays
 from latse.graph.simplify import ValuedGraph, simplified
 from latse.models import checkpoint, onnx_export, onnx_model
+from latse.models.features import lengths
 from latse.models.parameters import fitting
 from latse.models.run_folder import named_checkpoint
 from latse.models.runner import Runner
@@ -109,7 +110,7 @@ def _compared(file: str, copied: np.ndarray, expected: np.ndarray) -> dict[str, 
 
     Raises LatseError where it is not near.
     """
-    norms = np.linalg.norm(expected, axis=1)
+    norms = lengths(expected, lambda row: f"{file}: the checkpoint's embedding of random image {row}")
     with np.errstate(invalid="ignore", divide="ignore"):
         error = np.linalg.norm(copied - expected, axis=1) / norms
         cosine = (copied * expected).sum(axis=1) / np.linalg.norm(copied, axis=1) / norms

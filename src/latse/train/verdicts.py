@@ -18,6 +18,7 @@ from latse.errors import LatseError
 from latse.files import read_json
 from latse.graph import fold as inference
 from latse.models import checkpoint
+from latse.models.features import lengths
 from latse.models.parameters import fitting
 from latse.models.runner import Runner
 from latse.symbols.networks import IMAGE_SHAPE, Verdict, trace
@@ -116,11 +117,11 @@ class Judge:
         """Return how many classes the teacher finds likelier than each label, float32 (n,).
 
         What does not depend on the batch, of `batch_size` images or fewer, is on which side of each of `ks` a
-        rank lies. LatseError if an image's embedding is not finite: the teacher would keep every label.
+        rank lies. LatseError if an image's embedding is zero or not finite: the teacher would keep every
+        label.
         """
-        ranks, least, most = self._together(batch.image, batch.label)
-        for record in batch.record[most < 0]:  # NaN: not even the label's own cosine was counted
-            raise LatseError(f"the teacher {self._path} returns no number for the image of record {record}")
+        ranks, least, most, length = self._together(batch.image, batch.label)
+        lengths(length[:, None], lambda row: f"{self._path}: the embedding of record {batch.record[row]}")
         # One of `ks` keeps the least possible rank and refuses the most possible one.
         decides = (least[:, None] < ks) & (most[:, None] >= ks)
         for row in np.flatnonzero(decides.any(axis=1)):
