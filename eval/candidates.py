@@ -126,12 +126,7 @@ class FeatureFile:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """Add `--model`, `--train-data`, `--batch-size`, `--gpus` and `--cpus`.
-
-    `required` says whether the command needs a model.
-    """
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = f"WHAT is one of:\n{WHAT}"
+    """Add `--model`, which the command needs if it is `required`, and the `add_embedding_arguments`."""
     parser.add_argument(
         "--model",
         nargs="+",
@@ -140,6 +135,13 @@ def add_model_arguments(parser: argparse.ArgumentParser, required: bool = True) 
         metavar="[TITLE=]WHAT",
         help="what to judge, any number (WHAT: see below); TITLE names it in the results",
     )
+    add_embedding_arguments(parser)
+
+
+def add_embedding_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what a WHAT is, `--train-data`, `--batch-size`, `--gpus` and `--cpus`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = f"WHAT is one of:\n{WHAT}"
     parser.add_argument(
         "--train-data", metavar="FOLDER", help="shard to fit pca and fisherfaces to (train.rec, train.idx)"
     )

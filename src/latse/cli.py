@@ -20,6 +20,7 @@ COMMANDS = {
     "filter": ("train.filter_command", "store a teacher's verdict on every image of a set"),
     "plan": ("paper.plan_command", "plan the memory of a recipe's graph by mirroring"),
     "eval": ("eval.eval_command", "verify pairs of unseen people and draw their generated faces"),
+    "embed": ("eval.embed_command", "embed photographs with any model, as an array of numpy"),
     "identify": ("eval.identify_command", "find people among distractors, a million and more"),
     "templates": ("eval.templates_command", "judge templates of several images (IJB-B, IJB-C)"),
     "figures": ("paper.figures_command", "draw the paper's Figures 1, 3, 4 and 5 of a run"),

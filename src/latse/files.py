@@ -31,6 +31,12 @@ def refuse_irregular(path: str | os.PathLike) -> None:
         raise LatseError(f"{path} is not a regular file")
 
 
+def refuse_existing(*files: str | os.PathLike) -> None:
+    """Raise LatseError if one of the files is there: nothing is replaced in silence."""
+    for file in filter(os.path.lexists, files):
+        raise LatseError(f"{file} is there already: remove it, or choose another name")
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced to disk and renamed to `path`.

@@ -47,7 +47,7 @@ DATA = {
     "workers": set(),
     "spool": {"workers"},
     "shards": {"images", "workers"},
-    "photographs": {"images", "spool", "shards"},
+    "photographs": {"images", "workers", "spool", "shards"},
     "pairs": {"images", "photographs"},
     "synth": {"images", "spool", "shards", "photographs", "pairs"},
     "orl": {"images", "photographs", "pairs", "shards"},

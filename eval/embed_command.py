@@ -1,0 +1,153 @@
+"""`latse embed`: the embeddings of photographs, as an array of numpy."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import itertools
+import os
+from pathlib import Path
+from typing import Iterator, Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from latse import devices
+from latse.data.images import is_image_file
+from latse.data.photographs import photographs
+from latse.data.photographs.align_command import say
+from latse.data.photographs.faces import open_faces
+from latse.errors import LatseError, check_range
+from latse.eval import candidates
+from latse.eval.candidates import FlipSummed
+from latse.eval.verification import flip_sum
+from latse.files import make_parents, refuse_existing, replacing, write_json
+from latse.models.features import lengths, unit
+from latse.provenance import provenance
+
+AT_ONCE = 2048  # faces that are in memory at once: 77 MB
+DESCRIPTION = """\
+Embed photographs with a model that `latse eval` judges. F.npy holds an embedding in each row, float32 (n, d),
+in the order of the photographs, F.json their paths and how they were embedded. As `latse eval` compares them,
+an embedding is the sum of that of the image and that of its mirror image, divided by its length: the cosine
+of two photographs is the inner product of their rows.
+
+A folder stands for the images in it, at any depth, in the order of their names; names that begin with a dot,
+and files that are no images, are passed over. Photographs are aligned JPEG or PNG faces of 112x112 pixels, or
+any photographs with --align, which finds the face and aligns it as `latse data align` does (that has more
+options). The first one that gives no face ends the command, unless --skip leaves it out. No file is replaced.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments and options of `latse embed`."""
+    candidates.add_embedding_arguments(parser)
+    parser.description = DESCRIPTION
+    parser.add_argument("model", metavar="WHAT", help="the model (see below)")
+    parser.add_argument("photographs", nargs="+", metavar="PHOTO", help="image file, or folder of images")
+    parser.add_argument("--out", required=True, metavar="F.npy", help="the file to write; F.json beside it")
+    parser.add_argument(
+        "--align", action="store_true", help="find the face of each photograph and align it, by MTCNN"
+    )
+    parser.add_argument(
+        "--skip", action="store_true", help="leave out what gives no face; F.json says which and why"
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="how many align at once (default: one for each processor, %(default)s)",
+    )
+    parser.add_argument(
+        "--no-mirror", action="store_true", help="embed the image alone, do not add its mirror image's"
+    )
+    parser.add_argument("--no-normalise", action="store_true", help="do not divide by the length")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Embed, write, and say how; raise LatseError for bad input."""
+    out, names = Path(args.out), Path(args.out).with_suffix(".json")
+    if out.suffix != ".npy":
+        raise LatseError(f"{out} does not end in .npy")
+    refuse_existing(out, names)
+    check_range("--processes", args.processes, 1, 4096)
+    make_parents(out)
+    contexts = devices.contexts(args)
+    model = candidates.open_model(args.model, contexts, args.batch_size, args.train_data)
+    if not isinstance(model, FlipSummed):
+        raise LatseError(f"{args.model} holds features already: name a model that makes them")
+    taken: list[str] = []
+    left_out: list[str] = []
+    faces = _faces(_listed(args.photographs), args, taken, left_out)
+    embeddings = _embedded(model, faces, args, taken)
+    record = {
+        "kind": "embed",
+        "provenance": provenance(args, contexts),
+        "model": {"title": model.title, "origin": model.origin},
+        "images": len(embeddings),
+        "dimensions": embeddings.shape[1],
+        "aligned": args.align,
+        "mirror_added": not args.no_mirror,
+        "normalised": not args.no_normalise,
+        "photographs": taken,
+        "left_out": left_out,
+    }
+    with replacing(out) as temporary:
+        with temporary.open("wb") as file:
+            np.save(file, embeddings)
+        write_json(names, record)
+    whole = "the image's alone" if args.no_mirror else "the image's plus its mirror image's"
+    length = "not normalised" if args.no_normalise else "divided by its length"
+    say(f"{out}: {len(embeddings)} embeddings of {embeddings.shape[1]} numbers, each {whole}, {length}")
+    if left_out:
+        say(f"left out: {len(left_out)} of {len(taken + left_out)} photographs, first {left_out[0]}")
+
+
+def _listed(given: Sequence[str]) -> list[Path]:
+    """Return the files that files and folders stand for, in order."""
+    files: list[Path] = []
+    for path in map(Path, given):
+        if not path.exists():
+            raise LatseError(f"there is no file or folder {path}")
+        below = [path / entry.path for entry in photographs.listed(path)] if path.is_dir() else []
+        images = [file for file in below if is_image_file(file)]
+        if path.is_dir() and not images:
+            raise LatseError(f"the folder {path} holds no image")
+        files += images or [path]
+    return files
+
+
+def _faces(
+    files: Sequence[Path], args: argparse.Namespace, taken: list[str], left_out: list[str]
+) -> Iterator[np.ndarray]:
+    """Iterate faces, uint8 (3, 112, 112) RGB; note paths in `taken`, and in `left_out` what gives none."""
+    faces = open_faces(files, args.align, args.processes)
+    bar = tqdm(files, desc="align" if args.align else "read", unit="photo", delay=1)
+    for file, face in zip(bar, faces):
+        if isinstance(face, np.ndarray):
+            taken.append(str(file))
+            yield face.transpose(2, 0, 1)
+        elif args.skip:
+            left_out.append(str(face))
+        else:
+            raise LatseError(f"{face} (--skip leaves it out)") from face
+    if not taken:
+        raise LatseError(f"no photograph gives a face, first {left_out[0]}")
+
+
+def _embedded(
+    model: FlipSummed, faces: Iterator[np.ndarray], args: argparse.Namespace, taken: Sequence[str]
+) -> np.ndarray:
+    """Return the embeddings of faces, float32 (n, d); an error calls them by their paths in `taken`."""
+    feature = model.feature if args.no_mirror else functools.partial(flip_sum, model.feature)
+    parts: list[np.ndarray] = []
+
+    def called(row: int) -> str:
+        return f"{model.title}: the embedding of {taken[AT_ONCE * len(parts) + row]}"
+
+    while images := list(itertools.islice(faces, AT_ONCE)):
+        rows = feature(np.stack(images)).astype(np.float64)
+        lengths(rows, called)
+        parts.append((rows if args.no_normalise else unit(rows, called)).astype(np.float32))
+    return np.concatenate(parts)
