@@ -1,4 +1,4 @@
-"""A set appears whole or not at all."""
+"""A set, or a folder of images, appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any, Iterator
 
 from latse.data.shards.recordio import set_files
 from latse.errors import LatseError
-from latse.files import explained, locked, make_folder, read_json
+from latse.files import PART, explained, locked, make_folder, read_json
 
 # What commands write beside a set and what is true of that one only.
-SIDE_FILES = ("noise.npz", "noise.json", "orl.json", "pack.json", "repair.json", "synth.json")
+SIDE_FILES = ("merge.json", "noise.npz", "noise.json", "orl.json", "pack.json", "repair.json", "synth.json")
 
 
 def refuse_set(out: str | os.PathLike, *sources: str | os.PathLike) -> None:
@@ -70,6 +70,34 @@ def _publish(stage: Path, folder: Path) -> None:
             file.unlink()
     for file in files:
         file.replace(folder / file.name)
+
+
+@contextlib.contextmanager
+def whole_folder(folder: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary folder beside `folder`, which takes its name on success.
+
+    A failure leaves nothing, and what a killed process left behind goes at the next call.
+
+    Raises LatseError if `folder` is there and not an empty folder, it cannot be written, or another process
+    is at work on it.
+    """
+    folder = Path(os.path.realpath(folder))
+    with explained(f"cannot read {folder}"):
+        if folder.exists() and any(folder.iterdir()):
+            raise LatseError(f"{folder} is not empty: choose another folder")
+    stage = make_folder(folder.with_name(f".{folder.name}{PART}"))
+    with locked(stage):
+        try:
+            with writing_into(folder):
+                for left in stage.iterdir():
+                    shutil.rmtree(left)
+            yield stage
+            with writing_into(folder):
+                os.sync()  # of millions of files at once
+                stage.rename(folder)
+        except BaseException:
+            shutil.rmtree(stage, ignore_errors=True)
+            raise
 
 
 def writing_into(folder: str | os.PathLike) -> contextlib.AbstractContextManager:

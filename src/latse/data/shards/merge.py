@@ -1,0 +1,130 @@
+"""Several sets become one, in which no two people share a label."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import Counter
+from typing import Any, Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from latse.data.shards.names import Names, read_names
+from latse.data.shards.records import Shard
+from latse.data.shards.shard_writer import MOST_SHARDS, ShardWriter
+from latse.data.shards.staging import refuse_set, sizes, staged
+from latse.errors import LatseError, check_range
+from latse.files import write_json
+
+
+def merge(
+    folders: Sequence[str | os.PathLike], out: str | os.PathLike, by_name: bool = False, shards: int = 1
+) -> dict[str, Any]:
+    """Write the images of all sets into a new one, byte for byte.
+
+    The people of a set follow those of the sets before it: their labels are shifted. With `by_name` people of
+    one name are one person, and people are numbered in the order of their names (by code points), as `pack`
+    numbers them. A person's images come in the order of the sets and of their records.
+
+    Raises LatseError if there is one set only, a set cannot be read, two are the same or have images of
+    different sizes, a name is lacking or stands twice in a set (`by_name`), or `out` does not fit or cannot
+    be written.
+
+    Parameters
+    ----------
+    folders : sequence of paths
+        The sets, which are left as they are.
+    out : path
+        Outside of the sets; holds no set.
+    by_name : bool
+        Whether the people of one name are one person; each set must have names (see `read_names`).
+    shards : int
+        Number of files, as for `ShardWriter`.
+
+    Returns
+    -------
+    dict
+        What `merge.json` holds.
+    """
+    check_range("the number of shards", shards, 1, MOST_SHARDS)
+    if len(folders) < 2:
+        raise LatseError(f"{folders[0]} alone is nothing to merge: name two sets or more, and then OUT")
+    refuse_set(out, *folders)
+    sets = [Shard(folder) for folder in folders]
+    digests = [shard.digest() for shard in sets]
+    _check(sets, digests)
+    names = [read_names(shard.folder, shard.classes) for shard in sets]
+    people, labels = _matched(sets, names) if by_name else _shifted(names)
+    made = {
+        "by_name": by_name,
+        "images": sum(map(len, sets)),
+        "classes": len(people),
+        "sets": [
+            {
+                "folder": str(shard.folder.resolve()),
+                "digest": digest,
+                "images": len(shard),
+                "classes": shard.classes,
+                "labels": _runs(new),
+            }
+            for shard, digest, new in zip(sets, digests, labels)
+        ],
+        "people": people if any(people) else None,
+    }
+    with staged(out) as stage:
+        with ShardWriter(stage, len(people), sets[0].image_size, shards, made["images"]) as writer:
+            _copy(sets, labels, writer)
+        made["files"] = sizes(stage)
+        write_json(stage / "merge.json", made)
+    return made
+
+
+def _check(sets: list[Shard], digests: list[str]) -> None:
+    """Raise LatseError if two sets are the same, or their images differ in size."""
+    for (one, digest), (other, same) in itertools.combinations(zip(sets, digests), 2):
+        if one.image_size != other.image_size:
+            different = "{}x{} pixels instead of {}x{}".format(*other.image_size, *one.image_size)
+            raise LatseError(f"the images of {other.folder} are {different}, as in {one.folder}")
+        if digest == same:
+            raise LatseError(f"{one.folder} and {other.folder} are the same set")
+
+
+def _shifted(names: list[Names]) -> tuple[Names, list[np.ndarray]]:
+    """Return the names of all people, and of each set the new label of each old one: int64 (classes,)."""
+    ends = np.cumsum([0, *map(len, names)])
+    return list(itertools.chain(*names)), [np.arange(*span) for span in zip(ends[:-1], ends[1:])]
+
+
+def _matched(sets: list[Shard], names: list[Names]) -> tuple[Names, list[np.ndarray]]:
+    """Return the same where people of one name are one person; LatseError if names do not tell people."""
+    for shard, own in zip(sets, names):
+        if None in own:
+            raise LatseError(
+                f"{shard.folder} has no name for label {own.index(None)}: only what `latse data pack` and "
+                "`merge` make has names; without --by-name labels are shifted"
+            )
+        name, times = Counter(own).most_common(1)[0]
+        if times > 1:
+            raise LatseError(f"{shard.folder} has {times} people called {name}: names do not tell who is who")
+    people = sorted(set(itertools.chain(*names)))
+    place = {name: label for label, name in enumerate(people)}
+    return people, [np.array([place[name] for name in own], np.int64) for own in names]
+
+
+def _runs(labels: np.ndarray) -> list[dict[str, int]]:
+    """Return what becomes of old labels: `count` from `label` on become `new` and those after it."""
+    starts = np.flatnonzero(np.diff(labels, prepend=labels[0]) != 1)
+    counts = np.diff(starts, append=len(labels))
+    return [
+        {"label": int(start), "count": int(count), "new": int(labels[start])}
+        for start, count in zip(starts, counts)
+    ]
+
+
+def _copy(sets: list[Shard], labels: list[np.ndarray], writer: ShardWriter) -> None:
+    new = np.concatenate([own[shard.labels] for shard, own in zip(sets, labels)])
+    source = np.repeat(np.arange(len(sets)), [len(shard) for shard in sets])
+    place = np.concatenate([np.arange(len(shard)) for shard in sets])
+    for image in tqdm(np.argsort(new, kind="stable"), "merge", unit="image", leave=False):
+        writer.add(int(new[image]), sets[source[image]].content(place[image]))

@@ -1,0 +1,38 @@
+"""What the people of a set are called: the key `people` of a file beside the set, a name for each label."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Optional, Sequence
+
+from latse.data.shards.staging import is_made
+from latse.errors import LatseError
+from latse.files import read_object
+
+FILES = ("pack.json", "merge.json")  # of the commands that know names
+Names = Sequence[Optional[str]]  # by label; None: not known
+
+
+def read_names(folder: str | os.PathLike, classes: int) -> Names:
+    """Return the name of each of the `classes` people of a set, None where it is not known.
+
+    Raises LatseError if the file that tells them is damaged or belongs to another set.
+    """
+    for path in (Path(folder) / name for name in FILES):
+        if not path.exists():
+            continue
+        people = read_object(path).get("people") or [None] * classes
+        if not (isinstance(people, list) and all(map(_is_name, people))):
+            raise LatseError(f"{path} is damaged: `people` is no list of names")
+        if len(people) != classes or not is_made(path.parent, path.name, {}, "files"):
+            raise LatseError(f"{path} tells of another set than the one beside it: remove that file")
+        return people
+    return [None] * classes
+
+
+def _is_name(name: Any) -> bool:
+    try:
+        return name is None or bool(os.fsencode(name))
+    except (TypeError, UnicodeEncodeError):
+        return False
