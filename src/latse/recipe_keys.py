@@ -149,7 +149,12 @@ _KEYS = [
     Key("train.iterations", 24000, "Iterations of the whole run.", at_least(1)),
     Key("train.momentum", 0.9, "Momentum of SGD.", FRACTION),
     Key("train.weight_decay", 5e-4, "Weight decay of SGD.", at_least(0)),
-    Key("train.statistics_momentum", 0.9, "Momentum of batch normalisation's moving statistics.", FRACTION),
+    Key(
+        "train.statistics_momentum",
+        0.9,
+        "Momentum of batch normalisation's moving statistics, to which it rises from 0.",
+        FRACTION,
+    ),
     Key("train.kvstore", "local", "How devices share gradients.", one_of(KVSTORES)),
     Key("train.precision", SINGLE, "What the large arrays are computed in.", one_of(PRECISIONS)),
     Key("train.loss_scale", DYNAMIC, "Factor of the loss where precision is not float32.", SCALE, (float,)),

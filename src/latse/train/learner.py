@@ -9,6 +9,7 @@ import numpy as np
 
 from latse.models.runner import as_input
 from latse.train import state
+from latse.train.moving_statistics import MovingStatistics
 from latse.train.optimiser import SGDWithRunning, schedule
 from latse.train.state import AFRESH, NOTHING, NamedArrays, RunState
 from latse.train.training import Training
@@ -29,6 +30,8 @@ class Learner:
         self._module = mx.mod.Module(symbol, others, [LABEL], context=training.devices)
         self._module.bind([(name, shapes[name]) for name in others], [(LABEL, shapes[LABEL])])
         self._set_optimiser(begin, self._set_parameters(begin))
+        self._statistics = MovingStatistics(self._module, training.recipe.train.statistics_momentum)
+        self._iteration = begin.iteration
         self._output_names = [name[: -len("_output")] for name in self._module.output_names]
 
     @property
@@ -54,7 +57,9 @@ class Learner:
         mx.random.seed(seed)
         arrays = {name: as_input(inputs[name]) for name in self._training.graph.shapes}
         label = arrays.pop(LABEL)
-        self._module.forward_backward(mx.io.DataBatch(list(arrays.values()), [label]))
+        with self._statistics.moved(self._iteration):
+            self._module.forward_backward(mx.io.DataBatch(list(arrays.values()), [label]))
+        self._iteration += 1
         self._update()
         return {name: array.asnumpy() for name, array in zip(self._output_names, self._module.get_outputs())}
 

@@ -14,14 +14,13 @@ from latse.child import in_child
 from latse.data.shards.records import Shard
 from latse.devices import share
 from latse.errors import LatseError, blaming
-from latse.graph.nodes import Graph
 from latse.models.parameters import Shapes
 from latse.plan import memonger
 from latse.recipe_keys import SINGLE
 from latse.symbols import encoders, margins
 from latse.symbols.decoder import Decoder
 from latse.symbols.networks import IMAGE_SHAPE, AutoEncoder, Classifier, FilteredStudent, Student, trace
-from latse.train import metrics, network_check, precision
+from latse.train import metrics, moving_statistics, network_check, precision
 
 
 class TrainingGraph(NamedTuple):
@@ -58,7 +57,7 @@ def traced(recipe: CfgNode, classes: int, batch_size: int) -> TrainingGraph:
     images = (batch_size, *IMAGE_SHAPE)
     known = {"data": images, "mean_face": images}
     shapes = {name: known.get(name, (batch_size,)) for name in network.inputs}
-    symbol = _with_statistics_momentum(trace(network), recipe.train.statistics_momentum)
+    symbol = moving_statistics.with_momentum(trace(network), recipe.train.statistics_momentum)
     return TrainingGraph(*precision.prepared(recipe, symbol, shapes))
 
 
@@ -150,19 +149,6 @@ def _network(recipe: CfgNode, classes: int) -> nn.HybridBlock:
     if recipe.filter.k is not None:
         return FilteredStudent(*parts, recipe.filter.gate_losses)
     return Classifier(*parts)
-
-
-def _with_statistics_momentum(symbol: mx.sym.Symbol, momentum: float) -> mx.sym.Symbol:
-    """Return a graph whose batch normalisations keep that much of their moving mean and variance a batch.
-
-    It decides over how many batches the statistics of test time are averaged, 1 / (1 - momentum), and nothing
-    else. `momentum` is in [0, 1); insightface has 0.9, too few images where batches are small.
-    """
-    graph = Graph.read(symbol)
-    for node in graph.nodes:
-        if node.op == "BatchNorm":
-            node.attrs["momentum"] = str(momentum)
-    return graph.symbol()
 
 
 def _loss(recipe: CfgNode, classes: int) -> margins.Loss:
