@@ -461,6 +461,14 @@ def test_a_person_whom_identity_records_name_stands_in_one_file(tmp_path, files,
     assert str(error.value).startswith(f"{tmp_path / first} and {second} share the labels {labels}: two sets")
 
 
+def test_labels_of_any_size_take_memory_by_their_number():
+    """A damaged label is as large as a float32."""
+    labels, files = np.array([2**60, 3, 2**60]), np.array([0, 0, 1])
+    assert recordio.shared_people(labels, files, np.array([True, True, False])).tolist() == [2**60]
+    assert recordio.shared_people(labels[:2], files[:2], np.array([True, True])).tolist() == []
+    assert recordio.shared_people(labels[:0], files[:0], np.array([], bool)).tolist() == []
+
+
 def test_files_without_identity_records_may_share_people(tmp_path):
     """So im2rec splits a shuffled list."""
     (tmp_path / "one").mkdir()

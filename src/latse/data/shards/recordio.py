@@ -119,11 +119,10 @@ def shared_people(labels: np.ndarray, files: np.ndarray, named: np.ndarray) -> n
     int64 array (m,)
         Their labels, ascending.
     """
-    first, last, is_named = (np.zeros(labels.max(initial=-1) + 1, kind) for kind in (int, int, bool))
-    # Of a label that comes several times, the last assignment counts.
-    last[labels], first[labels[::-1]] = files, files[::-1]
-    is_named[labels[named]] = True
-    return np.flatnonzero((first != last) & is_named)
+    in_files = [np.unique(part) for part in np.split(labels, np.flatnonzero(np.diff(files)) + 1)]
+    people, number = np.unique(np.concatenate(in_files), return_counts=True)
+    several = people[number > 1]
+    return np.intersect1d(several, labels[named]) if len(several) else several
 
 
 def set_files(folder: Path) -> list[Path]:
