@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import json
 import os
 import pickle
 import re
@@ -18,6 +19,7 @@ from latse.cli import main
 from latse.data import orl
 from latse.data.pairs import pair_lists
 from latse.data.pairs.pairs import people_path, read_encoded, read_pairs, read_people, write_people
+from latse.data.photographs import faces
 from latse.errors import LatseError
 
 
@@ -56,9 +58,9 @@ def test_drawn_pairs(counts, number, folds, seed):
         with pytest.raises(
             LatseError, match=f"{number // 2} pairs of (one person|two people) are asked for, there"
         ):
-            pair_lists.draw_pairs(person, number, folds, seed)
+            pair_lists.draw_pairs(person, number // 2, number // 2, folds, seed)
         return
-    pairs, issame = pair_lists.draw_pairs(person, number, folds, seed)
+    pairs, issame = pair_lists.draw_pairs(person, number // 2, number // 2, folds, seed)
     assert pairs.shape == (number, 2) and issame.sum() == number // 2
     assert len({tuple(pair) for pair in pairs.tolist()} & set(every)) == number
     assert ((person[pairs[:, 0]] == person[pairs[:, 1]]) == issame).all()
@@ -66,13 +68,13 @@ def test_drawn_pairs(counts, number, folds, seed):
     for start, end in zip(ends[:-1], ends[1:]):
         fold = issame[int(np.ceil(start)) : int(np.floor(end))]
         assert abs(fold.sum() - len(fold) / 2) <= 1.5
-    again, _ = pair_lists.draw_pairs(person, number, folds, seed)
+    again, _ = pair_lists.draw_pairs(person, number // 2, number // 2, folds, seed)
     assert np.array_equal(pairs, again)
 
 
 def test_each_pair_is_as_likely():
     person = np.repeat([0, 1, 2], [4, 2, 1])
-    drawn = np.concatenate([pair_lists.draw_pairs(person, 2, 1, seed)[0] for seed in range(2000)])
+    drawn = np.concatenate([pair_lists.draw_pairs(person, 1, 1, 1, seed)[0] for seed in range(2000)])
     same, different = drawn[::2], drawn[1::2]
     for pairs, kinds in ((same, 7), (different, 14)):
         _, counts = np.unique(pairs, axis=0, return_counts=True)
@@ -81,7 +83,7 @@ def test_each_pair_is_as_likely():
 
 def test_a_million_photographs_make_no_list_of_all_pairs():
     person = np.repeat(np.arange(50_000), 20)
-    pairs, issame = pair_lists.draw_pairs(person, 6000, 10, 0)
+    pairs, issame = pair_lists.draw_pairs(person, 3000, 3000, 10, 0)
     assert ((person[pairs[:, 0]] == person[pairs[:, 1]]) == issame).all()
     assert pairs[~issame].max() > 990_000 and pairs[~issame].min() < 10_000
 
@@ -96,7 +98,7 @@ def test_the_pairs_of_orl_stay_as_they_were(people, seed, digest):
 
 
 def test_seed_0_draws_the_same_in_every_version():
-    pairs, _ = pair_lists.draw_pairs(np.repeat([0, 1, 2], 4), 8, 2, 0)
+    pairs, _ = pair_lists.draw_pairs(np.repeat([0, 1, 2], 4), 4, 4, 2, 0)
     assert pairs.tolist() == [[8, 9], [8, 10], [4, 8], [3, 11], [0, 2], [1, 3], [3, 5], [2, 7]]
 
 
@@ -193,7 +195,7 @@ def test_draw_and_write_and_convert(photos, tmp_path, capfd):
     first = (tmp_path / "a.bin").read_bytes()
     (tmp_path / "a.bin").unlink()
     assert main(command) == 0 and (tmp_path / "a.bin").read_bytes() == first
-    drawn = pair_lists.draw(photos, 12, 3, 4)
+    drawn = pair_lists.draw(photos, 6, 6, 3, 4)
     bins, issame = pickle.loads(first)
     assert bins == [drawn.files[number].read_bytes() for number in drawn.pairs.ravel()]
     assert issame == drawn.issame.tolist() == [True, True, False, False] * 3
@@ -211,7 +213,7 @@ def test_draw_and_write_and_convert(photos, tmp_path, capfd):
 
 
 def test_what_is_no_image_is_passed_over(photos, tmp_path):
-    expected = pair_lists.draw(photos, 12, 3, 4)
+    expected = pair_lists.draw(photos, 6, 6, 3, 4)
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder)
     for name in PEOPLE:
@@ -219,7 +221,7 @@ def test_what_is_no_image_is_passed_over(photos, tmp_path):
         (folder / name / "0.jpg").write_bytes(b"")
         (folder / name / "gone.jpg").symlink_to("nowhere.jpg")
         os.mkfifo(folder / name / "pipe.jpg")
-    found = pair_lists.draw(folder, 12, 3, 4)
+    found = pair_lists.draw(folder, 6, 6, 3, 4)
     assert [file.relative_to(folder) for file in found.files] == [
         f.relative_to(photos) for f in expected.files
     ]
@@ -240,7 +242,7 @@ def test_a_pipe_in_a_list_is_no_wait(photos, tmp_path, capfd):
 def test_names_in_any_encoding(photos, tmp_path):
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/ob\xe9lix"))
     shutil.copytree(photos, folder)
-    assert len(pair_lists.draw(folder, 12, 3).files) == 13
+    assert len(pair_lists.draw(folder, 6, 6, 3).files) == 13
 
 
 def test_pairs_of_a_list(photos, tmp_path):
@@ -302,11 +304,67 @@ def test_pairs_are_not_replaced(photos, tmp_path, capfd):
 def test_the_number_that_is_possible_is_named(counts, number, folds, cure):
     person = np.repeat(np.arange(len(counts)), counts)
     with pytest.raises(LatseError, match=f"{cure}$"):
-        pair_lists.draw_pairs(person, number, folds, 0)
+        pair_lists.draw_pairs(person, number // 2, number // 2, folds, 0)
     named = dict(re.findall(r"--(pairs|folds) (\d+)", cure))
     if named:
         most = int(named["pairs"])
-        assert len(pair_lists.draw_pairs(person, most, int(named.get("folds", folds)), 0)[1]) == most
+        half = most // 2
+        assert len(pair_lists.draw_pairs(person, half, half, int(named.get("folds", folds)), 0)[1]) == most
+
+
+@pytest.mark.parametrize("shares", [(10, 50), (19, 10), (13, 27)])
+def test_other_shares_lie_in_each_fold_and_are_judged(photos, tmp_path, capfd, shares):
+    out = str(tmp_path / "a.bin")
+    same, different = shares
+    order = ["data", "pairs", str(photos), out, "--same", str(same), "--different", str(different)]
+    assert main(order) == 0
+    said = capfd.readouterr().out
+    assert said == f"{out}: {same} pairs of one person, {different} of two, 13 photographs\n"
+    people, issame = read_people(out).reshape(-1, 2), read_encoded(out).issame
+    assert ((people[:, 0] == people[:, 1]) == issame).all()
+    assert (issame.sum(), len(issame)) == (same, same + different)
+    ends = [-(-number * same // 10) + number * different // 10 for number in range(11)]
+    for start, end in zip(ends, ends[1:]):
+        assert issame[start:end].sum() in (same // 10, -(-same // 10))
+        assert (~issame[start:end]).sum() in (different // 10, -(-different // 10))
+    assert main(["eval", "--model", "pixels", "--pairs", out, "--json", str(tmp_path / "it.json")]) == 0
+    result = json.loads((tmp_path / "it.json").read_text())["sets"]["a"]["results"]["pixels"]
+    assert len(result["fold_accuracies"]) == 10 and result["auc"] is not None
+
+
+def test_as_many_are_drawn_as_there_are_unless_a_number_is_given(photos, tmp_path, capfd):
+    order = ["data", "pairs", str(photos), str(tmp_path / "a.bin")]
+    assert main(order) == 0
+    first, second = capfd.readouterr().out.splitlines()
+    assert first.endswith("a.bin: 19 pairs of one person, 19 of two, 13 photographs")
+    assert second == "6000 pairs are drawn where there are as many of both kinds"
+    assert main([*order[:-1], str(tmp_path / "b.bin"), "--different", "40"]) == 0
+    assert capfd.readouterr().out.endswith("b.bin: 19 pairs of one person, 40 of two, 13 photographs\n")
+    with pytest.raises(
+        LatseError, match="10 pairs of one person are asked for, there are 3: give --pairs 6 at"
+    ):
+        pair_lists.draw_pairs(np.repeat([0, 1, 2], 2), None, None, 10, 0)
+
+
+def test_what_a_set_left_is_replaced_with_a_word(photos, tmp_path, capfd):
+    write_people(tmp_path / "a.bin", np.zeros(2))
+    order = ["data", "pairs", str(photos), str(tmp_path / "a.bin")]
+    assert main(order) == 0
+    said = capfd.readouterr().err
+    assert f"{people_path(tmp_path / 'a.bin')} stands beside no pairs and is replaced" in said
+    assert main(["data", "bin-to-npz", str(tmp_path / "a.bin"), str(tmp_path / "a.npz")]) == 0
+    assert capfd.readouterr().err == ""
+
+
+def test_no_set_is_turned_into_itself(photos, tmp_path, capfd):
+    assert main(["data", "pairs", str(photos), str(tmp_path / "a.npz")]) == 0
+    (tmp_path / "b.npz").symlink_to("a.npz")
+    (tmp_path / "c.npz").symlink_to("nowhere")
+    before = (tmp_path / "a.npz").read_bytes()
+    for name in ("a.npz", "b.npz", "c.npz"):
+        assert main(["data", "bin-to-npz", str(tmp_path / "a.npz"), str(tmp_path / name)]) == 1
+        assert f"{name} is there already" in capfd.readouterr().err
+    assert (tmp_path / "a.npz").read_bytes() == before and not (tmp_path / "nowhere").exists()
 
 
 def test_a_folder_without_people_is_named(tmp_path, capfd):
@@ -317,15 +375,18 @@ def test_a_folder_without_people_is_named(tmp_path, capfd):
     assert main(order) == 1 and sentence in capfd.readouterr().err
 
 
-def test_aligned(tmp_path):
+def test_aligned(tmp_path, monkeypatch):
     folder = tmp_path / "photos"
     for person in (1, 2):
         (folder / f"p{person}").mkdir(parents=True)
         for number in (1, 2):
             photograph = cv2.imread(str(orl.photograph_folder() / f"s{person}" / f"{number}.pgm"))
             cv2.imwrite(str(folder / f"p{person}" / f"{number}.jpg"), photograph)
-    out = tmp_path / "a.bin"
-    assert main(["data", "pairs", str(folder), str(out), "--pairs", "4", "--folds", "2", "--align"]) == 0
+    out, other = tmp_path / "a.bin", tmp_path / "b.bin"
+    monkeypatch.setattr(faces, "AT_ONCE", 1)
+    order = ["data", "pairs", str(folder), "--pairs", "4", "--folds", "2", "--align", "--processes"]
+    assert main([*order, "1", str(out)]) == main([*order, "2", str(other)]) == 0
+    assert out.read_bytes() == other.read_bytes()
     pairs = read_pairs(out)
     assert pairs.issame.tolist() == [True, False, True, False]
     assert pairs.images.std() > 20
@@ -335,11 +396,32 @@ def test_aligned(tmp_path):
     "arguments, complaint",
     [
         (["a.bin", "--pairs", "40"], "photos0: 20 pairs of one person are asked for, there are 19"),
-        (["a.bin", "--pairs", "7", "--folds", "2"], "photos0: 7 pairs do not make 2 folds"),
+        (["a.bin", "--pairs", "7", "--folds", "2"], "--pairs 7 is odd: half of the pairs are of one person"),
         (
             ["a.bin", "--pairs", "12"],
-            "photos0: 12 pairs do not make 10 folds of both kinds: an even number from 20 on does",
+            "photos0: 6 pairs of one person do not make 10 folds: give --pairs 20 at least, or fewer --folds",
         ),
+        (
+            ["a.bin", "--same", "12", "--different", "9"],
+            "9 pairs of two people do not make 10 folds: give --different 10 at least, or fewer --folds",
+        ),
+        (
+            ["a.bin", "--same", "20", "--different", "30"],
+            "photos0: 20 pairs of one person are asked for, there are 19: give --same 19 at most",
+        ),
+        (
+            ["a.bin", "--different", "60", "--same", "-1"],
+            "photos0: -1 pairs of one person do not make 10 folds",
+        ),
+        (
+            ["a.bin", "--same", "9", "--pairs", "20"],
+            "--same and --different stand in the place of --pairs or",
+        ),
+        (
+            ["a.bin", "--different", "9", "--list", "x"],
+            "--same and --different stand in the place of --pairs",
+        ),
+        (["a.bin", "--processes", "0"], "--processes is 0, must be 1 to 4096"),
         (["a.bin", "--pairs", "12", "--folds", "0"], "photos0: the number of folds is 0, must be at least 1"),
         (["a.bin", "--seed", "-1"], "photos0: the seed is -1, must be at least 0"),
         (["a.pkl"], "a.pkl ends neither in .bin nor in .npz"),

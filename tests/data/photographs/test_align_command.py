@@ -57,9 +57,8 @@ def test_given_points(photographs, tmp_path, capfd):
     assert align(tmp_path / "out", photographs[2], "--landmarks", tmp_path / "points.csv") == 0
     expected = warp(open_photograph(photographs[2]), TEMPLATE * 0.6 + 5)
     assert np.array_equal(cv2.imread(str(tmp_path / "out" / "c.png"))[:, :, ::-1], expected)
-    assert (
-        align(tmp_path / "out", photographs[2], "--landmarks", tmp_path / "points.csv", "--smallest", 70) == 1
-    )
+    again = photographs[2], "--landmarks", tmp_path / "points.csv", "--smallest", 70
+    assert align(tmp_path / "other", *again) == 1
     assert f"{photographs[2]}: face too small (67 pixels)" in capfd.readouterr().out
 
 
@@ -69,14 +68,20 @@ def test_given_points(photographs, tmp_path, capfd):
         (["a.pgm", "gone.png", "--out", "out"], "1 of 2 photographs give no face, first gone.png"),
         (["a.pgm", "b.png", "b/a.png", "--out", "out"], "of a.pgm and b/a.png would both become out/a.png"),
         (["b.png", "--out", "."], "the face of b.png would replace the photograph b.png"),
+        (["a.pgm", "--out", "own"], "own/a.png is there already: remove it, or choose another name"),
+        (["b.png", "--out", "out", "--json", "b.png"], "--json b.png would replace a photograph or a face"),
+        (["b.png", "--out", "out", "--json", "out/b.png"], "--json out/b.png would replace a photograph or"),
         (["a.pgm", "--out", "b.png"], "cannot make the folder b.png"),
         (["a.pgm", "--out", "out", "--detector", "x"], "unknown detector 'x'"),
     ],
 )
 def test_bad_input_is_one_sentence(photographs, monkeypatch, capfd, arguments, sentence):
     monkeypatch.chdir(photographs[0].parent)
+    (photographs[0].parent / "own").mkdir()
+    shutil.copyfile(photographs[1], "own/a.png")
     before = photographs[1].read_bytes()
     assert main(["data", "align", *arguments]) == 1
     complaint = capfd.readouterr().err
     assert sentence in complaint and complaint.count("\n") == 1
     assert photographs[1].read_bytes() == before
+    assert (photographs[0].parent / "own" / "a.png").read_bytes() == before

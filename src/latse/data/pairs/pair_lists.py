@@ -16,6 +16,7 @@ from latse.errors import LatseError, check_range
 from latse.files import explained
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+USUAL = 3000  # pairs of a kind, as in LFW and most sets since
 
 
 class PairList(NamedTuple):
@@ -31,7 +32,9 @@ class PairList(NamedTuple):
     issame: np.ndarray
 
 
-def draw(folder: str | os.PathLike, number: int, folds: int = 10, seed: int = 0) -> PairList:
+def draw(
+    folder: str | os.PathLike, same: int | None, different: int | None, folds: int = 10, seed: int = 0
+) -> PairList:
     """Draw pairs, as `draw_pairs` does, of the photographs in a folder that has a folder for each person.
 
     It is read as `latse data pack` reads it; what is no image, by its first bytes, is passed over. Raises
@@ -46,14 +49,16 @@ def draw(folder: str | os.PathLike, number: int, folds: int = 10, seed: int = 0)
         raise LatseError(f"no photographs in {folder}/PERSON: {photographs.FOLDERS}")
     person = np.unique([image.person for image in images], return_inverse=True)[1]
     try:
-        pairs, issame = draw_pairs(person, number, folds, seed)
+        pairs, issame = draw_pairs(person, same, different, folds, seed)
     except LatseError as error:
         raise LatseError(f"{folder}: {error}") from error
     return PairList([folder / image.path for image in images], person, pairs, issame)
 
 
-def draw_pairs(person: np.ndarray, number: int, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw `number` pairs, half of one person and half of two; each pair is as likely as any of its kind.
+def draw_pairs(
+    person: np.ndarray, same: int | None, different: int | None, folds: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw pairs of one person and pairs of two; each is as likely as any of its kind, none stands twice.
 
     Raises LatseError if there are not so many pairs, or a number is out of range.
 
@@ -61,8 +66,9 @@ def draw_pairs(person: np.ndarray, number: int, folds: int, seed: int) -> tuple[
     ----------
     person : int array (n,)
         Whom each photograph shows, ascending.
-    number : int
-        Even, at least twice `folds`.
+    same, different : int or None
+        How many of one person and of two, at least `folds`. None stands for as many as there are of both
+        kinds, at most `USUAL`.
     folds : int
         How many equal parts the pairs lie in, as `in_folds` lays them.
     seed : int
@@ -70,41 +76,48 @@ def draw_pairs(person: np.ndarray, number: int, folds: int, seed: int) -> tuple[
 
     Returns
     -------
-    pairs : int64 array (number, 2)
-        No pair stands twice.
-    issame : bool array (number,)
+    pairs : int64 array (same + different, 2)
+    issame : bool array (same + different,)
     """
     check_range("the number of folds", folds, 1)
-    if number % 2 or number < 2 * folds:
-        raise LatseError(
-            f"{number} pairs do not make {folds} folds of both kinds: an even number from {2 * folds} on does"
-        )
     check_range("the seed", seed, 0)
     photograph = np.arange(len(person))
     end = np.searchsorted(person, person, side="right")  # of the photographs of the same person
+    ranges = (photograph + 1, end), (end, np.full(len(person), len(person)))
+    there = tuple(int((high - low).sum()) for low, high in ranges)
+    usual = max(folds, min(USUAL, *there))
+    asked = tuple(usual if number is None else number for number in (same, different))
+    _check_numbers(asked, there, folds)
     chance = random.Random(seed)
-    others = np.full(len(person), len(person))
-    kinds = {"one person": (photograph + 1, end), "two people": (end, others)}
-    there = {whose: int((high - low).sum()) for whose, (low, high) in kinds.items()}
-    for whose, total in there.items():
-        if number // 2 > total:
-            most = min(there.values())
-            cure = f"give --pairs {2 * most} at most" if most else "more photographs are needed"
+    drawn = [_draw(*kind, number, chance) for kind, number in zip(ranges, asked)]
+    return in_folds(*drawn, folds)
+
+
+def _check_numbers(asked: tuple[int, ...], there: tuple[int, ...], folds: int) -> None:
+    """Raise LatseError, with the options that help, unless there are as many pairs of each kind as asked."""
+    for kind, whose, number, total in zip(("same", "different"), ("one person", "two people"), asked, there):
+        even = asked[0] == asked[1]
+        most, factor, option = (min(there), 2, "--pairs") if even else (total, 1, f"--{kind}")
+        if number < folds:
+            cure = f"give {option} {factor * folds} at least, or fewer --folds"
+            raise LatseError(f"{number} pairs of {whose} do not make {folds} folds: {cure}")
+        if number > total:
+            cure = f"give {option} {factor * most} at most" if most else "more photographs are needed"
             if 0 < most < folds:
                 cure += f", --folds {most} at most"
-            raise LatseError(f"{number // 2} pairs of {whose} are asked for, there are {total}: {cure}")
-    same, different = (_draw(*ranges, number // 2, chance) for ranges in kinds.values())
-    return in_folds(same, different, folds)
+            raise LatseError(f"{number} pairs of {whose} are asked for, there are {total}: {cure}")
 
 
 def in_folds(same: np.ndarray, different: np.ndarray, folds: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lay n pairs of either kind, int arrays (n, 2), into folds that hold as many of both, same pairs first.
+    """Lay pairs of either kind, int arrays (m, 2) and (n, 2), into folds that hold as many of each.
 
-    Where that is not even, a fold has one more of either. Returns pairs (2n, 2) and issame, bool (2n,).
+    Same pairs stand first in a fold. Where the parts are not even, a fold has one more of a kind. Returns
+    pairs (m + n, 2) and issame, bool (m + n,).
     """
-    ends = np.arange(1, folds) * len(same) / folds
-    parts = zip(np.split(same, np.ceil(ends).astype(int)), np.split(different, np.floor(ends).astype(int)))
-    laid = [part for fold in parts for part in fold]
+    ends = np.arange(1, folds)
+    same_parts = np.split(same, np.ceil(ends * len(same) / folds).astype(int))
+    different_parts = np.split(different, np.floor(ends * len(different) / folds).astype(int))
+    laid = [part for fold in zip(same_parts, different_parts) for part in fold]
     issame = [np.full(len(part), number % 2 == 0) for number, part in enumerate(laid)]
     return np.concatenate(laid), np.concatenate(issame)
 

@@ -16,6 +16,7 @@ import os
 import pickle
 import re
 import struct
+import sys
 import zipfile
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Sequence
@@ -26,7 +27,7 @@ from tqdm import tqdm
 from latse.data.images import decode
 from latse.data.pairs.safe_pickle import Array, PickleError, described, load_pickle
 from latse.errors import LatseError
-from latse.files import explained, replacing
+from latse.files import explained, refuse_existing, replacing
 
 SIZE = (112, 112)
 # Member of the .npz -> its type as .npy names it, and its number of dimensions.
@@ -86,10 +87,18 @@ def write_encoded(path: str | os.PathLike, content: EncodedPairs) -> None:
 
 
 def refuse_pairs(path: str | os.PathLike, source: str | os.PathLike = "") -> None:
-    """Raise LatseError if there are X.bin or X.npz, which share X.people.npy, other than `source`."""
-    for file in (Path(path).with_suffix(suffix) for suffix in (".bin", ".npz")):
-        if file.exists() and file.resolve() != Path(source).resolve():
-            raise LatseError(f"{file} is there already: remove it, or choose another name")
+    """Raise LatseError if there are X.bin or X.npz, which share X.people.npy, but for `source` beside `path`.
+
+    An X.people.npy that a set has left is to be replaced, which is said on stderr.
+    """
+    files = [Path(path).with_suffix(suffix) for suffix in (".bin", ".npz")]
+    refuse_existing(*(file for file in files if file == Path(path) or not _is_same(file, source)))
+    if people_path(path).exists() and not any(map(os.path.lexists, files)):
+        print(f"latse: {people_path(path)} stands beside no pairs and is replaced", file=sys.stderr)
+
+
+def _is_same(file: Path, other: str | os.PathLike) -> bool:
+    return file.exists() and Path(other).exists() and file.samefile(other)
 
 
 def people_path(path: str | os.PathLike) -> Path:

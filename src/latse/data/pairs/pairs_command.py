@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
+from typing import Iterator
 
-from latse.errors import LatseError
+from latse.errors import LatseError, check_range
 
 SUMMARY = "make a verification set (.bin or .npz) of photographs"
 DESCRIPTION = (
-    "Make a verification set of PHOTOS, a folder with a folder for each person: as many pairs of one person "
-    "as of two, drawn by --seed, or the pairs of a list as LFW's (--list). The photographs are aligned "
-    "JPEG or PNG faces of 112x112 pixels, taken over as they are, or any photographs with --align. Files "
-    "that are no images are passed over. OUT is insightface's .bin, or the plain format if it ends "
-    "in .npz; FILE.people.npy beside it says who is on each image. The same input gives the same bytes. No "
-    "file is replaced."
+    "Make a verification set of PHOTOS, a folder with a folder for each person: pairs of one person and of "
+    "two, drawn by --seed, as many of either unless --same or --different says otherwise, or the pairs of a "
+    "list as LFW's (--list). The photographs are aligned JPEG or PNG faces of 112x112 pixels, taken over as "
+    "they are, or any photographs with --align. Files that are no images are passed over. OUT is "
+    "insightface's .bin, or the plain format if it ends in .npz; FILE.people.npy beside it says who is on "
+    "each image. The same input gives the same bytes. No file is replaced."
 )
 
 
@@ -26,9 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--pairs",
         type=int,
-        default=6000,
         metavar="N",
-        help="draw N pairs, half of each kind (default: %(default)s)",
+        help="draw N pairs, half of each kind (default: 6000, or as many as there are)",
     )
     what.add_argument(
         "--list",
@@ -36,6 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="take the pairs of a list as LFW's pairs.txt: '10 300' or 'N', then lines 'NAME N M' of one "
         "person and 'NAME N OTHER M' of two; photographs are PHOTOS/NAME/NAME_0001.jpg, or of another ending",
     )
+    for kind, whose in (("--same", "one person"), ("--different", "two people")):
+        parser.add_argument(
+            kind,
+            type=int,
+            metavar="N",
+            help=f"draw N pairs of {whose} (default: 3000, or as many as there are of both kinds)",
+        )
     parser.add_argument(
         "--folds",
         type=int,
@@ -47,50 +55,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--align", action="store_true", help="find the face of each photograph and align it, by MTCNN"
     )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="how many align at once, which changes nothing but the time (default: one for each processor, "
+        "%(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Make the set; raise LatseError for bad input."""
     from latse.data.pairs import pair_lists
     from latse.data.pairs.pairs import refuse_pairs, write_pairs, write_people
+    from latse.data.photographs.align_command import say
 
     if Path(args.out).suffix not in (".bin", ".npz"):
         raise LatseError(f"{args.out} ends neither in .bin nor in .npz")
+    drawn_by_kind = args.same is not None or args.different is not None
+    if drawn_by_kind and (args.pairs is not None or args.list):
+        raise LatseError(
+            "--same and --different stand in the place of --pairs or --list: give one or the other"
+        )
+    check_range("--processes", args.processes, 1, 4096)
     refuse_pairs(args.out)
     if args.list:
         chosen = pair_lists.read_pair_list(args.list, args.photos)
     else:
-        chosen = pair_lists.draw(args.photos, args.pairs, args.folds, args.seed)
+        chosen = pair_lists.draw(args.photos, *_numbers(args), args.folds, args.seed)
     used = sorted({int(number) for number in chosen.pairs.ravel()})
-    faces = dict(zip(used, _faces([chosen.files[number] for number in used], args.align)))
+    faces = dict(zip(used, _faces([chosen.files[number] for number in used], args)))
     write_people(args.out, chosen.person[chosen.pairs])  # first: where there are pairs, they are whole
     write_pairs(args.out, [faces[number] for number in chosen.pairs.ravel().tolist()], chosen.issame)
-    same = int(chosen.issame.sum())
-    print(
-        f"{args.out}: {same} pairs of one person, {len(chosen.issame) - same} of two, {len(used)} photographs"
-    )
+    same, pairs = int(chosen.issame.sum()), len(chosen.issame)
+    say(f"{args.out}: {same} pairs of one person, {pairs - same} of two, {len(used)} photographs")
+    if not (args.list or args.pairs or drawn_by_kind) and pairs < 2 * pair_lists.USUAL:
+        say(f"{2 * pair_lists.USUAL} pairs are drawn where there are as many of both kinds")
 
 
-def _faces(files: list[Path], align: bool) -> list[bytes]:
+def _numbers(args: argparse.Namespace) -> tuple[int | None, int | None]:
+    """Return how many pairs of one person and of two to draw, None for as many as there are."""
+    if args.pairs is None:
+        return args.same, args.different
+    if args.pairs % 2:
+        raise LatseError(f"--pairs {args.pairs} is odd: half of the pairs are of one person")
+    return args.pairs // 2, args.pairs // 2
+
+
+def _faces(files: list[Path], args: argparse.Namespace) -> Iterator[bytes]:
+    """Iterate the encoded faces of files; raise LatseError at one without a face."""
     from tqdm import tqdm
 
     from latse.data.images import encode
-    from latse.data.photographs.align import Aligner
+    from latse.data.photographs.faces import align_files, read_aligned
 
-    aligner = Aligner() if align else None
-    bar = tqdm(files, desc="align" if align else "read", unit="photo", delay=1)
-    return [encode(aligner.align_file(file)) if aligner else _as_it_is(file) for file in bar]
-
-
-def _as_it_is(file: Path) -> bytes:
-    from latse.data.images import decode
-    from latse.data.pairs.pairs import SIZE
-    from latse.data.photographs.align import naming, read_photograph
-
-    with naming(file):
-        content = read_photograph(file)
-    try:
-        decode(content, str(file), SIZE)
-    except LatseError as error:
-        raise LatseError(f"{error}: without --align, only aligned JPEG or PNG faces are taken") from error
-    return content
+    bar = tqdm(files, desc="align" if args.align else "read", unit="photo", delay=1)
+    if not args.align:
+        yield from (read_aligned(file)[0] for file in bar)
+        return
+    for _, face in zip(bar, align_files(files, args.processes)):
+        if isinstance(face, LatseError):
+            raise face
+        yield encode(face)

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from latse.errors import LatseError
-from latse.files import make_folder, replacing, write_json
+from latse.files import make_folder, refuse_existing, replacing, write_json
 
 SUMMARY = "align the faces of single photographs"
 DESCRIPTION = """\
 Find the face of each photograph and write it, aligned to 112x112, as FOLDER/NAME.png; say what was found.
 Of several faces the one that is largest and nearest to the middle is taken, as by `latse data pack`, whose
-report states the rule. The exit status is 1 if one of the photographs gives no face; the others are written
-all the same.
+report states the rule. No picture is replaced. The exit status is 1 if one of the photographs gives no face;
+the others are written all the same.
 """
 
 
@@ -59,6 +59,9 @@ def run(args: argparse.Namespace) -> None:
     from latse.data.photographs import align, detect, landmarks
 
     targets = _targets(args.photographs, Path(args.out))
+    pictures = {Path(file).resolve() for file in (*targets, *targets.values())}
+    if args.json and Path(args.json).resolve() in pictures:
+        raise LatseError(f"--json {args.json} would replace a photograph or a face")
     points = dict(landmarks.read(Path(args.landmarks))) if args.landmarks else None
     aligner = align.Aligner(detect.create(args.detector), args.smallest)
     make_folder(args.out)
@@ -71,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _targets(photographs: list[str], out: Path) -> dict[str, Path]:
-    """Return each photograph's file for its face; LatseError if two would share it or it is a photograph."""
+    """Return each photograph's file for its face; LatseError if two would share it, or it is there."""
     targets: dict[str, Path] = {}
     owners: dict[Path, str] = {}
     sources = {Path(photograph).resolve() for photograph in photographs}
@@ -82,6 +85,7 @@ def _targets(photographs: list[str], out: Path) -> dict[str, Path]:
         if target.resolve() in sources:
             raise LatseError(f"the face of {photograph} would replace the photograph {target}")
         targets[photograph] = target
+    refuse_existing(*targets.values())
     return targets
 
 
