@@ -169,3 +169,7 @@ _KEYS = [
     Key("schedule.warmup", 0, "Iterations over which the rate rises from 0.", BEFORE_END),
 ]  # fmt: skip
 KEYS = {key.name: key for key in _KEYS}
+# What a run that goes on may have otherwise than it began: no array has another shape or meaning for it.
+CHANGEABLE = {name for name in KEYS if name.startswith("schedule.")} | {
+    f"train.{name}" for name in ("iterations", "loss_scale", "checkpoint_every", "keep", "log_every")
+}

@@ -391,6 +391,15 @@ def test_a_warm_start_is_said(run, tmp_path):
     assert ours.differences == ("started from zoo/r50,0",)
 
 
+def test_a_change_while_it_ran_is_said(run, tmp_path):
+    place = run(verification=verification({"student": origin()}, {"lfw": {"student": 1.0}}))
+    record = json.loads((place / "run.json").read_text())
+    record["changes"] = [{"iteration": 90, "key": "schedule.learning_rate", "from": 0.2, "to": 0.1}]
+    (place / "run.json").write_text(json.dumps(record))
+    ours = row(1, "LinearFace(a=0.88, b=0.88)", tmp_path).ours
+    assert ours.differences == ("schedule.learning_rate 0.2 until iteration 90, then 0.1",)
+
+
 def test_a_run_that_does_not_say_what_is_changed_is_not_taken_for_the_recipe(run, tmp_path):
     place = run(verification=verification({"student": origin()}, {"lfw": {"student": 1.0}}))
     record = json.loads((place / "run.json").read_text())

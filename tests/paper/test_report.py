@@ -324,6 +324,14 @@ def test_a_row_of_the_paper_that_was_run_stands_beside_it(tmp_path):
     assert "trained on 30 people instead of the 10,572" in reader.text
 
 
+def test_a_change_while_it_ran_is_said(tmp_path):
+    change = {"iteration": 90, "key": "schedule.learning_rate", "from": 0.2, "to": 0.1}
+    write(tmp_path / "one" / "teacher" / "run.json", {**run_record("teacher", 600), "changes": [change]})
+    assert report(tmp_path / "one", tmp_path / "r.html") == 0
+    text = Reader((tmp_path / "r.html").read_text()).text
+    assert "teacher: schedule.learning_rate 0.2 until iteration 90, then 0.1" in text
+
+
 def test_the_page_needs_nothing_but_itself(page):
     html = page.read_text()
     reader = Reader(html)

@@ -158,6 +158,19 @@ def test_the_sentence_of_a_run_that_fails(run_study, study_file, tmp_path, capsy
     assert not (tmp_path / "study.json").exists() and not (tmp_path / "table.md").exists()
 
 
+@pytest.mark.parametrize("other", ["settings", "changes"])
+def test_a_run_that_began_otherwise_is_refused(run_study, tiny, tmp_path, capsys, other):
+    """`latse train --resume` would go on with it; a row would be what no recipe says."""
+    folder = tmp_path / "line" / "seed-1"
+    folder.mkdir(parents=True)
+    recipe = recipes.load(tiny, ["train.iterations=3" if other == "settings" else "train.iterations=2"])
+    record = {"settings": recipes.as_dict(recipe), "changes": [{}] if other == "changes" else []}
+    (folder / "run.json").write_text(json.dumps(record))
+    assert run_study(tmp_path) == 1
+    sentence = f"latse: {folder} holds a run that began with other settings: choose another --out"
+    assert capsys.readouterr().err.strip() == sentence
+
+
 def test_a_wrong_row_is_refused_before_any_is_trained(run_study, study_file, tmp_path, capsys):
     file = study_file.with_name("wrong.yaml")
     rows = "{line: {}, cos: {margin: {name: cosface, m5: 1}}}"

@@ -275,6 +275,16 @@ def test_a_fixed_scale_stays_and_gives_up_like_the_dynamic_one():
             scale.step(False)
 
 
+def test_another_scale_than_before_is_the_one_that_counts():
+    fixed = precision.LossScale(1024.0)
+    fixed.step(False)
+    assert precision.LossScale(256.0, fixed.saved()).value == 256
+    dynamic = precision.LossScale("dynamic", fixed.saved())
+    assert (dynamic.value, dynamic.streak) == (1024, -1)
+    dynamic.step(False)
+    assert dynamic.value == 512
+
+
 @pytest.mark.parametrize("wrong", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("place", [0, 250, 449])
 def test_one_number_among_many_arrays_is_found(wrong, place):

@@ -1,6 +1,8 @@
 """`latse train` as a user meets it: runs, killed runs, and one sentence for each mistake."""
 
 import json
+import os
+import shlex
 import shutil
 import signal
 import time
@@ -16,6 +18,8 @@ from latse.errors import LatseError
 from latse.files import digest, locked
 from latse.models import checkpoint
 from latse.train import state
+from latse.train.interruption import Interruption
+from latse.train.learner import Learner
 from latse.train.trainer import Trainer
 
 # A decoder that takes a moment, for one iteration.
@@ -256,9 +260,9 @@ def test_another_run_in_the_folder_is_refused(refused, teacher, tmp_path, filter
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     assert "--resume" in refused("--seed", 5, out=out)
     assert "another seed (5, not 6)" in refused("--seed", 6, "--resume", out=out)
-    other = "--set", "schedule.learning_rate=0.02"
-    assert "learning_rate: 0.01, not 0.02" in refused("--seed", 5, "--resume", *other, out=out)
-    assert "another settings" in refused(
+    other = "--set", "train.weight_decay=0.02"
+    assert "train.weight_decay: 0.0005, not 0.02" in refused("--seed", 5, "--resume", *other, out=out)
+    assert "other settings (filter.k: None, not 3)" in refused(
         "--seed", 5, "--resume", "--teacher", teacher / "model", recipe=filtered, out=out
     )
     (out / "run.json").write_text("{")
@@ -625,7 +629,7 @@ def test_a_file_that_cannot_be_written_is_named(train, tmp_path, capsys, name):
 def test_a_state_that_cannot_be_read_or_written_is_named(train, refused, tmp_path, monkeypatch):
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "run", lambda *_: (out / "state.params").mkdir())
+        patch.setattr(Trainer, "run", lambda *_: (out / "state.params").mkdir() or 6)
         assert train() == 0
     assert str(out / "state.params") in refused("--resume")
     assert {path.name for path in out.iterdir()} == {"run.json", "state.params"}
@@ -649,11 +653,234 @@ def test_a_wrong_teacher_is_one_sentence_and_no_run_is_begun(
     assert train("--teacher", teacher / "model", "--set", "train.iterations=1", recipe=filtered) == 0
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(refused, tmp_path, run_metrics):
-    sentence = refused("--set", "schedule.learning_rate=1e30", "--set", "train.checkpoint_every=100")
-    assert "the loss is not finite at iteration" in sentence
-    assert "schedule.learning_rate" in sentence
+def advised(sentence):
+    """The words after `latse` of the command that a sentence ends with."""
+    program, *words = shlex.split(sentence.rpartition(": ")[2])
+    assert program == "latse"
+    return words
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(refused, tiny, people, tmp_path):
+    out = tmp_path / "out put"
+    sentence = refused("--set", "schedule.learning_rate=1e30", "--set", "train.checkpoint_every=100", out=out)
+    begin = "the loss is not finite at iteration"
+    assert begin in sentence and f"{out} has no checkpoint yet, begin anew at a tenth of the rate" in sentence
+    assert not (out / "state.params").exists()
+    assert advised(sentence) == [
+        *("train", str(tiny), "--data", str(people), "--out", str(out)),
+        *("--set", "schedule.learning_rate=1e30", "--set", "train.checkpoint_every=100"),
+        *("--resume", "--set", "schedule.learning_rate=1e+29"),
+    ]
+
+
+def test_no_checkpoint_is_written_of_a_parameter_that_is_not_finite(refused, tmp_path):
+    sentence = refused("--set=schedule.learning_rate=1e38", "--set=train.checkpoint_every=1")
+    assert "a parameter is not finite after iteration 1" in sentence and "no checkpoint yet" in sentence
     assert not (tmp_path / "out" / "state.params").exists()
+
+
+def infinite_at(iteration, monkeypatch):
+    """Let the loss of an iteration be infinite, unless the rate has been lowered."""
+    step, seen = Learner.step, []
+
+    def wild(self, inputs, seed):
+        values = step(self, inputs, seed)
+        seen.append(inputs["iteration"][0] + 1)
+        if seen[-1] == iteration and self.learning_rate == 0.01:
+            values["loss"] = values["loss"] * np.inf
+        return values
+
+    monkeypatch.setattr(Learner, "step", wild)
+
+
+@pytest.mark.parametrize(("iteration", "reached"), [(2, 0), (4, 2)])
+def test_the_command_that_the_sentence_advises_goes_on(
+    train, tmp_path, monkeypatch, capsys, run_metrics, iteration, reached
+):
+    infinite_at(iteration, monkeypatch)
+    out = tmp_path / "out"
+    assert train() == 1
+    sentence = capsys.readouterr().err.strip().splitlines()[-1]
+    there = f"go on from the last checkpoint, that of iteration 2 in {out}," if reached else "begin anew"
+    assert f"the loss is not finite at iteration {iteration}; " in sentence and there in sentence
+    assert main(advised(sentence)) == 0
+    began = "goes on from iteration 2 of 6; schedule.learning_rate 0.01 until iteration 2, then 0.001"
+    anew = "begins anew, there is no checkpoint yet"
+    assert f"{out}: {began if reached else anew}\n" in capsys.readouterr().out
+    record = json.loads((out / "run.json").read_text())
+    assert record["settings"]["schedule"]["learning_rate"] == 0.001
+    change = {"iteration": 2, "key": "schedule.learning_rate", "from": 0.01, "to": 0.001}
+    assert record["changes"] == ([change] if reached else [])
+    rates = {line["iteration"]: line["lr"] for line in run_metrics(out)}
+    assert rates == {number: 0.01 if number <= reached else 0.001 for number in range(1, 7)}
+
+
+def test_a_command_that_did_not_help_is_not_made_longer(train, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Learner, "step", lambda *_: {"loss": np.full(4, np.nan)})
+    assert train() == 1
+    words = advised(capsys.readouterr().err.strip())
+    assert main(words) == 1
+    assert advised(capsys.readouterr().err.strip()) == [*words[:-1], "schedule.learning_rate=0.0001"]
+
+
+def test_a_finished_run_goes_on_to_more_iterations(train, teacher, tmp_path, run_contents, capsys):
+    """As far as its schedule is the same, to the bits of a run that was told so at once."""
+    more = "--seed", 5, "--set", "train.iterations=8"
+    assert train(*more, out=tmp_path / "whole") == 0
+    out = shutil.copytree(teacher, tmp_path / "longer")
+    capsys.readouterr()
+    assert train(*more, "--resume", out=out) == 0
+    assert f"{out}: goes on from iteration 6 of 8; train.iterations 6" in capsys.readouterr().out
+    assert run_contents(out) == run_contents(tmp_path / "whole")
+    record = json.loads((out / "run.json").read_text())
+    assert record["changes"] == [{"iteration": 6, "key": "train.iterations", "from": 6, "to": 8}]
+
+
+@pytest.mark.usefixtures("heeded")
+def test_the_last_model_of_a_run_that_goes_on_gets_its_number(train, tmp_path, monkeypatch):
+    """Though `train.keep` had given that number up; what is called the last is the last."""
+    out = tmp_path / "out"
+    assert train("--set=train.keep=[2]") == 0
+    before = files(out)
+    assert {name for name in before if name.startswith("model-0")} == {
+        "model-0000.params",
+        "model-0002.params",
+    }
+    interrupt_at(1, monkeypatch)
+    monkeypatch.setattr(Trainer, "_checkpoint", lambda *_: None)
+    assert train("--set=train.keep=[2]", "--resume", "--set=train.iterations=9") == 130
+    assert files(out)["model-0006.params"] == before["model-0000.params"]
+    assert not (out / "model-0000.params").exists()
+
+
+def test_what_a_run_cannot_change(train, teacher, tmp_path, capsys, monkeypatch):
+    out = shutil.copytree(teacher, tmp_path / "kept")
+    before = files(out)
+    monkeypatch.setattr(Trainer, "run", lambda *_: pytest.fail("trained again"))
+    for change, sentence in {
+        "train.iterations=5": "has reached iteration 6: train.iterations is 5, must be at least that",
+        "schedule.mode=cosine": "is finished, 6 iterations: other settings need a larger train.iterations",
+        "train.batch_size=5": "holds a run with other settings (train.batch_size: 4, not 5): choose another",
+    }.items():
+        assert train("--seed", 5, "--resume", f"--set={change}", out=out) == 1
+        assert sentence in capsys.readouterr().err
+    (out / "run.json").write_text(json.dumps({**json.loads(before["run.json"]), "settings": [3]}))
+    assert train("--seed", 5, "--resume", out=out) == 1
+    assert "run.json is damaged: its settings or changes are none" in capsys.readouterr().err
+    (out / "run.json").write_bytes(before["run.json"])
+    assert files(out) == before
+
+
+@pytest.fixture
+def heeded():
+    """Have Ctrl-C heeded here and in what is started, though these tests may run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def interrupt_at(iteration, monkeypatch, *signals):
+    """Send this process signals, by default one Ctrl-C, during the iteration of that place, from 1."""
+    step, calls = Trainer._step, []
+
+    def interrupted(self, *arguments):
+        calls.append(arguments)
+        if len(calls) == iteration:
+            for number in signals or (signal.SIGINT,):
+                os.kill(os.getpid(), number)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "_step", interrupted)
+
+
+@pytest.mark.usefixtures("heeded")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_writes_a_checkpoint(
+    train, teacher, tmp_path, monkeypatch, capsys, run_contents, number, status
+):
+    out, handlers = tmp_path / "out", [signal.getsignal(each) for each in Interruption.SIGNALS]
+    with monkeypatch.context() as patch:
+        interrupt_at(3, patch, number)
+        assert train("--seed", 5) == status
+    assert [signal.getsignal(each) for each in Interruption.SIGNALS] == handlers
+    sentence = (
+        f"interrupted: checkpoint at iteration 3, {out}/model,3; the same command with --resume goes on"
+    )
+    assert capsys.readouterr().err.strip().splitlines()[-1] == f"latse: {sentence}"
+    assert train("--seed", 5, "--resume") == 0
+    assert f"{out}: goes on from iteration 3 of 6\n" in capsys.readouterr().out
+    expected = run_contents(teacher)
+    found = {name: array for name, array in run_contents(out).items() if "model-0003.params" not in name}
+    assert found == expected
+
+
+@pytest.mark.usefixtures("heeded")
+def test_an_interrupted_run_may_end_where_it_stands(train, tmp_path, monkeypatch):
+    """With the model that is its last, and the changes of before that trained nothing forgotten."""
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        interrupt_at(3, patch)
+        assert train() == 130
+    monkeypatch.setattr(Trainer, "_step", lambda *_: pytest.fail("trained again"))
+    for _ in range(2):
+        assert train("--resume", "--set=train.iterations=3") == 0
+        assert (out / "model-0000.params").read_bytes() == (out / "model-0003.params").read_bytes()
+    changes = json.loads((out / "run.json").read_text())["changes"]
+    assert changes == [{"iteration": 3, "key": "train.iterations", "from": 6, "to": 3}]
+
+
+@pytest.mark.usefixtures("heeded")
+def test_a_second_interruption_does_not_wait(train, tmp_path, monkeypatch, capsys):
+    interrupt_at(3, monkeypatch, signal.SIGINT, signal.SIGINT)
+    assert train() == 130
+    assert capsys.readouterr().err.strip().splitlines()[-1] == "latse: interrupted"
+    assert state.load(tmp_path / "out").iteration == 2
+
+
+@pytest.mark.usefixtures("heeded")
+def test_a_run_that_is_interrupted_in_its_last_iteration_is_done(train, tmp_path, monkeypatch, capsys):
+    interrupt_at(2, monkeypatch)
+    assert train("--set", "train.iterations=2") == 0
+    assert "interrupted" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("heeded")
+def test_an_interrupted_run_keeps_no_more_checkpoints(train, tmp_path, monkeypatch):
+    arguments = "--set=train.keep=1", "--set=train.iterations=4"
+    with monkeypatch.context() as patch:
+        interrupt_at(3, patch)
+        assert train(*arguments) == 130
+    out = tmp_path / "out"
+    assert [path.name for path in out.glob("model-*.params")] == ["model-0003.params"]
+    assert train(*arguments, "--resume") == 0
+    assert sorted(path.name for path in out.glob("model-*.params")) == [
+        "model-0000.params",
+        "model-0004.params",
+    ]
+
+
+def test_what_is_ignored_stays_ignored(train, tmp_path, monkeypatch, heeded):
+    """A shell has Ctrl-C ignored by what runs in the background."""
+    interrupt_at(1, monkeypatch)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # `heeded` undoes that
+    assert train("--set", "train.iterations=2") == 0
+
+
+def test_a_run_ends_with_what_comes_next(train, people, tmp_path, capsys):
+    data, one = shutil.copytree(people, tmp_path / "my people"), "--set=train.iterations=1"
+    assert train(one) == 0
+    model = f"{tmp_path / 'out' / 'model'},0"
+    last = capsys.readouterr().out.splitlines()[-2:]
+    assert last == [f"model: {model}", f"next: latse eval --model {model} --pairs FILE.bin"]
+    for name in ("b.bin", "a.bin"):
+        (data / name).touch()
+    assert train(one, "--resume", data=data) == 0
+    finished, *last = capsys.readouterr().out.splitlines()
+    assert "the run is finished, 1 iterations" in finished
+    assert shlex.split(last[-1]) == [
+        *("next:", "latse", "eval", "--model", model, "--pairs"),
+        *(str(data / "a.bin"), str(data / "b.bin")),
+    ]
 
 
 def test_an_interrupted_run_says_so_and_goes_on(train, teacher, tmp_path, monkeypatch, capsys, run_contents):
@@ -719,6 +946,27 @@ def test_a_killed_teacher_resumes_to_the_same_bits(latse_process, tiny, people, 
     assert process.returncode == 0
     assert kills == 3, lines
     assert run_contents(tmp_path / "broken") == run_contents(tmp_path / "unbroken"), lines
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("heeded")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_process_ends_and_resumes_to_the_same_bits(
+    latse_process, tiny, people, tmp_path, run_contents, until, number, status
+):
+    arguments = "train", tiny, "--data", people, "--set=train.iterations=12", "--set=train.keep=1"
+    unbroken = latse_process(*arguments, "--out", tmp_path / "unbroken")
+    broken = latse_process(*arguments, "--out", tmp_path / "broken")
+    until((tmp_path / "broken" / "metrics.jsonl").exists)
+    until(lambda: (tmp_path / "broken" / "metrics.jsonl").read_text().count("\n") >= 3)
+    broken.send_signal(number)
+    error = broken.communicate(timeout=300)[1]
+    assert broken.returncode == status and "latse: interrupted: checkpoint at iteration " in error
+    resumed = latse_process(*arguments, "--out", tmp_path / "broken", "--resume")
+    assert "goes on from iteration " in resumed.communicate(timeout=300)[0]
+    unbroken.communicate(timeout=300)
+    assert (resumed.returncode, unbroken.returncode) == (0, 0)
+    assert run_contents(tmp_path / "broken") == run_contents(tmp_path / "unbroken")
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from latse.eval.results import reading
 from latse.files import read_object
 from latse.models import checkpoint
 from latse.text_table import aligned
+from latse.train import run_record
 
 RUN, VERIFICATION, IDENTIFICATION = "run.json", "verification.json", "identification.json"
 NOT_RUN = "not run"
@@ -216,12 +217,13 @@ def _ours(row: PaperRow, columns: Sequence[str], runs: list[_Run]) -> Measured |
 
 
 def _differences(run: dict[str, Any]) -> list[str]:
-    """Return settings that are not those of the recipe of this project, a warm start, and other people."""
+    """Return settings that are or were not those of this project's recipe, a warm start, and other people."""
     changed = run.get("changed")
     if changed is None:
         said = ["settings not compared with the recipe's"]
     else:
         said = [f"{key}={value}" for key, value in changed.items()]
+        said += run_record.told(run.get("changes", []))
         said += [f"started from {run['from']['start']}"] if run.get("start") else []
     known = DATA_SETS.get(data_set(run["recipe"]))
     if known and run["data"]["people"] != known.people:

@@ -16,6 +16,7 @@ from latse.paper import report_charts as charts
 from latse.paper.report_blocks import BLOCKS
 from latse.paper.report_charts import Look, power
 from latse.text_table import NOTHING, percent, restoration_notes
+from latse.train import run_record
 
 MEDIA = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
 FACTS = ("recipe", "seed", "changed", "command", "commit", "device", "data", "from", "versions")
@@ -280,8 +281,10 @@ def settings(folder: Path, runs: Mapping[str, Mapping[str, Any]]) -> Section:
     if not runs:
         return absent("Settings", "No run here has left its run.json.")
     flat: dict[str, dict[str, str]] = {}
+    changes = []
     for name, record in runs.items():
         with reading(folder / name / "run.json"):
+            changes += [f"{name}: {words}" for words in run_record.told(record.get("changes", []))]
             flat[name] = {
                 f"{part}.{key}": _value(value)
                 for part, values in record["settings"].items()
@@ -289,7 +292,7 @@ def settings(folder: Path, runs: Mapping[str, Mapping[str, Any]]) -> Section:
             }
     keys = dict.fromkeys(key for values in flat.values() for key in values)
     rows = [[key, *(values.get(key, NOTHING) for values in flat.values())] for key in keys]
-    return Section("settings", "Settings", "", [BLOCKS.table(["", *flat], rows, prose=True)])
+    return Section("settings", "Settings", "; ".join(changes), [BLOCKS.table(["", *flat], rows, prose=True)])
 
 
 def provenance(models: Mapping[str, Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]]) -> Section:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from pathlib import Path
 from typing import Mapping, Sequence
@@ -23,10 +22,7 @@ STAGES = ("early", "middle", "last")
 
 def stored_stages(prefix: str | os.PathLike) -> list[int]:
     """Return the checkpoints of a run, as iterations done, ascending; without 0, which is the last again."""
-    prefix = Path(prefix)
-    pattern = re.compile(rf"{re.escape(prefix.name)}-(\d{{4,}})\.params")
-    matches = (pattern.fullmatch(path.name) for path in prefix.parent.glob(f"{prefix.name}-*.params"))
-    return sorted({int(match[1]) for match in matches if match} - {0})
+    return [number for number in checkpoint.stored(prefix) if number]
 
 
 def early_middle_last(prefix: str | os.PathLike) -> list[int]:

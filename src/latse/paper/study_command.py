@@ -27,6 +27,7 @@ from latse.errors import LatseError, check_range
 from latse.files import digest, explained, locked, make_folder, read_json, write_json, write_text
 from latse.runtime import cores, versions
 from latse.text_table import NOTHING, aligned, markdown
+from latse.train import run_record
 
 NAME = re.compile(r"[A-Za-z0-9][\w.+=-]*")
 # Title of a column of the table -> where its figure is in what the JSON says of one run's models.
@@ -92,7 +93,10 @@ def run(args: argparse.Namespace) -> None:
                 runs.append(Run(row, seed, folder, folder / f"verification-{pairs[:8]}.json"))
             recipe, base = out / row / f"{row}.yaml", str(study.recipe.resolve())
             write_text(recipe, yaml.safe_dump({"base": base, **changes}, sort_keys=False))
-            recipes.load(recipe, args.set)  # a wrong row is better known now than after those above it
+            # A wrong row is better known now than after those above it.
+            changed = recipes.load(recipe, args.set)
+            for seed in study.seeds:
+                run_record.refuse_others(out / row / f"seed-{seed}", changed)
         _run_all(runs, args)
         report = _report(args, study, runs)
         write_json(out / "study.json", report)

@@ -77,6 +77,10 @@ def as_half(symbol: mx.sym.Symbol, inputs: Iterable[str], emulated: bool = False
     return _Halving(Graph.read(symbol), frozenset(inputs), emulated).done().symbol()
 
 
+class DivergenceError(LatseError):
+    """Numbers that are not finite have come up, as with too high a learning rate: the run cannot go on so."""
+
+
 class LossScale:
     """The factor of the loss: fixed, or as large as the gradients bear.
 
@@ -104,18 +108,21 @@ class LossScale:
         self._dynamic = chosen == DYNAMIC
         self.value, self.streak = self.START if self._dynamic else float(chosen), 0
         if saved:
-            self.value, self.streak = (saved[name].asscalar().item() for name in ("value", "streak"))
+            self.streak = saved["streak"].asscalar().item()
+        if saved and self._dynamic:
+            self.value = saved["value"].asscalar().item()
 
     def step(self, finite: bool) -> None:
         """Go on after a step whose gradients were `finite` or not.
 
-        Raises LatseError if too many in a row were not.
+        Raises DivergenceError if too many in a row were not.
         """
         self.streak = max(self.streak, 0) + 1 if finite else min(self.streak, 0) - 1
         if self.streak <= -self.PATIENCE:
-            raise LatseError(
+            other = "" if self._dynamic else f" (train.loss_scale {DYNAMIC} would lower that)"
+            raise DivergenceError(
                 f"the gradients of {self.PATIENCE} steps in a row are not finite, the last at loss scale "
-                f"{self.value:g}: lower schedule.learning_rate, or choose train.loss_scale {DYNAMIC}"
+                f"{self.value:g}{other}"
             )
         if self._dynamic and not finite:
             self.value /= 2

@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import shlex
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Iterator
 
 import mxnet as mx
 from yacs.config import CfgNode
 
 import latse
 from latse import recipe as recipes
-from latse.data.shards.records import Shard
-from latse.devices import add_device_arguments, contexts, describe
+from latse.devices import add_device_arguments, contexts
 from latse.errors import LatseError
-from latse.files import digest, locked, make_folder, read_json, remove_parts, write_json
+from latse.files import locked, make_folder, read_json, remove_parts, write_json
 from latse.models import checkpoint, warm_start
 from latse.models.parameters import needed_shapes
 from latse.models.run_folder import named_checkpoint
-from latse.own_class import source
 from latse.plan import memonger
 from latse.provenance import provenance
 from latse.recipe_keys import KVSTORES
-from latse.runtime import versions
-from latse.train import bank, precision, state
+from latse.train import bank, precision, run_record, state
+from latse.train.interruption import Interruption
+from latse.train.precision import DivergenceError
 from latse.train.state import AFRESH, RunState
-from latse.train.trainer import Trainer
+from latse.train.trainer import LAST, Trainer
 from latse.train.training import Training, open_shard
 from latse.train.verdicts import Judge, KeepAll, Stored, Teacher, TopK, warn_of_another_set
 
-RECORD = "run.json"
 PLAN = "memory-plan.json"
-# A run goes on only where these are as they were.
-DECISIVE = ("seed", "settings", "encoder", "margin", "losses", "data", "teacher", "start")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,8 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device_arguments(parser)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Train; raise LatseError for bad input."""
+def run(args: argparse.Namespace) -> int:
+    """Train and return the exit status, 0 only for a finished run; raise LatseError for bad input."""
     overrides = [*args.set, *([f"train.kvstore={args.kvstore}"] if args.kvstore else [])]
     recipe = recipes.load(args.recipe, overrides)
     devices = contexts(args)
@@ -83,19 +82,29 @@ def run(args: argparse.Namespace) -> None:
         for name in ("model-*", "untrained-*", state.FILE):
             remove_parts(folder, name)
         stored = Stored(args.verdicts, recipe.filter.k, shard) if args.verdicts else None
-        record = _record(args, recipe, shard, stored)
-        if _is_finished(folder, record, args.resume, recipe):
-            bank.remove_traces(folder)
-            print(f"{folder}: the run is finished, {recipe.train.iterations} iterations")
-            return
+        record = run_record.record(args, recipe, shard, stored)
+        reached, old = _reached(folder, args.resume), run_record.read(folder)
+        if old is not None:
+            record = run_record.gone_on(folder, old, record, reached)
+            if _is_finished(folder, old["settings"], record["settings"], reached):
+                bank.remove_traces(folder)
+                print(f"{folder}: the run is finished, {reached} iterations")
+                return _ended(folder, args.data)
+            print(_going_on(folder, record, reached))
         teacher = stored or _teacher(args, training)
-        begins = args.start and not (folder / state.FILE).exists()
-        begin = _warm(args.start, training) if begins else AFRESH
+        begin = _warm(args.start, training) if args.start and not reached else AFRESH
         planned = _planned(args, training, folder)
-        write_json(folder / RECORD, record)
+        write_json(folder / run_record.FILE, record)
         note = warn_of_another_set(args.teacher, shard) if args.teacher and recipe.filter.k else ""
-        Trainer(planned, shard, folder, teacher, begin).run(note)
+        trainer = Trainer(planned, shard, folder, teacher, begin)
+        with Interruption() as interruption, _advising(folder, args, recipe):
+            done = trainer.run(note, interruption.came)
+    if done < recipe.train.iterations:
+        where = f"checkpoint at iteration {done}, {folder / 'model'},{done}"
+        print(f"latse: interrupted: {where}; the same command with --resume goes on", file=sys.stderr)
+        return 128 + interruption.number
     print(f"{folder} holds model-symbol.json, model-0000.params, run.json, metrics.jsonl and train.log")
+    return _ended(folder, args.data)
 
 
 def _check_devices(recipe: CfgNode, devices: list[mx.Context], args: argparse.Namespace) -> None:
@@ -114,73 +123,73 @@ def _check_devices(recipe: CfgNode, devices: list[mx.Context], args: argparse.Na
         )
 
 
-def _record(args: argparse.Namespace, recipe: CfgNode, shard: Shard, stored: Stored | None) -> dict:
-    """Return what run.json says: all that decides the run, then where it was made."""
-    return {
-        "recipe": Path(args.recipe).stem,
-        "seed": args.seed,
-        "settings": _without_folders(recipes.as_dict(recipe)),
-        "changed": recipes.changed(Path(args.recipe).stem, recipe),
-        "encoder": _own_digest(recipe.encoder.name),
-        "margin": _own_digest(recipe.margin.name),
-        "losses": [*map(_own_digest, recipe.decoder.losses)] or None,
-        "data": {"images": len(shard), "people": shard.classes, "digest": shard.digest()},
-        "teacher": stored.teacher if stored else _parameters_digest(args.teacher),
-        "start": _parameters_digest(args.start),
-        "from": {key: getattr(args, key) for key in ("data", "teacher", "verdicts", "start")},
-        "versions": versions(),
-        "device": describe(contexts(args)),
-    }
-
-
-def _without_folders(value: Any) -> Any:
-    """Return settings whose FILE.py:CLASS has no folder: the file's digest counts, not its place."""
-    if isinstance(value, dict):
-        return {_without_folders(key): _without_folders(part) for key, part in value.items()}
-    return Path(value).name if isinstance(value, str) and source(value) else value
-
-
-def _parameters_digest(text: str | None) -> str | None:
-    """Return the digest of a checkpoint's parameters, None for no checkpoint."""
-    return text and digest(checkpoint.parameters_path(*checkpoint.parse(text)))
-
-
-def _own_digest(name: str) -> str | None:
-    """Return the digest of the file of a user's own class, None for a shipped one."""
-    file = source(name)
-    return file and digest(file)
-
-
-def _is_finished(folder: Path, record: dict, resume: bool, recipe: CfgNode) -> bool:
-    """Tell whether the run in `folder` is done; raise LatseError if it is another or must not go on."""
-    if not (folder / RECORD).exists():
+def _reached(folder: Path, resume: bool) -> int:
+    """Return how many iterations the run in `folder` has done; raise LatseError if it must not go on."""
+    if not (folder / run_record.FILE).exists():
         if (folder / state.FILE).exists():
-            raise LatseError(f"{folder} holds the state of a run but no {RECORD}: choose another --out")
-        return False
+            raise LatseError(
+                f"{folder} holds the state of a run but no {run_record.FILE}: choose another --out"
+            )
+        return 0
     if not resume:
         raise LatseError(
             f"{folder} already holds a run: add --resume to go on with it, or choose another --out"
         )
-    old = read_json(folder / RECORD)
-    if not isinstance(old, dict):
-        raise LatseError(f"{folder / RECORD} is damaged: it says nothing of a run")
-    for key in DECISIVE:
-        if old.get(key) != record[key]:
-            raise LatseError(
-                f"{folder} holds a run with another {key} ({_difference(old.get(key), record[key])}): "
-                "choose another --out"
-            )
     reached = state.load(folder)
-    return reached is not None and reached.iteration == recipe.train.iterations
+    return reached.iteration if reached else 0
 
 
-def _difference(old: object, new: object) -> str:
-    """Return the first place where two settings differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in {**old, **new}:
-            if old.get(key) != new.get(key):
-                return f"{key}: {_difference(old.get(key), new.get(key))}"
-    return f"{old}, not {new}"
+def _is_finished(folder: Path, old: dict, new: dict, reached: int) -> bool:
+    """Tell whether a run of `old` settings is done by the `new` ones; raise LatseError if it cannot be."""
+    before, last = old["train"].get("iterations"), new["train"]["iterations"]
+    if reached > last:
+        raise LatseError(
+            f"{folder} has reached iteration {reached}: train.iterations is {last}, must be at least that"
+        )
+    if reached == last == before and old != new:
+        raise LatseError(
+            f"{folder}: the run is finished, {last} iterations: other settings need a larger train.iterations"
+        )
+    return reached == last and old == new and checkpoint.parameters_path(folder / "model", LAST).exists()
+
+
+def _going_on(folder: Path, record: dict, reached: int) -> str:
+    if not reached:
+        return f"{folder}: begins anew, there is no checkpoint yet"
+    changes = [change for change in record["changes"] if change["iteration"] == reached]
+    where = f"{folder}: goes on from iteration {reached} of {record['settings']['train']['iterations']}"
+    return "; ".join([where, *run_record.told(changes)])
+
+
+def _ended(folder: Path, data: str) -> int:
+    """Print what may be done with a finished run; return the exit status."""
+    model = shlex.quote(f"{folder / 'model'},{LAST}")
+    pairs = shlex.join(map(str, sorted(Path(data).glob("*.bin")))) or "FILE.bin"
+    print(f"model: {model}\nnext: latse eval --model {model} --pairs {pairs}")
+    return 0
+
+
+@contextlib.contextmanager
+def _advising(folder: Path, args: argparse.Namespace, recipe: CfgNode) -> Iterator[None]:
+    """Add to the sentence of a run that has diverged its last checkpoint and the command that goes on."""
+    try:
+        yield
+    except DivergenceError as error:
+        reached = state.load(folder)
+        where = f"{folder} has no checkpoint yet, begin anew"
+        if reached:
+            where = f"go on from the last checkpoint, that of iteration {reached.iteration} in {folder},"
+        command = _with_rate(recipe.schedule.learning_rate / 10, args)
+        raise LatseError(f"{error}; {where} at a tenth of the rate: {command}") from error
+
+
+def _with_rate(rate: float, args: argparse.Namespace) -> str:
+    """Return the command that goes on with this run at another learning rate."""
+    words, key = args.command_line, "schedule.learning_rate"
+    if words[-2:-1] == ["--set"] and words[-1].startswith(f"{key}="):
+        words = words[:-2]
+    resume = [] if args.resume else ["--resume"]
+    return shlex.join(["latse", *words, *resume, "--set", f"{key}={rate:g}"])
 
 
 def _teacher(args: argparse.Namespace, training: Training) -> Teacher:
@@ -204,7 +213,7 @@ def _planned(args: argparse.Namespace, training: Training, folder: Path) -> Trai
 
     A resumed run takes its plan from its folder.
     """
-    own, begun = folder / PLAN, (folder / RECORD).exists()
+    own, begun = folder / PLAN, (folder / run_record.FILE).exists()
     if begun and args.plan and not own.exists():
         raise LatseError(f"{folder}: the run goes on without a memory plan, as it began: leave out --plan")
     if begun and args.plan and read_json(args.plan) != read_json(own):

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 from yacs.config import CfgNode
 
 from latse.data.shards.loader import BatchStream
 from latse.data.shards.records import Batch, Shard
-from latse.errors import LatseError
 from latse.models import checkpoint
 from latse.recipe_keys import ALL
-from latse.train import mixed_learner, state
+from latse.train import mixed_learner, precision, state
 from latse.train.bank import MeanFaceBank
 from latse.train.metrics import Journal
+from latse.train.precision import DivergenceError
 from latse.train.state import AFRESH, RunState
 from latse.train.training import Training
 from latse.train.verdicts import Teacher
@@ -44,7 +45,8 @@ class Trainer:
     Raises
     ------
     LatseError
-        For a damaged state, or a folder that cannot be written.
+        For a damaged state, or a folder that cannot be written; `DivergenceError` for a loss or parameter
+        that is not finite.
     """
 
     def __init__(
@@ -54,14 +56,17 @@ class Trainer:
         self._recipe, train = training.recipe, training.recipe.train
         self._stream = BatchStream(shard, train.batch_size, training.seed, train.images_per_person)
 
-    def run(self, note: str = "") -> None:
-        """Train from the last state, or from the start, to the recipe's last iteration; log a `note`."""
+    def run(self, note: str = "", asked_to_stop: Callable[[], bool] = lambda: False) -> int:
+        """Train to the recipe's last iteration from the last state, or from the start; log a `note`.
+
+        Where it is `asked_to_stop`, the running iteration is the last, with a checkpoint. Returns how many
+        iterations are done.
+        """
         train = self._recipe.train
         begin = state.load(self._folder) or self._begin
-        start = begin.iteration
+        done = start = begin.iteration
         self._learner = mixed_learner.create(self._training, begin)
-        if start == 0:
-            self._save_model("untrained", self._learner.capture(0))
+        self._begin_models(begin)
         self._bank = self._opened_bank(start)
         journal = Journal(self._folder, start, train.iterations, train.batch_size, train.log_every)
         with contextlib.closing(journal):
@@ -69,8 +74,8 @@ class Trainer:
                 journal.note(note)
             for iteration, batch in self._stream.prefetch(start, train.iterations):
                 values = self._step(iteration, batch)
-                done, epoch = iteration + 1, self._stream.epoch(iteration)
-                saves = done % train.checkpoint_every == 0 or done == train.iterations
+                done, epoch, stops = iteration + 1, self._stream.epoch(iteration), asked_to_stop()
+                saves = stops or done % train.checkpoint_every == 0 or done == train.iterations
                 journal.add(done, values, due=saves, epoch=epoch, lr=self._learner.learning_rate)
                 if values.get("skipped"):
                     scale = f"loss scale {values['loss_scale'].item():g}"
@@ -78,8 +83,21 @@ class Trainer:
                 if saves:
                     self._checkpoint(done)
                     journal.note(f"checkpoint {done}")
+                if stops:
+                    break
         if self._bank is not None:
             self._bank.close()
+        return done
+
+    def _begin_models(self, begin: RunState) -> None:
+        """Write the model before the first iteration; of a run that goes on, leave those up to its state."""
+        if begin.iteration == 0:
+            self._save_model("untrained", self._learner.capture(0))
+            return
+        for number in checkpoint.stored(self._folder / "model"):
+            if number > begin.iteration or number == LAST:
+                checkpoint.parameters_path(self._folder / "model", number).unlink()
+        self._write_models(begin)  # which a run that was finished may have had as its last alone
 
     def _step(self, iteration: int, batch: Batch) -> dict[str, np.ndarray]:
         """Do one iteration and return its losses and verdicts, each (B,)."""
@@ -95,10 +113,7 @@ class Trainer:
             inputs["mean_face"] = self._bank.update(batch.image, batch.label, teaches)
         values = self._learner.step(inputs, (self._training.seed * 1_000_003 + iteration) % 2**31)
         if not np.isfinite(values["loss"]).all():
-            raise LatseError(
-                f"the loss is not finite at iteration {iteration + 1}: lower schedule.learning_rate; "
-                f"the last checkpoint is in {self._folder}"
-            )
+            raise DivergenceError(f"the loss is not finite at iteration {iteration + 1}")
         return {**values, "kept": keep}
 
     def _opened_bank(self, start: int) -> MeanFaceBank | None:
@@ -111,31 +126,37 @@ class Trainer:
     def _checkpoint(self, done: int) -> None:
         """Write the models that others read, then the state: a run whose state is its last is complete."""
         captured = self._learner.capture(done)
-        self._save_model("model", captured, done)
-        if done == self._recipe.train.iterations:
-            self._save_model("model", captured)
-        for number in superseded(self._recipe, done):
-            checkpoint.parameters_path(self._folder / "model", number).unlink(missing_ok=True)
+        if not precision.all_finite([*captured.arg_params.values(), *captured.aux_params.values()]):
+            raise DivergenceError(f"a parameter is not finite after iteration {done}")
+        self._write_models(captured)
         if self._bank is not None:
             self._bank.flush()
         state.save(self._folder, captured)
         if self._bank is not None:
             self._bank.checkpoint(done)
 
+    def _write_models(self, captured: RunState) -> None:
+        self._save_model("model", captured, captured.iteration)
+        if captured.iteration == self._recipe.train.iterations:
+            self._save_model("model", captured)
+        stored = checkpoint.stored(self._folder / "model")
+        numbers = [number for number in stored if LAST < number <= captured.iteration]
+        for number in superseded(self._recipe, numbers):
+            checkpoint.parameters_path(self._folder / "model", number).unlink()
+
     def _save_model(self, name: str, captured: RunState, number: int = LAST) -> None:
         state.save_model(self._folder / name, number, self._training.kept, captured)
 
 
-def superseded(recipe: CfgNode, done: int) -> list[int]:
-    """Return the checkpoints that `train.keep` gives up when the one after `done` iterations is written.
+def superseded(recipe: CfgNode, numbers: list[int]) -> list[int]:
+    """Return which of the checkpoints up to the newest, whose `numbers` ascend, `train.keep` gives up.
 
-    That one itself stays until the next: at the end the last checkpoint has its content.
+    The newest itself stays until the next: at the end the last checkpoint has its content.
     """
-    train = recipe.train
-    written = [*range(train.checkpoint_every, done, train.checkpoint_every), done]
+    train, newest = recipe.train, numbers[-1]
     if train.keep == ALL:
         return []
     if isinstance(train.keep, int):
-        return written[: -train.keep]
-    stays = {*train.keep} if done == train.iterations else {*train.keep, done}
-    return [number for number in written if number not in stays]
+        return numbers[: -train.keep]
+    stays = {*train.keep} if newest == train.iterations else {*train.keep, newest}
+    return [number for number in numbers if number not in stays]

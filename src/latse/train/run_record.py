@@ -1,0 +1,145 @@
+"""run.json: what decides a run, where it was made, and what was changed while it ran."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+from yacs.config import CfgNode
+
+from latse import recipe as recipes
+from latse.data.shards.records import Shard
+from latse.devices import contexts, describe
+from latse.errors import LatseError
+from latse.files import digest, read_json
+from latse.models import checkpoint
+from latse.own_class import source
+from latse.recipe_keys import CHANGEABLE
+from latse.runtime import versions
+from latse.train.verdicts import Stored
+
+FILE = "run.json"
+# A run goes on only where these are as they were, and of its settings all that is not `CHANGEABLE`.
+DECISIVE = ("seed", "encoder", "margin", "losses", "data", "teacher", "start")
+
+
+def record(args: argparse.Namespace, recipe: CfgNode, shard: Shard, stored: Stored | None) -> dict[str, Any]:
+    """Return what run.json says of a run that begins: all that decides it, then where it was made."""
+    return {
+        "recipe": Path(args.recipe).stem,
+        "seed": args.seed,
+        "settings": _without_folders(recipes.as_dict(recipe)),
+        "changes": [],
+        "changed": recipes.changed(Path(args.recipe).stem, recipe),
+        "encoder": _own_digest(recipe.encoder.name),
+        "margin": _own_digest(recipe.margin.name),
+        "losses": [*map(_own_digest, recipe.decoder.losses)] or None,
+        "data": {"images": len(shard), "people": shard.classes, "digest": shard.digest()},
+        "teacher": stored.teacher if stored else _parameters_digest(args.teacher),
+        "start": _parameters_digest(args.start),
+        "from": {key: getattr(args, key) for key in ("data", "teacher", "verdicts", "start")},
+        "versions": versions(),
+        "device": describe(contexts(args)),
+    }
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """Return the record of the run in `folder`, None if none has begun; raise LatseError if it is damaged."""
+    path = folder / FILE
+    if not path.exists():
+        return None
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise LatseError(f"{path} is damaged: it says nothing of a run")
+    return found
+
+
+def gone_on(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], iteration: int) -> dict[str, Any]:
+    """Return the record of the `old` run in `folder`, which goes on after an iteration as the `new` one says.
+
+    Its `changes` are those of the run up to there and those that are new. Raises LatseError if `new` is
+    another run, or `old` is damaged.
+    """
+    try:
+        before, earlier = _settings_after(iteration, old)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise LatseError(f"{folder / FILE} is damaged: its settings or changes are none") from error
+    now = _flat(new["settings"])
+    other = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    for key in other:
+        if key not in CHANGEABLE:
+            raise LatseError(
+                f"{folder} holds a run with other settings ({key}: {before.get(key)}, not {now.get(key)}): "
+                "choose another --out"
+            )
+    for key in DECISIVE:
+        if old.get(key) != new[key]:
+            raise LatseError(
+                f"{folder} holds a run with another {key} ({_difference(old.get(key), new[key])}): "
+                "choose another --out"
+            )
+    later = [
+        {"iteration": iteration, "key": key, "from": before.get(key), "to": now.get(key)} for key in other
+    ]
+    return {**new, "changes": [*earlier, *(later if iteration else [])]}
+
+
+def refuse_others(folder: Path, recipe: CfgNode) -> None:
+    """Raise LatseError unless every iteration of the run in `folder`, if there is one, is as in a recipe."""
+    old = read(folder)
+    if old and (old.get("settings") != _without_folders(recipes.as_dict(recipe)) or old.get("changes")):
+        raise LatseError(f"{folder} holds a run that began with other settings: choose another --out")
+
+
+def told(changes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a few words for each change of a record."""
+    return [
+        f"{change['key']} {change['from']} until iteration {change['iteration']}, then {change['to']}"
+        for change in changes
+    ]
+
+
+def _settings_after(iteration: int, old: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return a run's settings at an iteration, by section.key, and the changes up to there.
+
+    A change at this iteration or a later one has changed nothing that the run goes on from.
+    """
+    settings, changes = _flat(old["settings"]), old.get("changes", [])
+    for change in reversed(changes):
+        if change["iteration"] >= iteration:
+            settings[change["key"]] = change["from"]
+    return settings, [change for change in changes if change["iteration"] < iteration]
+
+
+def _flat(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        f"{section}.{key}": value for section, values in settings.items() for key, value in values.items()
+    }
+
+
+def _without_folders(value: Any) -> Any:
+    """Return settings whose FILE.py:CLASS has no folder: the file's digest counts, not its place."""
+    if isinstance(value, dict):
+        return {_without_folders(key): _without_folders(part) for key, part in value.items()}
+    return Path(value).name if isinstance(value, str) and source(value) else value
+
+
+def _parameters_digest(text: str | None) -> str | None:
+    """Return the digest of a checkpoint's parameters, None for no checkpoint."""
+    return text and digest(checkpoint.parameters_path(*checkpoint.parse(text)))
+
+
+def _own_digest(name: str) -> str | None:
+    """Return the digest of the file of a user's own class, None for a shipped one."""
+    file = source(name)
+    return file and digest(file)
+
+
+def _difference(old: object, new: object) -> str:
+    """Return the first place where two values differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in {**old, **new}:
+            if old.get(key) != new.get(key):
+                return f"{key}: {_difference(old.get(key), new.get(key))}"
+    return f"{old}, not {new}"
