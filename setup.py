@@ -67,5 +67,5 @@ setup(
         "lint": ["basedpyright==1.40.2"],  # pyright with its node in the wheel, 280 MB
         "mutants": ["cosmic-ray==8.7.0"],
     },
-    entry_points={"console_scripts": ["latse = latse.cli:main"]},
+    entry_points={"console_scripts": ["latse = latse.cli:command"]},
 )

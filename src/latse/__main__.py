@@ -1,7 +1,5 @@
 """`python -m latse` is the command `latse`."""
 
-import sys
+from latse.cli import command
 
-from latse.cli import main
-
-sys.exit(main())
+command()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import os
 import signal
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -41,6 +43,11 @@ def in_child(task: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """
     try:
         with ProcessPoolExecutor(1, get_context("spawn"), end_with_parent) as pool:
-            return pool.submit(function, *arguments).result()
+            child = pool.submit(os.getpid).result()
+            try:
+                return pool.submit(function, *arguments).result()
+            finally:  # its end is not waited for: where MXNet is at work, it may never come
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
     except BrokenProcessPool as error:
         raise LatseError(f"{task} was killed: the machine may be short of memory") from error

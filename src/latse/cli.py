@@ -6,8 +6,9 @@ import argparse
 import importlib
 import sys
 import traceback
+from typing import NoReturn
 
-from latse import __version__
+from latse import __version__, ending
 from latse.errors import LatseError
 from latse.runtime import mxnet_build, require_mxnet
 
@@ -33,6 +34,11 @@ COMMANDS = {
     "bench": ("bench.bench_command", "measure time and memory against other formulations"),
     "study": ("paper.study_command", "train and judge variants of a recipe with several seeds, side by side"),
 }
+
+
+def command() -> NoReturn:
+    """Run `main` as a process of its own does, which ends with it."""
+    ending.run(main)
 
 
 def main(arguments: list[str] | None = None) -> int:

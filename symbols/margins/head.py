@@ -8,16 +8,18 @@ working arrays hold some rows at a time, which stay in the cache. `latse bench h
 from __future__ import annotations
 
 import atexit
-import contextlib
 
 import mxnet as mx
 
+from latse.ending import let_work_end
 from latse.errors import LatseError
 from latse.symbols.margins.geometry import NEVER, TINY
 
 OPERATOR = "latse_log_sum_exp_of_others"
 ROWS = 2048  # class centres at a time
 SAMPLES = 8  # samples at a time
+
+atexit.register(let_work_end)  # MXNet's handler drops what an operator in Python waits for
 
 
 def other_classes(F, embedding, centres, label):
@@ -81,17 +83,6 @@ class LogSumExpOfOthers(mx.operator.CustomOp):
         for array, request, slope in zip(in_grad, req, slopes):
             if slope is not array:
                 self.assign(array, request, slope)
-
-
-@atexit.register
-def _let_work_end() -> None:
-    """Wait at the exit of the process, even one after an error, for what the devices have begun.
-
-    MXNet's own exit handler drops all that is queued and waits for the rest. An operator in Python that is at
-    work then waits for what was dropped, and the process never ends.
-    """
-    with contextlib.suppress(mx.base.MXNetError):  # one that has been raised before
-        mx.nd.waitall()
 
 
 @mx.operator.register(OPERATOR)

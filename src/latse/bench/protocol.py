@@ -65,5 +65,7 @@ def timed(step: Step) -> dict[str, Any]:
 
 
 if __name__ == "__main__":  # serve what a pickled function returns, as `latse.bench.contender.served` asks
+    from latse import ending
+
     function, arguments, options = pickle.loads(bytes.fromhex(sys.argv[1]))
-    serve(lambda: function(*arguments, **options))
+    ending.run(lambda: serve(lambda: function(*arguments, **options)))

@@ -1,0 +1,138 @@
+"""How a process ends: with its status, soon, and with all that it printed."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from latse import ending
+from latse.child import in_child
+
+ENDS = "import atexit, sys; from latse import ending; atexit.register(print, 'handled')\n"
+# A user's loss whose file leaves behind a thread and an operator that never end.
+NEVER = """
+import threading
+import mxnet as mx
+
+class Never(mx.operator.CustomOp):
+    def forward(self, is_train, req, in_data, out_data, aux):
+        began.set()
+        threading.Event().wait()
+
+@mx.operator.register("never")
+class NeverProp(mx.operator.CustomOpProp):
+    def create_operator(self, ctx, shapes, dtypes):
+        return Never()
+
+began = threading.Event()
+threading.Thread(target=threading.Event().wait).start()
+result = mx.nd.Custom(mx.nd.ones(1), op_type="never")
+began.wait()
+"""
+
+
+def start(*arguments, **options):
+    """Start Python in a process of its own."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, *arguments], **{"stdout": pipe, "stderr": pipe, "text": True, **options}
+    )
+
+
+def ended(process):
+    """Status, stdout and stderr of a process, which must end within a minute."""
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    return process.returncode, out, err
+
+
+def run(body, **options):
+    """What becomes of a process whose work is `body`."""
+    code = f"{ENDS}def main():\n    {body}\nending.run(main)"
+    return ended(start("-c", code, **options))
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        ("print('done')", 0, ""),
+        ("return 3", 3, ""),
+        ("sys.exit()", 0, ""),
+        ("sys.exit(2)", 2, ""),
+        ("sys.exit('no use')", 1, "no use\n"),
+        ("1 / 0", 1, "ZeroDivisionError: division by zero\n"),
+        (
+            "import os, signal; os.kill(os.getpid(), signal.SIGTERM); print('never')",
+            143,
+            "latse: terminated\n",
+        ),
+    ],
+)
+def test_the_status_is_that_of_the_work_and_exit_handlers_run(body, status, says):
+    code, out, err = run(body)
+    assert code == status and err.endswith(says) and bool(err) == bool(says)
+    assert out == ("done\n" if "done" in body else "") + "handled\n"
+
+
+def test_a_reader_that_has_left_ends_the_process_without_a_word():
+    process = start("-c", "from latse import ending; ending.run(lambda: print('x' * 999_999))")
+    process.stdout.close()
+    process.stdout = None
+    assert ended(process)[::2] == (141, "")
+
+
+def test_output_that_cannot_be_written_is_a_failure(monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    with Path("/dev/full").open("w") as full:
+        status, _, err = ended(start("-c", "from latse import ending; ending.run(print)", stdout=full))
+    assert (status, err) == (1, "latse: cannot write the output: No space left on device\n")
+
+
+def test_sigterm_lets_blocks_clean_up_and_reaches_children(tmp_path):
+    body = f"""
+    import subprocess, tempfile, time
+    with tempfile.TemporaryDirectory(dir={str(tmp_path)!r}):
+        child = subprocess.Popen(["sleep", "1000"])
+        print(child.pid, flush=True)
+        try:
+            time.sleep(1000)
+        finally:
+            print(child.wait())"""
+    process = start("-c", f"{ENDS}def main():{body}\nending.run(main)")
+    process.stdout.readline()
+    process.terminate()
+    assert ended(process) == (143, f"{-signal.SIGTERM}\nhandled\n", "latse: terminated\n")
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("raised", ["raise ValueError('enough')", "class Wrong: pass"])
+def test_a_command_ends_though_a_thread_and_an_operator_never_do(tmp_path, raised):
+    """MXNet's exit handler and Python's end of threads would wait for ever."""
+    (tmp_path / "never.py").write_text(NEVER + raised)
+    status, out, err = ended(start("-m", "latse", "margins", "check", f"{tmp_path}/never.py:Wrong"))
+    assert status == 1 and err.startswith("latse: ") and err.count("\n") == 1
+
+
+def test_sigterm_ends_a_command_that_waits_for_mxnet(tmp_path):
+    (tmp_path / "never.py").write_text(NEVER + "print('waits', flush=True)\nresult.wait_to_read()")
+    process = start("-m", "latse", "margins", "check", f"{tmp_path}/never.py:Wrong")
+    assert process.stdout.readline() == "waits\n"
+    process.terminate()
+    began = time.monotonic()
+    assert ended(process)[0] == 143
+    assert time.monotonic() - began < ending.PATIENCE + 30
+
+
+def leave_behind(status):
+    """Begin what never ends, in a child process."""
+    exec(NEVER, {"__name__": __name__})
+    return status
+
+
+def test_a_child_that_has_answered_is_not_waited_for():
+    assert in_child("the test", leave_behind, 3) == 3
