@@ -21,7 +21,7 @@ from latse.errors import LatseError, check_range
 from latse.eval import candidates
 from latse.eval.candidates import FlipSummed
 from latse.eval.verification import flip_sum
-from latse.files import make_parents, refuse_existing, replacing, write_json
+from latse.files import explained, make_parents, refuse_existing, replacing, write_json
 from latse.models.features import lengths, unit
 from latse.provenance import provenance
 
@@ -108,13 +108,15 @@ def _listed(given: Sequence[str]) -> list[Path]:
     """Return the files that files and folders stand for, in order."""
     files: list[Path] = []
     for path in map(Path, given):
-        if not path.exists():
-            raise LatseError(f"there is no file or folder {path}")
-        below = [path / entry.path for entry in photographs.listed(path)] if path.is_dir() else []
-        images = [file for file in below if is_image_file(file)]
-        if path.is_dir() and not images:
+        with explained(f"cannot read {path}"):
+            if not path.exists():
+                raise LatseError(f"there is no file or folder {path}")
+            is_folder = path.is_dir()
+        below = [path / entry.path for entry in photographs.listed(path)] if is_folder else [path]
+        images = [file for file in below if is_image_file(file)] if is_folder else below
+        if not images:
             raise LatseError(f"the folder {path} holds no image")
-        files += images or [path]
+        files += images
     return files
 
 

@@ -170,6 +170,7 @@ def test_what_gives_no_face_ends_the_command_or_is_left_out(network, photographs
     [
         ("pixels faces --out f.bin", "f.bin does not end in .npy"),
         ("pixels nowhere --out f.npy", "there is no file or folder nowhere"),
+        (f"pixels {'x' * 5000} --out f.npy", "xxx: File name too long"),
         ("pixels empty --out f.npy", "the folder empty holds no image"),
         (
             "pixels faces/notes.txt --out f.npy",

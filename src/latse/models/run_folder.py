@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from latse.errors import LatseError
+from latse.files import explained
 
 STORED = re.compile(r"model-(\d{4,})\.params")
 
@@ -18,9 +19,10 @@ def checkpoint_of(text: str) -> str:
     LatseError if the folder holds no checkpoint.
     """
     folder = Path(text)
-    if not text or not folder.is_dir() or Path(f"{text}-0000.params").is_file():  # a bare PREFIX
-        return text
-    matches = [STORED.fullmatch(path.name) for path in folder.iterdir()]
+    with explained(f"cannot read {text}"):
+        if not text or not folder.is_dir() or Path(f"{text}-0000.params").is_file():  # a bare PREFIX
+            return text
+        matches = [STORED.fullmatch(path.name) for path in folder.iterdir()]
     numbers = [int(match[1]) for match in matches if match]
     if not numbers or not (folder / "model-symbol.json").is_file():
         raise LatseError(f"{text} is a folder without a run's model-symbol.json and model-0000.params")
