@@ -593,7 +593,7 @@ def test_a_label_beyond_the_classes_is_named(refused, people, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_two_sets_in_one_folder_are_refused(refused, people, tmp_path):
+def test_two_sets_in_one_folder_are_refused(refused, people, pairs_file, tmp_path, capsys):
     """What people do who "join" sets: both are numbered from 0, so that strangers would share labels."""
     folder = shutil.copytree(people, tmp_path / "joined")
     for name in ("rec", "idx"):
@@ -602,6 +602,15 @@ def test_two_sets_in_one_folder_are_refused(refused, people, tmp_path):
     sentence = refused(data=folder)
     assert f"{folder}/train-00000.rec and train-00001.rec share the labels 0, 1, 2, … (5 in all)" in sentence
     assert "`latse data merge SET… OUT`" in sentence
+    for command in (
+        *("filter --data {joined} --teacher X,0 --out {out}", "plan orl_teacher --data {joined}"),
+        *("data noise {joined} {out}", "data merge {people} {joined} {out}", "data unpack {joined} {out}"),
+        *("eval --model pca --train-data {joined} --pairs {pairs}", "tables --data casia={joined} --only 1"),
+        "identify --model pca --train-data {people} --probes {joined}",
+    ):
+        words = command.format(joined=folder, people=people, pairs=pairs_file, out=tmp_path / "out").split()
+        assert main(words) == 1
+        assert capsys.readouterr().err.strip().splitlines()[-1] == sentence
     assert not (tmp_path / "out").exists()
 
 
