@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         chosen = pair_lists.draw(args.photos, *_numbers(args), args.folds, args.seed)
     used = sorted({int(number) for number in chosen.pairs.ravel()})
-    faces = dict(zip(used, _faces([chosen.files[number] for number in used], args)))
+    faces = dict(zip(used, [*_faces([chosen.files[number] for number in used], args)]))
     write_people(args.out, chosen.person[chosen.pairs])  # first: where there are pairs, they are whole
     write_pairs(args.out, [faces[number] for number in chosen.pairs.ravel().tolist()], chosen.issame)
     same, pairs = int(chosen.issame.sum()), len(chosen.issame)

@@ -13,7 +13,7 @@ from latse.data.photographs import align
 from latse.data.workers import in_order
 from latse.errors import LatseError
 
-AT_ONCE = 32  # photographs that a process gets; each time it loads the detector, which takes as long as one
+AT_ONCE = 16  # photographs that a process gets; each time it loads the detector, which takes as long as one
 
 
 def align_files(files: Sequence[Path], processes: int = 1) -> Iterator[np.ndarray | LatseError]:
