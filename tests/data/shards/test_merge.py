@@ -72,7 +72,7 @@ PEOPLE = st.lists(st.integers(0, 3), min_size=1, max_size=5).filter(any)
 
 
 @given(st.lists(st.tuples(PEOPLE, st.integers(1, 2)), min_size=2, max_size=4), st.integers(1, 3))
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_any_sets(tmp_path_factory, sets, shards):
     folder = tmp_path_factory.mktemp("merge")
     parts = [

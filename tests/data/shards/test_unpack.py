@@ -44,7 +44,7 @@ def files(folder):
 
 
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=12), st.integers(1, 3))
-@settings(max_examples=8)
+@settings(max_examples=3)
 def test_pack_makes_the_same_set_again(tmp_path_factory, people, shards):
     folder = tmp_path_factory.mktemp("unpack")
     labels = [person for person, images in enumerate(people) for _ in range(images)]
