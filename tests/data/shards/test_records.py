@@ -196,7 +196,8 @@ def test_broken_index(folder, line, complaint):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "4", "4,112", "4,112,112,3", "a,112,112", "0,112,112", "4,112,-1", "\xff"]
+    "text",
+    ["", "4", "4,112", "4,112,112,3", "a,112,112", "0,112,112", "4,112,-1", "\xff", f"{2**24 + 1},112,112"],
 )
 def test_malformed_property(folder, text):
     (folder / "property").write_text(text, "latin1")
@@ -209,7 +210,9 @@ def test_malformed_property(folder, text):
 def test_label_outside_the_classes(tmp_path, label, vector):
     entries = [(1, 3.0, picture(1)[1]), (5, [label, 0.0] if vector else label, picture(5)[1])]
     write_plain(tmp_path, entries)
-    with pytest.raises(LatseError, match=r"train\.rec: record 5 has the label .* 4 classes"):
+    with pytest.raises(
+        LatseError, match=r"train\.rec: record 5 has the label .* 4 classes, whose labels are 0 to 3"
+    ):
         Shard(tmp_path)
 
 

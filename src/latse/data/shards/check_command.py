@@ -13,12 +13,13 @@ from latse.files import write_json
 
 SUMMARY = "find all that is wrong with an insightface set, and write a clean copy"
 DESCRIPTION = (
-    "Read every record of a set (train.rec, train.idx, property, or train-00000.rec, train-00001.rec, …) and "
-    "report all faults: property against content, index against records, header and identity records, "
-    "labels, images that do not decode or have another size, pictures that stand under several people. What "
-    "can be trained on is only remarked: people with one image, classes without any, a picture that a person "
-    "has twice, grey, CMYK, 16-bit or transparent images. Exit status: 0 if there is no fault, 1 if there is "
-    "one. Where more than half of the images contradict property, it is the one at fault."
+    "Read every record of a set (train.rec, train.idx, property, or train-00000.rec, train-00001.rec, …). A "
+    "fault is what training refuses, or what it takes and learns something wrong from: property against "
+    "content, index against records, header and identity records, labels, images that do not decode or have "
+    "another size, pictures that stand under several people, two sets in one folder. What can be trained on "
+    "is only remarked: people with one image, classes without any, a picture that a person has twice, an "
+    "index out of order or without some records, rounded ranges, grey, CMYK, 16-bit or transparent images. "
+    "Exit status: 0 if there is no fault, 1 if there is one."
 )
 SHOWN = 3  # examples of each kind
 BAR = 40  # characters
@@ -34,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write a clean copy into this folder, outside FOLDER, which is never touched, and without a "
         "set in it. Only broken images are dropped, and all copies of a picture that stands under several "
         "people, as nobody knows whose it is; OUT/repair.json lists them. Records that the index does not "
-        "name come back. People keep their numbers, images get new record numbers. Of several labels of an "
-        "image the first is kept",
+        "name come back if the index is at fault elsewhere. People keep their numbers, images get new record "
+        "numbers. What is assumed where the set contradicts itself is printed and stands in OUT/repair.json",
     )
     parser.add_argument(
         "--processes",
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
         write_json(args.json, content)
     if args.repair:
         dropped = repair(report, args.repair)
+        print(*(f"assumed: {assumption}" for assumption in report.assumptions), sep="\n")
         print(f"{args.repair}: {content['sound_images']} images; {dropped} dropped, listed in repair.json")
     return 0 if report.sound else 1
 
@@ -101,7 +103,7 @@ def _distribution(people_by_images: dict[str, int]) -> list[str]:
 def _place(place: dict[str, Any]) -> str:
     where = [str(place["file"])] if "file" in place else []
     where += [
-        f"{key} {place[key]}" for key in ("record", "offset", "line", "person", "people") if key in place
+        f"{key} {place[key]}" for key in ("record", "offset", "line", "person", "classes") if key in place
     ]
     text = ", ".join(where) + (f": {place['detail']}" if "detail" in place else "")
-    return textwrap.shorten(text, 120, placeholder="…")
+    return textwrap.shorten(text, 200, placeholder="…")

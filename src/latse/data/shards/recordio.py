@@ -32,6 +32,7 @@ MAGIC_BYTES = struct.pack("<I", MAGIC)
 FRAME = struct.Struct("<II")  # magic; continuation flag and length
 HEADER = struct.Struct("<IfQQ")  # IRHeader: flag, label, id, id2
 LENGTH = 1 << 29  # the frame's second word is divided by it into continuation flag and length
+LARGEST_NUMBER = 2**48  # of a record
 LARGEST_EXACT = 2**24  # up to it, float32 holds every whole number
 SET_FILE = re.compile(r"train(-\d{5})?\.(rec|idx)")
 # What a record starts with, frame and IRHeader and the first two of the labels that may follow.
@@ -87,16 +88,54 @@ def split(content: bytes) -> tuple[Header, bytes] | None:
     return Header(flag, labels[0] if labels else label, labels, tuple(ids)), content[start:]
 
 
-def ranges(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what header and identity records name: first and one past the last, int64 (n,); whether they do.
+class Ranges(NamedTuple):
+    """What header and identity records name.
 
-    Rows have the fields flag, ids and labels. Where the ids round to the labels, they are exact.
+    stated, surely, perhaps: int64 (n, 2), the first record and one past the last: as it is written, of the
+    records that it names for sure, and of those that it may name. The three differ only where float32 may
+    have rounded the range. valid: bool (n,), whether there is a range; where not, all is 0.
     """
-    stated, ids = rows["labels"].astype(np.float64), rows["ids"]
-    valid = (rows["flag"] > 1) & (stated[:, 0] >= 0) & (stated[:, 1] < 2.0**62)
+
+    stated: np.ndarray
+    surely: np.ndarray
+    perhaps: np.ndarray
+    valid: np.ndarray
+
+
+def ranges(rows: np.ndarray) -> Ranges:
+    """Return what header and identity records name; rows (n,) have the fields flag, ids and labels.
+
+    Where the ids round to the labels, they are exact.
+    """
+    labels, ids = rows["labels"].astype(np.float64), rows["ids"]
+    valid = (rows["flag"] > 1) & (labels[:, 0] >= 0) & (labels[:, 1] < 2.0**62)
     exact = (ids.astype(np.float32) == rows["labels"]).all(axis=1) & valid
-    first, last = np.where(valid, np.where(exact, ids.T, stated.T), 0).astype(np.int64)
-    return first, last, valid & (first <= last)
+    stated = np.where(valid, np.where(exact, ids.T, labels.T), 0).T.astype(np.int64)
+    valid &= stated[:, 0] <= stated[:, 1]
+    stated[~valid] = 0
+    rounding = np.where(exact[:, None], 0, np.spacing(stated.astype(np.float32)) / 2).astype(np.int64)
+    surely = stated + rounding * [1, -1]
+    return Ranges(stated, np.maximum(surely, surely[:, :1]), stated - rounding * [1, -1], valid)
+
+
+def spread_labels(people: np.ndarray, ends: np.ndarray, count: int) -> np.ndarray:
+    """Return the label that a reader gives each record without reading it, float32 (count,).
+
+    It is that of the first and the last image of its person; NaN where these differ, or nobody is named.
+
+    Parameters
+    ----------
+    people : int array (n, 2)
+        The places of each person's images, first and one past the last.
+    ends : float32 array (n, 2)
+        The labels of the first and the last of them.
+    count : int
+        How many records there are.
+    """
+    labels = np.full(count, np.nan, np.float32)
+    for (first, last), (label, other) in zip(people, ends):
+        labels[first:last] = label if label == other else np.nan
+    return labels
 
 
 def shared_people(labels: np.ndarray, files: np.ndarray, named: np.ndarray) -> np.ndarray:
@@ -146,6 +185,9 @@ def read_property(file: Path) -> tuple[int, tuple[int, int]]:
         raise LatseError(f"{file} does not hold 'classes,height,width'") from error
     if min(classes, height, width) < 1:
         raise LatseError(f"{file.parent} holds no person or no image: property is {classes},{height},{width}")
+    if classes > LARGEST_EXACT:
+        limit = f"labels are float32, which counts up to {LARGEST_EXACT} only"
+        raise LatseError(f"{file} says {classes} classes; {limit}")
     return classes, (height, width)
 
 

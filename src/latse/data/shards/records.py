@@ -15,12 +15,11 @@ from tqdm import tqdm
 
 from latse.data import images
 from latse.data.shards import recordio
-from latse.data.shards.recordio import FRAME, HEADER, LENGTH, MAGIC, START
+from latse.data.shards.recordio import FRAME, HEADER, LARGEST_NUMBER, LENGTH, MAGIC, START
 from latse.data.shards.scan import RecordError, RecordState, read_record
 from latse.errors import LatseError
 from latse.files import explained, refuse_irregular
 
-LARGEST = 2**48  # record number
 CHUNK = 1 << 16  # records whose beginnings are read between two steps of the progress bar
 SAMPLE = 1024  # images whose content digest() reads
 NO_MAGIC = "does not start with RecordIO's magic number"
@@ -201,7 +200,8 @@ class _RecordFile:
         self.records, self.starts = self._keys[images], self._starts[images]
         labels = self._labels(images, people)
         wrong = ~((labels >= 0) & (labels < classes) & (labels == np.floor(labels)))
-        complaint = f"has the label {labels[np.argmax(wrong)]:g}; property has {classes} classes"
+        complaint = f"has the label {labels[np.argmax(wrong)]:.9g}; property has {classes} classes, "
+        complaint += f"whose labels are 0 to {classes - 1}"
         self._refuse(images, wrong, complaint)
         self.labels = labels.astype(np.int64)
         del self._keys, self._starts
@@ -216,7 +216,9 @@ class _RecordFile:
 
     def _check_index(self) -> None:
         everything = np.arange(len(self._keys))
-        self._refuse(everything, (self._keys < 0) | (self._keys > LARGEST), "has a number out of range")
+        self._refuse(
+            everything, (self._keys < 0) | (self._keys > LARGEST_NUMBER), "has a number out of range"
+        )
         self._refuse(everything[1:], self._keys[1:] == self._keys[:-1], "stands twice in the .idx")
         past = (self._starts < 0) | (self._starts > self.size - FRAME.size - HEADER.size)
         self._refuse(everything, past, "lies past the end of the file")
@@ -229,23 +231,32 @@ class _RecordFile:
         header = self._begin(rows[:1])
         if self._keys[0] != 0 or not header["flag"][0] or _content_length(header)[0] > 0:
             return rows, np.zeros((0, 2), np.int64)
-        first, last = self._ranges(rows[:1], header)[0]
-        identities = rows[first:last]
-        people = self._ranges(identities, self._begin(identities))
+        identities, starts = self._identities(header)
+        people = self._ranges(identities, starts)
         images = np.delete(rows, np.append(identities, 0))
         if not len(images):
             raise LatseError(f"{self.path}: the header record promises no image")
         return images, people[people[:, 0] < people[:, 1]]
 
+    def _identities(self, header: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of the identity records, and what they start with.
+
+        At the ends of a header's range that float32 may have rounded, they are told by having no content.
+        """
+        first, last = self._ranges(np.zeros(1, np.int64), header)[0]
+        rows = np.arange(*np.searchsorted(self._keys, recordio.ranges(header).perhaps[0]))
+        starts = self._begin(rows)
+        surely = (rows >= first) & (rows < last)
+        named = surely | ((starts["flag"] > 1) & (_content_length(starts) == 0))
+        return rows[named], starts[named]
+
     def _labels(self, images: np.ndarray, people: np.ndarray) -> np.ndarray:
         """Return each image's label, float32; if a person's first and last agree, only they are read."""
-        labels, known = np.full(len(self._keys), np.nan, np.float32), np.zeros(len(self._keys), bool)
         ends = _first_label(self._begin((people - [0, 1]).ravel())).reshape(-1, 2)
-        for (first, last), (label, other) in zip(people, ends):
-            labels[first:last], known[first:last] = label, label == other
-        unknown = images[~known[images]]
-        labels[unknown] = _first_label(self._begin(unknown))
-        return labels[images]
+        labels = recordio.spread_labels(people, ends, len(self._keys))[images]
+        unknown = np.isnan(labels)
+        labels[unknown] = _first_label(self._begin(images[unknown]))
+        return labels
 
     def _begin(self, rows: np.ndarray) -> np.ndarray:
         """Return what the records of `rows` start with: START (n,)."""
@@ -266,14 +277,14 @@ class _RecordFile:
         return begun
 
     def _ranges(self, rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        """Return the ranges that header and identity records hold, as rows [first, last): int64 (n, 2)."""
-        first, last, valid = recordio.ranges(starts)
-        self._refuse(rows, ~valid, "does not hold a range of records")
-        low, high = np.searchsorted(self._keys, first), np.searchsorted(self._keys, last)
-        for row in np.flatnonzero(high - low != last - first)[:1]:
-            named = f"{first[row]} to {last[row] - 1}"
-            raise LatseError(f"{self.path}: the .idx lacks some of the records {named}")
-        return np.stack([low, high], axis=1)
+        """Return what header and identity records name for sure, as rows [first, last): int64 (n, 2)."""
+        found = recordio.ranges(starts)
+        self._refuse(rows, ~found.valid, "does not hold a range of records")
+        places = np.searchsorted(self._keys, found.surely)
+        lacking = np.diff(places) != np.diff(found.surely)
+        for first, last in found.surely[lacking[:, 0]][:1]:
+            raise LatseError(f"{self.path}: the .idx lacks some of the records {first} to {last - 1}")
+        return places
 
     def _refuse(self, rows: np.ndarray, wrong: np.ndarray, complaint: str) -> None:
         if wrong.any():

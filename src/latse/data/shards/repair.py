@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from latse.data.shards import scan
-from latse.data.shards.check import DROPPED, Report
+from latse.data.shards.findings import DROPPED, Report
 from latse.data.shards.recordio import split
 from latse.data.shards.shard_writer import ShardWriter
 from latse.data.shards.staging import refuse_set, staged
@@ -23,12 +23,17 @@ def repair(report: Report, out: str | os.PathLike) -> int:
 
     `report` is what `check_set` found of the set; `out` lies outside the set's folder and holds no set.
     People keep their numbers, so that class centres of older models still fit. `out/repair.json` lists what
-    was dropped and why, and what the index did not name and came back.
+    was dropped and why, what the index did not name and came back, and what was assumed.
 
-    Raises LatseError if no image is left, the set has changed since it was checked, or `out` does not fit or
-    cannot be written.
+    Raises LatseError if no image is left, two sets lie in the folder, the set has changed since it was
+    checked, or `out` does not fit or cannot be written.
     """
     refuse_set(out, report.folder)
+    if "joined" in report.faults:
+        raise LatseError(
+            f"{report.folder} holds two sets whose people share labels, and no copy can tell them apart: "
+            "give each set a folder of its own, and join these with `latse data merge SET… OUT`"
+        )
     table, kept = report.rows, report.kept
     if not len(kept):
         raise LatseError(f"{report.folder} holds no sound image to repair the set with")
@@ -59,7 +64,7 @@ def _record(report: Report) -> dict[str, Any]:
     details = {
         (kind, *list(place.values())[:2]): place["detail"]
         for kind in DROPPED
-        for place in report.faults.get(kind, [])
+        for place in report.found.get(kind, ())
         if "detail" in place
     }
     dropped = []
@@ -75,5 +80,6 @@ def _record(report: Report) -> dict[str, Any]:
         "images": len(report.kept),
         "dropped": dropped,
         "unnamed_records_that_came_back": back,
-        "faults": {kind: len(places) for kind, places in report.faults.items()},
+        "assumptions": report.assumptions,
+        "faults": {kind["kind"]: kind["count"] for kind in report.as_json()["faults"]},
     }
