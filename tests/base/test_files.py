@@ -1,5 +1,6 @@
 """Files: whole or not at all, one writer in a folder, and digests."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -8,7 +9,7 @@ import sys
 import pytest
 
 from latse.errors import LatseError
-from latse.files import digest, locked, make_folder, read_json, replacing, write_json
+from latse.files import NAMES, digest, locked, make_folder, read_json, read_lines, replacing, write_json
 
 MEBIBYTE = 1 << 20
 
@@ -92,6 +93,62 @@ def test_what_json_cannot_say_is_not_written(tmp_path, number):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "file.json", {"loss": number})
     assert read_json(tmp_path / "file.json") == 1
+
+
+@pytest.mark.parametrize(
+    "content, lines",
+    [
+        (b"", []),
+        (b"\xef\xbb\xbf", []),
+        (b"\xff\xfe", []),
+        (b" a\tb \t", [(1, "a\tb")]),
+        (b"\r\r\n\n\xef\xbb\xbf", [(4, "\ufeff")]),
+        (b"a\rb\r\nc\n\td", [(1, "a"), (2, "b"), (3, "c"), (4, "d")]),
+        (
+            "a\x0b\x0c\x1c\x85\u2028\xa0\n\U0001f600".encode(),
+            [(1, "a\x0b\x0c\x1c\x85\u2028\xa0"), (2, "\U0001f600")],
+        ),
+        (b"\xfe\xff\xd8\x3d\xde\x00\x00\r\x00\n\x00a", [(1, "\U0001f600"), (2, "a")]),
+    ],
+)
+def test_lines_of_a_text(tmp_path, content, lines):
+    (tmp_path / "file").write_bytes(content)
+    assert list(read_lines(tmp_path / "file")) == lines
+
+
+@pytest.mark.parametrize(
+    "content, sentence",
+    [
+        (b"\xe9", "line 1: the byte 0xe9 is no text in UTF-8"),
+        (b"a\rb\r\nc\n\xc3\x28", "line 4: the byte 0xc3 is no text in UTF-8"),
+        (b"\xef\xbb\xbf\n\xff", "line 2: the byte 0xff is no text in UTF-8"),
+        (b"x" * 100_000 + b"\n\x80", "line 2: the byte 0x80 is no text in UTF-8"),
+        (b"\xff\xfe\n\0a", "line 2: the byte 0x61 is no text in UTF-16-LE"),
+        (b"\xfe\xff\xd8\0\0a", "line 1: the byte 0xd8 is no text in UTF-16-BE"),
+    ],
+)
+def test_a_byte_that_is_no_text_is_named(tmp_path, content, sentence):
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(LatseError, match=f"^{tmp_path}/file, {sentence}$"):
+        list(read_lines(tmp_path / "file"))
+
+
+def test_a_pipe_is_read_once():
+    """A shell hands over `<(command)` so."""
+    for content, lines in ((b"\xef\xbb\xbfa\nb", [(1, "a"), (2, "b")]), (b"\xe9", [(1, "\udce9")])):
+        with _pipe(content) as name:
+            assert list(read_lines(name, NAMES)) == lines
+    with _pipe(b"\xe9") as name, pytest.raises(LatseError, match=f"^{name} is no text in UTF-8$"):
+        list(read_lines(name))
+
+
+@contextlib.contextmanager
+def _pipe(content):
+    reading, writing = os.pipe()
+    os.write(writing, content)
+    os.close(writing)
+    yield f"/dev/fd/{reading}"
+    os.close(reading)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])

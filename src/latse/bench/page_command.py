@@ -16,9 +16,8 @@ import jinja2
 
 from latse.bench.page_chart import draw
 from latse.bench.result import KINDS, Result, read_folder, table
-from latse.errors import LatseError
 from latse.eval.canvas import save
-from latse.files import write_text
+from latse.files import read_text, write_text
 from latse.text_table import markdown
 
 OF_PAGES = {"introduction", "details"}  # notes of the pages themselves; all others are of results
@@ -98,10 +97,7 @@ def _templates() -> jinja2.Environment:
 
 def read_notes(folder: Path) -> dict[str, str]:
     """Return name -> text of each Markdown file of a folder (which may be missing); may raise LatseError."""
-    try:
-        return {path.stem: path.read_text(encoding="utf-8").strip() for path in sorted(folder.glob("*.md"))}
-    except (OSError, UnicodeDecodeError) as error:
-        raise LatseError(f"cannot read the notes in {folder}: {error}") from error
+    return {path.stem: read_text(path).strip() for path in sorted(folder.glob("*.md"))}
 
 
 def goals_table(results: Sequence[Result], notes: Mapping[str, str], details: str) -> str:

@@ -16,7 +16,7 @@ import mxnet as mx
 import numpy as np
 
 from latse.errors import LatseError
-from latse.files import replacing
+from latse.files import read_text, replacing
 from latse.graph.nodes import Arrays, sentence
 
 
@@ -135,11 +135,11 @@ def load(prefix: str | os.PathLike, number: int) -> tuple[mx.sym.Symbol, Arrays,
 def load_symbol(path: str | os.PathLike) -> mx.sym.Symbol:
     """Read a symbol from JSON; raise LatseError if the file is missing or damaged."""
     path = _existing(path)
+    text = read_text(path)
     try:
-        text = path.read_text()
         json.loads(text)  # MXNet's own reader takes a file whose end is cut off
         return mx.sym.load_json(text)
-    except (mx.base.MXNetError, ValueError, OSError) as error:
+    except (mx.base.MXNetError, ValueError) as error:
         raise LatseError(f"{path} is damaged or unreadable: it holds no MXNet symbol") from error
 
 

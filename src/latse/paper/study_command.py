@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from latse import recipe as recipes
 from latse.errors import LatseError, check_range
-from latse.files import digest, explained, locked, make_folder, read_json, write_json, write_text
+from latse.files import digest, locked, make_folder, read_json, write_json, write_text
 from latse.runtime import cores, versions
 from latse.text_table import NOTHING, aligned, markdown
 from latse.train import run_record
@@ -109,11 +109,7 @@ def run(args: argparse.Namespace) -> None:
 def read_study(path: str | os.PathLike) -> Study:
     """Read a study, shipped or a file; raise LatseError, naming file and key, if it is malformed."""
     path = recipes.find(path, shipped=recipes.STUDIES)
-    try:
-        with explained(f"cannot read the study {path}"):
-            content = yaml.safe_load(path.read_bytes())
-    except yaml.YAMLError as error:
-        raise LatseError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    content = recipes.read_yaml(path, str(path))
     if not isinstance(content, dict) or set(content) != {"recipe", "seeds", "rows"}:
         raise LatseError(f"{path} must hold the keys recipe, seeds and rows, and no others")
     seeds, rows = content["seeds"], content["rows"]

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from latse.errors import LatseError
-from latse.files import explained, replacing
+from latse.files import explained, read_lines, replacing
 
 FILE = "metrics.jsonl"
 # What a line says besides the outputs of the training graph.
@@ -96,9 +96,9 @@ class Journal:
         self._began = time.perf_counter()
 
     def _forget(self, start: int) -> None:
-        lines = self._path.read_text(errors="replace").splitlines() if self._path.is_file() else []
+        lines = read_lines(self._path, errors="replace") if self._path.is_file() else ()
         with replacing(self._path) as temporary:
-            temporary.write_text("".join(line + "\n" for line in lines if _iteration(line) <= start))
+            temporary.write_text("".join(line + "\n" for _, line in lines if _iteration(line) <= start))
 
 
 def _iteration(line: str) -> float:

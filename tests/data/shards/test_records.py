@@ -182,7 +182,7 @@ def test_truncated_rec(folder, missing):
         ("99999999999999999999\t52", "number out of range"),
         ("-1\t52", "record -1 has a number out of range"),
         ("3\t1 2", "record number and an offset"),
-        ("\xff", "not a text file"),
+        ("\xff", "line 4: the byte 0xff is no text in UTF-8"),
         ("", "lacks some of the records 1 to 3"),
     ],
 )

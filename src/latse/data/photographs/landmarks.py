@@ -12,7 +12,7 @@ from typing import Iterator
 import numpy as np
 
 from latse.errors import LatseError
-from latse.files import explained, replacing
+from latse.files import NAMES, SPACE, open_text, replacing
 
 
 def read(file: Path) -> Iterator[tuple[str, np.ndarray]]:
@@ -20,13 +20,12 @@ def read(file: Path) -> Iterator[tuple[str, np.ndarray]]:
 
     Raises LatseError, naming the line, if it is not a path and ten finite numbers.
     """
-    encoding = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
-    with explained(f"cannot read {file}"), file.open(**encoding) as lines:
-        rows = csv.reader(lines)
+    with open_text(file, NAMES) as lines:
+        rows = csv.reader(line.strip(SPACE) + "\n" for line in lines)
         try:
-            for row in rows:
-                if row and not (rows.line_num == 1 and row[0] == "path"):
-                    yield row[0], _points(row[1:], f"{file}: line {rows.line_num}")
+            for number, row in enumerate(filter(None, rows)):
+                if number or row[0] != "path":
+                    yield row[0].strip(SPACE), _points(row[1:], f"{file}: line {rows.line_num}")
         except csv.Error as error:
             raise LatseError(f"{file}: line {rows.line_num} is not CSV: {error}") from error
 

@@ -29,7 +29,7 @@ from latse.data.shards.recordio import (
 )
 from latse.data.shards.scan import RecordState
 from latse.errors import LatseError
-from latse.files import explained, refuse_irregular
+from latse.files import NAMES, SPACE, explained, read_text, refuse_irregular
 
 RECORDS_AT_ONCE = 256  # one task of a process
 SIDES = 1 << 16  # more than the pixels of a side
@@ -146,8 +146,7 @@ def _read_index(report: Report, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return record numbers and offsets of an index, int64 (n,) each; note what is wrong with its lines."""
     text = ""
     if path.exists():
-        with explained(f"cannot read {path}"):
-            text = path.read_text("latin1")
+        text = read_text(path, NAMES).rstrip(SPACE)  # whatever its bytes: a wrong line is reported
     else:
         report.add("files", file=path.name, detail="is missing")
     keys, offsets, lines = _numbers(report, path, text)
@@ -163,14 +162,14 @@ def _read_index(report: Report, path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _numbers(report: Report, path: Path, text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the record numbers, offsets and line numbers (from 1) of an index, int64 (n,) each."""
-    count = text.count("\n") + (not text.endswith("\n"))
+    count = text.count("\n") + 1
     with warnings.catch_warnings(), contextlib.suppress(ValueError, Warning):
         warnings.simplefilter("error")  # a word that is no number is only a warning to numpy
         fields = np.fromstring(text, np.int64, sep=" ")
         if len(fields) == 2 * count and fields[::2].min() >= 0 and fields[::2].max() <= LARGEST_NUMBER:
             return fields[::2], fields[1::2], np.arange(1, count + 1)
     numbers = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         match = re.fullmatch(r"\s*(\d{1,18})\s+(-?\d{1,18})\s*", line, re.ASCII)
         if match and int(match[1]) <= LARGEST_NUMBER:
             numbers.append((int(match[1]), int(match[2]), number))

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from latse.errors import LatseError
-from latse.files import explained, refuse_irregular
+from latse.files import read_text, refuse_irregular
 
 MAGIC = 0xCED7230A
 MAGIC_BYTES = struct.pack("<I", MAGIC)
@@ -179,8 +179,10 @@ def record_files(folder: Path) -> list[Path]:
 
 def read_property(file: Path) -> tuple[int, tuple[int, int]]:
     """Return number of classes and (height, width) of a `property`; raise LatseError if it says neither."""
+    refuse_irregular(file)
+    text = read_text(file)
     try:
-        classes, height, width = (int(field) for field in read_text(file).split(","))
+        classes, height, width = (int(field) for field in text.split(","))
     except ValueError as error:
         raise LatseError(f"{file} does not hold 'classes,height,width'") from error
     if min(classes, height, width) < 1:
@@ -189,13 +191,3 @@ def read_property(file: Path) -> tuple[int, tuple[int, int]]:
         limit = f"labels are float32, which counts up to {LARGEST_EXACT} only"
         raise LatseError(f"{file} says {classes} classes; {limit}")
     return classes, (height, width)
-
-
-def read_text(file: Path) -> str:
-    """Return the text of a file; raise LatseError if it cannot be read or is not ASCII."""
-    refuse_irregular(file)
-    try:
-        with explained(f"cannot read {file}"):
-            return file.read_text("ascii")
-    except UnicodeDecodeError as error:
-        raise LatseError(f"{file} is not a text file") from error

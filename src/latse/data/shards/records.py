@@ -18,7 +18,7 @@ from latse.data.shards import recordio
 from latse.data.shards.recordio import FRAME, HEADER, LARGEST_NUMBER, LENGTH, MAGIC, START
 from latse.data.shards.scan import RecordError, RecordState, read_record
 from latse.errors import LatseError
-from latse.files import explained, refuse_irregular
+from latse.files import explained, read_text, refuse_irregular
 
 CHUNK = 1 << 16  # records whose beginnings are read between two steps of the progress bar
 SAMPLE = 1024  # images whose content digest() reads
@@ -331,7 +331,8 @@ def _opened(file: Path) -> tuple[int, int]:
 
 def _read_index(file: Path) -> np.ndarray:
     """Return the record numbers and where each starts, in the order of the file: int64 (2, n)."""
-    text = recordio.read_text(file)
+    refuse_irregular(file)
+    text = read_text(file)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # a word that is no number is only a warning to numpy
