@@ -39,7 +39,7 @@ ROOMS = {
     "symbols": {"ending", "errors", "graph", "own_class"},
     "recipes": set(),
     "recipe_keys": {"own_class", "symbols"},
-    "recipe": {"errors", "own_class", "recipes", "recipe_keys"},
+    "recipe": {"errors", "files", "own_class", "recipes", "recipe_keys"},
     "recipes_command": {"recipe", "recipe_keys", "text_table"},
     "graph": {"errors"},
     "plan": {"errors", "files", "graph"},
@@ -163,6 +163,60 @@ def test_parameters_and_attributes_in_docstrings_have_types():
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
                 for entry in entries(ast.get_docstring(node) or ""):
                     assert " : " in entry, f"{file.name}: {node.name}: {entry}"
+
+
+# Other modules that read a text: the kernel's, the package's own recipes.
+READERS = {
+    "files",
+    "ending",
+    "runtime",
+    "provenance",
+    "bench/protocol",
+    "bench/plan_command",
+    "recipes_command",
+}
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["p.read_text()", "open(p)", "p.open('rt')", "p.open(newline='')", "open(p, mode='r')", "np.loadtxt(p)"],
+)
+def test_a_text_that_is_read_in_another_way_is_seen(code):
+    assert list(reading(ast.walk(ast.parse(code)))) == [1]
+    assert not list(
+        reading(ast.walk(ast.parse("p.open('rb'), open(p, 'w'), read_text(p), os.open(p, flags)")))
+    )
+
+
+def test_texts_of_users_are_read_in_one_place():
+    for file in files(PACKAGE):
+        if file.relative_to(PACKAGE).with_suffix("").as_posix() not in READERS:
+            for line in reading(nodes(file)):
+                pytest.fail(f"{file}, line {line} reads a text: latse.files.open_text does")
+
+
+def reading(nodes):
+    """The lines that read a text file by a function of Python's or numpy's."""
+    for node in nodes:
+        if isinstance(node, ast.Call):
+            of = node.func.value if isinstance(node.func, ast.Attribute) else None
+            name = node.func.attr if of else getattr(node.func, "id", "")
+            if (
+                of
+                and name in ("read_text", "loadtxt", "genfromtxt")
+                or (
+                    name == "open"
+                    and getattr(of, "id", "") not in ("os", "archive")
+                    and mode(node, 0 if of else 1) == "r"
+                )
+            ):
+                yield node.lineno
+
+
+def mode(call, at):
+    """The mode of a call of `open`, whose argument number `at` it is."""
+    given = [word.value for word in call.keywords if word.arg == "mode"] + call.args[at : at + 1]
+    return given[0].value.replace("t", "") if given else "r"
 
 
 def entries(docstring):

@@ -146,23 +146,29 @@ def test_names_with_spaces_and_other_endings(tmp_path):
 @pytest.mark.parametrize(
     "old, new, complaint",
     [
-        ("1\t2\n", "", "line 1: .*neither folds and pairs"),
-        ("1\t2\n", "x\n", "line 1: 'x' is neither folds and pairs"),
-        ("1\t2\n", "0\n", "line 1: '0' is neither"),
-        ("1\t2\n", "1\t2\t3\n", "line 1: .* is neither"),
+        (
+            "1\t2\n",
+            "x\n",
+            "line 1: 'x' has no format that is understood: LFW's NAME N M and .*; PATH PATH 0.1",
+        ),
+        ("1\t2\n", "0\n", "promises 0 pairs in its first line, but 4 follow"),
+        ("1\t2\n", "1\t2\t3\n", "line 1: there is no photograph .*1/1_0002.jpg"),
+        ("1\t2\n", "Ann/1.png\tAnn/2.png\t1\n", "line 2 is LFW's .*, the lines above are PATH PATH"),
         ("1\t2\n", "999999999\n", "promises 1999999998 pairs in its first line, but 4 follow"),
-        ("1\t2\n", "1000000000\n", "line 1: '1000000000' is neither"),
+        ("1\t2\n", "1000000000\n", "line 1: '1000000000' has no format"),
         ("1\t2\n", "10\t300\n", "promises 6000 pairs in its first line, but 4 follow"),
-        ("Ann\t1\t5", "Ann\t1", r"line 2: 'Ann\\t1' is neither 'NAME N M' nor 'NAME N OTHER M'"),
-        ("Ann\t1\t5", "Ann\t1\tx", "line 2: .* is neither 'NAME N M'"),
-        ("Ann\t1\t5", "Ann\t1\t-5", "line 2: .* is neither 'NAME N M'"),
-        ("Ann\t1\t5", "Ann\t1\t5\tBob\t1", "line 2: .* is neither 'NAME N M'"),
+        ("Ann\t1\t5", "Ann\t1", r"line 2: 'Ann\\t1' has no format that is understood: LFW's"),
+        ("Ann\t1\t5", "Ann\t1\tx", "line 2: .* has no format"),
+        ("Ann\t1\t5", "Ann\t1\t\t5", "line 2: .* has no format"),
+        ("Ann\t1\t5", "Ann\t1\t-5", "line 2: .* has no format"),
+        ("Ann\t1\t5", "Ann\t1\t5\tBob\t1", "line 2: .* has no format"),
+        ("Ann\t1\t5", "Ann/1.png Ann/2.png 1", "line 2: .* has no format"),
         ("Ann\t1\t5", "Ann\t2\t2", "line 2 pairs a photograph with itself"),
         ("Ann\t1\t5", "Ann\t1\t6", "line 2: there is no photograph .*Ann/Ann_0006.jpg"),
         ("Dee", "Eve", "line 4: there is no photograph .*Eve/Eve_0002.jpg"),
         ("Dee\t2", "Bob\t1", "line 4 names Bob as two people"),
         ("Dee", "D\0e", "line 4: there is no photograph"),
-        ("Dee", "\udcff", "is not a text file"),
+        ("Dee", "\udcff", "line 4: there is no photograph"),
     ],
 )
 def test_damaged_lists(photos, tmp_path, old, new, complaint):
@@ -253,6 +259,80 @@ def test_pairs_of_a_list(photos, tmp_path):
     assert issame == [True, True, False, False]
     assert bins[5] == (photos / "Dee" / "Dee_0002.png").read_bytes()
     assert read_people(out).tolist() == [0, 0, 1, 1, 2, 3, 0, 2]
+
+
+def test_a_list_as_lfw_without_its_first_line(photos, tmp_path, capfd):
+    (tmp_path / "pairs.txt").write_text(LIST)
+    (tmp_path / "bare.txt").write_text(LIST.partition("\n")[2])
+    for name in ("pairs", "bare"):
+        order = ["data", "pairs", str(photos), str(tmp_path / f"{name}.bin"), "--list"]
+        assert main([*order, str(tmp_path / f"{name}.txt")]) == 0
+        assert f"{name}.txt is read as LFW's NAME N M and NAME N OTHER M\n" in capfd.readouterr().out
+    assert (tmp_path / "bare.bin").read_bytes() == (tmp_path / "pairs.bin").read_bytes()
+    assert read_people(tmp_path / "bare.bin").tolist() == read_people(tmp_path / "pairs.bin").tolist()
+
+
+@pytest.mark.parametrize("separator", ["\t", " ", ",", ", ", "  \t"])
+def test_a_list_of_paths(photos, tmp_path, capfd, separator):
+    """The pairs of LIST in the other format; an absolute path is as good as one in the folder."""
+    rows = [
+        ("Ann/Ann_0001.png", "Ann/Ann_0005.png", "1"),
+        ("Cid_Ray/Cid_Ray_0003.png", f"{photos}/Cid_Ray/Cid_Ray_0001.png", "1"),
+        ("Bob/Bob_0001.png", "Dee/Dee_0002.png", "0"),
+        ("Ann/Ann_0001.png", "Bob/Bob_0001.png", "0"),
+    ]
+    (tmp_path / "pairs.txt").write_text(LIST)
+    (tmp_path / "paths.txt").write_text("".join(separator.join(row) + "\n" for row in rows))
+    for name in ("pairs", "paths"):
+        order = ["data", "pairs", str(photos), str(tmp_path / f"{name}.bin"), "--list"]
+        assert main([*order, str(tmp_path / f"{name}.txt")]) == 0
+    assert f"{tmp_path}/paths.txt is read as PATH PATH 0|1\n" in capfd.readouterr().out
+    assert (tmp_path / "paths.bin").read_bytes() == (tmp_path / "pairs.bin").read_bytes()
+    assert read_people(tmp_path / "paths.bin").tolist() == read_people(tmp_path / "pairs.bin").tolist()
+
+
+def test_people_are_unknown_where_folders_and_flags_differ(photos, tmp_path):
+    (tmp_path / "pairs.txt").write_text(
+        "Ann/Ann_0001.png Bob/Bob_0001.png 1\nAnn/Ann_0001.png Ann/Ann_0002.png 1"
+    )
+    out = tmp_path / "a.bin"
+    assert main(["data", "pairs", str(photos), str(out), "--list", str(tmp_path / "pairs.txt")]) == 0
+    assert read_pairs(out).issame.tolist() == [True, True]
+    assert read_people(out) is None
+
+
+@pytest.mark.parametrize("separator", ["\t", ","])
+def test_paths_with_spaces(photos, tmp_path, separator):
+    shutil.copytree(photos, tmp_path / "my photos")
+    rows = [("my photos/Ann/Ann_0001.png", "my photos/Ann/Ann_0002.png", "1")]
+    (tmp_path / "pairs.txt").write_text("".join(separator.join(row) for row in rows))
+    found = pair_lists.read_pair_list(tmp_path / "pairs.txt", tmp_path)
+    assert found.files == [tmp_path / path for path in rows[0][:2]]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "pairs.txt is empty"),
+        ("a.png b.png 2\n", "line 1: 'a.png b.png 2' has no format that is understood"),
+        ("a.png b.png\n", "line 1: 'a.png b.png' has no format"),
+        ("Ann/Ann_0001.png Ann/Ann_0001.png 1", "line 1 pairs a photograph with itself"),
+        ("\n\nAnn/Ann_0001.png Ann/Ann_0009.png 1", "line 3: there is no photograph .*/Ann/Ann_0009.png"),
+        (
+            "Ann/Ann_0001.png Ann/Ann_0002.png 1\nAnn 1 2",
+            "line 2 is LFW's NAME N M and .*, the lines above are PATH",
+        ),
+        (
+            "Ann 1 2\nAnn/Ann_0001.png Ann/Ann_0002.png 1",
+            "line 2 is PATH PATH 0.1, the lines above are LFW's",
+        ),
+        ("Ann 2 1\nBob 3 1", "can be read as LFW's .* and as PATH PATH 0.1: names with an ending"),
+    ],
+)
+def test_damaged_lists_of_paths(photos, tmp_path, text, complaint):
+    (tmp_path / "pairs.txt").write_text(text)
+    with pytest.raises(LatseError, match=complaint):
+        pair_lists.read_pair_list(tmp_path / "pairs.txt", photos)
 
 
 def test_people_of_an_earlier_set_go(photos, tmp_path, monkeypatch):

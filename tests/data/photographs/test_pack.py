@@ -414,7 +414,7 @@ def test_no_detector(three, tmp_path, monkeypatch, capfd, name, sentence):
 
 def test_given_points(three, tmp_path, capfd):
     points = TEMPLATE * 0.7 + [10.25, 20.5]
-    lines = ["path,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5", ""]
+    lines = ["", "path,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5", ""]
     for name in ("person 1/3.png", "elsewhere.png", '"person 0/8.png"'):
         lines.append(",".join([name, *map(repr, points.ravel().tolist())]))
     (tmp_path / "points.csv").write_text("\n".join(lines))
@@ -498,16 +498,75 @@ def test_a_list_file(three, tmp_path, detector):
     assert report["left_out"][0]["photograph"] == "gone.png"
 
 
+IM2REC, INSIGHTFACE = "im2rec's NUMBER<TAB>LABEL<TAB>PATH", "insightface's 0|1<TAB>PATH<TAB>LABEL"
+KNOWN = f"PATH<TAB>PERSON; {IM2REC}; {INSIGHTFACE}"
+BOX, POINTS = "\t10\t20\t100\t120", "\t1.5" * 10
+# The same photographs of the same people in the words of several programs.
+LISTS = {
+    "ours": ("PATH<TAB>PERSON", ["person 2/0.png\t03", "person 0/0.png\t10", "person 1/5.png\t03"]),
+    "im2rec": (IM2REC, ["0\t3\tperson 2/0.png", "9\t10\tperson 0/0.png", "1\t3.000000\tperson 1/5.png"]),
+    "im2rec with more labels": (
+        IM2REC,
+        ["0\t3\t0.5\t7\tperson 2/0.png", "1\t10\t-1e3\t7\tperson 0/0.png", "2\t3\t0\t0\tperson 1/5.png"],
+    ),
+    "insightface": (INSIGHTFACE, ["1\tperson 2/0.png\t3", "0\tperson 0/0.png\t10", "1\tperson 1/5.png\t3"]),
+    "insightface with points": (
+        INSIGHTFACE,
+        [f"0\tperson 2/0.png\t3{BOX}", f"0\tperson 0/0.png\t10{BOX}{POINTS}", "1\tperson 1/5.png\t3"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_of_another_program(three, tmp_path, detector, capfd, name):
+    title, lines = LISTS[name]
+    (tmp_path / "a.lst").write_text("\n".join(lines))
+    assert latse_pack(tmp_path / "a.lst", tmp_path / "out", "--root", three, "--detector", detector()) == 0
+    assert f"{tmp_path}/a.lst is read as {title}" in capfd.readouterr().out
+    shard = Shard(tmp_path / "out")
+    assert [person.lstrip("0") for person in report_of(tmp_path / "out")["people"]] == ["3", "10"]
+    assert shard.labels.tolist() == [0, 0, 1]
+    for position, number in enumerate((18, 14, 0)):
+        expected = encode(warp(photograph(number), TEMPLATE / 112 * 120 + [5, 0]), 95)
+        assert shard.content(position).tobytes() == expected
+
+
+def test_all_lines_decide_what_a_list_is(tmp_path):
+    """Folders and files may be called by numbers."""
+    (tmp_path / "list").write_text("1\t1/1\t1\n0\t1/1\t2\n")
+    assert [(one.person, one.path) for one in photographs.listed(tmp_path / "list")] == [
+        ("1", "1/1"),
+        ("2", "1/1"),
+    ]
+    (tmp_path / "list").write_text("0\t1\t2\n1\t1\t3\n2\t1\t4\n")
+    assert [(one.person, one.path) for one in photographs.listed(tmp_path / "list")] == [
+        ("1", "2"),
+        ("1", "3"),
+        ("1", "4"),
+    ]
+    (tmp_path / "list").write_text("1/1\t1\n1\t0\n")
+    assert [(one.person, one.path) for one in photographs.listed(tmp_path / "list")] == [
+        ("0", "1"),
+        ("1", "1/1"),
+    ]
+
+
 @pytest.mark.parametrize(
     "text, sentence",
     [
-        ("a.png\tA\nb.png B\n", "the line at byte 8 is not a path, a tab and a person"),
-        ("a.png\t\n", "the line at byte 0"),
-        ("\tA\n", "the line at byte 0"),
-        ("a\0.png\tA\n", "the line at byte 0"),
-        ("a/\tA\n", "the line at byte 0"),
+        ("a.png\tA\n\nb.png B\n", f"line 3: 'b.png B' has no format that is understood: {KNOWN}"),
+        ("a.png\t\n", "line 1: 'a.png' has no format"),
+        ("\tA\n", "line 1: 'A' has no format"),
+        ("a\0.png\tA\n", "line 1: 'a\\x00.png\\tA' has no format"),
+        ("a/\tA\n", "line 1: 'a/\\tA' has no format"),
+        ("a.png\t1\n" * 499 + "7\t1\tb.png", f"line 500 is {IM2REC}, the lines above are PATH<TAB>PERSON"),
+        ("1\ta\t2\n0\t2\tb.png\n", f"line 2 is {IM2REC}, the lines above are {INSIGHTFACE}"),
+        ("0\t1.5\ta.png\n", "line 1: '0\\t1.5\\ta.png' has no format"),
+        ("0\t-1\ta.png\n", "line 1: '0\\t-1\\ta.png' has no format"),
+        ("1\ta.png\t1\tx\n", "line 1: '1\\ta.png\\t1\\tx' has no format"),
+        ("0\t1\t2\n1\t1\t3\n", f"list can be read as {IM2REC} and as {INSIGHTFACE}: names with an ending"),
         ("a.png\tA\na.png\tB\na.png\tA\n", "names a.png twice for A"),
-        ("\n", "no photograph in"),
+        ("\n", "list is empty"),
     ],
 )
 def test_a_malformed_list(tmp_path, capfd, text, sentence):
@@ -517,7 +576,7 @@ def test_a_malformed_list(tmp_path, capfd, text, sentence):
     assert not (tmp_path / "out").exists()
 
 
-@given(st.lists(st.tuples(st.integers(0, 99), st.sampled_from("cba\u00e4")), unique=True))
+@given(st.lists(st.tuples(st.integers(0, 99), st.sampled_from("cba\u00e4")), min_size=1, unique=True))
 @settings(max_examples=40)
 def test_any_list_comes_person_by_person(tmp_path_factory, lines):
     file = tmp_path_factory.mktemp("list") / "list"

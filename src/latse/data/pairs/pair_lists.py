@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import random
+import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import numpy as np
 
 from latse.data.images import is_image_file
 from latse.data.photographs import photographs
+from latse.data.photographs.list_formats import ListFormat, fields, is_file, recognise
 from latse.errors import LatseError, check_range
-from latse.files import explained
+from latse.files import NAMES, read_lines
 
+NUMBER, SPACES = re.compile("[0-9]{1,9}"), re.compile("[ \\t]+")
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 USUAL = 3000  # pairs of a kind, as in LFW and most sets since
 
@@ -22,14 +26,16 @@ USUAL = 3000  # pairs of a kind, as in LFW and most sets since
 class PairList(NamedTuple):
     """Pairs of photographs.
 
-    files : list of m paths; person : int64 array (m,), whom each shows, the same number for the same person;
-    pairs : int64 array (n, 2), numbers of files; issame : bool array (n,).
+    files : list of m paths; person : int64 array (m,), whom each shows, the same number for the same person,
+    None if that is not known; pairs : int64 array (n, 2), numbers of files; issame : bool array (n,);
+    read_as : the format of the list that they come from, empty if they are drawn.
     """
 
     files: list[Path]
-    person: np.ndarray
+    person: np.ndarray | None
     pairs: np.ndarray
     issame: np.ndarray
+    read_as: str = ""
 
 
 def draw(
@@ -123,39 +129,32 @@ def in_folds(same: np.ndarray, different: np.ndarray, folds: int) -> tuple[np.nd
 
 
 def read_pair_list(file: str | os.PathLike, folder: str | os.PathLike) -> PairList:
-    """Read a list of pairs in LFW's format, in its order; photographs are `folder`/NAME/NAME_0001.jpg.
+    """Read a list of pairs of photographs in `folder`, in its order; it has one of two formats.
 
-    The first line says how many pairs follow: `10 300`, ten folds of 300 of one person and 300 of two, or
-    `1100`, 1100 of either kind. Then `NAME N M` is a pair of one person, `NAME N OTHER M` one of two. Fields
-    are parted by tabs, or by spaces where a line has no tab. Photographs may have another ending (ENDINGS).
-    Raises LatseError if the list cannot be read, a line is none of these, or a photograph is missing.
+    LFW's: `NAME N M` is a pair of one person, `NAME N OTHER M` one of two, and the photographs are
+    NAME/NAME_0001.jpg, or have another ending (ENDINGS). The first line may say how many pairs follow: `10
+    300`, ten folds of 300 of one person and 300 of two, or `1100`, 1100 of either kind. Fields are parted by
+    tabs, or by spaces where a line has no tab. Two paths and a flag: `PATH PATH 0|1`, 1 for one person,
+    parted by tabs, commas or spaces. People are the folders of the photographs, if that agrees with every
+    flag. Raises LatseError if the list cannot be read, a line is none of these, or a photograph is missing.
     """
-    file, listed = Path(file), functools.lru_cache(maxsize=None)(_listed)
-    try:
-        with explained(f"cannot read {file}"):
-            lines = file.read_text("utf-8").rstrip().splitlines()
-    except UnicodeDecodeError as error:
-        raise LatseError(f"{file} is not a text file") from error
-    promised = _promised(file, lines[0] if lines else "")
-    if len(lines) - 1 != promised:
-        raise LatseError(f"{file} promises {promised} pairs in its first line, but {len(lines) - 1} follow")
-    numbers: dict[Path, int] = {}
-    names: dict[str, int] = {}
-    person, pairs, issame = [], [], []
-    for number, line in enumerate(lines[1:], start=2):
+    form, lines = _recognised(file)
+    numbered = functools.partial(_by_number, functools.lru_cache(maxsize=None)(_listed))
+    find = numbered if form is LFW else _by_path
+    files: dict[Path, int] = {}
+    pairs, issame = [], []
+    for number, line in lines:
         at = f"{file}, line {number}"
-        first, second = _photographs(at, line)
-        for name, photograph in (first, second):
-            stem = f"{name}_{photograph:04d}"
-            path = listed(Path(folder, name)).get(stem)
-            if path is None:
-                raise LatseError(f"{at}: there is no photograph {Path(folder, name, stem)}.jpg")
-            if numbers.setdefault(path, len(numbers)) == len(person):
-                person.append(names.setdefault(name, len(names)))
-            pairs.append(numbers[path])
-        issame.append(first[0] == second[0])
-    pairs = np.array(pairs, np.int64).reshape(-1, 2)
-    return PairList(list(numbers), np.array(person, np.int64), pairs, np.array(issame, bool))
+        *paths, same = find(Path(folder), at, *form.read(line))
+        if paths[0] == paths[1]:
+            raise LatseError(f"{at} pairs a photograph with itself")
+        pairs.append([files.setdefault(path, len(files)) for path in paths])
+        issame.append(same)
+    pairs, issame = np.array(pairs, np.int64), np.array(issame, bool)
+    folders: dict[Path, int] = {}
+    person = np.array([folders.setdefault(path.parent, len(folders)) for path in files], np.int64)
+    agree = (np.equal(*person[pairs].T) == issame).all()
+    return PairList(list(files), person if agree else None, pairs, issame, str(form))
 
 
 def _listed(folder: Path) -> dict[str, Path]:
@@ -177,24 +176,59 @@ def _draw(low: np.ndarray, high: np.ndarray, number: int, chance: random.Random)
     return np.stack([first, high[first] - (ends[first] - rank)], axis=1)
 
 
-def _promised(file: Path, line: str) -> int:
-    numbers = [int(field) for field in line.split() if field.isdecimal() and len(field) < 10]
-    if len(numbers) != len(line.split()) or len(numbers) not in (1, 2) or min(numbers) < 1:
-        raise LatseError(
-            f"{file}, line 1: {line!r} is neither folds and pairs, as '10 300', nor a number of pairs"
-        )
-    return 2 * int(np.prod(numbers))
+def _recognised(file: str | os.PathLike) -> tuple[ListFormat, list[tuple[int, str]]]:
+    """Return the format of a list of pairs, and its lines without a first one that says how many follow."""
+    lines = list(read_lines(file, NAMES))
+    numbers = lines[0][1].split() if lines else []
+    if len(numbers) not in (1, 2) or not all(map(NUMBER.fullmatch, numbers)):
+        return recognise(file, (LFW, PATHS), lines), lines
+    promised = 2 * math.prod(map(int, numbers))
+    if len(lines) - 1 != promised:
+        raise LatseError(f"{file} promises {promised} pairs in its first line, but {len(lines) - 1} follow")
+    return recognise(file, (LFW,), lines[1:]), lines[1:]
 
 
-def _photographs(at: str, line: str) -> tuple[tuple[str, int], tuple[str, int]]:
-    fields = [field.strip() for field in (line.split("\t") if "\t" in line else line.split())]
-    if len(fields) == 3:
-        fields = [fields[0], fields[1], fields[0], fields[2]]
-    elif len(fields) == 4 and fields[0] == fields[2]:
-        raise LatseError(f"{at} names {fields[0]} as two people")
-    if len(fields) != 4 or not all(field.isdecimal() and len(field) < 10 for field in fields[1::2]):
-        raise LatseError(f"{at}: {line!r} is neither 'NAME N M' nor 'NAME N OTHER M'")
-    first, second = (fields[0], int(fields[1])), (fields[2], int(fields[3]))
-    if first == second:
-        raise LatseError(f"{at} pairs a photograph with itself")
-    return first, second
+def _lfw(line: str) -> tuple | None:
+    """Return NAME, N, OTHER, M of a line of LFW's and whether it names one person, who is OTHER too then."""
+    said = fields(line) if "\t" in line else SPACES.split(line)
+    is_one = len(said) == 3
+    if is_one:
+        said.insert(2, said[0])
+    if len(said) != 4 or not all((said[0], NUMBER.fullmatch(said[1]), said[2], NUMBER.fullmatch(said[3]))):
+        return None
+    return (*said, is_one)
+
+
+def _two_paths(line: str) -> tuple[str, str, bool] | None:
+    """Return two paths and whether they show one person."""
+    for said in (fields(line), fields(line, ","), SPACES.split(line)):
+        if len(said) == 3 and is_file(said[0]) and is_file(said[1]) and said[2] in ("0", "1"):
+            return said[0], said[1], said[2] == "1"
+    return None
+
+
+def _by_number(
+    listed: Callable, folder: Path, at: str, name: str, number: str, other: str, another: str, is_one: bool
+) -> tuple[Path, Path, bool]:
+    """Return the photographs of a line of LFW's, and whether they show one person."""
+    if name == other and not is_one:
+        raise LatseError(f"{at} names {name} as two people")
+    found = []
+    for person, text in ((name, number), (other, another)):
+        stem = f"{person}_{int(text):04d}"
+        found.append(listed(folder / person).get(stem))
+        if found[-1] is None:
+            raise LatseError(f"{at}: there is no photograph {folder / person / stem}.jpg")
+    return found[0], found[1], is_one
+
+
+def _by_path(folder: Path, at: str, first: str, second: str, is_one: bool) -> tuple[Path, Path, bool]:
+    """Return the photographs of a line with their paths, and whether they show one person."""
+    for path in (folder / first, folder / second):
+        if not path.is_file():
+            raise LatseError(f"{at}: there is no photograph {path}")
+    return folder / first, folder / second, is_one
+
+
+LFW = ListFormat("LFW's NAME N M and NAME N OTHER M", _lfw)
+PATHS = ListFormat("PATH PATH 0|1", _two_paths)

@@ -13,10 +13,10 @@ SUMMARY = "make a verification set (.bin or .npz) of photographs"
 DESCRIPTION = (
     "Make a verification set of PHOTOS, a folder with a folder for each person: pairs of one person and of "
     "two, drawn by --seed, as many of either unless --same or --different says otherwise, or the pairs of a "
-    "list as LFW's (--list). The photographs are aligned JPEG or PNG faces of 112x112 pixels, taken over as "
-    "they are, or any photographs with --align. Files that are no images are passed over. OUT is "
-    "insightface's .bin, or the plain format if it ends in .npz; FILE.people.npy beside it says who is on "
-    "each image. The same input gives the same bytes. No file is replaced."
+    "list (--list). The photographs are aligned JPEG or PNG faces of 112x112 pixels, taken over as they are, "
+    "or any photographs with --align. Files that are no images are passed over. OUT is insightface's .bin, "
+    "or the plain format if it ends in .npz; FILE.people.npy beside it says who is on each image, where that "
+    "is known. The same input gives the same bytes. No file is replaced."
 )
 
 
@@ -34,8 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--list",
         metavar="FILE",
-        help="take the pairs of a list as LFW's pairs.txt: '10 300' or 'N', then lines 'NAME N M' of one "
-        "person and 'NAME N OTHER M' of two; photographs are PHOTOS/NAME/NAME_0001.jpg, or of another ending",
+        help="take the pairs of a list: LFW's pairs.txt ('10 300', 'N' or neither, then lines 'NAME N M' of "
+        "one person and 'NAME N OTHER M' of two; photographs are PHOTOS/NAME/NAME_0001.jpg, or of another "
+        "ending), or lines 'PATH PATH 0|1' with paths in PHOTOS, 1 for one person",
     )
     for kind, whose in (("--same", "one person"), ("--different", "two people")):
         parser.add_argument(
@@ -82,11 +83,13 @@ def run(args: argparse.Namespace) -> None:
     refuse_pairs(args.out)
     if args.list:
         chosen = pair_lists.read_pair_list(args.list, args.photos)
+        print(f"{args.list} is read as {chosen.read_as}")
     else:
         chosen = pair_lists.draw(args.photos, *_numbers(args), args.folds, args.seed)
     used = sorted({int(number) for number in chosen.pairs.ravel()})
     faces = dict(zip(used, [*_faces([chosen.files[number] for number in used], args)]))
-    write_people(args.out, chosen.person[chosen.pairs])  # first: where there are pairs, they are whole
+    people = None if chosen.person is None else chosen.person[chosen.pairs]
+    write_people(args.out, people)  # first: where there are pairs, they are whole
     write_pairs(args.out, [faces[number] for number in chosen.pairs.ravel().tolist()], chosen.issame)
     same, pairs = int(chosen.issame.sum()), len(chosen.issame)
     say(f"{args.out}: {same} pairs of one person, {pairs - same} of two, {len(used)} photographs")

@@ -81,6 +81,7 @@ def pack(
     shards: int = 1,
     processes: int = 1,
     leave_out: Iterable[str] = (),
+    say: Callable[[str], None] = print,
 ) -> dict[str, Any] | None:
     """Make a data set of photographs, and a report `pack.json` with it; goes on with an interrupted run.
 
@@ -104,6 +105,8 @@ def pack(
     leave_out : iterable of str
         Photographs, by their paths as in the report, that are not looked at; when a run goes on there can be
         more of them.
+    say : callable
+        Is told which format a list has.
 
     Returns
     -------
@@ -121,7 +124,7 @@ def pack(
     with writing_into(out), locked(work):
         run = _PackRun(source, root, out, settings, shards, frozenset(leave_out))
         try:
-            return run.finish(processes) if run.begin() else None
+            return run.finish(processes) if run.begin(say) else None
         finally:
             if not run.known.exists():
                 shutil.rmtree(work)
@@ -144,10 +147,10 @@ class _PackRun:
         self._chunks: list[spool.Chunk] = []
         self._asked: dict[str, Any] = {}  # what must be the same if it is the same set
 
-    def begin(self) -> bool:
+    def begin(self, say: Callable[[str], None]) -> bool:
         """List the photographs; False if their set is there already. LatseError if it cannot be made."""
         new = self._work / "photographs.new"
-        listed = photographs.listed(self._source, self._root)
+        listed = photographs.listed(self._source, self._root, say)
         count = photographs.write_list(tqdm(listed, desc="list", unit="photograph", delay=1), new)
         if not count:
             raise LatseError(f"no photograph in {self._source}: {photographs.FOLDERS}")

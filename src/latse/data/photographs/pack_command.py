@@ -18,10 +18,12 @@ taken, and the people in the order of their labels.
 
 PHOTOS is a folder with a folder for each person: every file in it, at any depth, is a photograph of that
 person, whatever its name ends in; links are followed; names that begin with a dot are passed over. Or PHOTOS
-is a file of lines PATH<TAB>PERSON, in any order, paths relative to its folder or to --root.
+is a list, in any order, paths relative to its folder or to --root. Its lines are PATH<TAB>PERSON, im2rec's
+NUMBER<TAB>LABEL<TAB>PATH, or insightface's 0|1<TAB>PATH<TAB>LABEL; which it is, is recognised and said.
 
-People are numbered in the order of their names (by code points), from 0; those without a face get no number
-and are named in the report. The photographs of a person come in the order of their paths, or of the list.
+People are numbered in the order of their names (by code points), or of the labels of a list, from 0; those
+without a face get no number and are named in the report. The photographs of a person come in the order of
+their paths, or of the list.
 
 Photographs can be whatever OpenCV reads (JPEG, PNG, WebP, TIFF, BMP, PNM and others); they are turned as
 their EXIF data say; grey becomes RGB, CMYK RGB, 16 bits 8, and transparency is dropped. Truncated and
@@ -80,7 +82,14 @@ def run(args: argparse.Namespace) -> None:
 
     settings = pack.PackSettings(args.detector, args.landmarks, args.aligned, args.smallest, args.quality)
     report = pack.pack(
-        args.photographs, args.out, settings, args.root, args.shards, args.processes, args.leave_out
+        args.photographs,
+        args.out,
+        settings,
+        args.root,
+        args.shards,
+        args.processes,
+        args.leave_out,
+        align_command.say,
     )
     if report is None:
         print(f"{args.out} is there already, made of the same photographs with the same settings")

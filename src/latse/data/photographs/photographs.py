@@ -7,15 +7,17 @@ import contextlib
 import itertools
 import json
 import os
+import tempfile
 from pathlib import Path
-from typing import Iterable, Iterator, NamedTuple
+from typing import Callable, Iterable, Iterator, NamedTuple
 
 import numpy as np
 
+from latse.data.photographs.list_formats import PHOTOGRAPHS, recognise
 from latse.errors import LatseError
+from latse.files import NAMES, read_lines, refuse_irregular
 
 FOLDERS = "put them into one folder for each person, or write a list"
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Photograph(NamedTuple):
@@ -30,19 +32,22 @@ class Photograph(NamedTuple):
     changed: int
 
 
-def listed(source: Path, root: Path | None = None) -> Iterator[Photograph]:
+def listed(
+    source: Path, root: Path | None = None, say: Callable[[str], None] = print
+) -> Iterator[Photograph]:
     """Iterate the photographs of a folder of people, or of a list file, in the order of the people's names.
 
     A folder has a folder for each person, in which all files are photographs, at any depth; links are
-    followed, names that begin with a dot are passed over. A list has lines `path<TAB>person`, and paths are
-    relative to `root`, by default the list's folder. Raises LatseError if the folder or the list cannot be
-    read, or a line of the list is malformed.
+    followed, names that begin with a dot are passed over. A list has one of the formats
+    `list_formats.PHOTOGRAPHS`, which `say` is told, and paths are relative to `root`, by default the list's
+    folder; labels stand for people, in the order of numbers. Raises LatseError if the folder or the list
+    cannot be read, or a line of the list is malformed.
     """
     try:
         if source.is_dir():
             yield from _in_folders(source)
         else:
-            yield from _in_list(source, root or source.parent)
+            yield from _in_list(source, root or source.parent, say)
     except OSError as error:
         raise LatseError(f"cannot read {error.filename or source}: {error.strerror or error}") from error
 
@@ -98,29 +103,33 @@ def _visible(folder: Path) -> list[os.DirEntry]:
         return sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
 
 
-def _in_list(file: Path, root: Path) -> Iterator[Photograph]:
-    """Read a list in two passes: whose each line is, then the lines person by person; 12 bytes for each."""
-    numbers: dict[str, int] = {}
-    person, offset = array.array("i"), array.array("q")
-    for at, line in _lines(file):
-        if line.strip():
-            name = _split(file, at, line)[1]
+def _in_list(file: Path, root: Path, say: Callable[[str], None]) -> Iterator[Photograph]:
+    """Read a list: its format, whose each line is, then the lines person by person.
+
+    In memory are 12 bytes for each, the paths in a temporary file.
+    """
+    refuse_irregular(file)  # it is read twice
+    form = recognise(file, PHOTOGRAPHS, read_lines(file, NAMES))
+    say(f"{file} is read as {form}")
+    numbers: dict[str | int, int] = {}
+    person, end = array.array("i"), array.array("q", [0])
+    with tempfile.TemporaryFile() as paths:
+        for _, line in read_lines(file, NAMES):
+            path, name = form.read(line)
             person.append(numbers.setdefault(name, len(numbers)))
-            offset.append(at)
-    names = list(numbers)
-    rank = np.argsort(sorted(range(len(names)), key=names.__getitem__))
-    order = np.argsort(rank[np.asarray(person)], kind="stable")
-    before, paths = None, set()
-    with file.open("rb") as lines:
-        for row in order:
-            lines.seek(offset[row])
-            path, name = _split(file, offset[row], lines.readline())
+            end.append(end[-1] + paths.write(path.encode("utf-8", NAMES)))
+        names = list(numbers)
+        rank = np.argsort(sorted(range(len(names)), key=names.__getitem__))
+        before, known = None, set()
+        for row in np.argsort(rank[np.asarray(person)], kind="stable"):
+            paths.seek(end[row])
+            path, name = paths.read(end[row + 1] - end[row]).decode("utf-8", NAMES), names[person[row]]
             if name != before:
-                before, paths = name, set()
-            if path in paths:
+                before, known = name, set()
+            if path in known:
                 raise LatseError(f"{file} names {path} twice for {name}")
-            paths.add(path)
-            yield _photograph(name, root, path)
+            known.add(path)
+            yield _photograph(str(name), root, path)
 
 
 def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
@@ -130,14 +139,6 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
         for line in lines:
             yield at, line
             at += len(line)
-
-
-def _split(file: Path, at: int, line: bytes) -> tuple[str, str]:
-    line = line[len(BYTE_ORDER_MARK) :] if at == 0 and line.startswith(BYTE_ORDER_MARK) else line
-    path, tab, name = (os.fsdecode(part) for part in line.rstrip(b"\r\n").rpartition(b"\t"))
-    if not (path and tab and name) or "\0" in path or path.endswith("/"):
-        raise LatseError(f"{file}: the line at byte {at} is not a path, a tab and a person")
-    return path, name
 
 
 def _photograph(person: str, root: Path, path: str) -> Photograph:
