@@ -868,6 +868,22 @@ def test_an_interrupted_run_keeps_no_more_checkpoints(train, tmp_path, monkeypat
     ]
 
 
+@pytest.mark.usefixtures("heeded")
+def test_the_first_signal_is_not_passed_on_to_who_ends_processes_that_take_long(train, monkeypatch):
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing)
+    try:
+        interrupt_at(1, monkeypatch, signal.SIGTERM)
+        assert train() == 143
+        assert signal.set_wakeup_fd(before) == writing
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writing)
+    assert os.read(reading, 1) == b""
+    os.close(reading)
+
+
 def test_what_is_ignored_stays_ignored(train, tmp_path, monkeypatch, heeded):
     """A shell has Ctrl-C ignored by what runs in the background."""
     interrupt_at(1, monkeypatch)
