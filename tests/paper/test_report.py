@@ -397,12 +397,74 @@ def test_what_is_absent_is_said(tmp_path):
     write(tmp_path / "bare" / "teacher" / "metrics.jsonl", metrics(decoder=False))
     assert report(tmp_path / "bare", tmp_path / "r.html") == 0
     text = Reader((tmp_path / "r.html").read_text()).text
-    for file in ("verification.json", "identification.json", "templates.json"):
-        assert f"the run has no student/{file}, which latse" in text
-    assert "the run has no figures/figures.json, which latse figures" in text
-    assert "No run here has left its run.json." in text
+    folder = tmp_path / "bare"
+    for command, kind in (("eval", "verification"), ("identify", "identification"), ("templates",) * 2):
+        said = re.search(
+            rf"It is written by: latse {command} --model (\S+) .* --json (\S+)/{kind}.json", text
+        )
+        assert said.groups() == (str(folder), str(folder))
+    assert (
+        f"It is written by: latse figures --run FOLDER --data FOLDER --pairs FILE.bin --out {folder}/figures"
+        in text
+    )
+    assert "No run here has left its run.json, as latse train does." in text
     assert "Discrimination loss" in text
     assert "Generated faces" not in text
+
+
+def run_of(folder, *titles):
+    """Write a run, and what `latse eval` said of models where there are any, under a name of one's own."""
+    write(folder / "run.json", run_record("teacher", 40))
+    write(folder / "metrics.jsonl", metrics(decoder=False))
+    if titles:
+        result = verification()
+        judged_models = {title: judged(2 + number) for number, title in enumerate(titles)}
+        result["models"] = {title: {"source": f"{folder}/model,0"} for title in titles}
+        result["sets"]["orl"]["results"] = judged_models
+        write(folder / "judged.json", result)
+    return folder
+
+
+@pytest.mark.parametrize("titles", [(), ("mine",), ("mine", "pixels")])
+def test_a_single_run_of_any_name_has_a_page(tmp_path, titles):
+    run = run_of(tmp_path / "mine", *titles)
+    assert report(run, tmp_path / "r.html") == 0
+    reader = Reader((tmp_path / "r.html").read_text())
+    assert reader.row("train.iterations") == ["train.iterations", "40"]
+    assert "Discrimination loss" in reader.text
+    assert (f"latse eval --model {run} --pairs FILE.bin" in reader.text) == (not titles)
+    assert f"latse identify --model {run} --probes FILE.bin" in reader.text
+    for number, title in enumerate(titles):
+        accuracy = f"{100 * judged(2 + number)['accuracy']:.2f} ±"
+        assert any(row[0].split() == [title] and row[1].startswith(accuracy) for row in reader.rows)
+
+
+def test_each_of_several_runs_is_shown_with_its_own_results(tmp_path):
+    """Also where eval's file lies beside the runs, and where both judged models have one name."""
+    out = tmp_path / "out"
+    first, second = run_of(out / "a", "model"), run_of(out / "b", "model")
+    write(out / "beside.json", verification())
+    write(out / "notes.json", ["not", "a", "result"])
+    write(out / "other.json", {"kind": ["neither"]})
+    (out / "out").mkdir()
+    assert report(out, tmp_path / "r.html") == 0
+    html = (tmp_path / "r.html").read_text()
+    reader = Reader(html)
+    assert reader.row("train.iterations") == ["train.iterations", "40", "40"]
+    for file in ("beside.json", "a/judged.json", "b/judged.json"):
+        assert f"Verification in {file}" in reader.text
+        assert f"ROC on orl in {file}" in html
+    sources = [row[1] for row in reader.rows if row[0].startswith("model") and len(row) == 2]
+    assert {f"{first}/model,0", f"{second}/model,0"} <= {*sources}
+    anchors = [attributes["id"] for _, attributes in reader.tags if "id" in attributes]
+    assert len(anchors) == len(set(anchors))
+
+
+def test_a_run_in_the_folder_of_a_run_keeps_its_own_name(tmp_path):
+    run_of(run_of(tmp_path / "mine", "outer") / "mine", "inner")
+    assert report(tmp_path / "mine", tmp_path / "r.html") == 0
+    reader = Reader((tmp_path / "r.html").read_text())
+    assert reader.row("", "mine") == ["", "mine", "mine/mine"]
 
 
 def test_without_people_there_are_no_intervals(tmp_path):

@@ -9,7 +9,7 @@ from typing import Any, Mapping, NamedTuple
 from latse.errors import LatseError
 from latse.eval.figures import read_metrics
 from latse.eval.results import reading
-from latse.files import read_object, write_text
+from latse.files import read_json, read_object, write_text
 from latse.paper import report_charts, report_sections
 from latse.paper.report_blocks import ENVIRONMENT
 from latse.paper.report_sections import Section, absent, interval
@@ -17,27 +17,28 @@ from latse.provenance import provenance
 from latse.text_table import percent
 
 JUDGED = ("verification", "identification", "templates")
-# Kind of a result -> where it is in the run's folder, and the command that writes it.
+# Kind of a result -> the command that writes one of a run into its folder.
 KINDS = {
-    "verification": ("student/verification.json", "latse eval --json"),
-    "identification": ("student/identification.json", "latse identify --json"),
-    "templates": ("student/templates.json", "latse templates --json"),
-    "figures": ("figures/figures.json", "latse figures --out"),
+    "verification": "latse eval --model {run} --pairs FILE.bin --json {run}/verification.json",
+    "identification": "latse identify --model {run} --probes FILE.bin --json {run}/identification.json",
+    "templates": "latse templates --model {run} --data FOLDER --json {run}/templates.json",
+    "figures": "latse figures --run {above} --data FOLDER --pairs FILE.bin --out {folder}/figures",
 }
+RECORD, METRICS = "run.json", "metrics.jsonl"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `latse report`."""
     parser.description = (
-        "Write one HTML page of all results of a run. It holds everything by itself, needs neither network "
-        "nor scripts, follows the reader's light or dark setting, and prints."
+        "Write one HTML page of all results of a run, or of several. It holds everything by itself, needs "
+        "neither network nor scripts, follows the reader's light or dark setting, and prints."
     )
     parser.add_argument(
         "run_folder",
-        metavar="RUN_FOLDER",
-        help="such as out/orl; read are {teacher,student}/{run.json,metrics.jsonl}, "
-        "student/{verification,identification,templates}.json and figures/figures.json. What is absent is "
-        "said on the page.",
+        metavar="FOLDER",
+        help="the folder of a run, or one that holds the folders of runs, such as out/orl. Read are, in it "
+        "and in the folders in it, run.json, metrics.jsonl, and what eval, identify, templates and figures "
+        "wrote, under any name that ends in .json. What is absent is said on the page.",
     )
     parser.add_argument("--out", required=True, metavar="FILE.html", help="the page to write")
 
@@ -49,46 +50,75 @@ def run(args: argparse.Namespace) -> None:
     print(args.out)
 
 
+class Result(NamedTuple):
+    """A file of results and its content."""
+
+    path: Path
+    content: dict[str, Any]
+
+
 class Material(NamedTuple):
-    """What the folder of a run holds: each dictionary has those that are there."""
+    """What a folder holds: of runs by their names each record and metrics that are there."""
 
     folder: Path
-    results: dict[str, dict[str, Any]]  # kind -> content of its file
-    runs: dict[str, dict[str, Any]]  # `teacher`, `student` -> its run.json
-    metrics: dict[str, list[dict[str, Any]]]  # `teacher`, `student` -> the records of its metrics.jsonl
+    results: dict[str, list[Result]]  # by each kind of `KINDS`
+    records: dict[str, Result]  # the run.json
+    metrics: dict[str, list[dict[str, Any]]]  # the records of metrics.jsonl
 
 
 def gather(folder: Path) -> Material:
-    """Read what a report can show of a run.
+    """Read what a report can show of the runs in a folder.
 
     Raises LatseError if there is no such folder, nothing to show in it, or a file in it is damaged.
     """
     if not folder.is_dir():
         raise LatseError(f"{folder} is no folder of a run")
-    results = {kind: folder / file for kind, (file, _) in KINDS.items()}
-    runs, metrics = (
-        {name: folder / name / file for name in ("teacher", "student")}
-        for file in ("run.json", "metrics.jsonl")
+    places = _places(folder)
+    results: dict[str, list[Result]] = {kind: [] for kind in KINDS}
+    for path in (path for _, place in places for path in sorted(place.glob("[!.]*.json"))):
+        content = read_object(path) if path.stem in KINDS else read_json(path)
+        kind = _kind(path, content)
+        if kind:
+            results[kind].append(Result(path, content))
+    records, metrics = (
+        {name: place / file for name, place in places if (place / file).exists()}
+        for file in (RECORD, METRICS)
     )
-    material = Material(
+    if not any((*results.values(), records, metrics)):
+        raise LatseError(
+            f"{folder} holds no result, nor do the folders in it; `latse train` and `latse eval` write some"
+        )
+    return Material(
         folder,
-        {kind: _result(path, kind) for kind, path in results.items() if path.exists()},
-        {name: read_object(path) for name, path in runs.items() if path.exists()},
-        {name: read_metrics(path) for name, path in metrics.items() if path.exists()},
+        results,
+        {name: Result(path, read_object(path)) for name, path in records.items()},
+        {name: read_metrics(path) for name, path in metrics.items()},
     )
-    if not any(material[1:]):
-        raise LatseError(f"{folder} holds no result; `latse train` and `latse eval` write some")
-    return material
 
 
-def _result(path: Path, kind: str) -> dict[str, Any]:
-    content = read_object(path)
-    if content.get("kind") != kind:
-        raise LatseError(f"{path} is no result of the kind {kind!r}")
+def _places(folder: Path) -> list[tuple[str, Path]]:
+    """Return where runs and results may be, with their names: the folder and those in it, a teacher first."""
+    own = folder.resolve().name
+    inner = sorted((path for path in folder.glob("[!.]*") if path.is_dir()), key=_teacher_first)
+    alone = not any((folder / file).exists() for file in (RECORD, METRICS))
+    return [(own, folder), *((path.name if alone else f"{own}/{path.name}", path) for path in inner)]
+
+
+def _teacher_first(path: Path) -> tuple[bool, str]:
+    return path.name != "teacher", path.name
+
+
+def _kind(path: Path, content: Any) -> str | None:
+    """Return the kind of a result, None for another file; raise LatseError for a result that is none."""
+    kind = content.get("kind") if isinstance(content, dict) else None
+    if path.stem in KINDS and kind != path.stem:
+        raise LatseError(f"{path} is no result of the kind {path.stem!r}")
+    if kind not in tuple(KINDS):  # it may be anything
+        return None
     for key in ("provenance", "models" if kind in JUDGED else kind):
         if not isinstance(content.get(key), dict):
             raise LatseError(f"{path} lacks the key {key!r}")
-    return content
+    return kind
 
 
 def page(material: Material, own: Mapping[str, Any]) -> str:
@@ -105,38 +135,48 @@ def page(material: Material, own: Mapping[str, Any]) -> str:
 
 def _sections(material: Material, own: Mapping[str, Any]) -> list[Section]:
     """Return all sections of the page in order; one whose material is absent says so."""
-    titles = (title for kind in JUDGED for title in material.results.get(kind, {}).get("models", ()))
+    judged = [result for kind in JUDGED for result in material.results[kind]]
+    titles = (title for result in judged for title in result.content["models"])
     # A model, and a run that was judged under no such title, have one look on the whole page.
     look = report_charts.looks([*dict.fromkeys([*titles, *material.metrics])])
-    records = {f"Training of the {name}": record for name, record in material.runs.items()}
     shown, models = [], {}
-    for kind, (file, command) in KINDS.items():
-        title, path = kind.capitalize(), material.folder / file
-        if kind not in material.results:
-            missing = f"Not measured: the run has no {file}, which {command} writes."
-            shown.append(absent(title, missing))
-            continue
-        with reading(path):
-            result, layout = material.results[kind], getattr(report_sections, kind)
-            shown.append(layout(result, path.parent if kind == "figures" else look))
-            records[title] = result["provenance"]
-            for name, model in result["models"].items() if kind in JUDGED else ():
-                models[name] = dict(model.get("origin", model))
+    records = {f"Training of {name}": record.content for name, record in material.records.items()}
+    for kind, results in material.results.items():
+        if not results:
+            shown.append(absent(kind.capitalize(), _missing(material, kind)))
+        for number, (path, content) in enumerate(results, 1):
+            where = f" in {path.relative_to(material.folder)}" if len(results) > 1 else ""
+            with reading(path):
+                layout = getattr(report_sections, kind)
+                section = layout(content, path.parent if kind == "figures" else look, where)
+                shown.append(section._replace(anchor=f"{kind}-{number}" if where else kind))
+                records[section.title] = content["provenance"]
+                for name, model in content["models"].items() if kind in JUDGED else ():
+                    origin = dict(model.get("origin", model))
+                    models[name if models.get(name, origin) == origin else f"{name}{where}"] = origin
     return [
         *shown,
         report_sections.training(material.metrics, look),
         report_sections.paper(material.folder),
-        report_sections.settings(material.folder, material.runs),
+        report_sections.settings(material.records),
         report_sections.provenance(models, {**records, "This page": own}),
     ]
 
 
+def _missing(material: Material, kind: str) -> str:
+    """Say that there is no result of a kind, and the command that writes one."""
+    folder = material.folder
+    run = [folder, *(record.path.parent for record in material.records.values())][-1]
+    above = run.parent if run.name == "student" else "FOLDER"
+    command = KINDS[kind].format(run=run, folder=folder, above=above)
+    return f"Not measured: no file here holds it. It is written by: {command}"
+
+
 def _highlights(material: Material) -> list[tuple[str, str, str]]:
-    """Return the figures to show first, of the first model judged: value, what it is, its interval."""
+    """Return the figures to show first, of the first model of each result: value, what, its interval."""
     shown = []
-    verification, identification = (material.results.get(kind) for kind in JUDGED[:2])
-    if verification:
-        with reading(material.folder / KINDS["verification"][0]):
+    for path, verification in material.results["verification"]:
+        with reading(path):
             title = next(iter(verification["models"]))
             for name, judged in verification["sets"].items():
                 result, known = judged["results"][title], ""
@@ -144,8 +184,8 @@ def _highlights(material: Material) -> list[tuple[str, str, str]]:
                     level, bounds = (result["intervals"][key] for key in ("level", "accuracy"))
                     known = f"{100 * level:g} % interval {interval(bounds)}"
                 shown.append((f"{percent(result['accuracy'])} %", f"accuracy of {title} on {name}", known))
-    if identification:
-        with reading(material.folder / KINDS["identification"][0]):
+    for path, identification in material.results["identification"]:
+        with reading(path):
             title, model = next(iter(identification["models"].items()))
             size = max(model["sizes"], key=int)
             rate = f"{percent(model['sizes'][size]['rank_1'])} %"

@@ -43,15 +43,18 @@ def interval(bounds: Sequence[float] | None) -> str:
     return "" if bounds is None else f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f}"
 
 
-def verification(result: Mapping[str, Any], look: Mapping[str, Look]) -> Section:
-    """Lay out what `latse eval --json` wrote: a summary of several sets, then each set."""
-    sets = result["sets"]
+def verification(result: Mapping[str, Any], look: Mapping[str, Look], where: str) -> Section:
+    """Lay out what `latse eval --json` wrote: a summary of several sets, then each set.
+
+    `where` follows the titles here and below where the page has several such results.
+    """
+    sets = {f"{name}{where}": judged for name, judged in result["sets"].items()}
     blocks = [_overview(sets, look)] if len(sets) > 1 else []
     for name, judged in sets.items():
         blocks += [_verification_table(name, judged, look), _verification_charts(name, judged, look)]
     return Section(
         "verification",
-        "Verification",
+        f"Verification{where}",
         "Accuracy in percent over ten folds by insightface’s protocol: the threshold of the squared "
         "distance, 0 to 4 by 0.01, is picked on nine folds and judged on the tenth; ± is the standard "
         "deviation over the folds. Beside it the same with thresholds taken from the distances themselves. "
@@ -130,7 +133,7 @@ def _verification_charts(name: str, judged: Mapping[str, Any], look: Mapping[str
     return BLOCKS.charts(drawn, band + note, PAIR_KINDS)
 
 
-def identification(result: Mapping[str, Any], look: Mapping[str, Look]) -> Section:
+def identification(result: Mapping[str, Any], look: Mapping[str, Look], where: str) -> Section:
     """Lay out what `latse identify --json` wrote: rank-1 for each size of the gallery, CMC at the largest."""
     models = result["models"]
     sizes = sorted({size for model in models.values() for size in model["sizes"]}, key=int)
@@ -154,12 +157,12 @@ def identification(result: Mapping[str, Any], look: Mapping[str, Look]) -> Secti
     in_all = {title: model["sizes"] for title, model in models.items() if largest in model["sizes"]}
     cmc = {title: by_size[largest]["cmc"] for title, by_size in in_all.items()}
     drawn = [
-        charts.steps("Rank 1 as the gallery grows", grown, look, "distractors"),
-        charts.steps(f"CMC among {int(largest):,} distractors", cmc, look, "rank"),
+        charts.steps(f"Rank 1 as the gallery grows{where}", grown, look, "distractors"),
+        charts.steps(f"CMC among {int(largest):,} distractors{where}", cmc, look, "rank"),
     ]
     return Section(
         "identification",
-        "Identification",
+        f"Identification{where}",
         f"{result['probes']:,} probes, in {result['mates']:,} pairs with a mate, up to "
         f"{result['distractors']:,} distractors: how often, in percent, the mate comes before all of "
         "them (rank 1). TAR is the true accept rate of pairs with a mate at a false accept rate over pairs "
@@ -181,7 +184,7 @@ def _unresolved(result: Mapping[str, Any]) -> list[str]:
     return [f"The pairs resolve no false accept rate of {power(coarsest)} or below."] if coarsest else []
 
 
-def templates(result: Mapping[str, Any], look: Mapping[str, Look]) -> Section:
+def templates(result: Mapping[str, Any], look: Mapping[str, Look], where: str) -> Section:
     """Lay out what `latse templates --json` wrote: 1:1 and 1:N rates, then 1:N in each gallery alone."""
     models = result["models"]
     own = {"tar_at_far": "TAR at {}", "rank": "rank {}"}
@@ -196,7 +199,7 @@ def templates(result: Mapping[str, Any], look: Mapping[str, Look]) -> Section:
         blocks += _rates(f"1:N in {name} alone", inside, open_set, look)
     return Section(
         "templates",
-        "Templates",
+        f"Templates{where}",
         "Rates in percent for templates, the mean of a person’s media: TAR at a false accept rate for pairs "
         "of templates (1:1), TPIR at a false positive identification rate and the rank of the mate in a "
         "search (1:N).",
@@ -227,7 +230,7 @@ def _rates(
     return [BLOCKS.table(["", *columns.values()], rows, title, notes)] if columns else []
 
 
-def figures(result: Mapping[str, Any], folder: Path) -> Section:
+def figures(result: Mapping[str, Any], folder: Path, where: str) -> Section:
     """Lay out what `latse figures` drew into `folder`; raise LatseError if a picture cannot be read."""
     lead = ["Numbered as in the paper."]
     lead += [f"Figure {number} is left out: {why}." for number, why in result.get("absent", {}).items()]
@@ -235,13 +238,13 @@ def figures(result: Mapping[str, Any], folder: Path) -> Section:
         BLOCKS.picture(_address(folder / figure["file"]), f"Figure {number}", figure["caption"])
         for number, figure in sorted(result["figures"].items())
     ]
-    return Section("figures", "Figures", " ".join(lead), pictures)
+    return Section("figures", f"Figures{where}", " ".join(lead), pictures)
 
 
 def training(runs: Mapping[str, list[dict[str, Any]]], look: Mapping[str, Look]) -> Section:
     """Lay out the metrics of runs, title -> records, as curves."""
     if not runs:
-        return absent("Training", "No run here has left its metrics.jsonl.")
+        return absent("Training", "No run here has left its metrics.jsonl, as latse train does.")
     lead = "Means over the iterations since the last record."
     return Section("training", "Training", lead, [BLOCKS.charts(charts.training_curves(runs, look))])
 
@@ -276,14 +279,14 @@ def _paper_table(table: tables.PaperTable) -> Markup:
     return BLOCKS.table(head, rows, f"Table {table.number}. {table.title}", marked, groups)
 
 
-def settings(folder: Path, runs: Mapping[str, Mapping[str, Any]]) -> Section:
-    """Lay out the settings of the runs in a folder, name -> run.json, side by side."""
+def settings(runs: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> Section:
+    """Lay out the settings of runs, name -> path and content of run.json, side by side."""
     if not runs:
-        return absent("Settings", "No run here has left its run.json.")
+        return absent("Settings", "No run here has left its run.json, as latse train does.")
     flat: dict[str, dict[str, str]] = {}
     changes = []
-    for name, record in runs.items():
-        with reading(folder / name / "run.json"):
+    for name, (path, record) in runs.items():
+        with reading(path):
             changes += [f"{name}: {words}" for words in run_record.told(record.get("changes", []))]
             flat[name] = {
                 f"{part}.{key}": _value(value)
