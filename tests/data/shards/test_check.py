@@ -810,12 +810,14 @@ def test_a_header_without_some_identity_records_is_one_fault(folder, tmp_path):
     assert found["faults"][0]["places"] == [{"file": "train.rec", "record": 0, "detail": detail}]
 
 
-def test_people_keep_their_numbers(folder, tmp_path):
+def test_people_keep_their_numbers(folder, tmp_path, capsys):
     """Person 1 loses all images; 2 and 3 stay 2 and 3."""
     change_records(folder, {n: record(1.0, b"x") for n in (4, 5, 6)})
     run(folder, tmp_path, "--repair", str(tmp_path / "out"))
     shard = Shard(tmp_path / "out")
     assert shard.classes == 4 and sorted(set(shard.labels.tolist())) == [0, 2, 3]
+    printed = capsys.readouterr().out
+    assert "assumed:" not in printed and "\n\n" not in printed
 
 
 def test_nothing_left_to_repair_with(tmp_path, capsys):

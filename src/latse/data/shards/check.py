@@ -306,8 +306,8 @@ def _judge_joined(report: Report, named: np.ndarray) -> None:
     images = table["image"] & whole(table) & is_number(table["label"])
     labels, files = table["label"][images].astype(np.int64), table["file"][images]
     shared = np.isin(labels, shared_people(labels, files, named[files]))
-    stands = np.unique(np.stack([labels[shared], files[shared]]), axis=1)
-    for person, numbers in grouped(*stands):
+    count = len(report.files)
+    for person, numbers in grouped(*np.divmod(np.unique(labels[shared] * count + files[shared]), count)):
         detail = ", ".join(report.files[number].name for number in numbers)
         report.add("joined", person=int(person), detail=detail)
 

@@ -63,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
         write_json(args.json, content)
     if args.repair:
         dropped = repair(report, args.repair)
-        print(*(f"assumed: {assumption}" for assumption in report.assumptions), sep="\n")
+        for assumption in report.assumptions:
+            print(f"assumed: {assumption}")
         print(f"{args.repair}: {content['sound_images']} images; {dropped} dropped, listed in repair.json")
     return 0 if report.sound else 1
 
