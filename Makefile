@@ -32,8 +32,9 @@ RUNS ?= out/tables
 # For bench: a folder with insightface/ (its sources) and torch/ (a virtual environment), and where results go.
 PEERS ?=
 BENCH_OUT ?= out/bench
-# For mutants: how many.
+# For mutants and failing-runs: how many.
 MUTANTS ?= 200
+FAILING_RUNS ?= 500
 # GPU numbers (0,1,...) or how many CPU contexts share a batch; the KVStore between them. Empty: one CPU.
 GPUS ?=
 CPUS ?=
@@ -67,7 +68,7 @@ tables = .venv/bin/latse tables $(1) --runs $(RUNS) $(if $(SETS),--data $(SETS))
 	$(addprefix --distractor-list ,$(DISTRACTOR_LIST)) $(addprefix --noisy-distractors ,$(NOISY_DISTRACTORS)) \
 	--seed $(SEED) $(DEVICES) $(addprefix --kvstore ,$(KVSTORE))
 
-.PHONY: help setup data synth train-teacher train-student eval figures report settings widths losses plan test test-deep test-gpu-stack fuzz mutants lint clean
+.PHONY: help setup data synth train-teacher train-student eval figures report settings widths losses plan test test-deep test-gpu-stack fuzz failing-runs mutants lint clean
 .PHONY: bench tables table-1 table-2 table-3 table-4 table-5 table-6
 
 help: ## list the targets
@@ -145,6 +146,9 @@ test-gpu-stack: $(READY) ## prove the CUDA 11 stack without a GPU (downloads 2 G
 
 fuzz: $(READY) ## read a million damaged files, findings into out/fuzz (some ten minutes)
 	OMP_NUM_THREADS=1 .venv/bin/python tests/fuzz/run.py --inputs 1000000 --processes 2 --json out/fuzz/fuzz.json
+
+failing-runs: $(READY) ## start FAILING_RUNS=500 runs that fail in five ways, findings into out/failing-runs (some half an hour)
+	OMP_NUM_THREADS=1 .venv/bin/python tests/failing_runs/run.py --runs $(FAILING_RUNS) --processes 4
 
 mutants: $(READY) ## tell the code MUTANTS=200 small lies, the tests' answers into out/mutants (some hours)
 	.venv/bin/pip install --quiet --use-pep517 --editable '.[mutants]'

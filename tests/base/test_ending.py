@@ -128,6 +128,18 @@ def test_sigterm_ends_a_command_that_waits_for_mxnet(tmp_path):
     assert time.monotonic() - began < ending.PATIENCE + 30
 
 
+def test_a_training_that_ends_its_iteration_first_has_the_time_it_takes():
+    body = """
+    import os, signal, time
+    from latse.train.interruption import Interruption
+    ending.PATIENCE = 0.1
+    with Interruption() as interruption:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+    return interruption.number"""
+    assert run(body) == (signal.SIGTERM, "handled\n", "")
+
+
 def leave_behind(status):
     """Begin what never ends, in a child process."""
     exec(NEVER, {"__name__": __name__})
