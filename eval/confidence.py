@@ -18,10 +18,10 @@ import numpy as np
 from tqdm import tqdm
 
 from latse.errors import LatseError
+from latse.eval.eval_arguments import SAMPLES
 from latse.eval.roc import FAR_TARGETS, Thresholds
 from latse.eval.verification import GridFolds
 
-SAMPLES = 1000
 LEVEL = 0.95
 
 

@@ -13,7 +13,7 @@ from latse import devices
 from latse.data.pairs.pairs import check_people, read_encoded, read_pairs, read_people
 from latse.errors import LatseError, check_range
 from latse.eval import confidence, figures, protocol
-from latse.eval.candidates import FaceModel, add_model_arguments, open_models
+from latse.eval.candidates import FaceModel, open_models
 from latse.eval.restoration import judge_restoration
 from latse.eval.verification import Verification, check_number, judge, pair_distance
 from latse.files import make_parents, write_json
@@ -34,41 +34,6 @@ class PairSet(NamedTuple):
     path: str
     issame: np.ndarray
     people: np.ndarray | None
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `latse eval`."""
-    add_model_arguments(parser)
-    parser.add_argument(
-        "--pairs",
-        nargs="+",
-        metavar="FILE.bin",
-        help="pairs in insightface's format, any number of files; the name of a set is the file's, and "
-        "FILE.people.npy beside it says who is who (default: data/orl/orl.bin, or none with --protocol)",
-    )
-    parser.add_argument(
-        "--protocol",
-        nargs="+",
-        default=[],
-        metavar="FILE.py:CLASS",
-        help="evaluations of your own, classes over latse.eval.protocol.Protocol (docs/extending.md)",
-    )
-    parser.add_argument(
-        "--samples",
-        type=int,
-        default=confidence.SAMPLES,
-        metavar="N",
-        help="how often people are drawn again for the intervals, 0 for none (default: %(default)s)",
-    )
-    output = parser.add_argument_group("output, beside the printed table")
-    output.add_argument("--json", metavar="FILE", help="write all results, and where they come from")
-    output.add_argument(
-        "--figure",
-        metavar="FILE.png",
-        help="draw people of the first set, faces that the first checkpoint generates, and the difference",
-    )
-    output.add_argument("--generated", metavar="FILE.png", help="draw the generated faces alone")
-    output.add_argument("--curves", metavar="FILE.png", help="plot the metrics.jsonl beside each checkpoint")
 
 
 def run(args: argparse.Namespace) -> None:

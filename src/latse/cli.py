@@ -13,26 +13,26 @@ from latse.errors import LatseError
 from latse.runtime import mxnet_build, require_mxnet
 
 # Sub-command -> (its module in latse, one line of help). A module has `add_arguments(parser)` and
-# `run(args)`, which returns None, or the exit status.
+# `run(args)`, which returns None, or the exit status; it imports nothing slow before it runs.
 COMMANDS = {
     "data": ("data.data_command", "make insightface shards and verification pairs"),
-    "train": ("train.train_command", "train a teacher or a student from a recipe"),
-    "recipes": ("recipes_command", "list the shipped recipes, show one, or explain every key"),
-    "filter": ("train.filter_command", "store a teacher's verdict on every image of a set"),
-    "plan": ("paper.plan_command", "plan the memory of a recipe's graph by mirroring"),
-    "eval": ("eval.eval_command", "verify pairs of unseen people and draw their generated faces"),
-    "embed": ("eval.embed_command", "embed photographs with any model, as an array of numpy"),
-    "identify": ("eval.identify_command", "find people among distractors, a million and more"),
-    "templates": ("eval.templates_command", "judge templates of several images (IJB-B, IJB-C)"),
-    "figures": ("paper.figures_command", "draw the paper's Figures 1, 3, 4 and 5 of a run"),
+    "train": ("train.train_arguments", "train a teacher or a student from a recipe"),
+    "recipes": ("recipes_arguments", "list the shipped recipes, show one, or explain every key"),
+    "filter": ("train.filter_arguments", "store a teacher's verdict on every image of a set"),
+    "plan": ("paper.plan_arguments", "plan the memory of a recipe's graph by mirroring"),
+    "eval": ("eval.eval_arguments", "verify pairs of unseen people and draw their generated faces"),
+    "embed": ("eval.embed_arguments", "embed photographs with any model, as an array of numpy"),
+    "identify": ("eval.identify_arguments", "find people among distractors, a million and more"),
+    "templates": ("eval.templates_arguments", "judge templates of several images (IJB-B, IJB-C)"),
+    "figures": ("paper.figures_arguments", "draw the paper's Figures 1, 3, 4 and 5 of a run"),
     "tables": ("paper.tables_command", "print the paper's tables with ours, training what is missing"),
-    "import": ("models.import_command", "turn an insightface checkpoint into a start for training here"),
-    "encoders": ("paper.encoders_command", "list the networks that embed faces and their sizes"),
+    "import": ("models.import_arguments", "turn an insightface checkpoint into a start for training here"),
+    "encoders": ("paper.encoders_arguments", "list the networks that embed faces and their sizes"),
     "margins": ("eval.margins_command", "list, check and plot the losses and their margins"),
     "report": ("paper.report_command", "write one HTML page of all results of a run"),
-    "export": ("models.export_command", "write a checkpoint's embedding as ONNX or as a plain MXNet pair"),
+    "export": ("models.export_arguments", "write a checkpoint's embedding as ONNX or as a plain MXNet pair"),
     "bench": ("bench.bench_command", "measure time and memory against other formulations"),
-    "study": ("paper.study_command", "train and judge variants of a recipe with several seeds, side by side"),
+    "study": ("paper.study_arguments", "train and judge variants of a recipe with several seeds"),
 }
 
 

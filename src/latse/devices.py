@@ -10,15 +10,6 @@ import mxnet as mx
 from latse.errors import LatseError
 
 
-def add_device_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--gpus` and `--cpus`, which exclude each other."""
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument("--gpus", metavar="0,1,…", help="numbers of the GPUs; default: one CPU context")
-    group.add_argument(
-        "--cpus", type=int, default=1, metavar="N", help="CPU contexts, each a device of its own (default 1)"
-    )
-
-
 def contexts(args: argparse.Namespace) -> list[mx.Context]:
     """Return the devices that the arguments name.
 

@@ -19,6 +19,7 @@ import yaml
 from yacs.config import CfgNode
 
 import latse.recipes
+from latse.arguments import SET
 from latse.errors import LatseError
 from latse.files import read_text
 from latse.own_class import source
@@ -26,7 +27,7 @@ from latse.recipe_keys import KEYS, OPEN, SHARED
 
 SHIPPED = Path(latse.recipes.__file__).parent
 STUDIES = SHIPPED / "studies"
-SET, DEFAULT = "--set", "the default"  # what sets a value, beside files
+DEFAULT = "the default"  # what sets a value, beside files and SET
 
 
 def default() -> CfgNode:
@@ -36,11 +37,6 @@ def default() -> CfgNode:
         section, name = key.name.split(".")
         recipe.setdefault(section, CfgNode())[name] = copy.copy(key.default)
     return recipe
-
-
-def add_set_argument(parser: Any, summary: str) -> None:
-    """Declare `--set` of a command, whose words `load` takes as overrides."""
-    parser.add_argument(SET, action="append", default=[], metavar="SECTION.KEY=VALUE", help=summary)
 
 
 def load(path: str | os.PathLike, overrides: Iterable[str] = ()) -> CfgNode:

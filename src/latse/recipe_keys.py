@@ -7,11 +7,11 @@ from typing import Any, Callable, Iterable, NamedTuple
 
 from yacs.config import CfgNode
 
+from latse.arguments import KVSTORES
 from latse.own_class import source
 from latse.symbols import encoders, losses, margins
 from latse.symbols.decoder import WIDTHS
 
-KVSTORES = ("local", "device", "nccl")
 # What the large arrays of a training graph are computed in: `latse.train.precision`.
 SINGLE, HALF, EMULATED = "float32", "float16", "float16_emulated"
 PRECISIONS = (SINGLE, HALF, EMULATED)

@@ -15,15 +15,6 @@ from latse.recipe_keys import KEYS, OPEN, Key
 from latse.text_table import markdown
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `latse recipes`."""
-    parser.add_argument(
-        "recipe", nargs="?", help="name or YAML file to show (default: list the shipped ones)"
-    )
-    recipes.add_set_argument(parser, "change a key")
-    parser.add_argument("--keys", action="store_true", help="print the tables of docs/recipes.md, every key")
-
-
 def run(args: argparse.Namespace) -> None:
     """Print what was asked for; raise LatseError for a recipe that `latse train` would refuse."""
     if args.keys:

@@ -5,7 +5,8 @@ import argparse
 import mxnet as mx
 import pytest
 
-from latse.devices import add_device_arguments, contexts, share
+from latse.arguments import add_device_arguments
+from latse.devices import contexts, share
 from latse.errors import LatseError
 
 

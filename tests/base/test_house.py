@@ -14,6 +14,7 @@ PACKAGE = ROOT / "src" / "latse"
 
 # Room or module at the top of src/latse -> what else it may import of latse; `latse` is __init__.py.
 BASE = {
+    "arguments",
     "child",
     "devices",
     "ending",
@@ -26,6 +27,7 @@ BASE = {
     "text_table",
 }
 ROOMS = {
+    "arguments": set(),
     "ending": set(),
     "errors": set(),
     "text_table": set(),
@@ -38,8 +40,9 @@ ROOMS = {
     "provenance": {"runtime", "devices"},
     "symbols": {"ending", "errors", "graph", "own_class"},
     "recipes": set(),
-    "recipe_keys": {"own_class", "symbols"},
-    "recipe": {"errors", "files", "own_class", "recipes", "recipe_keys"},
+    "recipe_keys": {"arguments", "own_class", "symbols"},
+    "recipe": {"arguments", "errors", "files", "own_class", "recipes", "recipe_keys"},
+    "recipes_arguments": {"arguments"},
     "recipes_command": {"recipe", "recipe_keys", "text_table"},
     "graph": {"errors"},
     "plan": {"errors", "files", "graph"},

@@ -15,6 +15,7 @@ from latse.cli import main
 from latse.data.pairs.pairs import read_pairs
 from latse.errors import LatseError
 from latse.eval import candidates as models
+from latse.eval.model_arguments import add_model_arguments
 from latse.files import digest
 
 RNG = np.random.default_rng(0)
@@ -28,7 +29,7 @@ def images():
 
 def parsed(*arguments):
     parser = argparse.ArgumentParser()
-    models.add_model_arguments(parser)
+    add_model_arguments(parser)
     return parser.parse_args([str(argument) for argument in arguments])
 
 

@@ -30,7 +30,8 @@ from latse.errors import LatseError
 from latse.goals import Figure, Goal
 from latse.graph.nodes import Shapes
 from latse.models.parameters import needed_shapes
-from latse.paper.plan_command import add_training_arguments, read_training
+from latse.paper.plan_arguments import add_training_arguments
+from latse.paper.plan_command import read_training
 from latse.plan import memonger
 from latse.symbols.networks import IMAGE_SHAPE
 

@@ -15,38 +15,12 @@ from latse.files import write_json
 from latse.models import checkpoint, warm_start
 from latse.models.embedding import Network
 from latse.models.features import lengths
-from latse.models.run_folder import named_checkpoint
 from latse.provenance import provenance
 from latse.symbols import encoders
 from latse.symbols.networks import IMAGE_SHAPE, trace
 
 IMAGES = 4  # that both networks embed
 EQUAL = 1e-4  # largest difference of two equal networks, of the embedding's norm: the rounding of float32
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `latse import`."""
-    parser.description = (
-        "Turn an insightface checkpoint into one of this project, for `latse train --start`. What did not "
-        "map is named, and the embeddings of both are compared. (`latse train --start` and `latse eval` read "
-        "insightface's checkpoints as they are, too.)"
-    )
-    parser.add_argument(
-        "checkpoint",
-        type=named_checkpoint,
-        metavar="PREFIX,N",
-        help="PREFIX-symbol.json and PREFIX-NNNN.params, or the folder of a run",
-    )
-    parser.add_argument(
-        "--out", required=True, metavar="PREFIX", help="writes PREFIX-symbol.json and PREFIX-0000.params"
-    )
-    parser.add_argument(
-        "--encoder",
-        metavar="NAME",
-        help="whose parameters to take, a name as recipes have it (default: found from the parameters)",
-    )
-    parser.add_argument("--json", metavar="FILE", help="write what mapped and what did not")
-    devices.add_device_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Iterator
 
 from latse import recipe as recipes
 from latse.data.shards.records import Shard
-from latse.devices import add_device_arguments, contexts
+from latse.devices import contexts
 from latse.errors import LatseError
 from latse.files import write_json
 from latse.goals import Figure, Goal
@@ -17,19 +17,6 @@ from latse.paper.dry_run import PAPERS_LIMIT, PAPERS_SETTING, DryRun, dry_run
 from latse.plan import memonger
 from latse.provenance import provenance
 from latse.train.training import Training
-
-
-def add_training_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say what would be trained; `read_training` reads them."""
-    parser.add_argument("recipe", help="YAML file, or the name of a shipped recipe, such as orl_student")
-    size = parser.add_mutually_exclusive_group(required=True)
-    size.add_argument("--data", metavar="FOLDER", help="shard whose number of people the graph classifies")
-    size.add_argument("--classes", type=int, metavar="N", help="number of people, without a shard")
-    parser.add_argument(
-        "--batch-size", type=int, metavar="N", help="images over all devices (default: train.batch_size)"
-    )
-    recipes.add_set_argument(parser, "change one key of the recipe")
-    add_device_arguments(parser)
 
 
 def read_training(args: argparse.Namespace) -> tuple[Training, int | None]:
@@ -45,35 +32,6 @@ def read_training(args: argparse.Namespace) -> tuple[Training, int | None]:
     if classes < 2:
         raise LatseError(f"{args.data or '--classes'}: {classes} people, a classifier needs at least 2")
     return Training.of(recipe, classes, devices), None if shard is None else len(shard)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `latse plan`."""
-    add_training_arguments(parser)
-    parser.add_argument(
-        "--images", type=int, metavar="N", help="number of images, without a shard: for the number of epochs"
-    )
-    parser.add_argument(
-        "--out",
-        metavar="FILE",
-        help="the plan, for `latse train --plan` (default: out/plan/RECIPE-plan.json)",
-    )
-    budget = parser.add_mutually_exclusive_group()
-    budget.add_argument(
-        "--memory",
-        type=float,
-        metavar="MIB",
-        help="the least extra time in so many MiB of activations a device; the executor counts whole ones, "
-        "rounded down",
-    )
-    budget.add_argument(
-        "--time",
-        type=float,
-        metavar="RATIO",
-        help="the least memory in at most so many times the predicted time of the plain step (default: the "
-        "least memory there is)",
-    )
-    parser.add_argument("--json", metavar="FILE", help="write the figures, settings, versions and device")
 
 
 def run(args: argparse.Namespace) -> None:

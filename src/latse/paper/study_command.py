@@ -60,22 +60,6 @@ class Run:
     result: Path
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `latse study`."""
-    parser.add_argument("study", help="YAML file, or the name of a shipped study, such as orl_losses")
-    parser.add_argument("--data", required=True, metavar="FOLDER", help="train.rec, train.idx and property")
-    parser.add_argument("--pairs", required=True, metavar="FILE.bin", help="pairs to judge on")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="a folder for each row and seed in it")
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        default=cores(),
-        metavar="N",
-        help="runs at a time, sharing the cores (default: %(default)s)",
-    )
-    recipes.add_set_argument(parser, "change one key in every row")
-
-
 def run(args: argparse.Namespace) -> None:
     """Train and judge what is missing, then print and write the table.
 

@@ -18,15 +18,15 @@ from typing import Iterable
 from tqdm import tqdm
 
 from latse import recipe as recipes
+from latse.arguments import KVSTORES, add_device_arguments, add_set_argument
 from latse.data.shards.records import Shard
-from latse.devices import add_device_arguments, contexts
+from latse.devices import contexts
 from latse.errors import LatseError
 from latse.eval.results import reading
 from latse.files import make_folder, make_parents, read_object, write_json
 from latse.paper import paper_tables as tables
 from latse.paper.dry_run import dry_run
 from latse.provenance import provenance
-from latse.recipe_keys import KVSTORES
 from latse.text_table import aligned
 from latse.train.training import Training
 
@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--dry-run", action="store_true", help="train nothing, say what each recipe takes")
     training.add_argument("--seed", type=int, default=0, help="default 0")
     training.add_argument("--kvstore", metavar="NAME", help=f"one of {', '.join(KVSTORES)}")
-    recipes.add_set_argument(training, "change one key in every recipe; the tables then say so")
+    add_set_argument(training, "change one key in every recipe; the tables then say so")
     add_device_arguments(training)
 
 

@@ -12,46 +12,15 @@ from tqdm import tqdm
 
 from latse.data.shards.records import Batch, Shard
 from latse.data.workers import in_threads
-from latse.devices import add_device_arguments, contexts, share
+from latse.devices import contexts, share
 from latse.errors import LatseError
 from latse.files import digest, locked, make_folder, write_json
 from latse.models import checkpoint
-from latse.models.run_folder import named_checkpoint
 from latse.provenance import provenance
 from latse.train import verdict_file
 from latse.train.training import open_shard
 from latse.train.verdict_file import Verdicts, VerdictWriter
 from latse.train.verdicts import Judge, preprocessing, warn_of_another_set
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `latse filter`."""
-    parser.add_argument("--data", required=True, metavar="FOLDER", help="train.rec, train.idx and property")
-    parser.add_argument(
-        "--teacher",
-        required=True,
-        type=named_checkpoint,
-        metavar="PREFIX,N",
-        help="checkpoint of the teacher, or the folder of its run",
-    )
-    parser.add_argument("--out", required=True, metavar="FILE", help="the file; a killed run goes on")
-    parser.add_argument("--k", type=int, nargs="+", default=[1, 3, 5], help="default: 1 3 5")
-    parser.add_argument(
-        "--batch-size", type=int, default=64, metavar="N", help="images at a time (default 64)"
-    )
-    parser.add_argument(
-        "--check",
-        type=int,
-        nargs="?",
-        const=math.inf,
-        metavar="N",
-        help="afterwards ask the teacher again, in another order, about N images, mirrored or not, drawn at "
-        "random, without N about all of them both ways; fail if it contradicts a verdict",
-    )
-    parser.add_argument(
-        "--json", metavar="FILE", help="write what share is kept, what --check found, versions and device"
-    )
-    add_device_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -14,15 +14,13 @@ from yacs.config import CfgNode
 
 import latse
 from latse import recipe as recipes
-from latse.devices import add_device_arguments, contexts
+from latse.devices import contexts
 from latse.errors import LatseError
 from latse.files import locked, make_folder, read_json, remove_parts, write_json
 from latse.models import checkpoint, warm_start
 from latse.models.parameters import needed_shapes
-from latse.models.run_folder import named_checkpoint
 from latse.plan import memonger
 from latse.provenance import provenance
-from latse.recipe_keys import KVSTORES
 from latse.train import bank, precision, run_record, state
 from latse.train.interruption import Interruption
 from latse.train.precision import DivergenceError
@@ -32,41 +30,6 @@ from latse.train.training import Training, open_shard
 from latse.train.verdicts import Judge, KeepAll, Stored, Teacher, TopK, warn_of_another_set
 
 PLAN = "memory-plan.json"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `latse train`."""
-    parser.add_argument("recipe", help="YAML file, or the name of a shipped recipe, such as orl_teacher")
-    parser.add_argument("--data", required=True, metavar="FOLDER", help="train.rec, train.idx and property")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="where the run is kept")
-    parser.add_argument("--seed", type=int, default=0, help="default 0")
-    parser.add_argument(
-        "--teacher",
-        type=named_checkpoint,
-        metavar="PREFIX,N",
-        help="checkpoint of the teacher, or the folder of its run, where the recipe has filter.k",
-    )
-    parser.add_argument(
-        "--verdicts", metavar="FILE", help="what `latse filter` wrote, instead of the teacher"
-    )
-    parser.add_argument(
-        "--start",
-        type=named_checkpoint,
-        metavar="PREFIX,N",
-        help="begin with the parameters of this checkpoint, of the same encoder, insightface's or of this "
-        "project, or of the folder of a run; class centres and decoder too, where they fit (default: random "
-        "parameters)",
-    )
-    parser.add_argument(
-        "--plan",
-        metavar="FILE",
-        help="memory plan of this graph, written by `latse plan` (default: with train.memory_plan, the one "
-        "of the least memory; else none)",
-    )
-    parser.add_argument("--kvstore", metavar="NAME", help=f"one of {', '.join(KVSTORES)}")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in OUT, or start it")
-    recipes.add_set_argument(parser, "change one key of the recipe")
-    add_device_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,0 +1,29 @@
+"""Arguments of several commands. What parsers need imports nothing slow, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from typing import Any, Callable
+
+SET = "--set"
+KVSTORES = ("local", "device", "nccl")
+
+
+def later(module: str) -> Callable[[argparse.Namespace], int | None]:
+    """Return the `run` of a module that is imported when it is called."""
+    return lambda args: importlib.import_module(module).run(args)
+
+
+def add_set_argument(parser: Any, summary: str) -> None:
+    """Declare `--set` of a command, whose words `latse.recipe.load` takes as overrides."""
+    parser.add_argument(SET, action="append", default=[], metavar="SECTION.KEY=VALUE", help=summary)
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--gpus` and `--cpus`, which exclude each other; `latse.devices.contexts` reads them."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--gpus", metavar="0,1,…", help="numbers of the GPUs; default: one CPU context")
+    group.add_argument(
+        "--cpus", type=int, default=1, metavar="N", help="CPU contexts, each a device of its own (default 1)"
+    )
