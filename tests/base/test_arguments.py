@@ -7,7 +7,7 @@ from latse.cli import COMMANDS
 
 # Each takes longer to import than a parser may take to answer.
 SLOW = ("mxnet", "cv2", "sklearn", "pandas", "matplotlib", "scipy", "skimage")
-SLOW_COMMANDS = {"data", "margins", "report", "tables", "bench"}
+SLOW_COMMANDS = {"report"}
 PARSE = f"""
 import sys
 from latse.cli import main

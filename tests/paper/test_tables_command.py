@@ -14,7 +14,8 @@ from latse.cli import main
 from latse.data.pairs.pairs import read_pairs
 from latse.data.shards.records import Shard
 from latse.paper import tables_command
-from latse.paper.paper_tables import TABLES
+from latse.paper.paper_tables import DATA_SETS, TABLES
+from latse.paper.tables_arguments import NUMBERS
 
 TINY = ("encoder.name=resnet_tiny", "train.batch_size=4", "train.iterations=1", "train.memory_plan=false")
 TINY += ("decoder.widths=[8, 8, 8, 8]",)
@@ -332,3 +333,13 @@ def test_bad_input_is_one_sentence_before_any_work(
 def test_only_takes_the_paper_s_numbers():
     with pytest.raises(SystemExit):
         run("--only", 7)
+
+
+def test_help_names_the_sets_of_the_tables(capsys):
+    with pytest.raises(SystemExit):
+        main(["tables", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for name, data_set in DATA_SETS.items():
+        assert f"{name.upper()} ({data_set.folder})" in said
+    assert ", ".join(tables_command.VERIFIED) in said
+    assert [table.number for table in TABLES] == [*NUMBERS]

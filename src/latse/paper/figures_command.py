@@ -14,7 +14,7 @@ from latse import devices
 from latse.data.pairs.pairs import check_people, read_pairs, read_people
 from latse.errors import LatseError, check_range
 from latse.eval import figures, margin_curves
-from latse.eval.margins_command import CLASSES, FIGURE_3
+from latse.eval.margins_arguments import CLASSES, FIGURE_3
 from latse.eval.results import reading
 from latse.eval.verification import distinct_images
 from latse.files import make_folder, read_object, write_json

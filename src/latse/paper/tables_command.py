@@ -18,7 +18,6 @@ from typing import Iterable
 from tqdm import tqdm
 
 from latse import recipe as recipes
-from latse.arguments import KVSTORES, add_device_arguments, add_set_argument
 from latse.data.shards.records import Shard
 from latse.devices import contexts
 from latse.errors import LatseError
@@ -26,63 +25,12 @@ from latse.eval.results import reading
 from latse.files import make_folder, make_parents, read_object, write_json
 from latse.paper import paper_tables as tables
 from latse.paper.dry_run import dry_run
+from latse.paper.tables_arguments import MEGAFACE_INPUTS, option
 from latse.provenance import provenance
 from latse.text_table import aligned
 from latse.train.training import Training
 
-NUMBERS = [table.number for table in tables.TABLES]
 VERIFIED = [name for name in tables.COLUMNS if name not in tables.MEGAFACE]
-# What `latse identify` takes MegaFace from -> what each needs beside it, and what it is.
-MEGAFACE_INPUTS = {
-    "probes": (None, "probes and mates"),
-    "probe_list": ("probes", "which of the files in --probes, and who"),
-    "noisy_probes": ("probe_list", "insightface's facescrub_noises.txt, left out"),
-    "distractors": ("probes", "distractors"),
-    "distractor_list": ("distractors", "which of the files in --distractors"),
-    "noisy_distractors": ("distractor_list", "insightface's megaface_noises.txt, left out"),
-}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `latse tables`."""
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        type=int,
-        choices=NUMBERS,
-        default=NUMBERS,
-        metavar="N",
-        help="which (default: all)",
-    )
-    parser.add_argument(
-        "--runs",
-        default="out/tables",
-        metavar="FOLDER",
-        help="where runs are looked for, at any depth, and kept (default: %(default)s)",
-    )
-    parser.add_argument("--json", metavar="FILE", help="write the tables, or the dry runs")
-    training = parser.add_argument_group("what is missing is trained and judged where its data are given")
-    training.add_argument(
-        "--data",
-        nargs="+",
-        default=[],
-        metavar="NAME=FOLDER",
-        help="shards of the paper's training sets: "
-        + ", ".join(f"{name.upper()} ({data_set.folder})" for name, data_set in tables.DATA_SETS.items()),
-    )
-    training.add_argument(
-        "--pairs",
-        nargs="+",
-        metavar="FILE.bin",
-        help=f"sets to judge on, of {', '.join(VERIFIED)} (default: those in each folder of --data)",
-    )
-    for name, (_, what) in MEGAFACE_INPUTS.items():
-        training.add_argument(_option(name), metavar="PATH", help=f"{what}, as for `latse identify`")
-    training.add_argument("--dry-run", action="store_true", help="train nothing, say what each recipe takes")
-    training.add_argument("--seed", type=int, default=0, help="default 0")
-    training.add_argument("--kvstore", metavar="NAME", help=f"one of {', '.join(KVSTORES)}")
-    add_set_argument(training, "change one key in every recipe; the tables then say so")
-    add_device_arguments(training)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -111,10 +59,6 @@ def teacher_of(recipe: str) -> str | None:
     """
     name, student, _ = recipe.partition("_student")
     return f"{name}_teacher.yaml" if student else None
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def _shards(words: Iterable[str]) -> dict[str, Shard]:
@@ -156,10 +100,10 @@ def _megaface(args: argparse.Namespace) -> list[str]:
     for name, (beside, _) in MEGAFACE_INPUTS.items():
         path = getattr(args, name)
         if path and beside and not getattr(args, beside):
-            raise LatseError(f"{_option(name)} goes with {_option(beside)}, which is missing")
+            raise LatseError(f"{option(name)} goes with {option(beside)}, which is missing")
         if path and not Path(path).exists():
-            raise LatseError(f"{_option(name)} {path}: there is no such file or folder")
-        words += [_option(name), path] if path else []
+            raise LatseError(f"{option(name)} {path}: there is no such file or folder")
+        words += [option(name), path] if path else []
     return words
 
 
