@@ -29,7 +29,7 @@ COMMANDS = {
     "import": ("models.import_arguments", "turn an insightface checkpoint into a start for training here"),
     "encoders": ("paper.encoders_arguments", "list the networks that embed faces and their sizes"),
     "margins": ("eval.margins_arguments", "list, check and plot the losses and their margins"),
-    "report": ("paper.report_command", "write one HTML page of all results of a run"),
+    "report": ("paper.report_arguments", "write one HTML page of all results of a run"),
     "export": ("models.export_arguments", "write a checkpoint's embedding as ONNX or as a plain MXNet pair"),
     "bench": ("bench.bench_command", "measure time and memory against other formulations"),
     "study": ("paper.study_arguments", "train and judge variants of a recipe with several seeds"),

@@ -27,22 +27,6 @@ KINDS = {
 RECORD, METRICS = "run.json", "metrics.jsonl"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `latse report`."""
-    parser.description = (
-        "Write one HTML page of all results of a run, or of several. It holds everything by itself, needs "
-        "neither network nor scripts, follows the reader's light or dark setting, and prints."
-    )
-    parser.add_argument(
-        "run_folder",
-        metavar="FOLDER",
-        help="the folder of a run, or one that holds the folders of runs, such as out/orl. Read are, in it "
-        "and in the folders in it, run.json, metrics.jsonl, and what eval, identify, templates and figures "
-        "wrote, under any name that ends in .json. What is absent is said on the page.",
-    )
-    parser.add_argument("--out", required=True, metavar="FILE.html", help="the page to write")
-
-
 def run(args: argparse.Namespace) -> None:
     """Read the results, write the page and print its path; raise LatseError for bad input."""
     html = page(gather(Path(args.run_folder)), provenance(args))
