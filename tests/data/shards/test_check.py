@@ -422,7 +422,7 @@ def test_a_fault_is_what_training_refuses_or_learns_wrong(folder, tmp_path, name
 
 def test_all_kinds_have_a_test():
     faults = set().union(*(expected for _, expected, _ in DAMAGES.values())) & set(FAULTS)
-    assert set(FAULTS) - faults == {"too-long", "joined"}  # of which see below
+    assert set(FAULTS) - faults == {"too-long", "joined", "repeated"}  # of which see below
     remarks = set().union(*(expected for _, expected, _ in ODDITIES.values()))
     assert set(REMARKS) - remarks == {"rounded"}
 
@@ -515,6 +515,23 @@ def test_files_without_identity_records_may_share_people(tmp_path):
         write_plain(tmp_path / "set", {0: record(0.0, picture(number))}, "1,112,112", f"train-0000{number}")
     status, found = run(tmp_path / "set", tmp_path)
     assert (status, found["faults"], len(trained(tmp_path / "set"))) == (0, [], 2)
+
+
+def test_ascending_files_without_identity_records_are_two_sets_or_repaired_as_one(tmp_path, capsys):
+    folder, out = tmp_path / "set", tmp_path / "out"
+    for number in range(2):
+        records = {label: record(float(label), picture(2 * label + number)) for label in range(2)}
+        write_plain(folder, records, "2,112,112", f"train-0000{number}")
+    assert trained(folder) is None
+    status, found = run(folder, tmp_path)
+    both = "train-00000.rec, train-00001.rec"
+    assert status == 1 and kinds(found["faults"]) == {"repeated"}
+    assert found["faults"][0]["places"] == [{"person": person, "detail": both} for person in range(2)]
+    capsys.readouterr()
+    assert main(["data", "check", str(folder), "--repair", str(out), "--processes", "1"]) == 1
+    assumed = "assumed: a label that several files without identity records share is one person"
+    assert assumed in capsys.readouterr().out.splitlines()
+    assert trained(out) == {(number // 2, picture(number)) for number in range(4)}
 
 
 LARGE = 2**24

@@ -452,6 +452,7 @@ def write_joined(folder, *files):
         (((True, range(6)), (True, range(1, 8))), (0, 1), "1, 2, 3, … (5 in all)"),
         (((True, [0, 1]), (False, [2, 0])), (0, 1), "0"),
         (((False, [2, 0]), (True, [0, 1])), (0, 1), "0"),
+        (((False, [2, 0]), (False, [3, 0]), (True, [0, 1])), (0, 2), "0"),
     ],
 )
 def test_a_person_whom_identity_records_name_stands_in_one_file(tmp_path, files, which, labels):
@@ -466,10 +467,11 @@ def test_a_person_whom_identity_records_name_stands_in_one_file(tmp_path, files,
 
 def test_labels_of_any_size_take_memory_by_their_number():
     """A damaged label is as large as a float32."""
-    labels, files = np.array([2**60, 3, 2**60]), np.array([0, 0, 1])
-    assert recordio.shared_people(labels, files, np.array([True, True, False])).tolist() == [2**60]
-    assert recordio.shared_people(labels[:2], files[:2], np.array([True, True])).tolist() == []
-    assert recordio.shared_people(labels[:0], files[:0], np.array([], bool)).tolist() == []
+    first, second = np.array([2**60, 3]), np.array([2**60])
+    assert recordio.shared_people([first, second], [True, False]).tolist() == [2**60]
+    assert recordio.shared_people([first], [True]).tolist() == []
+    assert recordio.shared_people([second[:0], first], [False, True]).tolist() == []
+    assert recordio.repeated_people([second[:0], second, second], [False] * 3).tolist() == []
 
 
 def test_files_without_identity_records_may_share_people(tmp_path):
@@ -477,6 +479,44 @@ def test_files_without_identity_records_may_share_people(tmp_path):
     (tmp_path / "one").mkdir()
     write_joined(tmp_path, (False, [0, 2, 1, 0]), (False, [1, 0, 2]), (True, [3]))
     assert Shard(tmp_path).labels.tolist() == [0, 2, 1, 0, 1, 0, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("files", "labels"),
+    [
+        ([[0, 0, 1, 2], [0, 1, 1]], "0, 1"),
+        ([[0, 1], [2, 3], [0, 1, 2]], "0, 1"),
+        ([[0, 2, 4], [0, 2, 5], [1, 3]], "0, 2"),
+        ([[0, 2], [2, 3]], None),
+        ([[2, 3], [0, 2]], None),  # files in another order than the list
+        ([[0, 1], [1], [1, 2]], None),  # a person over three files
+        ([[0], [0]], None),
+        ([[0, 1, 0], [0, 1]], None),
+        ([[0, 1, 2], [3, 4]], None),
+    ],
+)
+def test_ascending_files_without_identity_records_share_no_more_than_their_ends(tmp_path, files, labels):
+    """So an ascending list is cut into files; what two sets in one folder share is more."""
+    (tmp_path / "one").mkdir()
+    write_joined(tmp_path, *((False, part) for part in files))
+    if labels is None:
+        assert Shard(tmp_path).labels.tolist() == [label for part in files for label in part]
+        return
+    with pytest.raises(LatseError) as error:
+        Shard(tmp_path)
+    assert f" share the labels {labels}: two sets in one folder" in str(error.value)
+    assert str(error.value).endswith(f"`latse data check {tmp_path} --repair OUT` makes one set of it")
+
+
+def test_a_shuffled_list_with_its_own_numbers_may_be_split(tmp_path):
+    """So im2rec writes it: by their numbers the labels ascend, as they stand in the files they do not."""
+    (tmp_path / "one").mkdir()
+    write_joined(tmp_path, (False, [2, 0, 1]), (False, [1, 2, 0]))
+    for index, keys in (("train-00000.idx", (8, 0, 4)), ("train-00001.idx", (5, 9, 1))):
+        lines = (tmp_path / index).read_text().splitlines()
+        text = "".join(f"{key}\t{line.split()[1]}\n" for key, line in zip(keys, lines))
+        (tmp_path / index).write_text(text)
+    assert Shard(tmp_path).labels.tolist() == [0, 1, 2, 0, 1, 2]
 
 
 def test_errors_in_several_files_name_file_and_its_own_record(tmp_path):

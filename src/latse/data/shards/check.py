@@ -25,6 +25,7 @@ from latse.data.shards.recordio import (
     SET_FILE,
     read_property,
     record_files,
+    repeated_people,
     shared_people,
 )
 from latse.data.shards.scan import RecordState
@@ -66,7 +67,7 @@ def check_set(folder: str | os.PathLike, processes: int = 1) -> Report:
     _judge_index(report)
     _judge_property(report)
     _judge_images(report)
-    _judge_joined(report, np.array(named))
+    _judge_joined(report, named)
     _judge_duplicates(report)
     _judge_people(report)
     report.assumptions += dict.fromkeys(ASSUMED[kind] for kind in ASSUMED if kind in report.found)
@@ -300,16 +301,18 @@ def _judge_images(report: Report) -> None:
     report.mark("vector", images[table["flag"][images] > 1])
 
 
-def _judge_joined(report: Report, named: np.ndarray) -> None:
-    """Note the people of several files; `named`, bool (files,), says which of these have identity records."""
-    table = report.rows
-    images = table["image"] & whole(table) & is_number(table["label"])
+def _judge_joined(report: Report, named: list[bool]) -> None:
+    """Note the people whom files share as two sets do; `named` says which files have identity records."""
+    table, count = report.rows, len(report.files)
+    images = np.flatnonzero(table["image"] & whole(table) & is_number(table["label"]))
+    images = images[np.argsort(table["offset"][images], kind="stable")]
     labels, files = table["label"][images].astype(np.int64), table["file"][images]
-    shared = np.isin(labels, shared_people(labels, files, named[files]))
-    count = len(report.files)
-    for person, numbers in grouped(*np.divmod(np.unique(labels[shared] * count + files[shared]), count)):
-        detail = ", ".join(report.files[number].name for number in numbers)
-        report.add("joined", person=int(person), detail=detail)
+    of_files = [labels[files == number] for number in range(count)]
+    for kind, find in (("joined", shared_people), ("repeated", repeated_people)):
+        shared = np.isin(labels, find(of_files, named))
+        for person, numbers in grouped(*np.divmod(np.unique(labels[shared] * count + files[shared]), count)):
+            detail = ", ".join(report.files[number].name for number in numbers)
+            report.add(kind, person=int(person), detail=detail)
 
 
 def _judge_duplicates(report: Report) -> None:

@@ -21,6 +21,8 @@ FAULTS = {
     "length": "record files that are empty, or whose number of bytes is no multiple of 4",
     "joined": "labels that several files share though identity records name the people: they are strangers "
     "of two sets; give each set a folder of its own, and join these with `latse data merge SET… OUT`",
+    "repeated": "labels that several files without identity records share, each in ascending order: they are "
+    "strangers of two sets, to be joined as above, or one list was dealt out in turn",
     "index-line": "lines of an index that are not a record number and an offset",
     "index-twice": "record numbers that an index names twice",
     "past-end": "lines of an index whose offset lies outside the record file",
@@ -76,6 +78,7 @@ ASSUMED = {
     "identity-mixed": "each image's own label counts, whatever identity records say",
     "identity-several": "each image's own label counts, whatever identity records say",
     "vector": "of several labels of an image the first counts",
+    "repeated": "a label that several files without identity records share is one person",
     "offset-twice": "a record that the index names twice is one image",
     "duplicate-across": "nobody knows whose a picture under several people is: every image of it is dropped",
 }

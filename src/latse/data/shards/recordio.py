@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Sequence
 
 import numpy as np
 
@@ -138,7 +138,7 @@ def spread_labels(people: np.ndarray, ends: np.ndarray, count: int) -> np.ndarra
     return labels
 
 
-def shared_people(labels: np.ndarray, files: np.ndarray, named: np.ndarray) -> np.ndarray:
+def shared_people(labels: Sequence[np.ndarray], named: Sequence[bool]) -> np.ndarray:
     """Return the people who stand in several files of a set, though identity records name them.
 
     Such records name all images of a person, so that those in another file show a stranger: two sets lie in
@@ -146,22 +146,39 @@ def shared_people(labels: np.ndarray, files: np.ndarray, named: np.ndarray) -> n
 
     Parameters
     ----------
-    labels : int64 array (n,)
-        Person on each image, at least 0.
-    files : int array (n,)
-        Number of the file of each image, ascending.
-    named : bool array (n,)
-        Whether the file of each image holds identity records.
+    labels : sequence of int64 arrays
+        Person on each image of each file, at least 0.
+    named : sequence of bool
+        Whether the file holds identity records.
 
     Returns
     -------
     int64 array (m,)
         Their labels, ascending.
     """
-    in_files = [np.unique(part) for part in np.split(labels, np.flatnonzero(np.diff(files)) + 1)]
-    people, number = np.unique(np.concatenate(in_files), return_counts=True)
-    several = people[number > 1]
-    return np.intersect1d(several, labels[named]) if len(several) else several
+    several = _several([np.unique(part) for part in labels])
+    own = [np.intersect1d(several, part) for part, is_named in zip(labels, named) if is_named]
+    return np.unique(np.concatenate([several[:0], *own]))
+
+
+def repeated_people(labels: Sequence[np.ndarray], named: Sequence[bool]) -> np.ndarray:
+    """Return the people who stand in several files without identity records whose labels ascend.
+
+    Where an ascending list was cut into files, a label can only be the last of one and the first of the next.
+    Any other that two such files share is that of two sets in one folder, or the list was dealt out in turn.
+
+    Arguments and result are those of `shared_people`, each file's labels in the order of its images.
+    """
+    parts = [part for part, is_named in zip(labels, named) if len(part) and not is_named]
+    parts = [part[np.append(True, part[1:] != part[:-1])] for part in parts if (part[1:] >= part[:-1]).all()]
+    begun, ended = [part[:-1] for part in parts], [part[1:] for part in parts]  # what goes on, what began
+    return np.union1d(_several(begun), _several(ended))
+
+
+def _several(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return what stands in several of the int64 arrays, each without repeats, ascending."""
+    values, number = np.unique(np.concatenate([np.zeros(0, np.int64), *parts]), return_counts=True)
+    return values[number > 1]
 
 
 def set_files(folder: Path) -> list[Path]:

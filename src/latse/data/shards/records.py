@@ -54,7 +54,7 @@ class Shard:
     is an error like any other.
 
     Raises LatseError if a file is missing, malformed or truncated, a label does not fit `classes`, or people
-    of two sets share labels (`recordio.shared_people`).
+    of two sets share labels (`recordio.shared_people`, `recordio.repeated_people`).
 
     Parameters
     ----------
@@ -150,17 +150,24 @@ class Shard:
         cv2.split(cv2.flip(image, 1) if mirrored else image, [blue, green, red])
 
     def _refuse_strangers(self) -> None:
-        named = np.array([file.names_people for file in self._files])[self._file]
-        shared = recordio.shared_people(self.labels, self._file, named)
+        labels = [file.labels_in_order() for file in self._files]
+        named = [file.names_people for file in self._files]
+        shared, otherwise = recordio.shared_people(labels, named), ""
+        if not len(shared):
+            shared = recordio.repeated_people(labels, named)
+            otherwise = "; if they are one list that was dealt out in turn, "
+            otherwise += f"`latse data check {self.folder} --repair OUT` makes one set of it"
         if not len(shared):
             return
-        one, other = np.unique(self._file[self.labels == shared[0]])[:2]
-        shared = np.intersect1d(*(self.labels[self._file == number] for number in (one, other)))
+        holders = np.unique(self._file[self.labels == shared[0]])
+        holders = sorted(holders, key=lambda number: not named[number])[:2]  # the rule is about named ones
+        one, other = (self._files[number] for number in sorted(holders))
+        shared = np.intersect1d(one.labels, other.labels)
         which = ", ".join(map(str, shared[:3])) + (f", … ({len(shared)} in all)" if len(shared) > 3 else "")
-        names = f"{self._files[one].path} and {self._files[other].path.name}"
         raise LatseError(
-            f"{names} share the labels {which}: two sets in one folder have strangers under one label; "
-            "give each a folder of its own and join them with `latse data merge SET… OUT`"
+            f"{one.path} and {other.path.name} share the labels {which}: two sets in one folder have strangers "
+            "under one label; give each a folder of its own and join them with `latse data merge SET… OUT`"
+            + otherwise
         )
 
     def _image(self, position: int) -> np.ndarray:
@@ -205,6 +212,10 @@ class _RecordFile:
         self._refuse(images, wrong, complaint)
         self.labels = labels.astype(np.int64)
         del self._keys, self._starts
+
+    def labels_in_order(self) -> np.ndarray:
+        """Return the labels as the images stand in the file, int64 (n,)."""
+        return self.labels[np.argsort(self.starts, kind="stable")]
 
     def read(self, start: int) -> bytes:
         """Return the bytes of the record at `start`; raise ValueError, saying what is wrong with it."""
