@@ -165,9 +165,9 @@ class Shard:
         shared = np.intersect1d(one.labels, other.labels)
         which = ", ".join(map(str, shared[:3])) + (f", … ({len(shared)} in all)" if len(shared) > 3 else "")
         raise LatseError(
-            f"{one.path} and {other.path.name} share the labels {which}: two sets in one folder have strangers "
-            "under one label; give each a folder of its own and join them with `latse data merge SET… OUT`"
-            + otherwise
+            f"{one.path} and {other.path.name} share the labels {which}: two sets in one folder have "
+            "strangers under one label; give each a folder of its own and join them with `latse data merge "
+            f"SET… OUT`{otherwise}"
         )
 
     def _image(self, position: int) -> np.ndarray:
