@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import copy
 import difflib
-import math
 import os
 import re
 from pathlib import Path
 from typing import Any, Iterable, Iterator, NamedTuple
 
+import numpy as np
 import yaml
 from yacs.config import CfgNode
 
@@ -27,6 +27,7 @@ from latse.recipe_keys import KEYS, OPEN, SHARED
 
 SHIPPED = Path(latse.recipes.__file__).parent
 STUDIES = SHIPPED / "studies"
+FLOAT32 = np.finfo(np.float32)
 DEFAULT = "the default"  # what sets a value, beside files and SET
 
 
@@ -211,8 +212,9 @@ def _typed(section: str, key: Any, value: Any, recipe: CfgNode, title: str) -> A
             value = float(value)
     if type(value) not in types:
         raise LatseError(f"{where}: expected {' or '.join(types.values())}, found {value!r}")
-    if type(value) is float and not math.isfinite(value):
-        raise LatseError(f"{where} is {value}, must be finite")
+    if type(value) is float and value and not FLOAT32.tiny <= abs(value) <= FLOAT32.max:
+        size = f"from {FLOAT32.tiny:.2g} to {FLOAT32.max:.2g}"
+        raise LatseError(f"{where} is {value}, must be 0 or {size} in size, as MXNet computes in float32")
     return value
 
 

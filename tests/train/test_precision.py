@@ -490,7 +490,7 @@ def test_what_the_processor_cannot_do_is_one_sentence(tiny, people, tmp_path, ca
         ("loss_scale=-2", "train.loss_scale is -2.0, must be"),
         ("loss_scale=0.5", "train.loss_scale is 0.5, must be"),
         ("loss_scale=33554432", "train.loss_scale is 33554432.0, must be"),
-        ("loss_scale=.nan", "train.loss_scale is nan, must be finite"),
+        ("loss_scale=.nan", "train.loss_scale is nan, must be 0 or from 1.2e-38 to 3.4e+38"),
     ],
 )
 def test_a_wrong_recipe_is_one_sentence(tiny_recipe, override, sentence):

@@ -4,6 +4,7 @@ import copy
 import itertools
 import math
 
+import mxnet as mx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -71,6 +72,18 @@ def test_the_rate_of_each_iteration(rates, mode, warmup, steps, expected):
 
 def test_every_mode_is_in_the_table():
     assert {mode for mode, *_ in BY_HAND} == {*SCHEDULES}
+
+
+@pytest.mark.parametrize("peak", [1.2e-38, 3.4e38])
+@pytest.mark.parametrize("mode", SCHEDULES)
+def test_mxnet_takes_every_rate_of_a_schedule(rates, mode, peak):
+    """It knows no number below the least normal one of float32 but 0."""
+    overrides = f"schedule.mode={mode}", f"schedule.learning_rate={peak}", "schedule.steps=[2]"
+    rate = rates(*overrides, "schedule.warmup=2", "train.iterations=5")
+    for iteration in range(1, 6):
+        still = mx.nd.zeros(1)
+        mx.nd.sgd_update(still, still, lr=rate(iteration), wd=0)
+    assert rate(2) == pytest.approx(peak)
 
 
 def test_a_rate_can_be_asked_for_before_the_first_iteration(rates):

@@ -8,6 +8,7 @@ import mxnet as mx
 from gluoncv.utils import LRScheduler
 from yacs.config import CfgNode
 
+from latse.recipe import FLOAT32
 from latse.symbols.running import is_running
 
 
@@ -87,5 +88,6 @@ class WarmedUp(mx.lr_scheduler.LRScheduler):
         self._after = after
 
     def __call__(self, update: int) -> float:
-        """Return the learning rate of an update."""
-        return self.get_warmup_lr(update) if update < self.warmup_steps else self._after(update)
+        """Return the learning rate of an update, 0 where it is below the normal numbers of float32."""
+        rate = self.get_warmup_lr(update) if update < self.warmup_steps else self._after(update)
+        return rate if rate >= FLOAT32.tiny else 0.0
