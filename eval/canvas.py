@@ -37,6 +37,11 @@ def show(cell: Axes, picture: np.ndarray) -> None:
         spine.set_visible(False)
 
 
+def plain(text: str) -> str:
+    """Return a text as matplotlib shows it: it takes $ for a formula, and nothing that is not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("$", r"\$")
+
+
 def draw_rows(path: str | os.PathLike, rows: Mapping[str, np.ndarray], height: float, titles: float) -> None:
     """Write rows of images as PNG, the title of each on its left.
 
@@ -52,7 +57,7 @@ def draw_rows(path: str | os.PathLike, rows: Mapping[str, np.ndarray], height: f
     columns = len(next(iter(rows.values())))
     figure, axes = grid(len(rows), columns, (1.1 * columns + titles, height * len(rows)))
     for cells, (title, images) in zip(axes, rows.items()):
-        cells[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=12, labelpad=8)
+        cells[0].set_ylabel(plain(title), rotation=0, ha="right", va="center", fontsize=12, labelpad=8)
         for cell, image in zip(cells, images):
             show(cell, image)
     save(figure, path)

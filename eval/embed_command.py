@@ -14,7 +14,6 @@ from tqdm import tqdm
 from latse import devices
 from latse.data.images import is_image_file
 from latse.data.photographs import photographs
-from latse.data.photographs.align_command import say
 from latse.data.photographs.faces import open_faces
 from latse.errors import LatseError, check_range
 from latse.eval import candidates
@@ -61,9 +60,9 @@ def run(args: argparse.Namespace) -> None:
         write_json(names, record)
     whole = "the image's alone" if args.no_mirror else "the image's plus its mirror image's"
     length = "not normalised" if args.no_normalise else "divided by its length"
-    say(f"{out}: {len(embeddings)} embeddings of {embeddings.shape[1]} numbers, each {whole}, {length}")
+    print(f"{out}: {len(embeddings)} embeddings of {embeddings.shape[1]} numbers, each {whole}, {length}")
     if left_out:
-        say(f"left out: {len(left_out)} of {len(taken + left_out)} photographs, first {left_out[0]}")
+        print(f"left out: {len(left_out)} of {len(taken + left_out)} photographs, first {left_out[0]}")
 
 
 def _listed(given: Sequence[str]) -> list[Path]:

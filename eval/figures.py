@@ -12,7 +12,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from latse.errors import LatseError
-from latse.eval.canvas import blank, draw_rows, grid, save, show
+from latse.eval.canvas import blank, draw_rows, grid, plain, save, show
 from latse.eval.verification import distinct_images
 from latse.files import read_lines
 
@@ -98,7 +98,7 @@ def training_curves(path: str | os.PathLike, metrics: Mapping[str, str | os.Path
     for cell, (title, keys) in zip(figure.subplots(2, 2).flat, PANELS):
         for run, number, label, points in training_lines(runs, keys):
             look = {"color": f"C{list(runs).index(run)}", "linestyle": LINE_STYLES[number]}
-            cell.plot(*zip(*points), linewidth=1.2, label=label, **look)
+            cell.plot(*zip(*points), linewidth=1.2, label=plain(label), **look)
         cell.set(title=title, xlabel="iteration")
         cell.grid(alpha=0.3)
         if cell.lines:

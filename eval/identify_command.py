@@ -180,7 +180,7 @@ def _draw(path: str, results: dict[str, Identification]) -> None:
     figure = canvas.blank((6, 4.5))
     cell = figure.subplots()
     for title, result in results.items():
-        cell.step(*result.curve(result.sizes[-1]), where="post", label=title)
+        cell.step(*result.curve(result.sizes[-1]), where="post", label=canvas.plain(title))
     distractors = next(iter(results.values())).sizes[-1]
     cell.set(xscale="log", xlabel="rank", ylabel="mates found", title=f"CMC among {distractors} distractors")
     cell.grid(alpha=0.3)

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from latse.errors import LatseError
-from latse.eval.canvas import blank, save
+from latse.eval.canvas import blank, plain, save
 from latse.eval.principles import curves
 from latse.symbols.margins import Margin
 
@@ -78,7 +78,7 @@ def picture(margins: Mapping[str, Margin]) -> Figure:
     scales = {title: _scale(title, margin) for title, margin in margins.items()}
     for (title, margin), look in zip(margins.items(), _looks()):
         share, slope = probability(margin, near)
-        left.plot(theta, curves(margin)[0](theta) / scales[title], label=title, **look)
+        left.plot(theta, curves(margin)[0](theta) / scales[title], label=plain(title), **look)
         above.plot(near, share, **look)
         below.plot(near, slope, **look)
     _finish(left, theta, "target logit  h(θ) / s")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from typing import Mapping, Sequence
 
 from latse.errors import LatseError
@@ -15,6 +16,8 @@ from latse.symbols import margins
 from latse.symbols.margins import Margin
 from latse.text_table import aligned
 
+# A margin and its parameters; a comma in the path of FILE.py:CLASS is part of it.
+NAME = re.compile(r"(.*\.py:[^,]*|[^,]*)(.*)", re.DOTALL)
 # Principle -> its title, what is so where it fails, and what its largest violation measures.
 TEXTS = {
     "non_negativity": ("non-negativity (eq. 8)", "{of} is no finite number", ""),
@@ -76,8 +79,8 @@ def _check(args: argparse.Namespace) -> int:
 def _plot(args: argparse.Namespace) -> int:
     lines: dict[str, Margin] = {}
     for text in args.margins:
-        name, *words = text.split(",")
-        margin, parameters = _margin(name, words, args.classes)
+        name, words = NAME.fullmatch(text).groups()
+        margin, parameters = _margin(name, words.split(",")[1:], args.classes)
         shown = {key: parameters[key] for key in margin.loosest}
         lines[f"{name} {_text(shown)}".rstrip()] = margin
     print(*draw_curves(args.out, lines), sep="\n")

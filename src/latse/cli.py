@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import sys
 import traceback
 from typing import NoReturn
@@ -47,6 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
     0 only when the work was done; 1 for bad input (one sentence on stderr), or when a margin that was checked
     fails; 130 for Ctrl-C.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a path may have bytes that are no text
     given = sys.argv[1:] if arguments is None else arguments
     arguments = [word for word in given if word != "--debug"]  # it may stand anywhere
     try:

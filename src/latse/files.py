@@ -89,9 +89,9 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write a text in UTF-8, atomically."""
+    """Write a text in UTF-8, atomically; of a path in it, bytes that are not UTF-8 come escaped."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 @contextlib.contextmanager
@@ -145,6 +145,13 @@ def read_object(path: str | os.PathLike) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise LatseError(f"{path} holds no JSON object")
     return content
+
+
+@contextlib.contextmanager
+def ascii_name(path: str | os.PathLike, mode: str = "rb") -> Iterator[str]:
+    """Open a file as `open` does, and yield a name that it has meanwhile: MXNet takes no path but UTF-8."""
+    with Path(path).open(mode) as file:
+        yield f"/proc/self/fd/{file.fileno()}"
 
 
 def make_folder(path: str | os.PathLike) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,7 @@ def _module(path: Path) -> ModuleType:
     """Run a file, once in a process unless it is edited, and return what it defines."""
     with blaming(f"cannot run {path}"):
         content = path.read_bytes()
-        key = hashlib.blake2b(str(path.resolve()).encode() + content, digest_size=8).hexdigest()
+        key = hashlib.blake2b(os.fsencode(path.resolve()) + content, digest_size=8).hexdigest()
         name = f"{path.stem}_{key}"
         if name in sys.modules:
             return sys.modules[name]

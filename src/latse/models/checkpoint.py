@@ -10,13 +10,13 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Mapping, Sequence
+from typing import Any, Mapping, Sequence
 
 import mxnet as mx
 import numpy as np
 
 from latse.errors import LatseError
-from latse.files import read_text, replacing
+from latse.files import ascii_name, explained, read_text, replacing
 from latse.graph.nodes import Arrays, sentence
 
 
@@ -89,13 +89,23 @@ def write_arrays(path: str | os.PathLike, arrays: Mapping[str, mx.nd.NDArray]) -
     """
     with replacing(path) as temporary:
         try:
-            mx.nd.save(os.fspath(temporary), dict(arrays))
+            with ascii_name(temporary, "wb") as name:
+                mx.nd.save(name, dict(arrays))
         except mx.base.MXNetError as error:
             raise LatseError(f"cannot write {path}: {sentence(error)}") from error
         # The length of such a file (docs/formats.md).
         contents = sum(24 + 8 * a.ndim + a.size * np.dtype(a.dtype).itemsize for a in arrays.values())
         if temporary.stat().st_size != 32 + contents + sum(8 + len(name.encode()) for name in arrays):
             raise LatseError(f"cannot write all of {path}: is the disk full?")
+
+
+def read_arrays(path: str | os.PathLike) -> Any:
+    """Read arrays in MXNet's format: a dict of them by name, or a list where they have no names.
+
+    Raises LatseError if the file cannot be read, and MXNetError if it is damaged.
+    """
+    with explained(f"cannot read {path}"), ascii_name(path) as name:
+        return mx.nd.load(name)
 
 
 def load(prefix: str | os.PathLike, number: int) -> tuple[mx.sym.Symbol, Arrays, Arrays]:
@@ -118,9 +128,9 @@ def load(prefix: str | os.PathLike, number: int) -> tuple[mx.sym.Symbol, Arrays,
     """
     path = _existing(parameters_path(prefix, number))
     try:
-        named = mx.nd.load(str(path))
+        named = read_arrays(path)
     except mx.base.MXNetError as error:
-        raise LatseError(f"{path} is damaged or unreadable: it holds no MXNet parameters") from error
+        raise LatseError(f"{path} is damaged: it holds no MXNet parameters") from error
     if not isinstance(named, dict):
         raise LatseError(f"{path} holds arrays without names, so it is no checkpoint")
     kinds: dict[str, Arrays] = {"arg": {}, "aux": {}}

@@ -54,7 +54,7 @@ class OnnxNetwork:
             raise LatseError(f"the ONNX file {path} is missing")
         with blaming(NO_MODEL.format(path)):
             model = onnx.load(str(path), load_external_data=False)
-        self._session = session(str(path), str(path))
+        self._session = session(_given(self.path), str(path))
         try:
             self.normalises = model.producer_name == PRODUCER or _normalises(model.graph)
             self._input, self._float, batch = self._checked_input()
@@ -129,6 +129,15 @@ def session(model: str | bytes, title: str = "the exported file") -> Any:
     options.intra_op_num_threads = threads()
     with blaming(NO_MODEL.format(title)):
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _given(path: Path) -> str | bytes:
+    """Return a path, or where it is not UTF-8 the content, without weights that lie in files beside it."""
+    try:
+        str(path).encode()
+        return str(path)
+    except UnicodeEncodeError:
+        return path.read_bytes()
 
 
 def _normalises(graph: Any) -> bool:

@@ -114,7 +114,8 @@ def _logger(path: Path) -> logging.Logger:
     log.setLevel(logging.INFO)
     log.propagate = False
     with explained(f"cannot write {path}"):
-        handler = logging.FileHandler(path)
+        handler = logging.FileHandler(path, encoding="utf-8")
+    handler.stream.reconfigure(errors="backslashreplace")  # of a path
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     return log

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from types import MappingProxyType
 from typing import Mapping, NamedTuple
@@ -88,7 +87,7 @@ def load(folder: Path) -> RunState | None:
         return None
     parts: dict[str, dict[str, mx.nd.NDArray]] = {part: {} for part in PARTS}
     try:
-        arrays = mx.nd.load(os.fspath(path))
+        arrays = checkpoint.read_arrays(path)
         iteration = int(arrays.pop("iteration").asscalar())
         for key, array in arrays.items():
             part, _, name = key.partition(":")

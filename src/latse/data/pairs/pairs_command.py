@@ -70,7 +70,6 @@ def run(args: argparse.Namespace) -> None:
     """Make the set; raise LatseError for bad input."""
     from latse.data.pairs import pair_lists
     from latse.data.pairs.pairs import refuse_pairs, write_pairs, write_people
-    from latse.data.photographs.align_command import say
 
     if Path(args.out).suffix not in (".bin", ".npz"):
         raise LatseError(f"{args.out} ends neither in .bin nor in .npz")
@@ -92,9 +91,9 @@ def run(args: argparse.Namespace) -> None:
     write_people(args.out, people)  # first: where there are pairs, they are whole
     write_pairs(args.out, [faces[number] for number in chosen.pairs.ravel().tolist()], chosen.issame)
     same, pairs = int(chosen.issame.sum()), len(chosen.issame)
-    say(f"{args.out}: {same} pairs of one person, {pairs - same} of two, {len(used)} photographs")
+    print(f"{args.out}: {same} pairs of one person, {pairs - same} of two, {len(used)} photographs")
     if not (args.list or args.pairs or drawn_by_kind) and pairs < 2 * pair_lists.USUAL:
-        say(f"{2 * pair_lists.USUAL} pairs are drawn where there are as many of both kinds")
+        print(f"{2 * pair_lists.USUAL} pairs are drawn where there are as many of both kinds")
 
 
 def _numbers(args: argparse.Namespace) -> tuple[int | None, int | None]:

@@ -99,7 +99,7 @@ def _align(aligner: Any, photograph: str, target: Path, points: dict | None) -> 
             raise align.NoFaceError("no landmarks")
         aligned = aligner.cut_out(image, None if points is None else points[photograph])
     except align.NoFaceError as error:
-        say(f"{photograph}: {error}")
+        print(f"{photograph}: {error}")
         return {"photograph": photograph, "reason": error.reason, "detail": error.detail}
     except LatseError as error:
         raise LatseError(f"{photograph}: {error}") from error
@@ -108,7 +108,7 @@ def _align(aligner: Any, photograph: str, target: Path, points: dict | None) -> 
     box = [round(float(number), 1) for number in aligned.face.box]
     several = "" if aligned.faces == 1 else f" of {aligned.faces}"
     x, y, width, height = (round(number) for number in box)
-    say(
+    print(
         f"{photograph} -> {target}: face{several} of {width}x{height} pixels at ({x}, {y}), "
         f"confidence {aligned.face.confidence:.3f}"
     )
@@ -120,8 +120,3 @@ def _align(aligner: Any, photograph: str, target: Path, points: dict | None) -> 
         "confidence": aligned.face.confidence,
         "points": aligned.face.points.tolist(),
     }
-
-
-def say(text: str) -> None:
-    """Print; names that are not UTF-8 come escaped."""
-    print(text.encode("utf-8", "backslashreplace").decode("utf-8"))

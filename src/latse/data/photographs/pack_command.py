@@ -89,13 +89,13 @@ def run(args: argparse.Namespace) -> None:
         args.shards,
         args.processes,
         args.leave_out,
-        align_command.say,
+        print,
     )
     if report is None:
         print(f"{args.out} is there already, made of the same photographs with the same settings")
         return
     for line in _lines(args.out, report):
-        align_command.say(line)
+        print(line)
     if args.json:
         write_json(args.json, report)
 
