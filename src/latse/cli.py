@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from latse import __version__, ending
 from latse.errors import LatseError
+from latse.files import refuse_no_json
 from latse.runtime import mxnet_build, require_mxnet
 
 # Sub-command -> (its module in latse, one line of help). A module has `add_arguments(parser)` and
@@ -55,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = [word for word in given if word != "--debug"]  # it may stand anywhere
     try:
         args = _parser(arguments).parse_args(arguments)
+        if getattr(args, "json", None):
+            refuse_no_json(args.json)
         return args.run(args) or 0
     except LatseError as error:
         if "--debug" in given:

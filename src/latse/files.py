@@ -43,6 +43,15 @@ def refuse_existing(*files: str | os.PathLike) -> None:
         raise LatseError(f"{file} is there already: remove it, or choose another name")
 
 
+def refuse_no_json(path: str | os.PathLike) -> None:
+    """Raise LatseError if there is a file that `write_json` has not written, as a photograph or a list."""
+    if not Path(path).is_file():
+        return
+    with explained(f"cannot read {path}"), Path(path).open("rb") as file:
+        if file.read(1) not in (b"{", b"[", b""):
+            raise LatseError(f"{path} is there and no JSON: choose another name for the report")
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced to disk and renamed to `path`.

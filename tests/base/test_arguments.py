@@ -3,7 +3,9 @@
 import subprocess
 import sys
 
-from latse.cli import COMMANDS
+import pytest
+
+from latse.cli import COMMANDS, main
 
 # Each takes longer to import than a parser may take to answer.
 SLOW = ("mxnet", "cv2", "sklearn", "pandas", "matplotlib", "scipy", "skimage")
@@ -31,3 +33,25 @@ def test_help_and_usage_errors_import_nothing_slow():
         text=True,
     )
     assert done.returncode == 0, done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "command", ["data pack {file} {out}", "data check {file}", "eval --model pca --pairs {file}"]
+)
+def test_a_report_replaces_no_input(tmp_path, capsys, command):
+    file = tmp_path / "list"
+    file.write_text("a.png\tann\n")
+    words = command.format(file=file, out=tmp_path / "out").split()
+    assert main([*words, "--json", str(file)]) == 1
+    assert capsys.readouterr().err == (
+        f"latse: {file} is there and no JSON: choose another name for the report\n"
+    )
+    assert file.read_text() == "a.png\tann\n" and [*tmp_path.iterdir()] == [file]
+
+
+def test_a_report_replaces_an_older_one(people, tmp_path):
+    for content in ("", "[]\n", '{"sound": 0}'):
+        (tmp_path / "report").write_text(content)
+        words = "data", "check", str(people), "--processes", "1", "--json", str(tmp_path / "report")
+        assert main([*words]) == 0
+        assert '"sound": true' in (tmp_path / "report").read_text()

@@ -52,7 +52,7 @@ ROOMS = {
     "eval": BASE | {"data", "graph", "models", "symbols"},
     "paper": BASE | {"data", "eval", "models", "plan", "recipe", "recipe_keys", "symbols", "train"},
     "bench": BASE | {"data", "eval", "graph", "models", "paper", "plan", "recipe", "symbols", "train"},
-    "cli": {"ending", "errors", "latse", "runtime"},
+    "cli": {"ending", "errors", "files", "latse", "runtime"},
     "latse": {"runtime"},
     "__main__": {"cli"},
 }

@@ -633,6 +633,17 @@ def test_no_room_for_the_faces(three, tmp_path, detector, capfd):
     assert latse_pack(three, tmp_path / "out", "--detector", name) == 0
 
 
+def test_a_full_temporary_folder_is_not_the_lists_fault(three, tmp_path, capfd):
+    (tmp_path / "list").write_text("".join(f"{number}{'x' * 200}.png\tA\n" for number in range(100)))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        assert latse_pack(tmp_path / "list", tmp_path / "out") == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "cannot write a temporary file (TMPDIR says where): File too large" in complaint(capfd)
+
+
 def test_memory_does_not_grow_with_the_report(tmp_path):
     """The long lists come entry by entry and still make valid JSON."""
     seen = []

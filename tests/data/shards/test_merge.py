@@ -184,6 +184,25 @@ def test_strangers_of_one_name_stay_apart(tmp_path, capsys):
     assert not (tmp_path / "more").exists()
 
 
+@pytest.mark.parametrize("line", ["1\t{path}\t{label}", "{label}\t{label}\t{path}", "{path}\t0{label}"])
+def test_labels_of_lists_are_no_names(tmp_path, capsys, line):
+    """Label 3 of one list and label 3 of another are strangers."""
+    sets = []
+    for name, number in (("one", 1), ("two", 2)):
+        cv2.imwrite(str(tmp_path / f"{number}.jpg"), cv2.imdecode(*decodable(number)))
+        (tmp_path / f"{name}.lst").write_text(line.format(path=f"{number}.jpg", label=3))
+        sets.append(tmp_path / name)
+        words = "data", "pack", f"{sets[-1]}.lst", str(sets[-1]), "--aligned", "--processes", "1"
+        assert main([*words]) == 0
+    capsys.readouterr()
+    assert merge(*sets, tmp_path / "named", "--by-name") == 1
+    error = capsys.readouterr().err
+    number = "03" if line.endswith("0{label}") else "3"
+    assert f"{sets[0]} calls a person {number}, a number: " in error and error.count("\n") == 1
+    assert merge(*sets, tmp_path / "both") == 0
+    assert Shard(tmp_path / "both").labels.tolist() == [0, 1]
+
+
 def test_names_beside_another_set_are_refused(tmp_path, capsys):
     one = pack(tmp_path / "p1", tmp_path / "one", {"ann": [1], "bea": [2]})
     other = write_people(tmp_path / "other", [1, 1], first=60, size=(112, 112))

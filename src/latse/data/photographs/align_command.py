@@ -59,9 +59,8 @@ def run(args: argparse.Namespace) -> None:
     from latse.data.photographs import align, detect, landmarks
 
     targets = _targets(args.photographs, Path(args.out))
-    pictures = {Path(file).resolve() for file in (*targets, *targets.values())}
-    if args.json and Path(args.json).resolve() in pictures:
-        raise LatseError(f"--json {args.json} would replace a photograph or a face")
+    if args.json and Path(args.json).resolve() in {target.resolve() for target in targets.values()}:
+        raise LatseError(f"--json {args.json} would replace a face")
     points = dict(landmarks.read(Path(args.landmarks))) if args.landmarks else None
     aligner = align.Aligner(detect.create(args.detector), args.smallest)
     make_folder(args.out)

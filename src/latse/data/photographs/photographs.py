@@ -15,7 +15,7 @@ import numpy as np
 
 from latse.data.photographs.list_formats import PHOTOGRAPHS, recognise
 from latse.errors import LatseError
-from latse.files import NAMES, read_lines, refuse_irregular
+from latse.files import NAMES, explained, read_lines, refuse_irregular
 
 FOLDERS = "put them into one folder for each person, or write a list"
 
@@ -113,7 +113,8 @@ def _in_list(file: Path, root: Path, say: Callable[[str], None]) -> Iterator[Pho
     say(f"{file} is read as {form}")
     numbers: dict[str | int, int] = {}
     person, end = array.array("i"), array.array("q", [0])
-    with tempfile.TemporaryFile() as paths:
+    failure = "cannot write a temporary file (TMPDIR says where)"
+    with explained(failure), tempfile.TemporaryFile() as paths:
         for _, line in read_lines(file, NAMES):
             path, name = form.read(line)
             person.append(numbers.setdefault(name, len(numbers)))

@@ -28,8 +28,8 @@ def merge(
     numbers them. A person's images come in the order of the sets and of their records.
 
     Raises LatseError if there is one set only, a set cannot be read, two are the same or have images of
-    different sizes, a name is lacking or stands twice in a set (`by_name`), or `out` does not fit or cannot
-    be written.
+    different sizes, a name is lacking, a number or twice in a set (`by_name`), or `out` does not fit or
+    cannot be written.
 
     Parameters
     ----------
@@ -107,6 +107,10 @@ def _matched(sets: list[Shard], names: list[Names]) -> tuple[Names, list[np.ndar
         name, times = Counter(own).most_common(1)[0]
         if times > 1:
             raise LatseError(f"{shard.folder} has {times} people called {name}: names do not tell who is who")
+        number = next(filter(str.isdecimal, own), None)
+        if number is not None:
+            why = "the same number of another set is somebody else's; without --by-name labels are shifted"
+            raise LatseError(f"{shard.folder} calls a person {number}, a number: {why}")
     people = sorted(set(itertools.chain(*names)))
     place = {name: label for label, name in enumerate(people)}
     return people, [np.array([place[name] for name in own], np.int64) for own in names]

@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--by-name",
         action="store_true",
-        help="people of the same name are one person; each set must have names (default: all are strangers)",
+        help="people of the same name are one person; each set must have names, which are no numbers "
+        "(default: all are strangers)",
     )
     parser.add_argument(
         "--shards", type=int, default=1, metavar="N", help="number of files (default: %(default)s)"
