@@ -90,6 +90,14 @@ def latse_process():
     return start
 
 
+@pytest.fixture
+def heeded():
+    """Have Ctrl-C heeded here and in what is started, though these tests may run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def wait_until(condition, seconds=300):
     """Wait for `condition()`, as long as it may take on a machine with much else to do."""
     end = time.monotonic() + seconds

@@ -22,7 +22,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """Call `main` in the main thread and end the process with the status that it returns, 0 for None.
 
     An unexpected exception shows its traceback, status 1; SIGTERM is an exception too, so that `with` blocks
-    clean up, and reaches the child processes, status 143; so is a reader of stdout that has left, 141.
+    clean up, and reaches the child processes, status 143; so is a reader of stdout that has left, 141. What
+    SIGTERM or Ctrl-C has not ended after some seconds ends then.
 
     Python's exit handlers run, but no thread is waited for, nor what MXNet is at: its own exit handler drops
     what is queued, and where an operator in Python waits for that, the process never ends.
@@ -47,7 +48,7 @@ class _Terminated(SystemExit):
 
 def _status(main: Callable[[], int | None]) -> int:
     try:
-        _heed_sigterm()
+        _heed_signals()
         return main() or 0
     except _Terminated:
         print("latse: terminated", file=sys.stderr)
@@ -64,10 +65,11 @@ def _status(main: Callable[[], int | None]) -> int:
         return 1
 
 
-def _heed_sigterm() -> None:
-    """Raise _Terminated at SIGTERM; end the process some seconds later if it is still there.
+def _heed_signals() -> None:
+    """Raise _Terminated at SIGTERM; some seconds after it or Ctrl-C end the process if it is still there.
 
-    It is where the main thread is inside MXNet, or Python was at a `__del__`, which lets no exception out.
+    It is where the main thread is inside MXNet, or Python was at a `__del__` or at what MXNet had called,
+    which let no exception out.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -82,14 +84,19 @@ def _terminate(*_: object) -> NoReturn:
 
 
 def _insist(signals: int) -> None:
-    while os.read(signals, 1)[0] != signal.SIGTERM:
+    while (number := os.read(signals, 1)[0]) not in (signal.SIGINT, signal.SIGTERM):
         pass
+    if number == signal.SIGTERM:  # Ctrl-C comes to all processes of a terminal
+        _pass_on_sigterm()
+    time.sleep(PATIENCE)
+    os._exit(128 + number)
+
+
+def _pass_on_sigterm() -> None:
     for children in Path("/proc/self/task").glob("*/children"):
         with contextlib.suppress(OSError):  # a thread or a child that has ended
             for child in children.read_text().split():
                 os.kill(int(child), signal.SIGTERM)
-    time.sleep(PATIENCE)
-    os._exit(TERMINATED)
 
 
 def _leave(status: int) -> NoReturn:

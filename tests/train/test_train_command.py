@@ -780,14 +780,6 @@ def test_what_a_run_cannot_change(train, teacher, tmp_path, capsys, monkeypatch)
     assert files(out) == before
 
 
-@pytest.fixture
-def heeded():
-    """Have Ctrl-C heeded here and in what is started, though these tests may run in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def interrupt_at(iteration, monkeypatch, *signals):
     """Send this process signals, by default one Ctrl-C, during the iteration of that place, from 1."""
     step, calls = Trainer._step, []
