@@ -44,8 +44,9 @@ def refuse_existing(*files: str | os.PathLike) -> None:
 
 
 def refuse_no_json(path: str | os.PathLike) -> None:
-    """Raise LatseError if there is a file that `write_json` has not written, as a photograph or a list."""
-    if not Path(path).is_file():
+    """Raise LatseError if there is what `write_json` has not written, as a photograph, a list or a folder."""
+    refuse_irregular(path)
+    if not Path(path).exists():
         return
     with explained(f"cannot read {path}"), Path(path).open("rb") as file:
         if file.read(1) not in (b"{", b"[", b""):

@@ -46,6 +46,8 @@ def test_a_report_replaces_no_input(tmp_path, capsys, command):
     assert capsys.readouterr().err == (
         f"latse: {file} is there and no JSON: choose another name for the report\n"
     )
+    assert main([*words, "--json", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"latse: {tmp_path} is not a regular file\n"
     assert file.read_text() == "a.png\tann\n" and [*tmp_path.iterdir()] == [file]
 
 
