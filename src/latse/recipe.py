@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import difflib
+import math
 import os
 import re
 from pathlib import Path
@@ -85,11 +86,14 @@ def find(name: str | os.PathLike, folder: Path = Path(), shipped: Path = SHIPPED
 
 def read_yaml(path: str | os.PathLike, title: str) -> Any:
     """Return the content of a YAML file; raise LatseError if it is missing or, under its `title`, is none."""
-    text = re.sub(r"[ \t]+$", "", read_text(path), flags=re.MULTILINE)  # PyYAML stumbles over such a tab
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise LatseError(f"{title} is not YAML: {' '.join(str(error).split())}") from error
+    # PyYAML stumbles over such a tab.
+    return _loaded(re.sub(r"[ \t]+$", "", read_text(path), flags=re.MULTILINE), title)
+
+
+def in_yaml(value: Any) -> str:
+    """Return a value of a YAML file in one line, as its author may have written it."""
+    text = yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, width=math.inf)
+    return " ".join(text.split())[1:-1]
 
 
 def as_dict(recipe: CfgNode) -> dict[str, Any]:
@@ -125,6 +129,22 @@ def changed(name: str, recipe: CfgNode) -> dict[str, Any] | None:
     }
 
 
+def _loaded(text: str, title: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        reason = (
+            f"line {error.problem_mark.line + 1}: {error.problem}" if error.problem_mark else error.problem
+        )
+    except yaml.YAMLError as error:  # a character that no YAML has
+        reason = str(error).splitlines()[0]
+    except RecursionError:
+        reason = "it is nested too deeply"
+    except (ValueError, KeyError, TypeError, AttributeError):  # of PyYAML for 2001-02-31 or !!bool perhaps
+        reason = "it holds a date that there is not, or a value that is not as its tag says"
+    raise LatseError(f"{title} is not YAML: {reason}")
+
+
 class _Layer(NamedTuple):
     """What one file or one `--set` says: its title, where relative paths begin, section -> key -> value."""
 
@@ -148,7 +168,9 @@ def _chain(name: str | os.PathLike, folder: Path, above: tuple[Path, ...]) -> It
         raise LatseError(f"{title} must hold keys with values")
     base = content.pop("base", None)
     if base is not None:
-        yield from _chain(str(base), path.parent, (*above, path))
+        if not isinstance(base, str):
+            raise LatseError(f"{title}: base is {in_yaml(base)}, must be the name or the file of a recipe")
+        yield from _chain(base, path.parent, (*above, path))
     yield _Layer(title, path.parent, content)
 
 
@@ -161,17 +183,14 @@ def _parsed(override: str) -> _Layer:
     section, dot, name = key.partition(".")
     if not (equals and dot and section and name):
         raise LatseError(f"{SET} {override}: write section.key=value")
-    try:
-        return _Layer(SET, Path(), {section: {name: yaml.safe_load(value)}})
-    except yaml.YAMLError as error:
-        raise LatseError(f"{SET} {override}: the value is not YAML") from error
+    return _Layer(SET, Path(), {section: {name: _loaded(value, f"{SET} {override}")}})
 
 
 def _merge(recipe: CfgNode, layer: _Layer, origins: dict[str, str]) -> None:
     for section, values in layer.content.items():
         if section not in recipe:
             there = f"there are {', '.join(recipe)}{_nearest(str(section), recipe)}"
-            raise LatseError(f"{layer.title}: unknown key '{section}'; {there}")
+            raise LatseError(f"{layer.title}: unknown key '{in_yaml(section)}'; {there}")
         if not isinstance(values, dict):
             raise LatseError(f"{layer.title}: '{section}' must hold keys with values")
         placed = {key: _placed(value, layer.folder) for key, value in values.items()}
@@ -201,17 +220,17 @@ def _placed(value: Any, folder: Path) -> Any:
 
 def _typed(section: str, key: Any, value: Any, recipe: CfgNode, title: str) -> Any:
     """Return the value for a key, a whole number as a float where one is asked for."""
-    where = f"{title}: {section}.{key}"
+    where = f"{title}: {section}.{in_yaml(key)}"
     known = KEYS.get(f"{section}.{key}")
     if known is None and not (section in OPEN and isinstance(key, str)):
         there = f"there are {', '.join(recipe[section])}{_nearest(f'{section}.{key}', KEYS)}"
         raise LatseError(f"{where}: unknown key; {there}")
-    types = known.types if known else {float: "float"}
+    types, must = (known.types, known.must.says) if known else ((float,), "a number")
     if float in types and type(value) in (int, str):  # YAML takes 5e-4 for text
         with contextlib.suppress(ValueError, OverflowError):
             value = float(value)
     if type(value) not in types:
-        raise LatseError(f"{where}: expected {' or '.join(types.values())}, found {value!r}")
+        raise LatseError(f"{where} is {in_yaml(value)}, must be {must}")
     if type(value) is float and value and not FLOAT32.tiny <= abs(value) <= FLOAT32.max:
         size = f"from {FLOAT32.tiny:.2g} to {FLOAT32.max:.2g}"
         raise LatseError(f"{where} is {value}, must be 0 or {size} in size, as MXNet computes in float32")
@@ -229,12 +248,12 @@ def _check(recipe: CfgNode, origins: dict[str, str]) -> None:
             raise LatseError(f"{set_by[name]}: {name}: {error}") from error
         if not holds:
             others = [
-                f" ({other} is {values[other]!r}, set by {set_by[other]})"
+                f" ({other} is {in_yaml(values[other])}, set by {set_by[other]})"
                 for other in KEYS
                 if other in key.must.says
             ]
             must = f"must be {key.must.says}{''.join(others)}"
-            raise LatseError(f"{set_by[name]}: {name} is {values[name]!r}, {must}")
+            raise LatseError(f"{set_by[name]}: {name} is {in_yaml(values[name])}, {must}")
     for section, classes in OPEN.items():
         parameters = {}
         for key, value in recipe[section].items():  # the name first

@@ -1,4 +1,4 @@
-"""Every key of a recipe: its type, the paper's value (§4.1), what it may be and what it decides."""
+"""Every key of a recipe: the paper's value (§4.1), what it may be and what it decides."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SHARED = {"dropout", "s"}  # those that mean the same in every class that has th
 
 
 class Rule(NamedTuple):
-    """What a value must be: in words after "must be", and whether (value, recipe) obeys."""
+    """What a value must be: in words after "must be", type and range, and whether (value, recipe) obeys.
+
+    Only values of the key's types are tried.
+    """
 
     says: str
     holds: Callable[[Any, CfgNode], bool]
-
-
-ANY = Rule("any", lambda *_: True)
 
 
 class Key(NamedTuple):
@@ -45,7 +45,7 @@ class Key(NamedTuple):
         The value where a recipe says nothing; the paper's (§4.1) where it gives one.
     meaning : str
         What the key decides, for docs/recipes.md.
-    must : Rule, default ANY
+    must : Rule
         What a value must be. Where its words name another key, an error says that key's value too.
     others : tuple of type
         Types that a value may have beside the default's.
@@ -54,19 +54,19 @@ class Key(NamedTuple):
     name: str
     default: Any
     meaning: str
-    must: Rule = ANY
+    must: Rule
     others: tuple[type, ...] = ()
 
     @property
-    def types(self) -> dict[type, str]:
-        """The types that a value may have, each with its name in YAML."""
-        kinds = (type(self.default), *self.others)
-        return {kind: {type(None): "null"}.get(kind, kind.__name__) for kind in kinds}
+    def types(self) -> tuple[type, ...]:
+        """The types that a value may have."""
+        return (type(self.default), *self.others)
 
 
 def at_least(lowest: float) -> Rule:
-    """Return the rule of a number that is `lowest` or more."""
-    return Rule(f"at least {lowest}", lambda value, _: value >= lowest)
+    """Return the rule of a number that is `lowest` or more, a whole one where `lowest` is an int."""
+    kind = "whole number" if isinstance(lowest, int) else "number"
+    return Rule(f"a {kind} of at least {lowest:g}", lambda value, _: value >= lowest)
 
 
 def one_of(names: Iterable[str]) -> Rule:
@@ -103,22 +103,24 @@ def _are_own_losses(weights: dict, _: CfgNode) -> bool:
     )
 
 
-NAME = Rule("a name of the tables below", lambda *_: True)  # see `OPEN`
-FRACTION = Rule("in [0, 1)", lambda value, _: 0 <= value < 1)
-FACTOR = Rule("in (0, 1]", lambda value, _: 0 < value <= 1)
-POSITIVE = Rule("positive", lambda value, _: value > 0)
-STAGES = Rule(f"{len(WIDTHS)} whole numbers, each at least 1", _are_widths)
-RISING = Rule("rising whole numbers from 1 on", _rises)
+SWITCH = Rule("true or false", lambda *_: True)
+NAME = Rule("a name that `latse recipes --keys` lists, or FILE.py:CLASS", lambda *_: True)  # see `OPEN`
+FRACTION = Rule("a number in [0, 1)", lambda value, _: 0 <= value < 1)
+FACTOR = Rule("a number in (0, 1]", lambda value, _: 0 < value <= 1)
+POSITIVE = Rule("a positive number", lambda value, _: value > 0)
+NOT_NEGATIVE = at_least(0.0)
+STAGES = Rule(f"a list of {len(WIDTHS)} whole numbers, each at least 1", _are_widths)
+RISING = Rule("a list of rising whole numbers from 1 on", _rises)
 OWN_LOSSES = Rule("FILE.py:CLASS, each with a weight of at least 0", _are_own_losses)
-KEEP = Rule(f"{ALL}, at least 1 or rising whole numbers from 1 on", _says_what_stays)
-COUNT = Rule("null or at least 1", lambda value, _: value is None or value >= 1)
+KEEP = Rule(f"{ALL}, {at_least(1).says} or {RISING.says}", _says_what_stays)
+COUNT = Rule(f"null or {at_least(1).says}", lambda value, _: value is None or value >= 1)
 SCALE = Rule(f"{DYNAMIC} or a power of two from 1 to {LARGEST_SCALE:.0f}", _is_loss_scale)
 DIVISOR = Rule(
-    "at least 1 and divide train.batch_size",
+    "a whole number of at least 1 that divides train.batch_size",
     lambda value, recipe: value >= 1 and recipe.train.batch_size % value == 0,
 )
 BEFORE_END = Rule(
-    "from 0 to train.iterations - 1",
+    "a whole number from 0 to train.iterations - 1",
     lambda value, recipe: 0 <= value < recipe.train.iterations,
 )
 
@@ -127,7 +129,7 @@ _REGULARISERS = [
         f"regularisers.{name}",
         0.0,
         f"Weight of `{kind.__name__}`, which spreads the class centres.",
-        at_least(0),
+        NOT_NEGATIVE,
     )
     for name, kind in margins.REGULARISERS.items()
 ]
@@ -135,20 +137,20 @@ _KEYS = [
     Key("encoder.name", "resnet50", "Network that embeds a face.", NAME),
     Key("margin.name", "linearface", "Loss of the embeddings.", NAME),
     *_REGULARISERS,
-    Key("decoder.enabled", False, "Train a decoder, which draws the mean face of each person."),
+    Key("decoder.enabled", False, "Train a decoder, which draws the mean face of each person.", SWITCH),
     Key("decoder.widths", [*WIDTHS], "Channels of the decoder's stages, the first stage first.", STAGES),
-    Key("decoder.l1_weight", 1.0, "Weight of the mean absolute error (eq. 14).", at_least(0)),
-    Key("decoder.similarity_weight", 1.0, "Weight of (1 - SSIM)/2 (eq. 13).", at_least(0)),
+    Key("decoder.l1_weight", 1.0, "Weight of the mean absolute error (eq. 14).", NOT_NEGATIVE),
+    Key("decoder.similarity_weight", 1.0, "Weight of (1 - SSIM)/2 (eq. 13).", NOT_NEGATIVE),
     Key("decoder.losses", {}, "Further losses of the generated face, with weights.", OWN_LOSSES),
     Key("decoder.momentum", 0.9, "Momentum of a person's mean face (eq. 12).", FRACTION),
     Key("filter.k", None, "Keep samples whose label is in the teacher's top `k`; null: all.", COUNT, (int,)),
-    Key("filter.gate_losses", False, "A refused sample trains neither classifier nor decoder."),
-    Key("filter.refused_in_mean", False, "A refused sample still moves the mean face of its label."),
+    Key("filter.gate_losses", False, "A refused sample trains neither classifier nor decoder.", SWITCH),
+    Key("filter.refused_in_mean", False, "A refused sample still moves the mean face of its label.", SWITCH),
     Key("train.batch_size", 768, "Images in an iteration, over all devices.", at_least(1)),
     Key("train.images_per_person", 1, "Images of a person together in a batch; 1: in any order.", DIVISOR),
     Key("train.iterations", 24000, "Iterations of the whole run.", at_least(1)),
     Key("train.momentum", 0.9, "Momentum of SGD.", FRACTION),
-    Key("train.weight_decay", 5e-4, "Weight decay of SGD.", at_least(0)),
+    Key("train.weight_decay", 5e-4, "Weight decay of SGD.", NOT_NEGATIVE),
     Key(
         "train.statistics_momentum",
         0.9,
@@ -158,7 +160,7 @@ _KEYS = [
     Key("train.kvstore", "local", "How devices share gradients.", one_of(KVSTORES)),
     Key("train.precision", SINGLE, "What the large arrays are computed in.", one_of(PRECISIONS)),
     Key("train.loss_scale", DYNAMIC, "Factor of the loss where precision is not float32.", SCALE, (float,)),
-    Key("train.memory_plan", False, "Train with the memory plan of least memory."),
+    Key("train.memory_plan", False, "Train with the memory plan of least memory.", SWITCH),
     Key("train.checkpoint_every", 1000, "Iterations between checkpoints.", at_least(1)),
     Key("train.keep", ALL, "Checkpoints that stay: `all`, the newest N, or a list.", KEEP, (int, list)),
     Key("train.log_every", 20, "Iterations between lines of the log.", at_least(1)),

@@ -6,9 +6,7 @@ import argparse
 import re
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Mapping
-
-import yaml
+from typing import Mapping
 
 from latse import recipe as recipes
 from latse.recipe_keys import KEYS, OPEN, Key
@@ -34,14 +32,14 @@ def shown(name: str, overrides: list[str]) -> str:
         lines.append(f"{section}:")
         for key, value in values.items():
             origin = origins.get(f"{section}.{key}", recipes.DEFAULT)
-            lines.append(f"  {f'{key}: {_yaml(value)}':<40}# {origin}")
+            lines.append(f"  {f'{key}: {recipes.in_yaml(value)}':<40}# {origin}")
     return "\n".join(lines) + "\n"
 
 
 def tables() -> list[str]:
     """Return the tables of docs/recipes.md: keys, encoders, losses, recipes, studies."""
     return [
-        _table([["key", "type", "default", "range", "meaning"], *map(_row, KEYS.values())]),
+        _table([["key", "default", "must be", "meaning"], *map(_row, KEYS.values())]),
         _classes(OPEN["encoder"], OPEN["encoder"].ENCODERS, "encoder"),
         _classes(OPEN["margin"], OPEN["margin"].MARGINS, "loss"),
         _table([["recipe", "what it trains"], *_summaries(recipes.SHIPPED)]),
@@ -59,12 +57,7 @@ def _classes(kind: ModuleType, shipped: Mapping[str, type], title: str) -> str:
 
 
 def _row(key: Key) -> list[str]:
-    types = " or ".join(key.types.values())
-    return [f"`{key.name}`", types, f"`{_yaml(key.default)}`", key.must.says, key.meaning]
-
-
-def _yaml(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True).replace("\n...", "").strip()
+    return [f"`{key.name}`", f"`{recipes.in_yaml(key.default)}`", key.must.says, key.meaning]
 
 
 def _summaries(folder: Path) -> list[list[str]]:

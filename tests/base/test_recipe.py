@@ -98,8 +98,8 @@ def test_there_are_shipped_recipes():
         ("margin: {a: wide}", "margin.a"),
         ("margin: {name: null}", "margin.name"),
         ("margin: {1: 3}", "margin.1"),
-        ("margin: {null: 3}", "margin.None"),
-        ("margin: {true: 3}", "margin.True"),
+        ("margin: {null: 3}", "margin.null"),
+        ("margin: {true: 3}", "margin.true"),
         ("schedule: {1.5: 3}", "schedule.1.5"),
         ("1: {a: 3}", "'1'"),
     ],
@@ -341,7 +341,7 @@ def test_an_error_about_two_keys_says_what_set_both(write):
     path = write("warm.yaml", "schedule: {warmup: 20}")
     sentence = refused(path, "train.iterations=10")
     assert sentence == (
-        f"{path}: schedule.warmup is 20, must be from 0 to train.iterations - 1 "
+        f"{path}: schedule.warmup is 20, must be a whole number from 0 to train.iterations - 1 "
         "(train.iterations is 10, set by --set)"
     )
     assert "(train.batch_size is 768, set by the default)" in refused(path, "train.images_per_person=7")

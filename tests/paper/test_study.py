@@ -198,7 +198,7 @@ def refused(run_study, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("rows: [", "study.yaml is not YAML: while parsing"),
+        ("rows: [", "study.yaml is not YAML: line 1: "),
         ("- 1", "study.yaml must hold the keys recipe, seeds and rows, and no others"),
         ("recipe: a.yaml\nrows: {a: {}}", "study.yaml must hold the keys recipe, seeds and rows"),
         (STUDY + "sedes: [0]", "study.yaml must hold the keys recipe, seeds and rows, and no others"),
