@@ -143,6 +143,26 @@ def test_a_training_that_ends_its_iteration_first_has_the_time_it_takes():
     assert run(body) == (signal.SIGTERM, "handled\n", "")
 
 
+@pytest.mark.usefixtures("heeded")
+def test_a_training_that_waits_for_mxnet_ends_at_the_second_signal():
+    """Python itself learns of both only afterwards, and takes them for one."""
+    training = """
+from latse.train.interruption import Interruption
+ending.PATIENCE = 1
+def main():
+    with Interruption():
+        print("waits", flush=True)
+        result.wait_to_read()
+ending.run(main)"""
+    process = start("-c", NEVER + ENDS + training)
+    assert process.stdout.readline() == "waits\n"
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(3)
+    process.send_signal(signal.SIGINT)
+    assert ended(process)[0] == 130
+
+
 def leave_behind(status):
     """Begin what never ends, in a child process."""
     exec(NEVER, {"__name__": __name__})
