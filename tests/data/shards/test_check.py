@@ -527,7 +527,7 @@ def test_ascending_files_without_identity_records_are_two_sets_or_repaired_as_on
     both = "train-00000.rec, train-00001.rec"
     assert status == 1 and kinds(found["faults"]) == {"repeated"}
     assert found["faults"][0]["places"] == [{"person": person, "detail": both} for person in range(2)]
-    capsys.readouterr()
+    assert "`latse data merge SET… OUT`" in capsys.readouterr().out
     assert main(["data", "check", str(folder), "--repair", str(out), "--processes", "1"]) == 1
     assumed = "assumed: a label that several files without identity records share is one person"
     assert assumed in capsys.readouterr().out.splitlines()

@@ -21,8 +21,8 @@ FAULTS = {
     "length": "record files that are empty, or whose number of bytes is no multiple of 4",
     "joined": "labels that several files share though identity records name the people: they are strangers "
     "of two sets; give each set a folder of its own, and join these with `latse data merge SET… OUT`",
-    "repeated": "labels that several files without identity records share, each in ascending order: they are "
-    "strangers of two sets, to be joined as above, or one list was dealt out in turn",
+    "repeated": "labels that several ascending files without identity records share: they are strangers of "
+    "two sets, to be joined with `latse data merge SET… OUT`, or one list was dealt out in turn",
     "index-line": "lines of an index that are not a record number and an offset",
     "index-twice": "record numbers that an index names twice",
     "past-end": "lines of an index whose offset lies outside the record file",
