@@ -17,4 +17,4 @@ def reading(path: str | os.PathLike) -> Iterator[None]:
     except KeyError as error:
         raise LatseError(f"{path} lacks the key {error}") from error
     except (AttributeError, IndexError, StopIteration, TypeError, ValueError) as error:
-        raise LatseError(f"{path} is not as its command writes it ({error})") from error
+        raise LatseError(f"{path} is not as its command writes it") from error

@@ -9,7 +9,8 @@ import yaml
 from latse import recipe as recipes
 from latse.cli import main
 from latse.errors import LatseError
-from latse.recipe_keys import KEYS, OPEN
+from latse.recipe_keys import CHANGEABLE, KEYS, OPEN
+from latse.train import run_record
 
 # What a message must not hold; "list", "set" and "bytes" are English, too.
 PYTHON = re.compile(
@@ -51,6 +52,25 @@ def test_a_wrong_type_in_a_recipe_is_told_in_yaml_and_with_what_may_be_there(tmp
                 assert sentence == f"{path}: {key} is {recipes.in_yaml(value)}, must be {must}"
         else:
             assert type(value) in types or (type(value) is int and float in types)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_setting_of_a_run_that_is_another_is_told_as_the_recipe_writes_it(tmp_path, key):
+    section, name = key.split(".")
+    new = {**dict.fromkeys(run_record.DECISIVE), "settings": recipes.as_dict(recipes.load("orl_student"))}
+    for value in ["a word", 7, -2.5, True, None, [1, "two"]]:
+        old = {**new, "settings": {**new["settings"], section: {**new["settings"][section], name: value}}}
+        if key in CHANGEABLE or value == new["settings"][section][name]:
+            run_record.gone_on(tmp_path, old, new, 3)
+        else:
+            with pytest.raises(LatseError) as caught:
+                run_record.gone_on(tmp_path, old, new, 3)
+            assert f"({key}: {recipes.in_yaml(value)}, not " in str(caught.value)
+            assert not PYTHON.search(str(caught.value).replace(str(tmp_path), ""))
+    for value in ("a word", 7, None, [1]):
+        with pytest.raises(LatseError) as caught:
+            run_record.gone_on(tmp_path, {**new, "settings": value}, new, 3)
+        assert not PYTHON.search(str(caught.value).replace(str(tmp_path), ""))
 
 
 @pytest.mark.parametrize(

@@ -548,22 +548,22 @@ def test_noise_that_was_left_out_is_said(tmp_path, left_out, sentence):
         (
             "student/verification.json",
             {"kind": "verification", "provenance": {}, "models": {"a": 3}, "sets": {}},
-            "verification.json is not as its command writes it",
+            "verification.json is not as its command writes it\n",
         ),
         (
             "student/verification.json",
             {"kind": "verification", "provenance": {}, "models": {}, "sets": {}},
-            "verification.json is not as its command writes it",
+            "verification.json is not as its command writes it\n",
         ),
         (
             "student/templates.json",
             {"kind": "templates", "provenance": {}, "models": {"a": {"origin": 3}}},
-            "templates.json is not as its command writes it",
+            "templates.json is not as its command writes it\n",
         ),
         (
             "teacher/run.json",
             {"recipe": "orl_teacher", "data": {}, "settings": {"train": []}},
-            "teacher/run.json is not as its command writes it",
+            "teacher/run.json is not as its command writes it\n",
         ),
         ("student/run.json", {"recipe": "orl_student"}, "student/run.json lacks the key 'settings'"),
         (

@@ -210,6 +210,8 @@ def refused(run_study, tmp_path, capsys):
         (STUDY.replace("[0, 1]", "[true]"), "study.yaml: seeds must be whole numbers from 0 on"),
         ("recipe: a.yaml\nseeds: [0]\nrows: {}", "study.yaml: rows must hold at least one row"),
         ("recipe: a.yaml\nseeds: [0]\nrows: [a]", "study.yaml: rows must hold at least one row"),
+        ("recipe: [a]\nseeds: [0]\nrows: {a: {}}", "study.yaml: recipe must be the name or the file"),
+        (STUDY.replace("line: {}", "null: 3"), "study.yaml: the row 'null' must be named like a file"),
         (STUDY.replace("line:", "../line:"), "study.yaml: the row '../line' must be named like a file"),
         (STUDY.replace("line: {}", "line: 3"), "study.yaml: the row 'line' must be named like a file"),
     ],

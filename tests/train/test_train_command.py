@@ -262,7 +262,7 @@ def test_another_run_in_the_folder_is_refused(refused, teacher, tmp_path, filter
     assert "another seed (5, not 6)" in refused("--seed", 6, "--resume", out=out)
     other = "--set", "train.weight_decay=0.02"
     assert "train.weight_decay: 0.0005, not 0.02" in refused("--seed", 5, "--resume", *other, out=out)
-    assert "other settings (filter.k: None, not 3)" in refused(
+    assert "other settings (filter.k: null, not 3)" in refused(
         "--seed", 5, "--resume", "--teacher", teacher / "model", recipe=filtered, out=out
     )
     (out / "run.json").write_text("{")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence
@@ -93,7 +94,7 @@ def read(path: Path) -> Result:
     content = read_json(path)
     kind = content.get("kind") if isinstance(content, dict) else None
     if not isinstance(kind, str) or kind not in KINDS:
-        raise LatseError(f"{path} is no result of a benchmark: its kind is {kind!r}")
+        raise LatseError(f"{path} is no result of a benchmark: its kind is {json.dumps(kind)}")
     try:
         return Result(
             path.stem,
@@ -108,8 +109,10 @@ def read(path: Path) -> Result:
         )
     except KeyError as error:
         raise LatseError(f"{path} is damaged: there is no {error.args[0]!r}") from error
-    except (TypeError, ValueError, AttributeError) as error:
+    except ValueError as error:
         raise LatseError(f"{path} is damaged: {error}") from error
+    except (TypeError, AttributeError) as error:
+        raise LatseError(f"{path} is damaged: it is not as `latse bench` writes it") from error
 
 
 def _origin(provenance: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -106,9 +106,12 @@ def read_study(path: str | os.PathLike) -> Study:
     for name, changes in rows.items():
         if not NAME.fullmatch(str(name)) or not isinstance(changes, (dict, type(None))):
             raise LatseError(
-                f"{path}: the row {name!r} must be named like a file and hold sections of a recipe"
+                f"{path}: the row '{recipes.in_yaml(name)}' must be named like a file and hold sections of a "
+                "recipe"
             )
-    recipe = recipes.find(str(content["recipe"]), path.parent)
+    if not isinstance(content["recipe"], str):
+        raise LatseError(f"{path}: recipe must be the name or the file of a recipe")
+    recipe = recipes.find(content["recipe"], path.parent)
     return Study(recipe, seeds, {str(name): changes or {} for name, changes in rows.items()})
 
 

@@ -69,10 +69,8 @@ def gone_on(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], iterat
     other = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     for key in other:
         if key not in CHANGEABLE:
-            raise LatseError(
-                f"{folder} holds a run with other settings ({key}: {before.get(key)}, not {now.get(key)}): "
-                "choose another --out"
-            )
+            what = f"{key}: {_difference(before.get(key), now.get(key))}"
+            raise LatseError(f"{folder} holds a run with other settings ({what}): choose another --out")
     for key in DECISIVE:
         if old.get(key) != new[key]:
             raise LatseError(
@@ -142,4 +140,4 @@ def _difference(old: object, new: object) -> str:
         for key in {**old, **new}:
             if old.get(key) != new.get(key):
                 return f"{key}: {_difference(old.get(key), new.get(key))}"
-    return f"{old}, not {new}"
+    return f"{recipes.in_yaml(old)}, not {recipes.in_yaml(new)}"

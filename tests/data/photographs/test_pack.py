@@ -378,7 +378,7 @@ def test_an_own_detector_knows_no_mxnet_and_may_fail(three, tmp_path, detector):
 @pytest.mark.parametrize(
     "also, sentence",
     [
-        ("return [3]", "person 0/0.png: the detector returned a int, not a Face of numbers"),
+        ("return [3]", "person 0/0.png: the detector returned what is no Face of numbers"),
         ("return [Face([0, 0, 9], 1, TEMPLATE)]", "a Face that has no box of 4 and points"),
         ("return [Face([0, 0, 9, 9], 1, TEMPLATE * np.nan)]", "of 5x2 finite numbers"),
         ("raise MemoryError", "out of memory at person 0/0.png: fewer --processes"),

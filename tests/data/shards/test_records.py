@@ -559,7 +559,7 @@ def test_packed_ranges_are_exact(first, count):
     "labels, settings, complaint",
     [
         ([1, 0], {}, "label 0 comes after 1"),
-        ([4], {}, "label 4 does not fit the 4 classes"),
+        ([4], {}, "label 4 is none of 0 to 3, the labels of"),
         ([-1], {}, "label -1 does not fit"),
         ([], {}, "no image to write"),
         ([0], {"classes": 0}, "the number of people is 0, must be 1 to 16777216"),

@@ -331,7 +331,8 @@ def described(value: Any) -> str:
 
 _WORDS = {
     list: "a list",
-    tuple: "a tuple",
+    tuple: "a list",
+    type(None): "nothing",
     memoryview: "bytes",
     Text: "text",
     Dtype: "a numpy type",

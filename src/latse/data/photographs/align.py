@@ -197,7 +197,7 @@ def _checked(face: detect.Face) -> detect.Face:
         box, points = np.asarray(face.box, float), np.asarray(face.points, float)
         confidence = float(face.confidence)
     except (AttributeError, TypeError, ValueError) as error:
-        raise LatseError(f"the detector returned a {type(face).__name__}, not a Face of numbers") from error
+        raise LatseError("the detector returned what is no Face of numbers") from error
     if box.shape != (4,) or points.shape != (5, 2) or not np.isfinite([*box, *points.flat, confidence]).all():
         raise LatseError("the detector returned a Face that has no box of 4 and points of 5x2 finite numbers")
     return detect.Face(box, confidence, points)

@@ -264,7 +264,9 @@ class _PackRun:
     def _refuse_change(self, known: dict[str, Any], new: Path) -> None:
         before, now = known["settings"], self._asked["settings"]
         changed = [
-            f"{key} was {before.get(key)}, is {now[key]}" for key in now if before.get(key) != now[key]
+            f"{key} was {json.dumps(before.get(key))}, is {json.dumps(now[key])}"
+            for key in now
+            if before.get(key) != now[key]
         ]
         back = set(known["left_out_by_hand"]) - self._leave_out
         if changed:

@@ -63,7 +63,9 @@ class ShardWriter:
         Raises LatseError if the label does not fit or the folder cannot be written.
         """
         if not 0 <= label < self._classes:
-            raise LatseError(f"label {label} does not fit the {self._classes} classes of {self._folder}")
+            raise LatseError(
+                f"label {label} is none of 0 to {self._classes - 1}, the labels of {self._folder}"
+            )
         if label < self._label:
             raise LatseError(f"{self._folder}: label {label} comes after {self._label}; labels must ascend")
         if len(encoded) >= LENGTH - HEADER.size:
