@@ -10,9 +10,13 @@ SET = "--set"
 KVSTORES = ("local", "device", "nccl")
 
 
-def later(module: str) -> Callable[[argparse.Namespace], int | None]:
-    """Return the `run` of a module that is imported when it is called."""
-    return lambda args: importlib.import_module(module).run(args)
+def later(module: str, function: str = "run") -> Callable[[argparse.Namespace], Any]:
+    """Return a function of a module that is imported when it is called."""
+
+    def call(args: argparse.Namespace) -> Any:
+        return getattr(importlib.import_module(module), function)(args)
+
+    return call
 
 
 def add_set_argument(parser: Any, summary: str) -> None:

@@ -14,8 +14,8 @@ import pytest
 
 from latse.bench import equivalents, graph_step, learner_step, parts_step, roofline
 from latse.bench import train_command as train
+from latse.bench.benchmark import SOURCES
 from latse.bench.contender import Contender
-from latse.bench.insightface_step import SOURCES
 from latse.bench.result import read
 from latse.cli import main
 from latse.goals import Figure

@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any, Mapping
 
 from latse import provenance
-from latse.bench.benchmark import add_peers, peer
-from latse.bench.insightface_step import SOURCES
+from latse.bench.benchmark import SOURCES, add_peers, peer
 from latse.bench.result import read
 from latse.errors import LatseError
 from latse.files import make_folder
-from latse.paper.dry_run import PAPERS_SETTING
+from latse.paper.plan_arguments import PAPERS_SETTING
 
 CLASSES = "10572"  # CASIA-WebFace's people, as `latse bench train` has by default
 FACE_IMAGE_ITER = SOURCES / "image_iter.py"

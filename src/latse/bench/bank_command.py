@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from latse.bench import learner_step
-from latse.bench.benchmark import Benchmark, Option, Outcome, count
+from latse.bench.benchmark import Outcome
 from latse.bench.contender import Contender, race, served
 from latse.bench.protocol import Step, timed
 from latse.errors import LatseError
@@ -36,7 +36,7 @@ ROW = 2 * int(np.prod(SHAPE))  # bytes
 Seconds = Dict[str, List[float]]  # and memory, by what was done
 
 
-def _measure(args: argparse.Namespace) -> Outcome:
+def measure(args: argparse.Namespace) -> Outcome:
     """Make and use banks, over and over, then train a few steps."""
     if args.step is not None and not args.step > 0:
         raise LatseError("--step must be above 0")
@@ -59,31 +59,7 @@ def _measure(args: argparse.Namespace) -> Outcome:
         "training step": {"step of an image": Figure.of(step, "s")},
     }
     setting = {"row_bytes": ROW, "step": args.step, "recipe": None if args.step else args.recipe}
-    return Outcome(contenders, _goals(args, times, step), setting, contexts=())
-
-
-BENCHMARK = Benchmark(
-    "bench bank",
-    _measure,
-    [
-        count("people", 85_742, "people"),
-        count("batch-size", 96, "images of an update"),
-        count("batches", 40, "updates of each kind in a round"),
-        count("workers", 2, "processes that share the bank"),
-        count("repeats", 3, "rounds, each with a new bank"),
-        count("step-batch-size", 32, "images of the training step that is measured"),
-        Option("folder", ".", "where a temporary folder for the bank is made"),
-        Option(
-            "recipe", "ms1mv2_arcface_r50_student_k3", "whose training step is measured, without the teacher"
-        ),
-        Option(
-            "step",
-            None,
-            "seconds of a training step of --batch-size images; without it, one is measured",
-            float,
-        ),
-    ],
-)
+    return Outcome(contenders, _goals(args, times, step), setting)
 
 
 def _round(args: argparse.Namespace, number: int) -> Seconds:

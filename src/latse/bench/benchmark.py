@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
-import mxnet as mx
-
 from latse.bench.result import flat, table
 from latse.errors import LatseError
 from latse.files import make_parents, write_json
@@ -17,6 +15,8 @@ from latse.goals import Figure, Goal
 from latse.provenance import provenance
 from latse.runtime import threads
 from latse.text_table import aligned
+
+SOURCES = Path("insightface", "recognition", "arcface_mxnet")  # of its MXNet trainer, in a folder of peers
 
 
 class Option(NamedTuple):
@@ -38,14 +38,15 @@ def count(name: str, default: int, text: str, least: int = 1) -> Option:
 class Outcome:
     """What a benchmark found: the contenders' figures by title and name, goals, and remarks to print.
 
-    `setting` is what was chosen besides the whole numbers, `contexts` where it was computed, empty for numpy.
+    `setting` is what was chosen besides the whole numbers, `contexts` (of mx.Context) where it was computed,
+    empty for numpy.
     """
 
     contenders: Mapping[str, Mapping[str, Figure]]
     goals: Sequence[Goal]
     setting: Mapping[str, Any] = field(default_factory=dict)
     remarks: Sequence[str] = ()
-    contexts: Sequence[mx.Context] = (mx.cpu(),)
+    contexts: Sequence[Any] = ()
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Callable, Sequence
 import mxnet as mx
 import numpy as np
 
-from latse.bench.benchmark import Benchmark, Option, Outcome, count
+from latse.bench.benchmark import Outcome
 from latse.bench.roofline import is_layer
 from latse.bench.timing import in_turn, ratios
 from latse.goals import Figure, Goal
@@ -26,7 +26,6 @@ from latse.graph.simplify import simplified
 from latse.models import checkpoint, onnx_export, onnx_model
 from latse.models.embedding import Network
 from latse.models.parameters import Arrays, fitting, needed_shapes
-from latse.models.run_folder import named_checkpoint
 from latse.models.runner import Runner
 from latse.plan import cost
 from latse.plan.plan_graph import PlanGraph
@@ -38,7 +37,7 @@ PRODUCT = "matrix product"
 PRODUCT_SIZE = 2048
 
 
-def _measure(args: argparse.Namespace) -> Outcome:
+def measure(args: argparse.Namespace) -> Outcome:
     """Embed the same images in all ways, in turn."""
     images = np.random.default_rng(0).integers(0, 256, (args.batch_size, *IMAGE_SHAPE), np.uint8)
     with tempfile.TemporaryDirectory(prefix="latse-bench-") as folder:
@@ -65,24 +64,7 @@ def _measure(args: argparse.Namespace) -> Outcome:
         Goal.of(f"images/s of ours over {name}", ratios(seconds[name], seconds[OURS]), at_least=least)
         for name, least in (("Module", None), ("Module, LeakyReLU", 1.15), ("onnxruntime", None))
     ]
-    return Outcome(figures, goals, {"model": args.model or args.encoder})
-
-
-BENCHMARK = Benchmark(
-    "bench embed",
-    _measure,
-    [
-        count("batch-size", 32, "images"),
-        count("repeats", 5, "batches of each"),
-        Option(
-            "model",
-            None,
-            "checkpoint PREFIX,NUMBER, or the folder of a run; default: random weights of --encoder",
-            named_checkpoint,
-        ),
-        Option("encoder", "resnet34", "network with random weights"),
-    ],
-)
+    return Outcome(figures, goals, {"model": args.model or args.encoder}, contexts=[mx.cpu()])
 
 
 def multiply_adds(symbol: mx.sym.Symbol, image_shape: tuple[int, ...]) -> int:

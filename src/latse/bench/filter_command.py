@@ -23,7 +23,7 @@ import numpy as np
 
 from latse import recipe as recipes
 from latse.bench import learner_step
-from latse.bench.benchmark import Benchmark, Option, Outcome, count
+from latse.bench.benchmark import Outcome
 from latse.bench.contender import race, served
 from latse.bench.learner_step import STEADY
 from latse.bench.loader_command import QUALITY, random_image
@@ -46,7 +46,7 @@ RECIPE, K, SEED = "ms1mv2_teacher", 3, 0
 BATCHES = 4  # in the set
 
 
-def _measure(args: argparse.Namespace) -> Outcome:
+def measure(args: argparse.Namespace) -> Outcome:
     """Make the set and its teacher, store the verdicts, train four students in turn."""
     if args.batch_size % 2:
         raise LatseError(f"--batch-size {args.batch_size}: must be even")
@@ -70,19 +70,7 @@ def _measure(args: argparse.Namespace) -> Outcome:
     kept = stored["kept"][str(K)]["plain"]
     setting = {"encoder": args.encoder, "k": K, "images": stored["images"], "kept": kept}
     steps = {title: raced.seconds for title, raced in races.items()}
-    return Outcome(figures, _goals(args.encoder, steps, stored), setting)
-
-
-BENCHMARK = Benchmark(
-    "bench filter",
-    _measure,
-    [
-        count("classes", 10572, "people", least=2),
-        count("batch-size", 16, "images, even; at 32 the four students need 20 GiB", least=2),
-        count("repeats", 5, "steps of each"),
-        Option("encoder", "resnet50", "network of students and teacher"),
-    ],
-)
+    return Outcome(figures, _goals(args.encoder, steps, stored), setting, contexts=[mx.cpu()])
 
 
 def _make_set(folder: Path, args: argparse.Namespace) -> None:

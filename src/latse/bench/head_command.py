@@ -15,7 +15,7 @@ import mxnet as mx
 import numpy as np
 
 from latse.bench import equivalents, graph_step
-from latse.bench.benchmark import Benchmark, Outcome, count
+from latse.bench.benchmark import Outcome
 from latse.bench.graph_step import LABEL
 from latse.bench.protocol import resident
 from latse.bench.timing import in_turn, ratios
@@ -31,7 +31,7 @@ PLANNED = "planned memory"
 MEBIBYTE = 2**20
 
 
-def _measure(args: argparse.Namespace) -> Outcome:
+def measure(args: argparse.Namespace) -> Outcome:
     """Measure planned memory, resident memory in fresh processes, and time in turn."""
     classes, batch_size = size = args.classes, args.batch_size
     steps = {name: functools.partial(step, _bound(name, *size)) for name in GRAPHS}
@@ -50,18 +50,7 @@ def _measure(args: argparse.Namespace) -> Outcome:
         f"without the class centres and their gradient, {centres:.0f} MiB each; "
         f"one array of {batch_size}x{classes} logits is {logits:.0f} MiB"
     )
-    return Outcome(figures, _goals(logits, figures, seconds), remarks=[remark])
-
-
-BENCHMARK = Benchmark(
-    "bench head",
-    _measure,
-    [
-        count("classes", 85742, "people", least=2),
-        count("batch-size", 96, "images"),
-        count("repeats", 10, "steps of each"),
-    ],
-)
+    return Outcome(figures, _goals(logits, figures, seconds), remarks=[remark], contexts=[mx.cpu()])
 
 
 def _one_hot(classes: int, with_loss: bool = False) -> mx.sym.Symbol:

@@ -20,7 +20,6 @@ from latse.bench.protocol import Step
 from latse.errors import LatseError
 from latse.symbols.networks import IMAGE_SHAPE
 
-SOURCES = Path("insightface", "recognition", "arcface_mxnet")
 # Our encoder -> its `num_layers`.
 LAYERS = {"resnet34": 34, "resnet50": 50, "resnet100": 100, "resnet124": 124}
 

@@ -24,7 +24,7 @@ import mxnet as mx
 import numpy as np
 from tqdm import tqdm
 
-from latse.bench.benchmark import Benchmark, Option, Outcome, count
+from latse.bench.benchmark import Outcome
 from latse.bench.timing import Times, in_turn, ratios
 from latse.data.images import encode
 from latse.data.shards.loader import BatchStream
@@ -43,13 +43,7 @@ PER_CPU = "images per CPU second"
 SCALES = ((4, 40), (12, 22), (48, 16))
 
 
-def _declare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--threads", type=int, nargs="+", default=[1, 2], metavar="T", help="of our loader (default: 1 2)"
-    )
-
-
-def _measure(args: argparse.Namespace) -> Outcome:
+def measure(args: argparse.Namespace) -> Outcome:
     """Read the same shard with each loader, in turn."""
     if min(args.threads) < 1:
         raise LatseError("--threads must be at least 1")
@@ -63,25 +57,7 @@ def _measure(args: argparse.Namespace) -> Outcome:
     setting = {"images": len(shard), "bytes_per_image": float(np.mean(sizes))}
     left_out = [] if args.peer else [f"{FACE_IMAGE_ITER} is not run: no --peer is given"]
     goals = _goals(speeds, _ours_with(args.threads[0]))
-    return Outcome(speeds, goals, {**setting, "loader_threads": args.threads}, left_out)
-
-
-BENCHMARK = Benchmark(
-    "bench loader",
-    _measure,
-    [
-        count("images", 20000, "made-up images"),
-        count("batch-size", 64, "images"),
-        count("repeats", 3, "epochs of each"),
-        Option("data", None, "shard (train.rec, train.idx, property); default: made-up images"),
-        Option(
-            "peer",
-            None,
-            "insightface's image_iter.py, to measure its FaceImageIter too; the file is run as it is",
-        ),
-    ],
-    declare=_declare,
-)
+    return Outcome(speeds, goals, {**setting, "loader_threads": args.threads}, left_out, contexts=[mx.cpu()])
 
 
 def make_shard(folder: Path, images: int) -> Path:

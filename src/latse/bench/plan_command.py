@@ -22,7 +22,7 @@ import mxnet as mx
 from yacs.config import CfgNode
 
 from latse.bench import dmlc_rule, graph_step, insightface_step
-from latse.bench.benchmark import Benchmark, Outcome, count, peer
+from latse.bench.benchmark import SOURCES, Outcome, peer
 from latse.bench.contender import Race, race, served
 from latse.bench.timing import ratios
 from latse.child import in_child
@@ -30,7 +30,6 @@ from latse.errors import LatseError
 from latse.goals import Figure, Goal
 from latse.graph.nodes import Shapes
 from latse.models.parameters import needed_shapes
-from latse.paper.plan_arguments import add_training_arguments
 from latse.paper.plan_command import read_training
 from latse.plan import memonger
 from latse.symbols.networks import IMAGE_SHAPE
@@ -65,7 +64,7 @@ class Row(NamedTuple):
     predicted_ratio: float | None = None
 
 
-def _measure(args: argparse.Namespace) -> Outcome:
+def measure(args: argparse.Namespace) -> Outcome:
     """Search the plans, then train with each, in turn."""
     training, _ = read_training(args)
     device = training.devices[0]
@@ -76,7 +75,7 @@ def _measure(args: argparse.Namespace) -> Outcome:
     recipe, classes = training.recipe, training.classes
     symbol, shapes = graph = training.device_graph
     rows = in_child(SEARCH, our_rows, symbol, shapes)
-    sources = peer(args.peers, insightface_step.SOURCES)
+    sources = peer(args.peers, SOURCES)
     if sources and is_insightfaces(recipe):
         rows += in_child(SEARCH, their_rows, sources, recipe.encoder.name, classes, graph.batch_size)
     parameters = 4 * sum(map(math.prod, needed_shapes(symbol, **shapes).values())) / MEBIBYTE
@@ -100,16 +99,6 @@ def _measure(args: argparse.Namespace) -> Outcome:
         "order": order,
     }
     return Outcome(figures, goals(rows, figures, recipe), setting, contexts=training.devices)
-
-
-BENCHMARK = Benchmark(
-    "plan compare",
-    _measure,
-    [count("repeats", 5, "measured steps")],
-    peers="insightface/, its sources, whose own symbol and memonger join in where they know the recipe's "
-    "network",
-    declare=add_training_arguments,
-)
 
 
 def our_rows(symbol: mx.sym.Symbol, shapes: Shapes) -> list[Row]:

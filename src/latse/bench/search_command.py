@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from latse.bench.benchmark import Benchmark, Option, Outcome, count
+from latse.bench.benchmark import Outcome
 from latse.bench.timing import in_turn, ratios
 from latse.errors import LatseError
 from latse.eval.identification import Identification, identify, mate_pairs
@@ -24,7 +24,7 @@ from latse.models.features import unit
 AT_ONCE = 10_000
 
 
-def _measure(args: argparse.Namespace) -> Outcome:
+def measure(args: argparse.Namespace) -> Outcome:
     """Search the same features with both, in turn, and compare the ranks."""
     try:
         import faiss
@@ -56,28 +56,7 @@ def _measure(args: argparse.Namespace) -> Outcome:
     ]
     setting = {"likeness": args.likeness, "pairs": len(pairs), "faiss": faiss.__version__}
     remark = f"rank 1: {100 * rank_1:.2f} % of {len(pairs)} pairs; {different} of {compared} ranks differ"
-    return Outcome(figures, goals, setting, [remark], contexts=())
-
-
-BENCHMARK = Benchmark(
-    "bench search",
-    _measure,
-    [
-        count("probes", 3530, "probes"),
-        count("distractors", 100_000, "distractors"),
-        count("dimensions", 512, "values of a feature"),
-        count("people", 80, "people among the probes"),
-        count("repeats", 3, "rounds, in each of which both run"),
-        count("threads", 2, "of the CPU for each"),
-        count("neighbours", 100, "that faiss finds when the ranks are compared"),
-        Option(
-            "likeness",
-            0.7,
-            "weight of a person's centre beside a deviation of weight 1; 0: mates are strangers",
-            float,
-        ),
-    ],
-)
+    return Outcome(figures, goals, setting, [remark])
 
 
 def made_up(

@@ -17,9 +17,9 @@ import mxnet as mx
 
 from latse import recipe as recipes
 from latse.bench import equivalents, graph_step, insightface_step, learner_step, parts_step, roofline
-from latse.bench.benchmark import Benchmark, Option, Outcome, count, peer
+from latse.bench.benchmark import SOURCES, Outcome, peer
 from latse.bench.contender import Race, race, served
-from latse.bench.insightface_step import LAYERS, SOURCES
+from latse.bench.insightface_step import LAYERS
 from latse.bench.learner_step import STEADY
 from latse.bench.timing import ratios
 from latse.errors import LatseError
@@ -35,7 +35,7 @@ IRESNET = Path("insightface", "recognition", "arcface_torch", "backbones", "ires
 SPEED, STEP, PROCESSOR, PEAK = "speed", "step", "processor time", "peak memory"
 
 
-def _measure(args: argparse.Namespace) -> Outcome:
+def measure(args: argparse.Namespace) -> Outcome:
     """Train the same network everywhere, in turn, then our step by parts."""
     equivalents.resnet(args.encoder)
     if args.torch_python and not Path(args.torch_python).is_file():
@@ -63,22 +63,7 @@ def _measure(args: argparse.Namespace) -> Outcome:
     rounds = [answer["parts"] for answer in parts.answers]
     for part in rounds[0]:
         figures[f"part of ours: {part}"] = {STEP: Figure.of([took[part] for took in rounds], "s")}
-    return Outcome(figures, goals, setting, remarks)
-
-
-BENCHMARK = Benchmark(
-    "bench train",
-    _measure,
-    [
-        count("classes", 10572, "people", least=2),
-        count("batch-size", 32, "images"),
-        count("repeats", 5, "steps of each"),
-        Option("encoder", "resnet50", "network"),
-        Option("torch-python", None, "default: torch/bin/python of the peers"),
-    ],
-    peers="insightface/, its sources, and torch/, a virtual environment; without the first an equivalent "
-    "stands in, without the second PyTorch is left out",
-)
+    return Outcome(figures, goals, setting, remarks, contexts=[mx.cpu()])
 
 
 def _commands(args: argparse.Namespace, ours: tuple, planned: Path) -> dict[str, list[str]]:

@@ -15,9 +15,6 @@ from latse.train.training import Training, TrainingGraph
 from latse.train.verdicts import DOUBT
 
 MEBIBYTE = 2**20
-# ResNet-124, the people of MS1MV2, and the 96 images that the paper gives a device of 16 GB; and what of it
-# they may take, in MiB.
-PAPERS_SETTING, PAPERS_LIMIT = ("resnet124", 85742, 96), 14e9 / 2**20
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,9 @@ import argparse
 
 from latse.arguments import add_device_arguments, add_set_argument, later
 
+# ResNet-124, the people of MS1MV2, and the 96 images that the paper gives a device of 16 GB; and what of it
+# they may take, in MiB.
+PAPERS_SETTING, PAPERS_LIMIT = ("resnet124", 85742, 96), 14e9 / 2**20
 run = later("latse.paper.plan_command")
 
 

@@ -13,7 +13,8 @@ from latse.devices import contexts
 from latse.errors import LatseError
 from latse.files import write_json
 from latse.goals import Figure, Goal
-from latse.paper.dry_run import PAPERS_LIMIT, PAPERS_SETTING, DryRun, dry_run
+from latse.paper.dry_run import DryRun, dry_run
+from latse.paper.plan_arguments import PAPERS_LIMIT, PAPERS_SETTING
 from latse.plan import memonger
 from latse.provenance import provenance
 from latse.train.training import Training
