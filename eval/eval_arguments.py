@@ -7,6 +7,7 @@ import argparse
 from latse.arguments import later
 from latse.eval.model_arguments import add_model_arguments
 
+DEFAULT_PAIRS = "data/orl/orl.bin"
 SAMPLES = 1000  # of the people, for intervals
 run = later("latse.eval.eval_command")
 
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="FILE.bin",
         help="pairs in insightface's format, any number of files; the name of a set is the file's, and "
-        "FILE.people.npy beside it says who is who (default: data/orl/orl.bin, or none with --protocol)",
+        f"FILE.people.npy beside it says who is who (default: {DEFAULT_PAIRS}, or none with --protocol)",
     )
     parser.add_argument(
         "--protocol",

@@ -14,6 +14,7 @@ from latse.data.pairs.pairs import check_people, read_encoded, read_pairs, read_
 from latse.errors import LatseError, check_range
 from latse.eval import confidence, figures, protocol
 from latse.eval.candidates import FaceModel, open_models
+from latse.eval.eval_arguments import DEFAULT_PAIRS
 from latse.eval.restoration import judge_restoration
 from latse.eval.verification import Verification, check_number, judge, pair_distance
 from latse.files import make_parents, write_json
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
     """Judge, print the table, and write what was asked for; raise LatseError for bad input."""
     make_parents(args.json, args.figure, args.generated, args.curves)
     check_range("--samples", args.samples, 0)
-    pairs = args.pairs or ([] if args.protocol else ["data/orl/orl.bin"])
+    pairs = args.pairs or ([] if args.protocol else _default_pairs())
     sets, models, contexts = read_sets(pairs), open_models(args), devices.contexts(args)
     _draw(args, models, sets)
     results = {name: judge_set(name, pair_set, models, args.samples) for name, pair_set in sets.items()}
@@ -58,6 +59,12 @@ def run(args: argparse.Namespace) -> None:
         print(verification_table(results))
     if protocols:
         print(protocol.figure_table(protocols))
+
+
+def _default_pairs() -> list[str]:
+    if not Path(DEFAULT_PAIRS).exists():
+        raise LatseError(f"name the pairs with --pairs: there is no {DEFAULT_PAIRS}, the default")
+    return [DEFAULT_PAIRS]
 
 
 def read_sets(paths: Sequence[str]) -> dict[str, PairSet]:

@@ -81,7 +81,8 @@ def _check_kit(args: argparse.Namespace) -> None:
     needed = ("probe_features", "probe_list", "distractor_features", "distractor_list", "ending")
     missing = next((name for name in needed if not getattr(args, name)), None)
     if missing:
-        raise LatseError(f"--{missing.replace('_', '-')} is missing (or give images with --probes)")
+        option = f"--{missing.replace('_', '-')}"
+        raise LatseError(f"name the images with --probes, or of a kit's features also {option}")
     if args.model or args.distractors or args.write_features:
         raise LatseError("--model, --distractors and --write-features go with images, which --probes names")
     if len({_title(ending) for ending in args.ending}) < len(args.ending):

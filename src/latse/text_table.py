@@ -31,6 +31,11 @@ def percent(fraction: float | None) -> str:
     return NOTHING if fraction is None else f"{100 * fraction:.2f}"
 
 
+def val_and_rate(val: Mapping[str, float] | None) -> str:
+    """Write insightface's VAL and the false accept rate that it was reached at; nothing known is a dash."""
+    return f"{percent(val['val'])} at {100 * val['far']:5.2f}" if val else NOTHING
+
+
 def verification_table(sets: dict[str, dict[str, Any]]) -> str:
     """Show models on sets of pairs in percent, from the `sets` of the JSON that `latse eval` writes.
 
@@ -64,7 +69,7 @@ def restoration_notes(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _row(title: str, result: dict[str, Any], fars: Sequence[str]) -> list[str]:
-    exact, val, intervals = result["exact"], result["val_at_far_1e-3"], result["intervals"]
+    exact, intervals = result["exact"], result["intervals"]
     return [
         f"  {title}",
         _with_std(result),
@@ -77,7 +82,7 @@ def _row(title: str, result: dict[str, Any], fars: Sequence[str]) -> list[str]:
         ),
         percent(result["auc"]),
         percent(result["eer"]),
-        f"{percent(val['val'])} at {100 * val['far']:5.2f}" if val else NOTHING,
+        val_and_rate(result["val_at_far_1e-3"]),
     ]
 
 

@@ -270,6 +270,12 @@ def test_bad_input_is_one_sentence_and_writes_nothing(
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_pairs_are_named_where_there_are_none_of_the_default_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["eval", "--model", "pixels"]) == 1
+    assert "name the pairs with --pairs: there is no data/orl/orl.bin" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("model", "sentence"),
     [

@@ -341,7 +341,7 @@ def test_nothing_is_printed_before_everything_is_written(tmp_path, capsys, monke
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "--probe-features is missing"),
+        ([], "name the images with --probes, or of a kit's features also --probe-features"),
         (["--probes", "x"], "--probes needs a --model"),
         (["--probes", "x", "--model", "pixels", "--ending", "_a.bin"], "takes images, --ending features"),
         (

@@ -489,6 +489,19 @@ def test_pairs_of_one_kind_have_an_accuracy_and_no_rates(tmp_path):
     assert row[3:] == ["–", "–"]
 
 
+def test_a_val_stands_beside_the_rate_that_it_was_reached_at(tmp_path):
+    """Few pairs reach another than the wanted 0.1 %."""
+    folder = fill(tmp_path / "run")
+    result = verification()
+    for judged_model in result["sets"]["orl"]["results"].values():
+        judged_model["val_at_far_1e-3"] = {"val": 0.7889, "std": 0.1, "far": 0.0074}
+    write(folder / "student" / "verification.json", result)
+    assert report(folder, tmp_path / "r.html") == 0
+    rows = Reader((tmp_path / "r.html").read_text()).rows
+    assert any(row[-1] == "VAL at FAR" for row in rows)
+    assert any(row[-1].split() == ["78.89", "at", "0.74"] for row in rows)
+
+
 def test_models_need_not_be_judged_on_all(tmp_path):
     folder = fill(tmp_path / "run", sets=("a", "b"))
     result = verification(("a", "b"))

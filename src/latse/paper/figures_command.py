@@ -128,7 +128,10 @@ class Source:
         if not self.settings["decoder"]["enabled"]:
             reasons.update(dict.fromkeys("15", "the student has no decoder"))
         elif not self.args.stages and len(stages_figure.stored_stages(self.prefix)) < 3:
-            reasons["5"] = "the run has stored fewer than three checkpoints"
+            reasons["5"] = (
+                "the run has stored fewer than three checkpoints: it needs train.keep all, or three of the "
+                "iterations that it reaches, and train.checkpoint_every at most a third of train.iterations"
+            )
         if self.k is None:
             reasons["4"] = "the student was trained without a filter"
         elif not (self.args.verdicts or self.args.teacher or parameters_path(*parse(self.teacher)).exists()):

@@ -15,7 +15,7 @@ from latse.paper import paper_tables as tables
 from latse.paper import report_charts as charts
 from latse.paper.report_blocks import BLOCKS
 from latse.paper.report_charts import Look, power
-from latse.text_table import NOTHING, percent, restoration_notes
+from latse.text_table import NOTHING, percent, restoration_notes, val_and_rate
 from latse.train import run_record
 
 MEDIA = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
@@ -76,17 +76,18 @@ def _verification_table(name: str, judged: Mapping[str, Any], look: Mapping[str,
     results = judged["results"]
     some = next(iter(results.values()))
     resolved = _resolved(some)
-    interpolated = ["VAL at 10⁻³"] if any(result["val_at_far_1e-3"] for result in results.values()) else []
+    has_val = any(result["val_at_far_1e-3"] for result in results.values())
     rows = []
     for title, result in results.items():
         bounds = result["intervals"] or {}
         rates = [(result["tar_at_far"][far], bounds.get("tar_at_far", {}).get(far)) for far in resolved]
-        rates += [((result["val_at_far_1e-3"] or {}).get("val"), None) for _ in interpolated]
         rates += [(result[key], bounds.get(key)) for key in ("auc", "eer")]
         accuracy = BLOCKS.noted(_spread(result), interval(bounds.get("accuracy")))
-        cells = (BLOCKS.noted(percent(rate), interval(bound)) for rate, bound in rates)
-        rows.append([_key(title, look), accuracy, _spread(result["exact"]), *cells])
-    head = ["", "accuracy", "exact threshold", *map(_tar, resolved), *interpolated, "AUC", "EER"]
+        cells = [BLOCKS.noted(percent(rate), interval(bound)) for rate, bound in rates]
+        val = [val_and_rate(result["val_at_far_1e-3"])] if has_val else []
+        rows.append([_key(title, look), accuracy, _spread(result["exact"]), *cells, *val])
+    val = ["VAL at FAR"] if has_val else []
+    head = ["", "accuracy", "exact threshold", *map(_tar, resolved), "AUC", "EER", *val]
     return BLOCKS.table(head, rows, name, _verification_notes(judged, some))
 
 
