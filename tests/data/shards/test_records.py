@@ -560,7 +560,7 @@ def test_packed_ranges_are_exact(first, count):
     [
         ([1, 0], {}, "label 0 comes after 1"),
         ([4], {}, "label 4 is none of 0 to 3, the labels of"),
-        ([-1], {}, "label -1 does not fit"),
+        ([-1], {}, "label -1 is none of 0 to 3"),
         ([], {}, "no image to write"),
         ([0], {"classes": 0}, "the number of people is 0, must be 1 to 16777216"),
         ([0], {"classes": 2**24 + 1}, "the number of people is 16777217"),
