@@ -155,7 +155,7 @@ def test_no_page_of_the_bank_counts_to_the_process(tmp_path):
 def test_a_label_out_of_range_is_refused_before_anything_changes(open_bank, tmp_path):
     bank = open_bank()
     for label in (-1, CLASSES):
-        with pytest.raises(LatseError, match=f"no person {label}, only {CLASSES}"):
+        with pytest.raises(LatseError, match=f"no person {label}, only 0 to {CLASSES - 1}"):
             bank.update(*batch(0, [0, label]), everything(2))
     assert not np.load(tmp_path / STARTED).any()
 

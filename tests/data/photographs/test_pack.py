@@ -329,7 +329,7 @@ def test_another_aligner_does_not_go_on(interrupted, tmp_path, monkeypatch, capf
     upgraded.write_text(Path(align.__file__).read_text() + "\n")
     monkeypatch.setattr(align, "__file__", str(upgraded))
     assert latse_pack(*interrupted) == 1
-    assert "but versions was {'aligner': " in complaint(capfd)
+    assert 'but versions was {"aligner": ' in complaint(capfd)
     assert contents(interrupted[1] / ".pack" / "chunks") == found
 
 
