@@ -102,4 +102,4 @@ def test_the_place_of_the_json_is_tried_before_and_filled_before_anything_is_sai
     assert main([*arguments, str(tmp_path)]) == 1  # a folder, not a file
     said = capsys.readouterr()
     assert said.out == ""
-    assert "cannot write" in said.err
+    assert "is not a regular file" in said.err

@@ -544,7 +544,7 @@ def test_a_wrong_start_is_one_sentence_and_no_run_is_begun(refused, teacher, tmp
     ("arguments", "sentence"),
     [
         (("--set", "train.batchsize=3"), "; did you mean train.batch_size?"),
-        (("--kvstore", "locale"), "train.kvstore is 'locale', must be one of local, device, nccl"),
+        (("--kvstore", "locale"), "train.kvstore is locale, must be one of local, device, nccl"),
         (("--kvstore", "nccl"), "needs the GPU build"),
         (("--cpus", 0), "--cpus 0"),
         (("--cpus", 3), "train.batch_size 4 cannot be split over 3 devices"),
