@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
@@ -28,14 +27,6 @@ def symbol_path(prefix: str | os.PathLike) -> Path:
 def parameters_path(prefix: str | os.PathLike, number: int) -> Path:
     """Return the path of the parameters of the checkpoint `number`, in four digits or more."""
     return Path(f"{os.fspath(prefix)}-{number:04d}.params")
-
-
-def stored(prefix: str | os.PathLike) -> list[int]:
-    """Return the numbers of the checkpoints with `prefix` that are there, ascending."""
-    prefix = Path(prefix)
-    pattern = re.compile(rf"{re.escape(prefix.name)}-(\d{{4,}})\.params")
-    matches = (pattern.fullmatch(path.name) for path in prefix.parent.glob(f"{prefix.name}-*.params"))
-    return sorted({int(match[1]) for match in matches if match})
 
 
 def parse(text: str) -> tuple[str, int]:

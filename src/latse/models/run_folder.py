@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -9,7 +10,14 @@ from pathlib import Path
 from latse.errors import LatseError
 from latse.files import explained
 
-STORED = re.compile(r"model-(\d{4,})\.params")
+
+def stored(prefix: str | os.PathLike) -> list[int]:
+    """Return the numbers of the checkpoints with `prefix` that are there, ascending."""
+    prefix = Path(prefix)
+    pattern = re.compile(rf"{re.escape(prefix.name)}-(\d{{4,}})\.params")
+    files = prefix.parent.iterdir() if prefix.parent.is_dir() else ()
+    matches = [pattern.fullmatch(path.name) for path in files]
+    return sorted({int(match[1]) for match in matches if match})
 
 
 def checkpoint_of(text: str) -> str:
@@ -22,8 +30,7 @@ def checkpoint_of(text: str) -> str:
     with explained(f"cannot read {text}"):
         if not text or not folder.is_dir() or Path(f"{text}-0000.params").is_file():  # a bare PREFIX
             return text
-        matches = [STORED.fullmatch(path.name) for path in folder.iterdir()]
-    numbers = [int(match[1]) for match in matches if match]
+        numbers = stored(folder / "model")
     if not numbers or not (folder / "model-symbol.json").is_file():
         raise LatseError(f"{text} is a folder without a run's model-symbol.json and model-0000.params")
     return f"{folder / 'model'},{0 if 0 in numbers else max(numbers)}"

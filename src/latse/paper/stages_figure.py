@@ -13,7 +13,7 @@ import numpy as np
 from latse.errors import LatseError
 from latse.eval.canvas import draw_rows
 from latse.eval.figures import to_pixels
-from latse.models import checkpoint
+from latse.models import checkpoint, run_folder
 from latse.models.embedding import Network
 from latse.symbols.names import OTHER_PARTS
 
@@ -22,7 +22,7 @@ STAGES = ("early", "middle", "last")
 
 def stored_stages(prefix: str | os.PathLike) -> list[int]:
     """Return the checkpoints of a run, as iterations done, ascending; without 0, which is the last again."""
-    return [number for number in checkpoint.stored(prefix) if number]
+    return [number for number in run_folder.stored(prefix) if number]
 
 
 def early_middle_last(prefix: str | os.PathLike) -> list[int]:

@@ -11,7 +11,7 @@ from yacs.config import CfgNode
 
 from latse.data.shards.loader import BatchStream
 from latse.data.shards.records import Batch, Shard
-from latse.models import checkpoint
+from latse.models import checkpoint, run_folder
 from latse.recipe_keys import ALL
 from latse.train import mixed_learner, precision, state
 from latse.train.bank import MeanFaceBank
@@ -94,7 +94,7 @@ class Trainer:
         if begin.iteration == 0:
             self._save_model("untrained", self._learner.capture(0))
             return
-        for number in checkpoint.stored(self._folder / "model"):
+        for number in run_folder.stored(self._folder / "model"):
             if number > begin.iteration or number == LAST:
                 checkpoint.parameters_path(self._folder / "model", number).unlink()
         self._write_models(begin)  # which a run that was finished may have had as its last alone
@@ -139,7 +139,7 @@ class Trainer:
         self._save_model("model", captured, captured.iteration)
         if captured.iteration == self._recipe.train.iterations:
             self._save_model("model", captured)
-        stored = checkpoint.stored(self._folder / "model")
+        stored = run_folder.stored(self._folder / "model")
         numbers = [number for number in stored if LAST < number <= captured.iteration]
         for number in superseded(self._recipe, numbers):
             checkpoint.parameters_path(self._folder / "model", number).unlink()
