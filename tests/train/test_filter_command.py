@@ -177,7 +177,7 @@ def test_bad_arguments_are_one_sentence(teacher, people, tmp_path, arguments, se
 def test_verdicts_are_not_made_twice_nor_replaced(teacher, stored, people, tmp_path, capsys, monkeypatch):
     before = stored.read_bytes()
     assert judge(people, teacher, stored, "--k", 1) == 1
-    assert "holds verdicts of another teacher, set, preprocessing or k" in capsys.readouterr().err
+    assert f"{stored} holds other verdicts: k is 1, 3, 5, not 1: remove it" in capsys.readouterr().err
     monkeypatch.setattr(filter_command, "judge_all", None)
     assert judge(people, teacher, stored) == 0
     assert "is there already" in capsys.readouterr().out

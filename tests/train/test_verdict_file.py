@@ -73,18 +73,40 @@ def test_a_killed_writer_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "binding, ks, images",
+    "binding, ks, images, said",
     [
-        ({**BINDING, "data": "other"}, (1, 3, 5), 4),
-        ({**BINDING, "preprocessing": "other"}, (1, 3, 5), 4),
-        (BINDING, (1,), 4),
-        (BINDING, (1, 3, 5), 5),
+        ({**BINDING, "teacher": "n"}, (1, 3), 4, "the digest of the teacher's parameters is a, not n"),
+        ({**BINDING, "graph": "n"}, (1, 3), 4, "the digest of the teacher's graph is b, not n"),
+        ({**BINDING, "data": "n"}, (1, 3), 4, "the digest of the set is c, not n"),
+        ({**BINDING, "preprocessing": "n"}, (1, 3), 4, "the digest of the decoded images is d, not n"),
+        (BINDING, (1,), 4, "k is 1, 3, not 1"),
+        (BINDING, (1, 3), 5, "the number of images is 4, not 5"),
+        ({**BINDING, "data": "n"}, (5, 1), 4, "the digest of the set is c, not n; k is 1, 3, not 1, 5"),
     ],
 )
-def test_a_part_of_another_run_is_not_mixed(tmp_path, binding, ks, images):
-    VerdictWriter(tmp_path / "a.keep", BINDING, (1, 3, 5), 4)
-    with pytest.raises(LatseError, match="a.keep.part holds verdicts of another"):
+def test_a_part_of_another_run_is_not_mixed(tmp_path, binding, ks, images, said):
+    VerdictWriter(tmp_path / "a.keep", BINDING, (1, 3), 4)
+    advice = "remove it, or choose another name"
+    with pytest.raises(LatseError, match=f"a.keep.part holds other verdicts: {said}: {advice}$"):
         VerdictWriter(tmp_path / "a.keep", binding, ks, images)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"notes", "is not a file of verdicts"), (b"LATSEKP2" + b"\xff" * 9, "has a header that no file")],
+)
+def test_a_part_that_is_none_is_named(tmp_path, content, said):
+    (tmp_path / "a.keep.part").write_bytes(content)
+    with pytest.raises(LatseError, match=f"a.keep.part {said}"):
+        VerdictWriter(tmp_path / "a.keep", BINDING, (1, 3), 4)
+
+
+def test_a_cut_part_is_damaged(tmp_path):
+    VerdictWriter(tmp_path / "a.keep", BINDING, (1, 3), 4)
+    part = tmp_path / "a.keep.part"
+    part.write_bytes(part.read_bytes()[:-1])
+    with pytest.raises(LatseError, match="a.keep.part is damaged: its header promises another number"):
+        VerdictWriter(tmp_path / "a.keep", BINDING, (1, 3), 4)
 
 
 @pytest.mark.parametrize("at", [0, 9, 20, -40, -1])

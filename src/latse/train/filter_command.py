@@ -66,8 +66,8 @@ def _made(args: argparse.Namespace, shard: Shard, judge: Judge, ks: tuple[int, .
             writer.finish()
             return verdict_file.read(out)
     made = verdict_file.read(out)
-    if (made.binding, made.ks) != (belongs, ks):
-        raise LatseError(f"{out} {verdict_file.OTHERS}")
+    asked = {"ks": ks, "images": len(shard), **belongs}
+    verdict_file.refuse_others(out, {"ks": made.ks, "images": len(made.packed), **made.binding}, asked)
     print(f"{out} is there already")
     return made
 

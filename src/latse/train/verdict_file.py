@@ -27,7 +27,15 @@ DIGEST = 32  # bytes
 UNKNOWN = 0xFF
 BINDING = ("teacher", "graph", "data", "preprocessing")
 MOST_KS = 14  # so that no verdict looks like UNKNOWN
-OTHERS = "holds verdicts of another teacher, set, preprocessing or k: remove it, or choose another name"
+# What the header says of verdicts, by its keys.
+TITLES = {
+    "teacher": "the digest of the teacher's parameters",
+    "graph": "the digest of the teacher's graph",
+    "data": "the digest of the set",
+    "preprocessing": "the digest of the decoded images",
+    "ks": "k",
+    "images": "the number of images",
+}
 
 
 class Verdicts(NamedTuple):
@@ -80,6 +88,21 @@ def check_ks(ks: Sequence[int]) -> tuple[int, ...]:
     return ascending
 
 
+def refuse_others(path: str | os.PathLike, made: dict, asked: dict) -> None:
+    """Raise LatseError unless verdicts that were made are those asked for; it names what differs.
+
+    Both have the keys of `TITLES`; a digest is told by its first eight digits.
+    """
+    others = [
+        f"{TITLES[key]} is {_shown(made[key])}, not {_shown(asked[key])}"
+        for key in TITLES
+        if made[key] != asked[key]
+    ]
+    if others:
+        advice = "remove it, or choose another name"
+        raise LatseError(f"{path} holds other verdicts: {'; '.join(others)}: {advice}")
+
+
 class VerdictWriter:
     """Collects verdicts in `PATH.part` and makes `PATH` of it; a killed run goes on where it was.
 
@@ -95,7 +118,8 @@ class VerdictWriter:
     def __init__(self, path: str | os.PathLike, binding: dict, ks: Sequence[int], images: int):
         self.path, self._part = Path(path), Path(f"{path}.part")
         self.ks = check_ks(ks)
-        header = json.dumps({"ks": self.ks, "images": images, **binding}, sort_keys=True).encode()
+        asked = {"ks": self.ks, "images": images, **binding}
+        header = json.dumps(asked, sort_keys=True).encode()
         self._start = MAGIC + len(header).to_bytes(4, "little") + header
         with explained(f"cannot write {self._part}"):
             self._part.parent.mkdir(parents=True, exist_ok=True)
@@ -104,10 +128,10 @@ class VerdictWriter:
                     temporary.write_bytes(self._start + bytes([UNKNOWN]) * images)
             self._file = self._part.open("r+b")
             content = self._file.read()
-        _refuse_older(self._part, content)
-        if content[: len(self._start)] != self._start or len(content) != len(self._start) + images:
-            raise LatseError(f"{self._part} {OTHERS}")
-        self._bytes = np.frombuffer(content[len(self._start) :], np.uint8).copy()
+        _check_kind(self._part, content)
+        made, packed = _parsed(self._part, content)
+        refuse_others(self._part, made, asked)
+        self._bytes = packed.copy()
 
     def open_images(self) -> np.ndarray:
         """Return the positions of images that have not been judged, int64, ascending."""
@@ -137,27 +161,41 @@ def read(path: str | os.PathLike) -> Verdicts:
     path = Path(path)
     with explained(f"cannot read {path}"):
         content = path.read_bytes()
-    _refuse_older(path, content)
-    if content[: len(MAGIC)] != MAGIC:
-        raise LatseError(f"{path} is not a file of verdicts")
+    _check_kind(path, content)
     if len(content) < len(MAGIC) + 4 + DIGEST or content[-DIGEST:] != _digest(content[:-DIGEST]):
         raise LatseError(f"{path} is damaged: its digest is not that of its content")
-    start = len(MAGIC) + 4 + int.from_bytes(content[len(MAGIC) : len(MAGIC) + 4], "little")
-    packed = np.frombuffer(content[start:-DIGEST], np.uint8)
-    try:
-        header = json.loads(content[len(MAGIC) + 4 : start])
-        ks, images = check_ks(header["ks"]), header["images"]
-        binding = {key: str(header[key]) for key in BINDING}
-    except (LatseError, ValueError, TypeError, KeyError) as error:
-        raise LatseError(f"{path} has a header that no file of verdicts has") from error
-    if images != len(packed):
-        raise LatseError(f"{path} is damaged: its header promises another number of images")
-    return Verdicts(path, binding, ks, packed)
+    header, packed = _parsed(path, content[:-DIGEST])
+    return Verdicts(path, {key: header[key] for key in BINDING}, header["ks"], packed)
 
 
-def _refuse_older(path: Path, content: bytes) -> None:
+def _check_kind(path: Path, content: bytes) -> None:
+    """Raise LatseError if a file does not begin as one of verdicts does."""
     if content.startswith(OLDER):
         raise LatseError(f"{path} is of an older version: remove it and make it again with `latse filter`")
+    if not content.startswith(MAGIC):
+        raise LatseError(f"{path} is not a file of verdicts")
+
+
+def _parsed(path: Path, content: bytes) -> tuple[dict, np.ndarray]:
+    """Return header and packed verdicts of a file without its digest; raise LatseError if one is wrong."""
+    start = len(MAGIC) + 4 + int.from_bytes(content[len(MAGIC) : len(MAGIC) + 4], "little")
+    packed = np.frombuffer(content[start:], np.uint8)
+    try:
+        header = json.loads(content[len(MAGIC) + 4 : start])
+        binding = {key: str(header[key]) for key in BINDING}
+        parsed = {"ks": check_ks(header["ks"]), "images": header["images"], **binding}
+    except (LatseError, ValueError, TypeError, KeyError) as error:
+        raise LatseError(f"{path} has a header that no file of verdicts has") from error
+    if parsed["images"] != len(packed):
+        raise LatseError(f"{path} is damaged: its header promises another number of images")
+    return parsed, packed
+
+
+def _shown(value: str | int | Sequence[int]) -> str:
+    """Return a value of the header in a sentence."""
+    if isinstance(value, str):
+        return value[:8]
+    return str(value) if isinstance(value, int) else ", ".join(map(str, value))
 
 
 def _digest(content: bytes) -> bytes:
