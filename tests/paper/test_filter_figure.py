@@ -1,3 +1,5 @@
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from latse.data.shards.noise import CLEAN, DISTRACTOR, MISLABELLED, OUTSIDE, Truth
 from latse.data.shards.records import Shard
 from latse.data.shards.shard_writer import write_shard
+from latse.data.shards.staging import sizes
 from latse.errors import LatseError
 from latse.paper import filter_figure
 from latse.paper.filter_figure import FilteredImages
@@ -113,6 +116,25 @@ def test_where_nothing_is_refused_the_kept_take_the_row(tmp_path, shard):
     path = tmp_path / "figure.png"
     filter_figure.draw(path, shard, judged(shard.labels, [1] * 12), [0])
     assert [n for n in range(12) if places(path, shade(n))] == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("people", "titles"),
+    [
+        (["Ada", "B$b"], ["Ada\n6 kept\n0 refused", "B\\$b\n6 kept\n0 refused"]),
+        ([None, "Ida " * 20], ["label 0\n6 kept", "Ida Ida Ida Ida\nIda Ida Ida Ida…\n6 kept"]),
+        (None, ["label 0\n6 kept", "label 1\n6 kept"]),
+    ],
+)
+def test_a_row_is_called_by_its_person(tmp_path, shard, monkeypatch, people, titles):
+    if people:
+        report = {"people": people, "files": sizes(shard.folder)}
+        (shard.folder / "pack.json").write_text(json.dumps(report))
+    drawn = []
+    monkeypatch.setattr(filter_figure, "save", lambda figure, _: drawn.append(figure))
+    filter_figure.draw(tmp_path / "figure.png", shard, judged(shard.labels, [1] * 12), [0, 1])
+    said = [text.get_text() for cell in drawn[0].axes for text in cell.texts if "refused" in text.get_text()]
+    assert len(said) == len(titles) and all(map(str.startswith, said, titles))
 
 
 def test_nothing_to_show_is_one_sentence(tmp_path, shard):

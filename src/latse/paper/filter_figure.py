@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from dataclasses import dataclass
 from typing import Sequence
 
@@ -11,10 +12,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from tqdm import tqdm
 
+from latse.data.shards.names import read_names
 from latse.data.shards.noise import CLEAN, DISTRACTOR, Truth, read_truth
 from latse.data.shards.records import Batch, Shard
 from latse.errors import LatseError
-from latse.eval.canvas import grid, save, show
+from latse.eval.canvas import grid, plain, save, show
 from latse.train.verdicts import Judge, Stored, TopK
 
 KEPT, REFUSED = 3, 7  # columns
@@ -123,24 +125,27 @@ def choose_people(judged: FilteredImages, people: int) -> np.ndarray:
 def draw(path: str | os.PathLike, shard: Shard, judged: FilteredImages, labels: Sequence[int]) -> None:
     """Draw a row of a PNG for each label: up to three kept images, then up to seven refused ones.
 
-    Both come in the set's order. Where nothing is refused, up to ten kept images take the whole row. Where
-    the truth is known, a frame tells right verdicts from wrong ones, and below an image whose label is wrong
-    stands whom it shows. Raises LatseError if there is no label, an image cannot be read, or the picture
-    cannot be written.
+    A row has the person's name, where the set knows it. Both kinds come in the set's order. Where nothing is
+    refused, up to ten kept images take the whole row. Where the truth is known, a frame tells right verdicts
+    from wrong ones, and below an image whose label is wrong stands whom it shows. Raises LatseError if there
+    is no label, an image cannot be read, or the picture cannot be written.
     """
     if not len(labels):
         raise LatseError(f"{shard.folder}: the filter keeps no image, so that there is nothing to show")
     refused = min(REFUSED, max(len(judged.of(label, False)) for label in labels))
-    kept = KEPT if refused else KEPT + REFUSED
+    most_kept = max(len(judged.of(label, True)) for label in labels)
+    kept = min(KEPT if refused else KEPT + REFUSED, most_kept)
     # A narrow empty column parts the two sides.
     widths = [1] * kept + [0.25, *[1] * refused] * bool(refused)
     figure, axes = grid(len(labels), len(widths), (1.1 * sum(widths) + 1.5, 1.3 * len(labels) + 0.7))
     axes[0, 0].get_gridspec().set_width_ratios(widths)
     for cell in axes.flat:
         cell.set_axis_off()
+    names = read_names(shard.folder, shard.classes)
     for row, label in zip(axes, labels):
         keeps, refuses = judged.of(label, True), judged.of(label, False)
-        title = f"label {label}\n{len(keeps)} kept\n{len(refuses)} refused"
+        called = textwrap.wrap(names[label] or "", 18, max_lines=2, placeholder="…") or [f"label {label}"]
+        title = plain("\n".join([*called, f"{len(keeps)} kept", f"{len(refuses)} refused"]))
         place = {"ha": "right", "va": "center", "transform": row[0].transAxes}
         row[0].text(-0.1, 0.5, title, fontsize=10, **place)
         for cell, index in [*zip(row[:kept], keeps), *zip(row[kept + 1 :], refuses)]:
