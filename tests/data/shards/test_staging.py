@@ -3,23 +3,13 @@
 import os
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
+from small_sets import write_people
 
 from latse.cli import main
 from latse.data.shards.noise import read_truth
-from latse.data.shards.shard_writer import write_shard
 from latse.data.shards.staging import SIDE_FILES, staged
 from latse.errors import LatseError
-
-SIZE = (8, 6)
-
-
-def write_people(folder, people):
-    pixels = np.random.default_rng(0).integers(0, 256, (4 * people, *SIZE, 3), dtype=np.uint8)
-    pictures = [cv2.imencode(".png", image)[1].tobytes() for image in pixels]
-    write_shard(folder, [(number // 4, picture) for number, picture in enumerate(pictures)], people, SIZE)
 
 
 def names(folder):
@@ -28,19 +18,21 @@ def names(folder):
 
 def test_a_set_in_the_place_of_a_noisy_one_has_no_truth(tmp_path):
     original, noisy = tmp_path / "set", tmp_path / "noisy"
-    write_people(original, 3)
+    write_people(original, [4] * 3)
     assert main(["data", "noise", str(original), str(noisy), "--mislabel", "0.5"]) == 0
     assert len(read_truth(noisy).record) == 12
-    write_people(noisy, 3)
+    write_people(noisy, [4] * 3)
     assert names(noisy) == {"property", "train.idx", "train.rec"}
     with pytest.raises(LatseError, match="was not made by"):
         read_truth(noisy)
 
 
-def test_no_command_replaces_a_set(tmp_path, capsys):
-    original, mine = tmp_path / "set", tmp_path / "mine"
-    write_people(original, 3)
-    write_people(mine, 2)
+@pytest.mark.parametrize("lacking", ["", "property", "train.idx"])
+def test_no_command_replaces_a_set(tmp_path, capsys, lacking):
+    original, mine = tmp_path / "set", write_people(tmp_path / "mine", [4, 4])
+    write_people(original, [4] * 3)
+    if lacking:
+        (mine / lacking).unlink()
     before = {path: path.read_bytes() for path in mine.iterdir()}
     noise = ["noise", str(original), str(mine), "--mislabel", "0.5"]
     orl = ["fetch-orl", "--out", str(mine)]

@@ -34,6 +34,7 @@ from latse.files import digest, locked, make_folder, read_json, remove_parts, re
 
 REPORT = "pack.json"
 WORK = ".pack"
+KNOWN = "run.json"  # if it is there in WORK, the same command can go on
 EMPTY = "empty folder"  # stands in the list, so that its person is in the report; it is no photograph
 BY_HAND = "by hand"
 NOBODYS = "in no person's folder"
@@ -119,14 +120,21 @@ def pack(
     if source.is_dir() and root is not None:
         raise LatseError(f"{source} is no list, whose paths could be relative to {root}")
     root = source if source.is_dir() else Path(root or source.parent)
+    with _working_in(out):
+        run = _PackRun(source, root, out, settings, shards, frozenset(leave_out))
+        return run.finish(processes) if run.begin(say) else None
+
+
+@contextlib.contextmanager
+def _working_in(out: Path) -> Iterator[None]:
+    """Keep other runs out of a folder; afterwards remove the work that nobody can go on with."""
     is_new = not out.exists()
     work = make_folder(make_folder(out) / WORK)
     with writing_into(out), locked(work):
-        run = _PackRun(source, root, out, settings, shards, frozenset(leave_out))
         try:
-            return run.finish(processes) if run.begin(say) else None
+            yield
         finally:
-            if not run.known.exists():
+            if not (work / KNOWN).exists():
                 shutil.rmtree(work)
                 with contextlib.suppress(OSError):  # unless there is a set in it
                     if is_new:
@@ -143,7 +151,7 @@ class _PackRun:
         self._settings, self._shards, self._leave_out = settings, shards, leave_out
         self._work = work = out / WORK
         self._list, self._table, self._spool = work / "photographs", work / "landmarks", work / "chunks"
-        self.known = work / "run.json"  # if it is there, the same command can go on
+        self._known = work / KNOWN
         self._chunks: list[spool.Chunk] = []
         self._asked: dict[str, Any] = {}  # what must be the same if it is the same set
 
@@ -164,10 +172,10 @@ class _PackRun:
             "left_out_by_hand": sorted(self._leave_out),
         }
         if is_made(self._out, REPORT, self._asked, "files"):
-            self.known.unlink(missing_ok=True)
+            self._known.unlink(missing_ok=True)
             return False
-        if self.known.exists():
-            self._refuse_change(read_json(self.known), new)
+        if self._known.exists():
+            self._refuse_change(read_json(self._known), new)
             remove_parts(self._spool, "*")
         else:
             self._refuse_another_set()
@@ -177,7 +185,7 @@ class _PackRun:
                 landmarks.write_table(Path(self._settings.landmarks), self._table)
         # Not before all else is there: it says that there is a run to go on with.
         new.replace(self._list)
-        write_json(self.known, self._asked)
+        write_json(self._known, self._asked)
         return True
 
     def finish(self, processes: int) -> dict[str, Any]:
@@ -185,7 +193,7 @@ class _PackRun:
         self._align(processes)
         report = self._summary()
         if not report["images"]:
-            self.known.unlink()  # it would only say the same again
+            self._known.unlink()  # it would only say the same again
             why = ", ".join(f"{number} {reason}" for reason, number in report["left_out_by_reason"].items())
             if report["left_out_by_reason"].keys() <= {NOBODYS}:
                 why = f"{why or EMPTY}; {photographs.FOLDERS}"
@@ -199,7 +207,7 @@ class _PackRun:
             left_out = (_entry(*pair) for pair in self._pairs() if pair[1].reason not in ("", EMPTY))
             several = (_entry(*pair) for pair in self._pairs() if pair[1].faces > 1)
             _write_report(stage / REPORT, report, left_out=left_out, several_faces=several)
-        self.known.unlink()
+        self._known.unlink()
         return report
 
     def _align(self, processes: int) -> None:

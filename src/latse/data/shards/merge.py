@@ -51,25 +51,14 @@ def merge(
     if len(folders) < 2:
         raise LatseError(f"{folders[0]} alone is nothing to merge: name two sets or more, and then OUT")
     refuse_set(out, *folders)
-    sets = [Shard(folder) for folder in folders]
-    digests = [shard.digest() for shard in sets]
-    _check(sets, digests)
+    sets, digests = _opened(folders)
     names = [read_names(shard.folder, shard.classes) for shard in sets]
     people, labels = _matched(sets, names) if by_name else _shifted(names)
     made = {
         "by_name": by_name,
         "images": sum(map(len, sets)),
         "classes": len(people),
-        "sets": [
-            {
-                "folder": str(shard.folder.resolve()),
-                "digest": digest,
-                "images": len(shard),
-                "classes": shard.classes,
-                "labels": _runs(new),
-            }
-            for shard, digest, new in zip(sets, digests, labels)
-        ],
+        "sets": [*map(_told, sets, digests, labels)],
         "people": people if any(people) else None,
     }
     with staged(out) as stage:
@@ -80,14 +69,17 @@ def merge(
     return made
 
 
-def _check(sets: list[Shard], digests: list[str]) -> None:
-    """Raise LatseError if two sets are the same, or their images differ in size."""
+def _opened(folders: Sequence[str | os.PathLike]) -> tuple[list[Shard], list[str]]:
+    """Open sets that can be merged, and return their digests too; raise LatseError if they cannot be."""
+    sets = [Shard(folder) for folder in folders]
+    digests = [shard.digest() for shard in sets]
     for (one, digest), (other, same) in itertools.combinations(zip(sets, digests), 2):
         if one.image_size != other.image_size:
             different = "{}x{} pixels instead of {}x{}".format(*other.image_size, *one.image_size)
             raise LatseError(f"the images of {other.folder} are {different}, as in {one.folder}")
         if digest == same:
             raise LatseError(f"{one.folder} and {other.folder} are the same set")
+    return sets, digests
 
 
 def _shifted(names: list[Names]) -> tuple[Names, list[np.ndarray]]:
@@ -114,6 +106,17 @@ def _matched(sets: list[Shard], names: list[Names]) -> tuple[Names, list[np.ndar
     people = sorted(set(itertools.chain(*names)))
     place = {name: label for label, name in enumerate(people)}
     return people, [np.array([place[name] for name in own], np.int64) for own in names]
+
+
+def _told(shard: Shard, digest: str, new: np.ndarray) -> dict[str, Any]:
+    """Return what `merge.json` says of a set whose labels become `new`."""
+    return {
+        "folder": str(shard.folder.resolve()),
+        "digest": digest,
+        "images": len(shard),
+        "classes": shard.classes,
+        "labels": _runs(new),
+    }
 
 
 def _runs(labels: np.ndarray) -> list[dict[str, int]]:

@@ -25,7 +25,9 @@ def refuse_set(out: str | os.PathLike, *sources: str | os.PathLike) -> None:
     for folder in sources:
         if Path(folder).resolve() in (Path(out).resolve(), *Path(out).resolve().parents):
             raise LatseError(f"{out} lies in {folder}, which is left as it is: name another folder")
-    if (Path(out) / "property").exists():
+    # A manifest without `property` is what a killed command has left, not a set that lacks it.
+    killed = any((Path(out) / name).exists() for name in SIDE_FILES)
+    if (Path(out) / "property").exists() or (set_files(Path(out)) and not killed):
         raise LatseError(f"{out} holds a set already: remove it, or choose another folder")
 
 
