@@ -18,7 +18,7 @@ import mxnet as mx
 import numpy as np
 
 from latse import devices
-from latse.errors import LatseError
+from latse.errors import MOST, LatseError, check_range
 from latse.eval import references
 from latse.eval.dlib_model import DlibNetwork
 from latse.eval.model_arguments import WHAT
@@ -149,8 +149,9 @@ def open_model(
     Raises
     ------
     LatseError
-        If a file is missing or damaged, or the training data are.
+        If a file is missing or damaged, or the training data are, or the batch size is out of range.
     """
+    check_range("the batch size", batch_size, 1, MOST)
     title, what = _split(text)
     if what.endswith(".npy"):
         return FeatureFile(title, what)

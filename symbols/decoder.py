@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Sequence
 
 import mxnet as mx
 from mxnet.gluon import nn
 
+from latse.errors import MOST
 from latse.symbols.layers import batch_norm, convolution
 
 WIDTHS = (512, 256, 128, 64)  # ResNet-18's stages from the last to the first
+WIDEST = math.isqrt(MOST // 9)  # the 3x3 filters between two such stages are one array of MXNet
 FIRST_SIDE = 7
 COLOURS = 3
 BLOCK = 16  # filters that AVX-512 computes at once; AVX2 has blocks of 8

@@ -10,7 +10,7 @@ import traceback
 from typing import NoReturn
 
 from latse import __version__, ending
-from latse.errors import LatseError
+from latse.errors import LatseError, is_short_of_memory
 from latse.files import refuse_no_json
 from latse.runtime import mxnet_build, require_mxnet
 
@@ -36,6 +36,10 @@ COMMANDS = {
     "bench": ("bench.bench_command", "measure time and memory against other formulations"),
     "study": ("paper.study_arguments", "train and judge variants of a recipe with several seeds"),
 }
+SHORT_OF_MEMORY = (
+    "this takes more memory than there is, or arrays of more than 2^31 numbers, which MXNet does not make: "
+    "a smaller batch (train.batch_size, --batch-size), narrower layers or fewer classes take less"
+)
 
 
 def command() -> NoReturn:
@@ -59,14 +63,16 @@ def main(arguments: list[str] | None = None) -> int:
         if getattr(args, "json", None):
             refuse_no_json(args.json)
         return args.run(args) or 0
-    except LatseError as error:
-        if "--debug" in given:
-            traceback.print_exc()
-        print(f"latse: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("latse: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if not isinstance(error, LatseError) and not is_short_of_memory(error):
+            raise
+        if "--debug" in given:
+            traceback.print_exc()
+        print(f"latse: {error if isinstance(error, LatseError) else SHORT_OF_MEMORY}", file=sys.stderr)
+        return 1
 
 
 def _parser(arguments: list[str]) -> argparse.ArgumentParser:

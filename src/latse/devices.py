@@ -7,17 +7,18 @@ import platform
 
 import mxnet as mx
 
-from latse.errors import LatseError
+from latse.errors import LatseError, check_range
+
+MOST_CPUS = 4096
 
 
 def contexts(args: argparse.Namespace) -> list[mx.Context]:
     """Return the devices that the arguments name.
 
-    Raises LatseError for a malformed list, a GPU that is not there, or fewer than one CPU context.
+    Raises LatseError for a malformed list, a GPU that is not there, or CPU contexts that are not 1 to 4096.
     """
     if args.gpus is None:
-        if args.cpus < 1:
-            raise LatseError(f"--cpus {args.cpus}: must be at least 1")
+        check_range("--cpus", args.cpus, 1, MOST_CPUS)
         return [mx.cpu(number) for number in range(args.cpus)]
     numbers = args.gpus.split(",")
     present = mx.context.num_gpus()

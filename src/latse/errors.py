@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from typing import Iterator
+
+MOST = 2**31 - 1  # the largest whole number that MXNet takes
+# In what Python, MXNet or CUDA says of an array that is too large.
+TOO_LARGE = re.compile(r"out of memory|failed to allocate|bad_alloc|larger than 2\^31", re.IGNORECASE)
 
 
 class LatseError(Exception):
@@ -12,6 +17,11 @@ class LatseError(Exception):
 
     The command line prints it without a traceback (unless ``--debug``) and exits with status 1.
     """
+
+
+def is_short_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that an array is larger than this machine, or MXNet, can hold."""
+    return isinstance(error, MemoryError) or bool(TOO_LARGE.search(str(error)))
 
 
 def check_range(name: str, value: float, least: float, most: float = math.inf) -> None:

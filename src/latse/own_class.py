@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Mapping
 
-from latse.errors import LatseError, blaming
+from latse.errors import MOST, LatseError, blaming
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,8 @@ class Registry:
                 )
             if type(known[key]) is int and value % 1:
                 raise LatseError(f"{key} is {value}, must be a whole number as its default {known[key]} is")
+            if type(known[key]) is int and abs(value) > MOST:
+                raise LatseError(f"{key} is {value:.0f}, must be at most {MOST} in size")
         whole = {key: int(value) for key, value in parameters.items() if type(known[key]) is int}
         with blaming(f"the {self.title} '{name}' cannot be made"):
             return self.find(name)(*arguments, **{**parameters, **whole})

@@ -13,7 +13,7 @@ import math
 import os
 import re
 from pathlib import Path
-from typing import Any, Iterable, Iterator, NamedTuple
+from typing import Any, Iterable, Iterator, Mapping, NamedTuple
 
 import numpy as np
 import yaml
@@ -21,7 +21,7 @@ from yacs.config import CfgNode
 
 import latse.recipes
 from latse.arguments import SET
-from latse.errors import LatseError
+from latse.errors import MOST, LatseError
 from latse.files import read_text
 from latse.own_class import source
 from latse.recipe_keys import KEYS, OPEN, SHARED
@@ -29,7 +29,7 @@ from latse.recipe_keys import KEYS, OPEN, SHARED
 SHIPPED = Path(latse.recipes.__file__).parent
 STUDIES = SHIPPED / "studies"
 FLOAT32 = np.finfo(np.float32)
-DEFAULT = "the default"  # what sets a value, beside files and SET
+DEFAULT = "the default"  # what sets a value, beside files and options
 
 
 def default() -> CfgNode:
@@ -41,7 +41,11 @@ def default() -> CfgNode:
     return recipe
 
 
-def load(path: str | os.PathLike, overrides: Iterable[str] = ()) -> CfgNode:
+def load(
+    path: str | os.PathLike,
+    overrides: Iterable[str] = (),
+    options: Mapping[str, tuple[str, Any]] | None = None,
+) -> CfgNode:
     """Read a recipe and check it.
 
     Parameters
@@ -50,6 +54,9 @@ def load(path: str | os.PathLike, overrides: Iterable[str] = ()) -> CfgNode:
         The YAML file, or the name of a shipped recipe.
     overrides : iterable of str
         `section.key=value`, the value in YAML, as `--set` of the command line takes them.
+    options : mapping of str to (str, object), optional
+        Another option of a command, as `--kvstore` -> the `section.key` that it sets, and its value; None: it
+        was not given.
 
     Returns
     -------
@@ -60,15 +67,20 @@ def load(path: str | os.PathLike, overrides: Iterable[str] = ()) -> CfgNode:
     ------
     LatseError
         For a missing or malformed file, an unknown key, a wrong type, or a value out of range; the sentence
-        names the key and what set it: the file, its base or `--set`.
+        names the key and what set it: the file, its base, `--set` or another option.
     """
-    return traced(path, overrides)[0]
+    return traced(path, overrides, options)[0]
 
 
-def traced(path: str | os.PathLike, overrides: Iterable[str] = ()) -> tuple[CfgNode, dict[str, str]]:
+def traced(
+    path: str | os.PathLike,
+    overrides: Iterable[str] = (),
+    options: Mapping[str, tuple[str, Any]] | None = None,
+) -> tuple[CfgNode, dict[str, str]]:
     """Read a recipe as `load` does; return it, and `section.key` -> what set it, for all but defaults."""
     recipe, origins = default(), {}
-    for layer in (*_chain(path, Path(), ()), *map(_parsed, overrides)):
+    given = (_layer(name, *setting) for name, setting in (options or {}).items() if setting[1] is not None)
+    for layer in (*_chain(path, Path(), ()), *map(_parsed, overrides), *given):
         _merge(recipe, layer, origins)
     _check(recipe, origins)
     for section, classes in OPEN.items():
@@ -146,7 +158,7 @@ def _loaded(text: str, title: str) -> Any:
 
 
 class _Layer(NamedTuple):
-    """What one file or one `--set` says: its title, where relative paths begin, section -> key -> value."""
+    """What one file or one option says: its title, where relative paths begin, section -> key -> value."""
 
     title: str
     folder: Path
@@ -183,7 +195,13 @@ def _parsed(override: str) -> _Layer:
     section, dot, name = key.partition(".")
     if not (equals and dot and section and name):
         raise LatseError(f"{SET} {override}: write section.key=value")
-    return _Layer(SET, Path(), {section: {name: _loaded(value, f"{SET} {override}")}})
+    return _layer(SET, key, _loaded(value, f"{SET} {override}"))
+
+
+def _layer(option: str, key: str, value: Any) -> _Layer:
+    """Return what an option says of one `section.key`."""
+    section, _, name = key.partition(".")
+    return _Layer(option, Path(), {section: {name: value}})
 
 
 def _merge(recipe: CfgNode, layer: _Layer, origins: dict[str, str]) -> None:
@@ -231,6 +249,11 @@ def _typed(section: str, key: Any, value: Any, recipe: CfgNode, title: str) -> A
             value = float(value)
     if type(value) not in types:
         raise LatseError(f"{where} is {in_yaml(value)}, must be {must}")
+    for number in value if type(value) is list else [value]:
+        if type(number) is int and abs(number) > MOST:
+            raise LatseError(
+                f"{where} is {in_yaml(value)}, must be {must}, and no number above {MOST} in size"
+            )
     if type(value) is float and value and not FLOAT32.tiny <= abs(value) <= FLOAT32.max:
         size = f"from {FLOAT32.tiny:.2g} to {FLOAT32.max:.2g}"
         raise LatseError(f"{where} is {value}, must be 0 or {size} in size, as MXNet computes in float32")

@@ -10,7 +10,7 @@ from yacs.config import CfgNode
 from latse.arguments import KVSTORES
 from latse.own_class import source
 from latse.symbols import encoders, losses, margins
-from latse.symbols.decoder import WIDTHS
+from latse.symbols.decoder import WIDEST, WIDTHS
 
 # What the large arrays of a training graph are computed in: `latse.train.precision`.
 SINGLE, HALF, EMULATED = "float32", "float16", "float16_emulated"
@@ -81,7 +81,7 @@ def _is_loss_scale(value: Any, _: CfgNode) -> bool:
 
 
 def _are_widths(widths: list, _: CfgNode) -> bool:
-    return len(widths) == len(WIDTHS) and all(type(width) is int and width >= 1 for width in widths)
+    return len(widths) == len(WIDTHS) and all(type(width) is int and 1 <= width <= WIDEST for width in widths)
 
 
 def _says_what_stays(keep: Any, recipe: CfgNode) -> bool:
@@ -109,7 +109,7 @@ FRACTION = Rule("a number in [0, 1)", lambda value, _: 0 <= value < 1)
 FACTOR = Rule("a number in (0, 1]", lambda value, _: 0 < value <= 1)
 POSITIVE = Rule("a positive number", lambda value, _: value > 0)
 NOT_NEGATIVE = at_least(0.0)
-STAGES = Rule(f"a list of {len(WIDTHS)} whole numbers, each at least 1", _are_widths)
+STAGES = Rule(f"a list of {len(WIDTHS)} whole numbers, each from 1 to {WIDEST}", _are_widths)
 RISING = Rule("a list of rising whole numbers from 1 on", _rises)
 OWN_LOSSES = Rule("FILE.py:CLASS, each with a weight of at least 0", _are_own_losses)
 KEEP = Rule(f"{ALL}, {at_least(1).says} or {RISING.says}", _says_what_stays)

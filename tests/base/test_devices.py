@@ -42,9 +42,10 @@ def test_without_any_gpu_the_cure_is_named(monkeypatch):
         parsed("--gpus", "0")
 
 
-def test_no_cpu_context_is_refused():
-    with pytest.raises(LatseError, match="--cpus 0"):
-        parsed("--cpus", "0")
+@pytest.mark.parametrize("number", ["0", "4097", "9" * 30])
+def test_no_cpu_context_or_millions_are_refused(number):
+    with pytest.raises(LatseError, match=f"^--cpus is {number}, must be 1 to 4096$"):
+        parsed("--cpus", number)
 
 
 @pytest.mark.parametrize(("batch_size", "devices", "each"), [(6, 1, 6), (6, 2, 3), (6, 6, 1), (768, 8, 96)])

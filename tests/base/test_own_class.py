@@ -92,6 +92,8 @@ def test_a_whole_number_is_given_where_the_default_is_one(own):
     for wrong in (24.5, float("nan"), float("inf")):
         with pytest.raises(LatseError, match="^side is .*, must be a whole number as its default 1 is$"):
             BODY.create(f"{own}:Cube", side=wrong)
+    with pytest.raises(LatseError, match="^side is 1000000000000, must be at most 2147483647 in size$"):
+        BODY.create(f"{own}:Cube", side=1e12)
 
 
 def test_only_a_python_file_with_a_class_is_a_source():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 import latse.recipes
 from latse import recipe as recipes
 from latse.errors import LatseError
+from latse.recipe_keys import KEYS
 from latse.recipes_command import tables
 from latse.symbols import margins
 
@@ -119,7 +120,10 @@ def test_an_unknown_key_or_a_wrong_type_is_named(write, text, key):
         ("margin.s", [".nan", ".inf", "1e39"]),
         ("margin.a", [".nan"]),
         ("decoder.momentum", ["1", "-0.5", ".nan"]),
-        ("decoder.widths", ["[]", "[64, 32, 16]", "[64, 32, 16, 8, 4]", "[64, 32, 16, 0]"]),
+        (
+            "decoder.widths",
+            ["[]", "[64, 32, 16]", "[64, 32, 16, 8, 4]", "[64, 32, 16, 0]", "[64, 32, 16, 15447]"],
+        ),
         ("decoder.l1_weight", ["-1", ".inf", "1e-38"]),
         ("decoder.similarity_weight", ["-1"]),
         (
@@ -147,6 +151,14 @@ def test_an_unknown_key_or_a_wrong_type_is_named(write, text, key):
 def test_a_value_out_of_range_is_named(empty, key, values):
     for value in values:
         assert key in refused(empty, f"{key}={value}")
+
+
+@pytest.mark.parametrize("key", [name for name, key in KEYS.items() if int in key.types or list in key.types])
+@pytest.mark.parametrize("number", [2**31, 10**12, 10**400, -(2**31)])
+def test_a_number_that_no_machine_holds_is_named(empty, key, number):
+    value = [number] * 4 if type(KEYS[key].default) is list else number
+    must = f"must be {KEYS[key].must.says}, and no number above 2147483647 in size"
+    assert refused(empty, f"{key}={value}") == f"--set: {key} is {value}, {must}"
 
 
 def test_an_unknown_margin_or_margin_parameter_is_named(write):

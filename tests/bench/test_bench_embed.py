@@ -66,7 +66,7 @@ def test_the_random_network_tells_images_apart(tmp_path):
 @pytest.mark.parametrize(
     "wrong, complaint",
     [
-        (["--batch-size", "0"], "--batch-size 0: must be at least 1"),
+        (["--batch-size", "0"], "--batch-size is 0, must be 1 to 2147483647"),
         (["--encoder", "resnet7"], "unknown encoder 'resnet7'"),
         (["--model", "nowhere/model,1"], "model-0001.params is missing"),
     ],

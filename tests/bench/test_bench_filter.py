@@ -63,9 +63,9 @@ def test_what_is_written_was_measured(measured):
     "wrong, complaint",
     [
         (["--batch-size", "3"], "--batch-size 3: must be even"),
-        (["--batch-size", "0"], "--batch-size 0: must be at least 2"),
-        (["--classes", "1"], "--classes 1: must be at least 2"),
-        (["--repeats", "0"], "--repeats 0: must be at least 1"),
+        (["--batch-size", "0"], "--batch-size is 0, must be 2 to 2147483647"),
+        (["--classes", "1"], "--classes is 1, must be 2 to 2147483647"),
+        (["--repeats", "0"], "--repeats is 0, must be 1 to 2147483647"),
         (["--encoder", "resnet7"], "unknown encoder 'resnet7'"),
     ],
 )

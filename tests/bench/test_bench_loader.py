@@ -91,9 +91,9 @@ def test_made_up_images_are_not_kept_in_memory(tmp_path):
 @pytest.mark.parametrize(
     "wrong, complaint",
     [
-        (["--images", "0"], "--images 0: must be at least 1"),
+        (["--images", "0"], "--images is 0, must be 1 to 2147483647"),
         (["--images", "5"], "5 images do not fill a batch of 64"),
-        (["--threads", "0"], "must be at least 1"),
+        (["--threads", "0"], "--threads is 0, must be 1 to 2147483647"),
         (["--data", "nowhere"], "nowhere is no training set"),
         (["--images", "64", "--peer", "no/file.py"], "cannot take FaceImageIter from no/file.py"),
         (["--images", "64", "--peer", __file__], "has no attribute 'FaceImageIter'"),

@@ -55,4 +55,4 @@ def test_a_wrong_rank_is_noticed():
 
 def test_numbers_below_one_are_refused(capsys):
     assert main(["bench", "search", "--probes", "0"]) == 1
-    assert "--probes 0: must be at least 1" in capsys.readouterr().err
+    assert "--probes is 0, must be 1 to 2147483647" in capsys.readouterr().err

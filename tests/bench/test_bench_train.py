@@ -327,8 +327,8 @@ def test_pytorch_trains_as_many_parameters(encoder, tmp_path):
 @pytest.mark.parametrize(
     "wrong, complaint",
     [
-        (["--repeats", "0"], "--repeats 0: must be at least 1"),
-        (["--classes", "1"], "--classes 1: must be at least 2"),
+        (["--repeats", "0"], "--repeats is 0, must be 1 to 2147483647"),
+        (["--classes", "1"], "--classes is 1, must be 2 to 2147483647"),
         (["--encoder", "resnet7"], "unknown encoder 'resnet7'"),
         (["--encoder", "y1"], "y1 is no ResNet of insightface's"),
         (["--peers", "/nowhere"], "--peers /nowhere: there is no such folder"),

@@ -239,7 +239,7 @@ def few_pairs(path):
         (["--train-data", "none", "--model", "pca"], "none"),
         (["--json", "few.bin/report.json"], "few.bin"),
         (["--gpus", "99"], "--gpus 99: "),
-        (["--batch-size", "0"], "a batch of 0"),
+        (["--batch-size", "0"], "the batch size is 0, must be 1 to 2147483647"),
         (["--samples", "-1"], "--samples is -1, must be at least 0"),
     ],
 )

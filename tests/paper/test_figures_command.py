@@ -183,7 +183,7 @@ def test_person_and_stages_are_as_asked(figures, tmp_path):
         (("--only", "5", "--stages", "1", "2", "3"), r"model-0001\.params is missing"),
         (("--only", "4", "--k", "0"), "--k is 0, must be at least 1"),
         (("--asked", "0"), "--asked is 0, must be at least 1"),
-        (("--batch-size", "0"), "--batch-size is 0, must be at least 1"),
+        (("--batch-size", "0"), "--batch-size is 0, must be 1 to 2147483647"),
         (("--only", "4", "--teacher", "nowhere/model,0"), r"nowhere/model-0000\.params is missing"),
     ],
 )

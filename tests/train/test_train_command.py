@@ -544,9 +544,13 @@ def test_a_wrong_start_is_one_sentence_and_no_run_is_begun(refused, teacher, tmp
     ("arguments", "sentence"),
     [
         (("--set", "train.batchsize=3"), "; did you mean train.batch_size?"),
-        (("--kvstore", "locale"), "train.kvstore is locale, must be one of local, device, nccl"),
+        (
+            ("--kvstore", "locale"),
+            "latse: --kvstore: train.kvstore is locale, must be one of local, device, nccl",
+        ),
         (("--kvstore", "nccl"), "needs the GPU build"),
-        (("--cpus", 0), "--cpus 0"),
+        (("--kvstore", ""), "latse: --kvstore: train.kvstore is '', must be one of local, device, nccl"),
+        (("--cpus", 0), "--cpus is 0, must be 1 to 4096"),
         (("--cpus", 3), "train.batch_size 4 cannot be split over 3 devices"),
         (("--gpus", "99"), "GPU"),
         (("--seed", -1), "--seed -1"),
@@ -559,6 +563,13 @@ def test_a_wrong_argument_is_one_sentence(refused, tmp_path, arguments, sentence
         pytest.skip("this is the GPU build")
     assert sentence in refused(*arguments)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("size", [10**9, 2**31 - 1])
+def test_a_batch_that_no_machine_holds_is_one_sentence(refused, size):
+    sentence = refused("--set", f"train.batch_size={size}")
+    assert sentence.startswith("latse: this takes more memory than there is")
+    assert "train.batch_size" in sentence
 
 
 def test_a_missing_recipe_or_shard_is_named(refused, people, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
 from latse.bench.result import flat, table
-from latse.errors import LatseError
+from latse.errors import MOST, LatseError, check_range
 from latse.files import make_parents, write_json
 from latse.goals import Figure, Goal
 from latse.provenance import provenance
@@ -108,13 +108,12 @@ class Benchmark:
         print(*outcome.remarks, *(goal.in_words() for goal in outcome.goals), sep="\n")
 
     def _sizes(self, args: argparse.Namespace) -> dict[str, Any]:
-        """Return the whole numbers that are given; raise LatseError for one that is too small."""
+        """Return the whole numbers that are given; raise LatseError for one out of range."""
         sizes = {}
         for option in (option for option in self.options if option.kind is int):
             key = option.name.replace("-", "_")
             sizes[key] = value = getattr(args, key)
-            if value < option.least:
-                raise LatseError(f"--{option.name} {value}: must be at least {option.least}")
+            check_range(f"--{option.name}", value, option.least, MOST)
         return sizes
 
 

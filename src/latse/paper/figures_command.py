@@ -12,7 +12,7 @@ import numpy as np
 
 from latse import devices
 from latse.data.pairs.pairs import check_people, read_pairs, read_people
-from latse.errors import LatseError, check_range
+from latse.errors import MOST, LatseError, check_range
 from latse.eval import figures, margin_curves
 from latse.eval.margins_arguments import CLASSES, FIGURE_3
 from latse.eval.results import reading
@@ -34,7 +34,7 @@ IMAGES = 10  # of the person of Figure 5
 def run(args: argparse.Namespace) -> None:
     """Draw what was asked for, and write figures.json; raise LatseError for bad input."""
     contexts = devices.contexts(args)
-    check_range("--batch-size", args.batch_size, 1)
+    check_range("--batch-size", args.batch_size, 1, MOST)
     check_range("--asked", args.asked, 1)
     if args.k is not None:
         check_range("--k", args.k, 1)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Iterator
 
 from latse import recipe as recipes
+from latse.data.shards.recordio import LARGEST_EXACT
 from latse.data.shards.records import Shard
 from latse.devices import contexts
-from latse.errors import LatseError
+from latse.errors import LatseError, check_range
 from latse.files import write_json
 from latse.goals import Figure, Goal
 from latse.paper.dry_run import DryRun, dry_run
@@ -25,13 +26,13 @@ def read_training(args: argparse.Namespace) -> tuple[Training, int | None]:
 
     Raises LatseError for bad input.
     """
-    batch = [] if args.batch_size is None else [f"train.batch_size={args.batch_size}"]
-    recipe = recipes.load(args.recipe, [*args.set, *batch])
+    recipe = recipes.load(args.recipe, args.set, {"--batch-size": ("train.batch_size", args.batch_size)})
     devices = contexts(args)
     shard = None if args.data is None else Shard(args.data)
     classes = args.classes if shard is None else shard.classes
-    if classes < 2:
-        raise LatseError(f"{args.data or '--classes'}: {classes} people, a classifier needs at least 2")
+    check_range(
+        "--classes" if shard is None else f"{args.data}: the number of people", classes, 2, LARGEST_EXACT
+    )
     return Training.of(recipe, classes, devices), None if shard is None else len(shard)
 
 
@@ -41,8 +42,7 @@ def run(args: argparse.Namespace) -> None:
     if args.images is not None:
         if images is not None:
             raise LatseError("--images and --data exclude each other: the shard has its number of images")
-        if args.images < 1:
-            raise LatseError(f"--images {args.images}: must be at least 1")
+        check_range("--images", args.images, 1)
         images = args.images
     budget = None if args.memory is None else memonger.Memory(args.memory)
     if args.time is not None:

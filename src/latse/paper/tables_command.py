@@ -84,7 +84,7 @@ def _complete(args: argparse.Namespace, chosen: list[tables.PaperTable], shards:
     megaface = _megaface(args)
     judges = {name: _judges(args.pairs, megaface, shard) for name, shard in shards.items()}
     for recipe in rows:
-        recipes.load(recipes.SHIPPED / recipe, args.set)
+        recipes.load(recipes.SHIPPED / recipe, args.set, {"--kvstore": ("train.kvstore", args.kvstore)})
     for number, recipe in enumerate(rows, 1):
         print(f"{Path(recipe).stem}, {number} of {len(rows)}", file=sys.stderr)
         folder = _train(args, recipe, shards[tables.data_set(recipe)])
@@ -131,7 +131,7 @@ def _train(args: argparse.Namespace, recipe: str, shard: Shard) -> Path:
     teacher = teacher_of(recipe)
     follows = ["--teacher", f"{_train(args, teacher, shard)}/model,0"] if teacher else []
     options = [word for change in args.set for word in ("--set", change)]
-    options += ["--kvstore", args.kvstore] if args.kvstore else []
+    options += [] if args.kvstore is None else ["--kvstore", args.kvstore]
     where = ["--data", shard.folder, "--out", folder, "--seed", args.seed, "--resume"]
     _latse("train", recipes.SHIPPED / recipe, *where, *follows, *options, *_devices(args))
     return folder

@@ -16,7 +16,7 @@ from typing import Any, Mapping, Union
 import mxnet as mx
 from tqdm import tqdm
 
-from latse.errors import LatseError
+from latse.errors import LatseError, is_short_of_memory
 from latse.graph.nodes import Shapes, sentence
 from latse.plan.file import digest, read_plan, write_plan
 from latse.plan.model import PREFIX, Candidate, Model
@@ -113,7 +113,7 @@ def _report(symbol: mx.sym.Symbol, shapes: Shapes, context: mx.Context) -> str |
         report = executor.debug_str()
         mx.nd.waitall()
     except (mx.MXNetError, RuntimeError) as error:
-        if re.search("out of memory|failed to allocate", str(error), re.IGNORECASE):
+        if is_short_of_memory(error):
             return None
         raise LatseError(f"the graph cannot be bound on {context}: {sentence(error)}") from error
     return report

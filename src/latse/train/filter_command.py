@@ -13,7 +13,7 @@ from tqdm import tqdm
 from latse.data.shards.records import Batch, Shard
 from latse.data.workers import in_threads
 from latse.devices import contexts, share
-from latse.errors import LatseError
+from latse.errors import MOST, LatseError, check_range
 from latse.files import digest, locked, make_folder, write_json
 from latse.models import checkpoint
 from latse.provenance import provenance
@@ -25,12 +25,13 @@ from latse.train.verdicts import Judge, preprocessing, warn_of_another_set
 
 def run(args: argparse.Namespace) -> None:
     """Judge, write and print; raise LatseError for bad input, or where a check contradicts a verdict."""
-    if args.batch_size < 2 or args.batch_size % 2:
+    check_range("--batch-size", args.batch_size, 2, MOST)
+    if args.batch_size % 2:
         raise LatseError(
             f"--batch-size {args.batch_size}: an image and its mirror image go together, so even"
         )
-    if args.check is not None and args.check < 1:
-        raise LatseError(f"--check {args.check}: must be at least 1")
+    if args.check is not None:
+        check_range("--check", args.check, 1)
     devices = contexts(args)
     share(args.batch_size, devices, "--batch-size")
     shard = open_shard(args.data)

@@ -34,8 +34,7 @@ PLAN = "memory-plan.json"
 
 def run(args: argparse.Namespace) -> int:
     """Train and return the exit status, 0 only for a finished run; raise LatseError for bad input."""
-    overrides = [*args.set, *([f"train.kvstore={args.kvstore}"] if args.kvstore else [])]
-    recipe = recipes.load(args.recipe, overrides)
+    recipe = recipes.load(args.recipe, args.set, {"--kvstore": ("train.kvstore", args.kvstore)})
     devices = contexts(args)
     _check_devices(recipe, devices, args)
     shard = open_shard(args.data)
