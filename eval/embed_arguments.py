@@ -15,9 +15,10 @@ an embedding is the sum of that of the image and that of its mirror image, divid
 of two photographs is the inner product of their rows.
 
 A folder stands for the images in it, at any depth, in the order of their names; names that begin with a dot,
-and files that are no images, are passed over. Photographs are aligned JPEG or PNG faces of 112x112 pixels, or
-any photographs with --align, which finds the face and aligns it as `latse data align` does (that has more
-options). The first one that gives no face ends the command, unless --skip leaves it out. No file is replaced.
+and files that are no images, are passed over; of the latter it is said how many. Photographs are aligned JPEG
+or PNG faces of 112x112 pixels, or any photographs with --align, which finds the face and aligns it as `latse
+data align` does (that has more options). The first one that gives no face ends the command, unless --skip
+leaves it out. No file is replaced.
 """
 run = later("latse.eval.embed_command")
 

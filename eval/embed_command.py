@@ -12,7 +12,6 @@ import numpy as np
 from tqdm import tqdm
 
 from latse import devices
-from latse.data.images import is_image_file
 from latse.data.photographs import photographs
 from latse.data.photographs.faces import open_faces
 from latse.errors import LatseError, check_range
@@ -73,8 +72,7 @@ def _listed(given: Sequence[str]) -> list[Path]:
             if not path.exists():
                 raise LatseError(f"there is no file or folder {path}")
             is_folder = path.is_dir()
-        below = [path / entry.path for entry in photographs.listed(path)] if is_folder else [path]
-        images = [file for file in below if is_image_file(file)] if is_folder else below
+        images = [path / image.path for image in photographs.images_in(path)] if is_folder else [path]
         if not images:
             raise LatseError(f"the folder {path} holds no image")
         files += images

@@ -63,7 +63,8 @@ def test_a_row_is_what_eval_compares(network, faces, capsys):
     embed(network, faces, "--out", "f.npy")
     rows, record = read()
     how = "each the image's plus its mirror image's, divided by its length"
-    assert capsys.readouterr().out == f"f.npy: 24 embeddings of 512 numbers, {how}\n"
+    others = f"1 file is no image that OpenCV reads, first {faces}/notes.txt\n"
+    assert capsys.readouterr().out == f"{others}f.npy: 24 embeddings of 512 numbers, {how}\n"
     features = expected(network, faces)
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     assert rows.dtype == np.float32 and np.array_equal(rows, unit.astype(np.float32))
@@ -89,7 +90,9 @@ def test_eval_judges_the_file_as_it_judges_the_model(network, faces, photograph_
 def test_without_mirror_image_and_length(network, faces, capsys):
     embed(network, faces, "--out", "f.npy", "--no-normalise")
     np.testing.assert_allclose(read()[0], expected(network, faces), rtol=1e-6)
-    assert "plus its mirror image's, not normalised" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"1 file is no image that OpenCV reads, first {faces}/notes.txt\n" in said
+    assert "plus its mirror image's, not normalised" in said
     embed(network, faces, "--out", "g.npy", "--no-normalise", "--no-mirror")
     alone, record = read("g")
     assert "each the image's alone, not normalised" in capsys.readouterr().out

@@ -87,6 +87,14 @@ def is_image_file(path: str | os.PathLike) -> bool:
         return False
 
 
+def begins_as_image(content: bytes) -> bool:
+    """Tell whether these bytes begin as an image that OpenCV reads."""
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        return cv2.haveImageReader(f"/dev/fd/{file.fileno()}")
+
+
 def decode(encoded: bytes | memoryview | np.ndarray, name: str, size: tuple[int, int]) -> np.ndarray:
     """Decode a JPEG or PNG (bytes, a view of them, or uint8 array (n,)) to uint8 (height, width, 3) RGB.
 

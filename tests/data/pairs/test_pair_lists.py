@@ -218,7 +218,7 @@ def test_draw_and_write_and_convert(photos, tmp_path, capfd):
     assert len(read_encoded(tmp_path / "c.npz").images) == used
 
 
-def test_what_is_no_image_is_passed_over(photos, tmp_path):
+def test_what_is_no_image_is_passed_over_and_said(photos, tmp_path, capfd):
     expected = pair_lists.draw(photos, 6, 6, 3, 4)
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder)
@@ -233,6 +233,8 @@ def test_what_is_no_image_is_passed_over(photos, tmp_path):
     ]
     assert np.array_equal(found.pairs, expected.pairs)
     assert main(["data", "pairs", str(folder), str(tmp_path / "a.bin"), "--pairs", "38", "--folds", "1"]) == 0
+    said = f"{4 * len(PEOPLE)} files are no images that OpenCV reads, first {folder / min(PEOPLE)}/0.jpg\n"
+    assert said in capfd.readouterr().out
 
 
 def test_a_pipe_in_a_list_is_no_wait(photos, tmp_path, capfd):

@@ -180,20 +180,22 @@ def test_a_folder_of_everything(mixed, tmp_path, capfd):
         "nobody to see/nothing.jpg": ("unreadable", "the file is empty"),
         "nobody to see/nowhere.jpg": ("unreadable", "No such file or directory"),
         "nobody to see/pipe.jpg": ("unreadable", "not a file"),
-        "nobody to see/text.jpg": ("unreadable", "not a whole image"),
+        "nobody to see/text.jpg": ("no image", ""),
         "nobody to see/tiny.png": ("no face", ""),
     }
     assert left_out["nobody to see/far away.png"][0] == "face too small"
     assert report["people_without_image"] == ["empty", "nobody to see"]
-    assert report["photographs_found"] == 12 + 9 and report["empty_folders"] == 1
+    assert report["photographs_found"] == 12 + 8 and report["empty_folders"] == 1
+    assert report["other_files"] == {"count": 1, "first": "nobody to see/text.jpg"}
     [several] = report["several_faces"]
     assert (several["photograph"], several["faces"]) == ("Jörg Ünal/zwei.png", 2)
     assert several["taken"]["box"][0] < 180 and several["taken"]["confidence"] > 0.9
     said = capfd.readouterr().out
     assert (
-        "9 of 21 photographs were left out: 1 face too small, 1 in no person's folder, 2 no face, 5 unrea"
+        "8 of 20 photographs were left out: 1 face too small, 1 in no person's folder, 2 no face, 4 unrea"
         in said
     )
+    assert "1 file is no image that OpenCV reads, first nobody to see/text.jpg" in said
     assert "1 photographs hold several faces" in said
     assert "2 people have no image and no label: empty, nobody to see" in said
 
@@ -460,7 +462,17 @@ def test_faces_that_are_aligned_already(tmp_path):
     assert shard.content(2).tobytes() == encode(face, 98)
     assert np.abs(shard.read(3)[0].astype(int) - face).mean() < 4
     left_out = [(entry["reason"], entry["detail"]) for entry in report_of(tmp_path / "out")["left_out"]]
-    assert left_out == [("wrong size", "112x96 instead of 112x112"), ("unreadable", "not a whole image")]
+    assert left_out == [("wrong size", "112x96 instead of 112x112"), ("no image", "")]
+
+
+def test_a_folder_without_photographs_says_what_is_there(tmp_path, detector, capfd):
+    folder = tmp_path / "faces" / "one"
+    folder.mkdir(parents=True)
+    for name in ("a.txt", "b.jpg"):
+        (folder / name).write_text("no")
+    assert latse_pack(tmp_path / "faces", tmp_path / "out", "--detector", detector()) == 1
+    said = complaint(capfd)
+    assert "gives a face: 2 files are no images that OpenCV reads, first one/a.txt; put them" in said
 
 
 @pytest.mark.parametrize("way", ["aligned", "detected"])

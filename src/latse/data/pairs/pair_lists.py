@@ -12,7 +12,6 @@ from typing import Callable, NamedTuple
 
 import numpy as np
 
-from latse.data.images import is_image_file
 from latse.data.photographs import photographs
 from latse.data.photographs.list_formats import ListFormat, fields, is_file, recognise
 from latse.errors import LatseError, check_range
@@ -43,14 +42,13 @@ def draw(
 ) -> PairList:
     """Draw pairs, as `draw_pairs` does, of the photographs in a folder that has a folder for each person.
 
-    It is read as `latse data pack` reads it; what is no image, by its first bytes, is passed over. Raises
-    LatseError if the folder cannot be read or has not enough pairs.
+    It is read as `latse data pack` reads it; what is no image, by its first bytes, is passed over, which
+    is said. Raises LatseError if the folder cannot be read or has not enough pairs.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise LatseError(f"{folder} is not a folder")
-    listed = photographs.listed(folder)
-    images = [image for image in listed if image.person and is_image_file(folder / image.path)]
+    images = [image for image in photographs.images_in(folder) if image.person]
     if not images:
         raise LatseError(f"no photographs in {folder}/PERSON: {photographs.FOLDERS}")
     person = np.unique([image.person for image in images], return_inverse=True)[1]

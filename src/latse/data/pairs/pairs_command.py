@@ -14,9 +14,9 @@ DESCRIPTION = (
     "Make a verification set of PHOTOS, a folder with a folder for each person: pairs of one person and of "
     "two, drawn by --seed, as many of either unless --same or --different says otherwise, or the pairs of a "
     "list (--list). The photographs are aligned JPEG or PNG faces of 112x112 pixels, taken over as they are, "
-    "or any photographs with --align. Files that are no images are passed over. OUT is insightface's .bin, "
-    "or the plain format if it ends in .npz; FILE.people.npy beside it says who is on each image, where that "
-    "is known. The same input gives the same bytes. No file is replaced."
+    "or any photographs with --align. Files that are no images are passed over, which is said. OUT is "
+    "insightface's .bin, or the plain format if it ends in .npz; FILE.people.npy beside it says who is on "
+    "each image, where that is known. The same input gives the same bytes. No file is replaced."
 )
 
 

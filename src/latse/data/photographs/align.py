@@ -21,6 +21,7 @@ TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
 POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
+NO_IMAGE = "no image"  # the reason of what does not begin as an image
 BORDER = cv2.BORDER_REPLICATE
 SMALLEST = 28.0  # default of the smallest face, in pixels: it is enlarged four times
 
@@ -127,6 +128,8 @@ def decode_photograph(content: bytes) -> np.ndarray:
     except cv2.error as error:
         refuse_lack_of_memory(error)
         raise NoFaceError("unreadable", error.err or str(error)) from error
+    if image is None and not images.begins_as_image(content):
+        raise NoFaceError(NO_IMAGE)
     if image is None:
         raise NoFaceError("unreadable", "not a whole image")
     if damage:

@@ -194,10 +194,7 @@ class _PackRun:
         report = self._summary()
         if not report["images"]:
             self._known.unlink()  # it would only say the same again
-            why = ", ".join(f"{number} {reason}" for reason, number in report["left_out_by_reason"].items())
-            if report["left_out_by_reason"].keys() <= {NOBODYS}:
-                why = f"{why or EMPTY}; {photographs.FOLDERS}"
-            raise LatseError(f"no photograph of {self._source} gives a face: {why}")
+            raise LatseError(f"no photograph of {self._source} gives a face: {_why(report)}")
         size = (align.SIZE, align.SIZE)
         with staged(self._out) as stage:
             with ShardWriter(stage, report["classes"], size, self._shards, report["images"]) as writer:
@@ -246,7 +243,8 @@ class _PackRun:
             several += sum(outcome.faces > 1 for outcome in outcomes)
             if person:
                 (people if any(outcome.size for outcome in outcomes) else without).append(person)
-        taken, empty = reasons.pop("", 0), reasons.pop(EMPTY, 0)
+        no_images = (one.path for one, outcome in self._pairs() if outcome.reason == align.NO_IMAGE)
+        taken, empty, others = (reasons.pop(reason, 0) for reason in ("", EMPTY, align.NO_IMAGE))
         return {
             "source": str(self._source),
             **self._asked,
@@ -255,6 +253,7 @@ class _PackRun:
             "left_out_by_reason": dict(sorted(reasons.items())),
             "photographs_found": taken + sum(reasons.values()),
             "empty_folders": empty,
+            "other_files": {"count": others, "first": next(no_images, None)},
             "photographs_with_several_faces": several,
             "rule_of_several_faces": detect.RULE,
             "people": people,
@@ -348,6 +347,16 @@ class _Packer:
         if header is None or header.is_png or header.kind not in (1, 3):
             content = encode(image, self._settings.quality)
         return Outcome(len(content)), content
+
+
+def _why(report: dict[str, Any]) -> str:
+    """Say why no photograph gives a face."""
+    reasons, others = report["left_out_by_reason"], report["other_files"]
+    why = [f"{number} {reason}" for reason, number in reasons.items()]
+    if others["count"]:
+        why.append(photographs.told(**others))
+    advice = f"; {photographs.FOLDERS}" if reasons.keys() <= {NOBODYS} else ""
+    return f"{', '.join(why) or EMPTY}{advice}"
 
 
 def _entry(photograph: Photograph, outcome: Outcome) -> dict[str, Any]:

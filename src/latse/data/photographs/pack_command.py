@@ -101,12 +101,16 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _lines(out: str, report: dict[str, Any]) -> Iterator[str]:
+    from latse.data.photographs import photographs
+
     yield f"{out}: {report['images']} images of {report['classes']} people"
     reasons = ", ".join(f"{number} {reason}" for reason, number in report["left_out_by_reason"].items())
     if reasons:
         left_out = sum(report["left_out_by_reason"].values())
         total = report["photographs_found"]
         yield f"{left_out} of {total} photographs were left out: {reasons}; {out}/pack.json names them"
+    if report["other_files"]["count"]:
+        yield photographs.told(**report["other_files"])
     several = report["photographs_with_several_faces"]
     if several:
         yield f"{several} photographs hold several faces; the largest and nearest to the middle was taken"

@@ -13,6 +13,7 @@ from typing import Callable, Iterable, Iterator, NamedTuple
 
 import numpy as np
 
+from latse.data.images import is_image_file
 from latse.data.photographs.list_formats import PHOTOGRAPHS, recognise
 from latse.errors import LatseError
 from latse.files import NAMES, explained, read_lines, refuse_irregular
@@ -50,6 +51,26 @@ def listed(
             yield from _in_list(source, root or source.parent, say)
     except OSError as error:
         raise LatseError(f"cannot read {error.filename or source}: {error.strerror or error}") from error
+
+
+def images_in(folder: Path, say: Callable[[str], None] = print) -> list[Photograph]:
+    """Return the photographs in a folder of people that are images by their first bytes.
+
+    Of other files `say` is told how many there are. Raises LatseError as `listed`.
+    """
+    files = [file for file in listed(folder) if not file.path.endswith("/")]
+    images = [file for file in files if is_image_file(folder / file.path)]
+    if len(images) < len(files):
+        others = {file.path for file in files}.difference(image.path for image in images)
+        first = next(file.path for file in files if file.path in others)
+        say(told(len(others), folder / first))
+    return images
+
+
+def told(count: int, first: str | os.PathLike) -> str:
+    """Return the sentence on `count` files, 1 or more, that are no images."""
+    are = "file is no image" if count == 1 else "files are no images"
+    return f"{count} {are} that OpenCV reads, first {first}"
 
 
 def write_list(photographs: Iterable[Photograph], file: Path) -> int:
