@@ -76,6 +76,9 @@ help: ## list the targets
 	@sed -nE 's/^([a-z0-9 -]+):.*## /  \1: /p' Makefile
 
 setup: $(READY) ## install latse into .venv (GPU=1: with CUDA 11)
+	@echo 'latse is ready in .venv. Next: `make train-student` (AT&T faces), or for your own photographs'
+	@echo '    export PATH="$$PWD/.venv/bin:$$PATH"'
+	@echo 'and the commands of docs/own_photographs.md'
 
 data: $(SHARD) ## make shards of the AT&T (ORL) faces in data/orl
 

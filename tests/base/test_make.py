@@ -130,8 +130,12 @@ def test_setup_runs_once_and_again_when_setup_py_changes(checkout):
     checkout.python("python3.9")
     first = checkout.make("setup")
     assert "something" in first.stdout
+    ready, following, page = first.stdout.splitlines()[-3:]
+    assert ready.startswith("latse is ready in .venv. Next: `make train-student` (AT&T faces), or ")
+    assert following.strip() == 'export PATH="$PWD/.venv/bin:$PATH"'
+    assert (REPOSITORY / page.split()[-1]).is_file()
     assert checkout.log()[1:] == [NEW_PIP, "pip uninstall -qq --yes mxnet-cu112", install("cpu")]
-    assert checkout.make("setup").returncode == 0
+    assert checkout.make("setup").stdout.splitlines() == [ready, following, page]
     assert checkout.log() == []
     checkout.change_setup()
     assert checkout.make("setup").returncode == 0
