@@ -81,8 +81,12 @@ class MovingStatistics:
             yield
             return
         for array, kept in self._arrays:
-            array[:] *= now / (1 - now) * (1 - kept) / kept
-        yield
-        mx.nd.waitall()  # statistics are moved in the backward pass, which the engine knows nothing of
+            _scale(array, now / (1 - now) * (1 - kept) / kept)
+        yield  # the engine lets a later change of an array wait for the backward pass, which reads it
         for array, kept in self._arrays:
-            array[:] *= (1 - now) / (1 - kept)
+            _scale(array, (1 - now) / (1 - kept))
+
+
+def _scale(array: mx.nd.NDArray, factor: float) -> None:
+    """Multiply an array in place; `array[:] *= factor` would do the same in five times the time."""
+    array *= factor
