@@ -11,7 +11,7 @@ from typing import Iterator, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from latse import devices
+from latse import arrays, devices
 from latse.data.photographs import photographs
 from latse.data.photographs.faces import open_faces
 from latse.errors import LatseError, check_range
@@ -19,7 +19,7 @@ from latse.eval import candidates
 from latse.eval.candidates import FlipSummed
 from latse.eval.verification import flip_sum
 from latse.files import explained, make_parents, refuse_existing, replacing, write_json
-from latse.models.features import lengths, unit
+from latse.models.features import lengths
 from latse.provenance import provenance
 
 AT_ONCE = 2048  # faces that are in memory at once: 77 MB
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     }
     with replacing(out) as temporary:
         with temporary.open("wb") as file:
-            np.save(file, embeddings)
+            arrays.save(file, embeddings)
         write_json(names, record)
     whole = "the image's alone" if args.no_mirror else "the image's plus its mirror image's"
     length = "not normalised" if args.no_normalise else "divided by its length"
@@ -109,6 +109,6 @@ def _embedded(
 
     while images := list(itertools.islice(faces, AT_ONCE)):
         rows = feature(np.stack(images)).astype(np.float64)
-        lengths(rows, called)
-        parts.append((rows if args.no_normalise else unit(rows, called)).astype(np.float32))
+        norms = lengths(rows, called)
+        parts.append((rows if args.no_normalise else rows / norms[:, None]).astype(np.float32))
     return np.concatenate(parts)

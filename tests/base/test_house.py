@@ -15,6 +15,7 @@ PACKAGE = ROOT / "src" / "latse"
 # Room or module at the top of src/latse -> what else it may import of latse; `latse` is __init__.py.
 BASE = {
     "arguments",
+    "arrays",
     "child",
     "devices",
     "ending",
@@ -28,6 +29,7 @@ BASE = {
 }
 ROOMS = {
     "arguments": set(),
+    "arrays": set(),
     "ending": set(),
     "errors": set(),
     "text_table": set(),
@@ -46,7 +48,7 @@ ROOMS = {
     "recipes_command": {"recipe", "recipe_keys", "text_table"},
     "graph": {"errors"},
     "plan": {"errors", "files", "graph"},
-    "data": {"errors", "files", "own_class"},
+    "data": {"arrays", "errors", "files", "own_class"},
     "models": BASE | {"graph", "symbols"},
     "train": BASE | {"latse", "data", "graph", "models", "plan", "recipe", "recipe_keys", "symbols"},
     "eval": BASE | {"data", "graph", "models", "symbols"},

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 from pathlib import Path
 
 import cv2
@@ -120,6 +121,17 @@ def test_any_model_embeds(what, network, faces, shard_folder):
     rows, record = read()
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), np.ones(COUNT), atol=1e-6)
     assert record["model"]["origin"]["source"] == what
+
+
+def test_a_full_disk_leaves_nothing(faces, capsys):
+    limits, before = resource.getrlimit(resource.RLIMIT_FSIZE), {*Path().iterdir()}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # the pixels of 24 faces are 1.2 MB
+    try:
+        embed("pixels", faces, "--out", "f.npy", status=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert capsys.readouterr().err == f"latse: cannot write {Path.cwd()}/f.npy: File too large\n"
+    assert {*Path().iterdir()} == before
 
 
 @pytest.mark.parametrize("name", [b"ob\xe9lix", b"two\nlines", b" {set},1=,0 "])

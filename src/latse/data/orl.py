@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from latse.data.images import encode
 from latse.data.pairs.pair_lists import in_folds
-from latse.data.pairs.pairs import refuse_pairs, write_pairs, write_people
+from latse.data.pairs.pairs import refuse_pairs, write_pairs
 from latse.data.photographs import align, detect
 from latse.data.shards.shard_writer import write_shard
 from latse.data.shards.staging import is_made, refuse_set, sizes, staged
@@ -67,8 +67,8 @@ def fetch(out: str | os.PathLike, train: Sequence[int], test: Sequence[int], see
         write_shard(stage, images, classes=len(train))
         pairs, issame = orl_pairs(len(test), seed)
         tested = [face for person in test for face in faces[person]]
-        write_pairs(stage / "orl.bin", [tested[index] for index in pairs.ravel()], issame)
-        write_people(stage / "orl.bin", np.asarray(test)[pairs // len(PHOTOGRAPHS)])
+        people = np.asarray(test)[pairs // len(PHOTOGRAPHS)]
+        write_pairs(stage / "orl.bin", [tested[index] for index in pairs.ravel()], issame, people)
         versions = {package: importlib.metadata.version(package) for package in VERSIONS}
         write_json(stage / MANIFEST, {"settings": settings, "bytes": sizes(stage), "versions": versions})
     return True

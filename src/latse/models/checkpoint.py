@@ -78,16 +78,18 @@ def write_arrays(path: str | os.PathLike, arrays: Mapping[str, mx.nd.NDArray]) -
 
     MXNet passes over it if the last kilobytes do not fit on the disk, so the file's length is looked at too.
     """
+    not_all = f"cannot write all of {path}: is the disk full?"
     with replacing(path) as temporary:
         try:
             with ascii_name(temporary, "wb") as name:
                 mx.nd.save(name, dict(arrays))
-        except mx.base.MXNetError as error:
-            raise LatseError(f"cannot write {path}: {sentence(error)}") from error
+        except mx.base.MXNetError as error:  # or what the arrays are still to be computed by has failed
+            is_short = "FileStream.Write incomplete" in str(error)
+            raise LatseError(not_all if is_short else f"cannot write {path}: {sentence(error)}") from error
         # The length of such a file (docs/formats.md).
         contents = sum(24 + 8 * a.ndim + a.size * np.dtype(a.dtype).itemsize for a in arrays.values())
         if temporary.stat().st_size != 32 + contents + sum(8 + len(name.encode()) for name in arrays):
-            raise LatseError(f"cannot write all of {path}: is the disk full?")
+            raise LatseError(not_all)
 
 
 def read_arrays(path: str | os.PathLike) -> Any:

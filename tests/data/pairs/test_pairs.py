@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import resource
 import time
 from pathlib import Path
 
@@ -454,6 +455,21 @@ def test_refuses_to_write_numbers_that_do_not_match(tmp_path, encoded, same):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_full_disk_leaves_nothing(tmp_path):
+    limits, people = resource.getrlimit(resource.RLIMIT_FSIZE), np.arange(2 * len(SAME))
+    for write, space in (
+        (lambda: write_pairs(tmp_path / "a.bin", ENCODED, SAME, people), 300),  # people alone would fit
+        (lambda: write_people(tmp_path / "a.bin", people), 150),
+    ):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (space, limits[1]))
+        try:
+            with pytest.raises(LatseError, match=r"cannot write \S+: File too large$"):
+                write()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert not list(tmp_path.iterdir())
+
+
 def test_unwritable(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(LatseError, match="cannot write"):
@@ -468,9 +484,11 @@ def test_who_is_who_stands_beside_the_pairs(tmp_path):
     people = read_people(path)
     assert people.dtype == np.int64 and people.tolist() == [3, 3, 5, 2**40]
     assert read_people(tmp_path / "a.b.npz").tolist() == people.tolist()
-    write_people(path, None)
-    write_people(path, None)
-    assert not list(tmp_path.iterdir())
+    write_pairs(path, ENCODED, SAME, people[: 2 * len(SAME)])
+    assert read_people(path).tolist() == people[: 2 * len(SAME)].tolist()
+    for _ in range(2):
+        write_pairs(path, ENCODED, SAME)
+        assert [file.name for file in tmp_path.iterdir()] == ["a.b.bin"]
 
 
 @pytest.mark.parametrize(

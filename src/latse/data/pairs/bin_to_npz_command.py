@@ -25,12 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Convert; raise LatseError for bad input."""
-    from latse.data.pairs.pairs import read_encoded, read_people, refuse_pairs, write_encoded, write_people
+    from latse.data.pairs.pairs import read_encoded, read_people, refuse_pairs, write_encoded
 
     if Path(args.out).suffix != ".npz":
         raise LatseError(f"{args.out} does not end in .npz")
     refuse_pairs(args.out, args.source)
     content, people = read_encoded(args.source), read_people(args.source)
-    write_people(args.out, people)
-    write_encoded(args.out, content)
+    write_encoded(args.out, content, people)
     print(f"{args.out}: {len(content.issame)} pairs of {len(content.images)} images")

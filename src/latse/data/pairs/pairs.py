@@ -24,6 +24,7 @@ from typing import BinaryIO, NamedTuple, Sequence
 import numpy as np
 from tqdm import tqdm
 
+from latse import arrays
 from latse.data.images import decode
 from latse.data.pairs.safe_pickle import Array, PickleError, described, load_pickle
 from latse.errors import LatseError
@@ -57,33 +58,47 @@ class EncodedPairs(NamedTuple):
     issame: np.ndarray
 
 
-def write_pairs(path: str | os.PathLike, encoded: Sequence[bytes], issame: Sequence[bool]) -> None:
+def write_pairs(
+    path: str | os.PathLike,
+    encoded: Sequence[bytes],
+    issame: Sequence[bool],
+    people: np.ndarray | None = None,
+) -> None:
     """Write 2n encoded JPEG or PNG images and n flags, atomically: as .npz if `path` ends so, else as .bin.
 
-    Raises LatseError if the numbers do not match or the file cannot be written.
+    `people` is what `write_people` puts beside them. Raises LatseError if the numbers do not match or a file
+    cannot be written; then neither is there.
     """
     if not len(issame) or len(encoded) != 2 * len(issame):
         raise LatseError(f"{path}: {len(encoded)} images do not make {len(issame)} pairs")
-    write_encoded(path, _distinct([memoryview(bytes(image)) for image in encoded], issame))
+    content = _distinct([memoryview(bytes(image)) for image in encoded], issame)
+    write_encoded(path, content, people)
 
 
-def write_encoded(path: str | os.PathLike, content: EncodedPairs) -> None:
-    """Write pairs as `read_encoded` returns them, atomically; raise LatseError if that is impossible."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        if Path(path).suffix == ".npz":
-            lengths = [len(image) for image in content.images]
-            np.savez(
-                file,
-                images=np.frombuffer(b"".join(content.images), np.uint8),
-                offsets=np.cumsum([0, *lengths], dtype=np.int64),
-                pairs=np.asarray(content.pairs, np.int64),
-                issame=np.asarray(content.issame, bool),
-            )
-        else:
-            images = [bytes(image) for image in content.images]
-            flags = [bool(same) for same in content.issame]
-            # Protocol 3 is the oldest that stores bytes as they are, so any Python 3 can read the file.
-            pickle.dump(([images[number] for number in content.pairs.ravel()], flags), file, protocol=3)
+def write_encoded(path: str | os.PathLike, content: EncodedPairs, people: np.ndarray | None = None) -> None:
+    """Write pairs as `read_encoded` returns them, as `write_pairs` does."""
+    with replacing(path) as temporary:
+        with temporary.open("wb") as file:
+            (_write_npz if Path(path).suffix == ".npz" else _write_bin)(file, content)
+        write_people(path, people)  # before the pairs have their name: where there are pairs, they are whole
+
+
+def _write_npz(file: BinaryIO, content: EncodedPairs) -> None:
+    lengths = [len(image) for image in content.images]
+    np.savez(
+        file,
+        images=np.frombuffer(b"".join(content.images), np.uint8),
+        offsets=np.cumsum([0, *lengths], dtype=np.int64),
+        pairs=np.asarray(content.pairs, np.int64),
+        issame=np.asarray(content.issame, bool),
+    )
+
+
+def _write_bin(file: BinaryIO, content: EncodedPairs) -> None:
+    images = [bytes(image) for image in content.images]
+    flags = [bool(same) for same in content.issame]
+    # Protocol 3 is the oldest that stores bytes as they are, so any Python 3 can read the file.
+    pickle.dump(([images[number] for number in content.pairs.ravel()], flags), file, protocol=3)
 
 
 def refuse_pairs(path: str | os.PathLike, source: str | os.PathLike = "") -> None:
@@ -116,7 +131,7 @@ def write_people(path: str | os.PathLike, people: np.ndarray | None) -> None:
             people_path(path).unlink()
         return
     with replacing(people_path(path)) as temporary, temporary.open("wb") as file:
-        np.save(file, np.asarray(people, np.int64).ravel())
+        arrays.save(file, np.asarray(people, np.int64).ravel())
 
 
 def read_people(path: str | os.PathLike) -> np.ndarray | None:

@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Make the set; raise LatseError for bad input."""
     from latse.data.pairs import pair_lists
-    from latse.data.pairs.pairs import refuse_pairs, write_pairs, write_people
+    from latse.data.pairs.pairs import refuse_pairs, write_pairs
 
     if Path(args.out).suffix not in (".bin", ".npz"):
         raise LatseError(f"{args.out} ends neither in .bin nor in .npz")
@@ -88,8 +88,8 @@ def run(args: argparse.Namespace) -> None:
     used = sorted({int(number) for number in chosen.pairs.ravel()})
     faces = dict(zip(used, [*_faces([chosen.files[number] for number in used], args)]))
     people = None if chosen.person is None else chosen.person[chosen.pairs]
-    write_people(args.out, people)  # first: where there are pairs, they are whole
-    write_pairs(args.out, [faces[number] for number in chosen.pairs.ravel().tolist()], chosen.issame)
+    encoded = [faces[number] for number in chosen.pairs.ravel().tolist()]
+    write_pairs(args.out, encoded, chosen.issame, people)
     same, pairs = int(chosen.issame.sum()), len(chosen.issame)
     print(f"{args.out}: {same} pairs of one person, {pairs - same} of two, {len(used)} photographs")
     if not (args.list or args.pairs or drawn_by_kind) and pairs < 2 * pair_lists.USUAL:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from latse.data import spool
 from latse.data.images import decode, encode
-from latse.data.pairs.pairs import people_path, read_encoded, refuse_pairs, write_pairs, write_people
+from latse.data.pairs.pairs import people_path, read_encoded, refuse_pairs, write_pairs
 from latse.data.photographs import align
 from latse.data.shards.recordio import set_files
 from latse.data.shards.records import Shard
@@ -302,8 +302,8 @@ def _write_pairs(stage: Path, group: Group, chunks: Chunks, seed: int) -> int:
     """Write the pairs of a group and return how many they are."""
     pictures = list(_pictures(chunks[group.name]))
     pairs, issame = plan.ring_pairs(group.people, np.random.default_rng([seed, group.first]))
-    write_pairs(stage / f"{group.name}.bin", [pictures[number] for number in pairs.ravel()], issame)
-    write_people(stage / f"{group.name}.bin", group.first + pairs // len(group.shots))
+    encoded, people = [pictures[number] for number in pairs.ravel()], group.first + pairs // len(group.shots)
+    write_pairs(stage / f"{group.name}.bin", encoded, issame, people)
     return len(issame)
 
 
