@@ -35,6 +35,20 @@ encoder: {name: resnet_tiny}
 train: {batch_size: 4, iterations: 6, checkpoint_every: 2, log_every: 1}
 schedule: {mode: constant, learning_rate: 0.01}
 """
+# For tests of what stands behind an encoder: 7x7 features in one layer.
+ENCODER = """\
+from mxnet.gluon import nn
+
+from latse.symbols.encoders import Encoder
+from latse.symbols.layers import PReLU, batch_norm
+
+
+class Small(Encoder):
+    def features(self):
+        body = nn.HybridSequential(prefix="")
+        body.add(nn.Conv2D(8, 16, 16, prefix="conv0_"), batch_norm("bn0_"), PReLU(8, "relu0_"))
+        return body
+"""
 
 
 def picture(person, number):
@@ -72,6 +86,14 @@ def tiny(tmp_path_factory):
 def tiny_recipe(tiny):
     """Load that recipe with overrides `section.key=value`."""
     return lambda *overrides: recipes.load(tiny, overrides)
+
+
+@pytest.fixture(scope="session")
+def small_encoder(tmp_path_factory):
+    """An encoder with the paper's head on one convolution, `FILE.py:CLASS`: a step takes milliseconds."""
+    path = tmp_path_factory.mktemp("encoders") / "small.py"
+    path.write_text(ENCODER)
+    return f"{path}:Small"
 
 
 @pytest.fixture(scope="session")

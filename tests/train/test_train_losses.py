@@ -47,12 +47,12 @@ def couples(tmp_path_factory, pictures):
 
 
 @pytest.fixture
-def losses(couples, tiny_recipe, tmp_path, run_metrics):
+def losses(couples, tiny_recipe, small_encoder, tmp_path, run_metrics):
     """Train ten steps on all eight pictures at once, without dropout; return the loss of each step."""
+    train = "train.batch_size=8", "train.iterations=10", "train.checkpoint_every=10"
 
     def losses(*overrides):
-        settings = "encoder.dropout=0", "train.batch_size=8", "train.iterations=10"
-        recipe = tiny_recipe(*settings, *overrides)
+        recipe = tiny_recipe(f"encoder.name={small_encoder}", "encoder.dropout=0", *train, *overrides)
         Trainer(Training.of(recipe, 4, [mx.cpu()], 3), Shard(couples), tmp_path, KeepAll()).run()
         return [line["loss"] for line in run_metrics(tmp_path)]
 
@@ -77,13 +77,13 @@ def test_without_learning_it_does_not_fall(losses, name, overrides):
 
 
 @pytest.fixture
-def run(people, tiny_recipe, tmp_path):
+def run(people, tiny_recipe, small_encoder, tmp_path):
     """Train four iterations into a folder of that name and return its state."""
 
     def run(folder, *overrides, devices=1):
         (tmp_path / folder).mkdir(exist_ok=True)
         contexts = [mx.cpu(number) for number in range(devices)]
-        recipe = tiny_recipe("train.iterations=4", *overrides)
+        recipe = tiny_recipe(f"encoder.name={small_encoder}", "train.iterations=4", *overrides)
         Trainer(Training.of(recipe, 5, contexts, 3), Shard(people), tmp_path / folder, KeepAll()).run()
         return state.load(tmp_path / folder)
 
