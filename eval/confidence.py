@@ -20,7 +20,7 @@ from tqdm import tqdm
 from latse.errors import LatseError
 from latse.eval.eval_arguments import SAMPLES
 from latse.eval.roc import FAR_TARGETS, Thresholds
-from latse.eval.verification import GridFolds
+from latse.eval.verification import GridFolds, cosine_of
 
 LEVEL = 0.95
 
@@ -29,7 +29,7 @@ LEVEL = 0.95
 class Intervals:
     """Percentile intervals [low, high] of what `verification.judge` says, from so many `samples`.
 
-    The fraction `level` of the samples is between the two. Those of `tar_at_far` are by false accept rate.
+    The fraction `level` of the samples is between the two. TAR and thresholds are by false accept rate.
     `low` and `high` are the band of the ROC: TAR at each FAR that was asked for.
     """
 
@@ -39,6 +39,8 @@ class Intervals:
     auc: list[float]
     eer: list[float]
     tar_at_far: dict[str, list[float]]
+    threshold_at_far: dict[str, list[float]]
+    cosine_at_far: dict[str, list[float]]
     low: list[float]
     high: list[float]
 
@@ -72,19 +74,25 @@ def intervals(
         The same draws the same people, so that models are compared on the same samples; at least 0.
     """
     curves, folds = Thresholds(distance, issame), GridFolds(distance, issame)
-    rates = np.array([*FAR_TARGETS, *far])
-    drawn = np.empty((samples, 3 + len(rates)))
+    rates, keys = np.array([*FAR_TARGETS, *far]), list(map(str, FAR_TARGETS))
+    figures, tars, thresholds = np.empty((samples, 3)), *np.empty((2, samples, len(rates)))
     weights = pair_weights(people, issame, np.random.default_rng(seed))
-    for row in tqdm(drawn, desc="bootstrap", unit="sample", leave=False, delay=1):
+    for i in tqdm(range(samples), desc="bootstrap", unit="sample", leave=False, delay=1):
         weight = next(weights)
         curve = curves.curve(weight)
-        row[:3] = folds.judge(weight)[0].mean(), curve.area(), curve.equal_error()
-        row[3:] = curve.tar_at(rates)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0).tolist()
-    accuracy, auc, eer, *tar = map(list, zip(low, high))
-    band = slice(3 + len(FAR_TARGETS), None)
-    tar_at_far = dict(zip(map(str, FAR_TARGETS), tar))
-    return Intervals(level, samples, accuracy, auc, eer, tar_at_far, low[band], high[band])
+        figures[i] = folds.judge(weight)[0].mean(), curve.area(), curve.equal_error()
+        tars[i], thresholds[i] = curve.tar_at(rates), curve.threshold_at(rates)
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    accuracy, auc, eer = np.quantile(figures, ends, axis=0).T.tolist()
+    tar = np.quantile(tars, ends, axis=0)
+    threshold = np.quantile(thresholds[:, : len(keys)], ends, axis=0)
+    tar_at_far, threshold_at_far, cosine_at_far = (
+        dict(zip(keys, bounds.T.tolist())) for bounds in (tar, threshold, cosine_of(threshold)[::-1])
+    )
+    low, high = tar[:, len(keys) :].tolist()
+    return Intervals(
+        level, samples, accuracy, auc, eer, tar_at_far, threshold_at_far, cosine_at_far, low, high
+    )
 
 
 def pair_weights(

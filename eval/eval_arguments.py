@@ -39,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("output, beside the printed table")
     output.add_argument("--json", metavar="FILE", help="write all results, and where they come from")
     output.add_argument(
+        "--thresholds",
+        action="store_true",
+        help="print the threshold at each false accept rate too (the JSON always has them)",
+    )
+    output.add_argument(
         "--figure",
         metavar="FILE.png",
         help="draw people of the first set, faces that the first checkpoint generates, and the difference",

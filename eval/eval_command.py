@@ -21,7 +21,7 @@ from latse.files import make_parents, write_json
 from latse.models import checkpoint
 from latse.models.embedding import Network
 from latse.provenance import provenance
-from latse.text_table import verification_table
+from latse.text_table import threshold_table, verification_table
 
 FACES = "generated_output"
 
@@ -57,6 +57,8 @@ def run(args: argparse.Namespace) -> None:
         write_json(args.json, report)
     if results:
         print(verification_table(results))
+    if results and args.thresholds:
+        print(threshold_table(results))
     if protocols:
         print(protocol.figure_table(protocols))
 

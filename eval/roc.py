@@ -40,11 +40,13 @@ class Curve(NamedTuple):
     """What the thresholds accept, from none of the pairs to all.
 
     far : float (k + 1,), fraction of the different pairs accepted, ascending from 0 to 1;
-    tar : float (k + 1,), fraction of the same pairs accepted.
+    tar : float (k + 1,), fraction of the same pairs accepted;
+    threshold : float (k + 1,), the largest that accepts them and no more, inf in the end.
     """
 
     far: np.ndarray
     tar: np.ndarray
+    threshold: np.ndarray
 
     def tar_at(self, far: np.ndarray) -> np.ndarray:
         """Return TAR at the largest threshold whose false accept rate is at most `far`, for one or several.
@@ -52,7 +54,17 @@ class Curve(NamedTuple):
         Exact: no interpolation. A `far` below 1 / (number of different pairs) cannot be resolved: the result
         is the rate before the first false accept.
         """
-        return self.tar[np.searchsorted(self.far, far, side="right") - 1]
+        return self.tar[self._at(far)]
+
+    def threshold_at(self, far: np.ndarray) -> np.ndarray:
+        """Return the largest threshold whose false accept rate is at most `far`, for one or several.
+
+        It is the distance of the first pair that it refuses, of two people unless pairs tie.
+        """
+        return self.threshold[self._at(far)]
+
+    def _at(self, far: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self.far, far, side="right") - 1
 
     def area(self) -> float:
         """Return the area under the curve, 0 to 1: how likely a same pair is nearer, ties half."""
@@ -84,6 +96,7 @@ class Thresholds:
         ascending = distance[self._order]
         # Where the pairs end that one more threshold accepts; before them, none.
         self._ends = np.append(0, np.flatnonzero(np.append(np.diff(ascending) > 0, True)) + 1)
+        self._threshold = np.append(ascending, np.inf)[self._ends]
 
     def curve(self, weight: np.ndarray | None = None) -> Curve:
         """Return the curve; weight, float (n,), counts pair i weight[i] times (default: once).
@@ -93,7 +106,7 @@ class Thresholds:
         """
         weight = np.ones(len(self._order)) if weight is None else weight[self._order]
         same, different = (self._accepted(weight * kind) for kind in (self._same, ~self._same))
-        return Curve(different / different[-1], same / same[-1])
+        return Curve(different / different[-1], same / same[-1], self._threshold)
 
     def _accepted(self, weight: np.ndarray) -> np.ndarray:
         return np.append(0.0, np.cumsum(weight))[self._ends]

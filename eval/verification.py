@@ -64,6 +64,9 @@ class Verification:
         True accept rate by false accept rate, keys "0.1" to "1e-06": `roc.Curve.tar_at`.
     unresolved_far : list of str
         Keys of `tar_at_far` that allow less than one false accept: their TAR is at zero false accepts.
+    threshold_at_far, cosine_at_far : dict of str to float or None
+        The threshold of each of these rates, as a squared Euclidean distance and as a cosine similarity c,
+        2 - 2·c: `roc.Curve.threshold_at`.
     auc, eer : float or None
         Area under the ROC curve, and rate of equal errors.
     roc : dict of str to list of float
@@ -71,7 +74,7 @@ class Verification:
     histogram : dict of str to list of float
         `edges` of bins of cosine similarity, -1 to 1, and how many `same` and `different` pairs they hold.
 
-    Where all pairs are of one kind, values of `tar_at_far`, `auc` and `eer` are None and `roc` is empty.
+    Where all pairs are of one kind, values by FAR, `auc` and `eer` are None and `roc` is empty.
     """
 
     accuracy: float
@@ -82,6 +85,8 @@ class Verification:
     val: Val | None
     tar_at_far: dict[str, float | None]
     unresolved_far: list[str]
+    threshold_at_far: dict[str, float | None]
+    cosine_at_far: dict[str, float | None]
     auc: float | None
     eer: float | None
     roc: dict[str, list[float]]
@@ -124,6 +129,11 @@ def pair_distance(embedding: np.ndarray) -> np.ndarray:
         raise LatseError(f"{len(embedding)} embeddings do not make pairs")
     directions = unit(embedding, "the embedding of image {}".format)
     return np.square(directions[0::2] - directions[1::2]).sum(axis=1)
+
+
+def cosine_of(distance: np.ndarray) -> np.ndarray:
+    """Return the cosine similarity, -1 to 1, of unit vectors at a squared Euclidean distance, 0 to 4."""
+    return np.clip(1 - distance / 2, -1, 1)
 
 
 def check_number(pairs: int, title: str = "") -> None:
@@ -247,14 +257,18 @@ def _rates(distance: np.ndarray, issame: np.ndarray) -> dict[str, Any]:
     """Return all fields of `Verification` that need pairs of both kinds."""
     keys, different = [str(far) for far in FAR_TARGETS], int((~issame).sum())
     if different in (0, len(issame)):
-        rates = {"tar_at_far": dict.fromkeys(keys), "unresolved_far": keys, "auc": None, "eer": None}
-        return {**rates, "roc": {"far": [], "tar": []}}
+        by_far = ("tar_at_far", "threshold_at_far", "cosine_at_far")
+        rates = {"unresolved_far": keys, "auc": None, "eer": None, "roc": {"far": [], "tar": []}}
+        return {**rates, **{name: dict.fromkeys(keys) for name in by_far}}
     curve = Thresholds(distance, issame).curve()
+    threshold = curve.threshold_at(FAR_TARGETS)
     far = np.logspace(-np.log10(different), 0, 1 + int(np.ceil(ROC_POINTS * np.log10(different))))
     far[0], far[-1] = 1 / different, 1  # the ends are points of the curve
     return {
         "tar_at_far": dict(zip(keys, curve.tar_at(FAR_TARGETS).tolist())),
         "unresolved_far": [str(far) for far in FAR_TARGETS if not allowed(different, far)],
+        "threshold_at_far": dict(zip(keys, threshold.tolist())),
+        "cosine_at_far": dict(zip(keys, cosine_of(threshold).tolist())),
         "auc": curve.area(),
         "eer": curve.equal_error(),
         "roc": {"far": far.tolist(), "tar": curve.tar_at(far).tolist()},
@@ -262,7 +276,7 @@ def _rates(distance: np.ndarray, issame: np.ndarray) -> dict[str, Any]:
 
 
 def _histogram(distance: np.ndarray, issame: np.ndarray) -> dict[str, list[float]]:
-    cosine = np.clip(1 - distance / 2, -1, 1)
+    cosine = cosine_of(distance)
     same, different = (np.histogram(cosine[kind], COSINE_BINS)[0].tolist() for kind in (issame, ~issame))
     return {"edges": COSINE_BINS.tolist(), "same": same, "different": different}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Mapping, Sequence
 
 NOTHING = "–"
+ACCEPTED = "accepted above the cosine, below d², the squared distance of unit embeddings: 2 - 2·cosine"
 LAST = ("AUC", "EER", "VAL at FAR")
 
 
@@ -56,6 +57,38 @@ def verification_table(sets: dict[str, dict[str, Any]]) -> str:
     if any(far in too_fine for too_fine in unresolved for far in fars):
         notes.append("* before the first false accept: so few different pairs resolve no finer")
     return "\n".join([aligned(rows), *descriptions, *notes])
+
+
+def threshold_table(sets: Mapping[str, Mapping[str, Any]]) -> str:
+    """Show the thresholds of models at each false accept rate that the pairs of a set resolve.
+
+    From the same `sets` as `verification_table`; a pair is accepted whose cosine is above the one threshold,
+    which is to say, whose squared distance is below the other.
+    """
+    rows = [["", "FAR %", "TAR %", "cosine", "95 % interval", "d²", "95 % interval"]]
+    notes = []
+    for name, judged in sets.items():
+        rows.append([name, *[""] * (len(rows[0]) - 1)])
+        for title, result in judged["results"].items():
+            resolved = [far for far in result["tar_at_far"] if far not in result["unresolved_far"]]
+            rows += [_threshold_row(title, result, far) for far in resolved]
+        too_fine = next(iter(judged["results"].values()))["unresolved_far"]
+        if too_fine:
+            finest = max(map(float, too_fine))
+            notes.append(
+                f"{name}: {judged['different_pairs']} different pairs resolve no FAR of "
+                f"{100 * finest:g} % or below; {1 / finest:.0f} resolve that"
+            )
+    return "\n".join([aligned(rows), *notes, ACCEPTED])
+
+
+def _threshold_row(title: str, result: Mapping[str, Any], far: str) -> list[str]:
+    cells = [f"  {title}", f"{100 * float(far):g}", percent(result["tar_at_far"][far])]
+    for key in ("cosine_at_far", "threshold_at_far"):
+        bounds = (result["intervals"] or {}).get(key)
+        cells.append(f"{result[key][far]:.4f}")
+        cells.append(" to ".join(f"{bound:.4f}" for bound in bounds[far]) if bounds else NOTHING)
+    return cells
 
 
 def restoration_notes(results: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -1,6 +1,6 @@
 import copy
 
-from latse.text_table import aligned, verification_table
+from latse.text_table import ACCEPTED, aligned, threshold_table, verification_table
 
 RESULT = {
     "accuracy": 0.91,
@@ -10,6 +10,8 @@ RESULT = {
     "val_at_far_1e-3": {"val": 0.33, "std": 0.1, "far": 0.002},
     "tar_at_far": {"0.1": 0.75, "0.01": 0.5, "0.001": 0.25, "0.0001": 0.25},
     "unresolved_far": ["0.001", "0.0001"],
+    "threshold_at_far": {"0.1": 1.4, "0.01": 1.25, "0.001": 1.1, "0.0001": 1.1},
+    "cosine_at_far": {"0.1": 0.3, "0.01": 0.375, "0.001": 0.45, "0.0001": 0.45},
     "auc": 0.98765,
     "eer": 0.04,
     "intervals": {"accuracy": [0.8, 0.953], "samples": 70},
@@ -78,3 +80,30 @@ def test_what_is_not_known_is_said():
     assert lines[-3].endswith("; 10 people, no interval")
     assert lines[9].split()[-5:] == ["–*", "–*", "–", "–", "–"]
     assert len(verification_table({"same": same}).splitlines()[0].split("TAR")) == 1
+
+
+def test_thresholds_are_shown_for_what_the_pairs_resolve():
+    bounds = {
+        "threshold_at_far": {"0.1": [1.3, 1.5], "0.01": [1.2, 1.26]},
+        "cosine_at_far": {"0.1": [0.25, 0.35], "0.01": [0.37, 0.4]},
+    }
+    lines = threshold_table({"orl": one_set(intervals=bounds), "few": one_set(intervals=None)}).splitlines()
+    assert [" ".join(line.split()) for line in (*lines[2:5], lines[8])] == [
+        "orl",
+        "raw pixels 10 75.00 0.3000 0.2500 to 0.3500 1.4000 1.3000 to 1.5000",
+        "raw pixels 1 50.00 0.3750 0.3700 to 0.4000 1.2500 1.2000 to 1.2600",
+        "raw pixels 10 75.00 0.3000 – 1.4000 –",
+    ]
+    too_fine = "450 different pairs resolve no FAR of 0.1 % or below; 1000 resolve that"
+    assert lines[12:] == [f"orl: {too_fine}", f"few: {too_fine}", ACCEPTED]
+
+
+def test_pairs_of_one_kind_have_no_thresholds():
+    none = dict.fromkeys(RESULT["tar_at_far"])
+    one_kind = one_set(tar_at_far=none, threshold_at_far=none, cosine_at_far=none, unresolved_far=list(none))
+    lines = threshold_table({"same": {**one_kind, "different_pairs": 0}}).splitlines()
+    assert lines[2:] == [
+        "same",
+        "same: 0 different pairs resolve no FAR of 10 % or below; 10 resolve that",
+        ACCEPTED,
+    ]

@@ -109,7 +109,8 @@ def test_everything_at_once(house, sets, shard_folder, tmp_path, capsys):
         low, high = result["intervals"]["accuracy"]
         assert f"{100 * low:.2f} to {100 * high:.2f}" in lines[3 + number]
         assert result["intervals"]["unit"] == "people" and result["intervals"]["samples"] == 30
-        assert set(result["intervals"]["tar_at_far"]) == set(result["tar_at_far"])
+        for key in ("tar_at_far", "threshold_at_far", "cosine_at_far"):
+            assert set(result["intervals"][key]) == set(result[key]) == set(result["tar_at_far"])
         roc = result["roc"]
         assert len(roc["far"]) == len(roc["tar"]) == len(roc["low"]) == len(roc["high"])
         assert same["intervals"] is same["roc"]["low"] is same["roc"]["high"] is None
@@ -304,3 +305,14 @@ def test_a_damaged_run_record_is_named(house, pairs_file, tmp_path, capsys):
         (tmp_path / "copy" / "student" / "run.json").write_text(content)
         assert evaluate(tmp_path / "copy", "--pairs", pairs_file) == 1
         assert "run.json" in capsys.readouterr().err
+
+
+def test_thresholds_are_printed_when_asked_for(house, pairs_file, tmp_path, capsys):
+    order = "--model", "pixels", "--pairs", pairs_file, "--json", tmp_path / "it.json"
+    assert main(["eval", *map(str, order), "--thresholds"]) == 0
+    (judged,) = json.loads((tmp_path / "it.json").read_text())["sets"].values()
+    result, printed = judged["results"]["pixels"], capsys.readouterr().out
+    assert 0 < result["threshold_at_far"]["0.1"] < 4
+    assert f"{result['cosine_at_far']['0.1']:.4f}  " in printed
+    assert main(["eval", *map(str, order)]) == 0
+    assert f"{result['cosine_at_far']['0.1']:.4f}  " not in capsys.readouterr().out

@@ -74,16 +74,19 @@ def test_intervals_are_quantiles_of_samples_judged_one_by_one():
             best = np.arange(0, 4, 0.01)[np.argmax(right)]
             accuracies.append(np.mean((d[f == number] < best) == s[f == number]))
         curve = Thresholds(d, s).curve()
-        rows.append(
-            [np.mean(accuracies), curve.area(), curve.equal_error(), *curve.tar_at([*FAR_TARGETS, *far])]
-        )
+        tars, thresholds = curve.tar_at([*FAR_TARGETS, *far]), curve.threshold_at(FAR_TARGETS)
+        rows.append([np.mean(accuracies), curve.area(), curve.equal_error(), *tars, *thresholds])
     low, high = np.percentile(rows, [5, 95], axis=0)
     ends = np.stack([low, high], axis=1)
     assert found.accuracy == pytest.approx(ends[0]) and found.auc == pytest.approx(ends[1])
     assert found.eer == pytest.approx(ends[2])
     assert list(found.tar_at_far) == [str(target) for target in FAR_TARGETS]
     assert np.array(list(found.tar_at_far.values())) == pytest.approx(ends[3:9])
-    assert (found.low, found.high) == (pytest.approx(low[9:]), pytest.approx(high[9:]))
+    assert (found.low, found.high) == (pytest.approx(low[9:11]), pytest.approx(high[9:11]))
+    threshold = np.array(list(found.threshold_at_far.values()))
+    assert threshold == pytest.approx(ends[11:]) and np.ptp(threshold, axis=0).min() > 0.1
+    assert np.array(list(found.cosine_at_far.values())) == pytest.approx(1 - ends[11:, ::-1] / 2)
+    assert list(found.threshold_at_far) == list(found.cosine_at_far) == list(found.tar_at_far)
     assert (found.level, found.samples) == (0.9, 40)
 
 

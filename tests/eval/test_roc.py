@@ -59,12 +59,22 @@ def test_the_equal_error_lies_on_the_line_through_the_points(pairs):
     assert 0 <= eer <= 1
 
 
+@settings(max_examples=100)
+@given(PAIRS, st.floats(0, 0.999))
+def test_no_larger_threshold_has_the_rate(pairs, far):
+    distance, issame, weight = parts(pairs)
+    found = Thresholds(distance, issame).curve(weight.astype(float)).threshold_at(far)
+    different = np.repeat(distance, weight)[~np.repeat(issame, weight)]
+    assert (different < found).mean() <= far < (different < np.nextafter(found, 9)).mean()
+
+
 def test_points_known_by_hand():
     distance = np.array([0.1, 0.2, 0.3, 0.4])
     curve = Thresholds(distance, np.array([True, False, True, False])).curve()
     assert curve.far.tolist() == [0, 0, 0.5, 0.5, 1] and curve.tar.tolist() == [0, 0.5, 0.5, 1, 1]
     assert (curve.area(), curve.equal_error()) == (0.75, 0.5)
     assert curve.tar_at([0, 0.49, 0.5, 1]).tolist() == [0.5, 0.5, 1, 1]
+    assert curve.threshold_at([0, 0.49, 0.5, 1]).tolist() == [0.2, 0.2, 0.4, np.inf]
     apart = Thresholds(distance, np.array([True, True, False, False])).curve()
     assert (apart.area(), apart.equal_error()) == (1, 0)
     # A same and a different pair tie: from (0, 3/4) to (1/2, 1), so far = 1 - tar a third of the way.

@@ -1,4 +1,5 @@
 import warnings
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -162,6 +163,9 @@ def test_rates_are_those_of_every_threshold(labelled):
     assert result.auc == pytest.approx(roc_auc_score(issame, -distance))
     for key, tar in result.tar_at_far.items():
         assert tar == pytest.approx(every_threshold_tar(distance, issame, float(key)))
+        threshold = largest_threshold(distance, issame, float(key))
+        assert result.threshold_at_far[key] == threshold
+        assert result.cosine_at_far[key] == pytest.approx(1 - threshold / 2)
     for far, tar in zip(result.roc["far"], result.roc["tar"]):
         assert tar == pytest.approx(every_threshold_tar(distance, issame, far))
     assert result.roc["far"][0] == 1 / (~issame).sum() and result.roc["far"][-1] == 1
@@ -169,11 +173,14 @@ def test_rates_are_those_of_every_threshold(labelled):
     assert sum(result.histogram["different"]) == (~issame).sum()
 
 
-def every_threshold_tar(distance, issame, far):
+def largest_threshold(distance, issame, far):
     """Try every distance (and infinity) as the threshold; the largest with few enough false accepts."""
     different = distance[~issame]
-    fitting = [t for t in [*distance, np.inf] if np.sum(different < t) / len(different) <= far]
-    return np.mean(distance[issame] < max(fitting, default=0))
+    return max(t for t in [*distance, np.inf] if np.sum(different < t) / len(different) <= far)
+
+
+def every_threshold_tar(distance, issame, far):
+    return np.mean(distance[issame] < largest_threshold(distance, issame, far))
 
 
 # ---- features of hostile kinds, from images to accuracy
@@ -394,7 +401,10 @@ def test_what_cannot_be_judged_is_refused():
 @pytest.mark.parametrize("scale", [1e-150, 1e-30, 1e150])
 def test_a_direction_has_no_scale(scale):
     embedding, issame = embeddings()["noisy"]
-    assert judge(pair_distance(scale * embedding), issame) == judge(pair_distance(embedding), issame)
+    scaled, plain = (asdict(judge(pair_distance(rows), issame)) for rows in (scale * embedding, embedding))
+    for key in ("threshold_at_far", "cosine_at_far"):  # distances themselves, which are rounded
+        assert scaled.pop(key) == pytest.approx(plain.pop(key), rel=1e-14)
+    assert scaled == plain
 
 
 def test_an_embedding_without_a_direction_is_refused():
