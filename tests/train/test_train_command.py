@@ -743,6 +743,16 @@ def test_a_command_that_did_not_help_is_not_made_longer(train, tmp_path, monkeyp
     assert advised(capsys.readouterr().err.strip()) == [*words[:-1], "schedule.learning_rate=0.0001"]
 
 
+def test_a_command_may_have_options_in_any_place(tiny, people, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Learner, "step", lambda *_: {"loss": np.full(4, np.nan)})
+    words = ["train", "--set", "train.log_every=1", "--data", str(people), "--out", str(tmp_path / "out")]
+    assert main([*words, "--", str(tiny)]) == 1
+    again = advised(capsys.readouterr().err.strip())
+    assert again == [*words, "--resume", "--set", "schedule.learning_rate=0.001", "--", str(tiny)]
+    assert main(again) == 1
+    assert advised(capsys.readouterr().err.strip())[-3] == "schedule.learning_rate=0.0001"
+
+
 def test_a_finished_run_goes_on_to_more_iterations(train, teacher, tmp_path, run_contents, capsys):
     """As far as its schedule is the same, to the bits of a run that was told so at once."""
     more = "--seed", 5, "--set", "train.iterations=8"
@@ -779,14 +789,15 @@ def test_what_a_run_cannot_change(train, teacher, tmp_path, capsys, monkeypatch)
     monkeypatch.setattr(Trainer, "run", lambda *_: pytest.fail("trained again"))
     for change, sentence in {
         "train.iterations=5": "has reached iteration 6: train.iterations is 5, must be at least that",
-        "schedule.mode=cosine": "is finished, 6 iterations: other settings need a larger train.iterations",
+        "schedule.mode=cosine": "is finished, 6 iterations: other settings (schedule.mode constant until "
+        "iteration 6, then cosine) need a larger train.iterations",
         "train.batch_size=5": "holds a run with other settings (train.batch_size: 4, not 5): choose another",
     }.items():
         assert train("--seed", 5, "--resume", f"--set={change}", out=out) == 1
         assert sentence in capsys.readouterr().err
     (out / "run.json").write_text(json.dumps({**json.loads(before["run.json"]), "settings": [3]}))
     assert train("--seed", 5, "--resume", out=out) == 1
-    assert "run.json is damaged: its settings or changes are none" in capsys.readouterr().err
+    assert "run.json is damaged: its settings or changes are not those of a run" in capsys.readouterr().err
     (out / "run.json").write_bytes(before["run.json"])
     assert files(out) == before
 

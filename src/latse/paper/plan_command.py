@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -94,7 +95,7 @@ def _use(training: Training, plan: Path) -> str:
     """Return the words that say which of the two memories a run of the recipe would take."""
     if training.recipe.train.memory_plan:
         return "a run of this recipe makes the plan of least memory itself, unless --plan names another"
-    return f"a run of this recipe has no plan, unless you give it --plan {plan}"
+    return f"a run of this recipe has no plan, unless you give it --plan {shlex.quote(str(plan))}"
 
 
 def _compared(unplanned: float, planned: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any, Mapping, NamedTuple
 
@@ -152,7 +153,8 @@ def _missing(material: Material, kind: str) -> str:
     folder = material.folder
     run = [folder, *(record.path.parent for record in material.records.values())][-1]
     above = run.parent if run.name == "student" else "FOLDER"
-    command = KINDS[kind].format(run=run, folder=folder, above=above)
+    places = {"run": run, "folder": folder, "above": above}
+    command = shlex.join(word.format(**places) for word in KINDS[kind].split())
     return f"Not measured: no file here holds it. It is written by: {command}"
 
 

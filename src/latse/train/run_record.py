@@ -64,7 +64,9 @@ def gone_on(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], iterat
     try:
         before, earlier = _settings_after(iteration, old)
     except (AttributeError, KeyError, TypeError) as error:
-        raise LatseError(f"{folder / FILE} is damaged: its settings or changes are none") from error
+        raise LatseError(
+            f"{folder / FILE} is damaged: its settings or changes are not those of a run"
+        ) from error
     now = _flat(new["settings"])
     other = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     for key in other:
@@ -93,7 +95,8 @@ def refuse_others(folder: Path, recipe: CfgNode) -> None:
 def told(changes: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a few words for each change of a record."""
     return [
-        f"{change['key']} {change['from']} until iteration {change['iteration']}, then {change['to']}"
+        f"{change['key']} {recipes.in_yaml(change['from'])} until iteration {change['iteration']}, then "
+        f"{recipes.in_yaml(change['to'])}"
         for change in changes
     ]
 

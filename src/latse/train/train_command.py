@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         reached, old = _reached(folder, args.resume), run_record.read(folder)
         if old is not None:
             record = run_record.gone_on(folder, old, record, reached)
-            if _is_finished(folder, old["settings"], record["settings"], reached):
+            if _is_finished(folder, old, record, reached):
                 bank.remove_traces(folder)
                 print(f"{folder}: the run is finished, {reached} iterations")
                 return _ended(folder, args.data)
@@ -102,25 +102,32 @@ def _reached(folder: Path, resume: bool) -> int:
 
 
 def _is_finished(folder: Path, old: dict, new: dict, reached: int) -> bool:
-    """Tell whether a run of `old` settings is done by the `new` ones; raise LatseError if it cannot be."""
-    before, last = old["train"].get("iterations"), new["train"]["iterations"]
+    """Tell whether the run of an `old` record is done by the `new` one; raise LatseError if it cannot be."""
+    before, last = (record["settings"]["train"].get("iterations") for record in (old, new))
+    is_other = old["settings"] != new["settings"]
     if reached > last:
         raise LatseError(
             f"{folder} has reached iteration {reached}: train.iterations is {last}, must be at least that"
         )
-    if reached == last == before and old != new:
+    if reached == last == before and is_other:
+        others = "; ".join(_changes(new, reached))
         raise LatseError(
-            f"{folder}: the run is finished, {last} iterations: other settings need a larger train.iterations"
+            f"{folder}: the run is finished, {last} iterations: other settings ({others}) need a larger "
+            "train.iterations"
         )
-    return reached == last and old == new and checkpoint.parameters_path(folder / "model", LAST).exists()
+    return reached == last and not is_other and checkpoint.parameters_path(folder / "model", LAST).exists()
 
 
 def _going_on(folder: Path, record: dict, reached: int) -> str:
     if not reached:
         return f"{folder}: begins anew, there is no checkpoint yet"
-    changes = [change for change in record["changes"] if change["iteration"] == reached]
     where = f"{folder}: goes on from iteration {reached} of {record['settings']['train']['iterations']}"
-    return "; ".join([where, *run_record.told(changes)])
+    return "; ".join([where, *_changes(record, reached)])
+
+
+def _changes(record: dict, reached: int) -> list[str]:
+    """Return a few words for each setting that changes after the iteration that was reached."""
+    return run_record.told([change for change in record["changes"] if change["iteration"] == reached])
 
 
 def _ended(folder: Path, data: str) -> int:
@@ -148,10 +155,12 @@ def _advising(folder: Path, args: argparse.Namespace, recipe: CfgNode) -> Iterat
 def _with_rate(rate: float, args: argparse.Namespace) -> str:
     """Return the command that goes on with this run at another learning rate."""
     words, key = args.command_line, "schedule.learning_rate"
-    if words[-2:-1] == ["--set"] and words[-1].startswith(f"{key}="):
-        words = words[:-2]
+    end = words.index("--") if "--" in words else len(words)  # of the options
+    options = words[:end]
+    if options[-2:-1] == ["--set"] and options[-1].startswith(f"{key}="):
+        options = options[:-2]
     resume = [] if args.resume else ["--resume"]
-    return shlex.join(["latse", *words, *resume, "--set", f"{key}={rate:g}"])
+    return shlex.join(["latse", *options, *resume, "--set", f"{key}={rate:g}", *words[end:]])
 
 
 def _teacher(args: argparse.Namespace, training: Training) -> Teacher:
