@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from collections import Counter
 from pathlib import Path
 from tokenize import TokenError
@@ -21,18 +20,16 @@ from latse import devices
 from latse.errors import MOST, LatseError, check_range
 from latse.eval import references
 from latse.eval.dlib_model import DlibNetwork
-from latse.eval.model_arguments import WHAT
+from latse.eval.model_arguments import BASELINES, SET, model, split
 from latse.eval.verification import Feature, flip_sum
 from latse.files import digest, explained, read_object
 from latse.models import checkpoint
 from latse.models.embedding import Network
 from latse.models.features import Called, lengths
 from latse.models.onnx_model import OnnxNetwork
-from latse.models.run_folder import checkpoint_of, named_checkpoint
+from latse.models.run_folder import named_checkpoint, parse
 
-BASELINES = ("pixels", "pca", "fisherfaces", "dlib")
 FITTED = {"pca": references.whitened_pca, "fisherfaces": references.fisherfaces}
-SET = "{set}"  # stands for the name of a set of images
 RUN_KEYS = ("recipe", "seed", "settings")
 IMAGE = "image {}".format  # what an error calls an image, by its position from 0 on
 
@@ -120,7 +117,7 @@ def open_models(args: argparse.Namespace) -> list[FaceModel]:
     Raises LatseError if two have the same title, or as `open_model`.
     """
     texts = args.model or []
-    title, count = next(iter(Counter(_split(text)[0] for text in texts).most_common(1)), ("", 0))
+    title, count = next(iter(Counter(split(text)[0] for text in texts).most_common(1)), ("", 0))
     if count > 1:
         raise LatseError(f"{count} models have the title {title!r}: give each its own, as TITLE=WHAT")
     contexts = devices.contexts(args)
@@ -152,7 +149,7 @@ def open_model(
         If a file is missing or damaged, or the training data are, or the batch size is out of range.
     """
     check_range("the batch size", batch_size, 1, MOST)
-    title, what = _split(text)
+    title, what = split(model(text))
     if what.endswith(".npy"):
         return FeatureFile(title, what)
     what = what if what in BASELINES or what.endswith(".onnx") else named_checkpoint(what)
@@ -174,34 +171,10 @@ def _feature(
     if what == "dlib" or what.endswith(".onnx"):
         network = DlibNetwork(batch_size) if what == "dlib" else OnnxNetwork(what, batch_size)
         return {"digest": digest(network.path)}, network
-    prefix, number = checkpoint.parse(what)
+    prefix, number = parse(what)
     parameters = checkpoint.parameters_path(prefix, number)
-    if "," not in what and not parameters.exists():
-        kinds = ", ".join(re.findall(r"^\S+", WHAT, re.MULTILINE))
-        raise LatseError(f"{what!r} is no model, for there is no {parameters}: WHAT is one of {kinds}")
     network = Network(prefix, number, contexts=contexts, batch_size=batch_size)
     return {"digest": digest(parameters), **_run_record(Path(prefix).parent)}, network
-
-
-def _split(text: str) -> tuple[str, str]:
-    """Return title and WHAT of `[TITLE=]WHAT`."""
-    title, equals, what = text.partition("=")
-    if equals and "/" not in title:
-        if not title or not what:
-            raise LatseError(f"{text!r} is no model: write TITLE=WHAT, as in student=out/orl/student/model,0")
-        return title, what
-    return _default_title(text), text
-
-
-def _default_title(what: str) -> str:
-    if what in BASELINES:
-        return what
-    if what.endswith(".onnx"):
-        return Path(what).stem
-    if what.endswith(".npy"):  # what the file's name says besides the set, or else the nearest folder's
-        parts = Path(what).resolve().with_suffix("").parts
-        return next(filter(None, (re.sub(f"-{SET}|{SET}-?", "", name) for name in reversed(parts))))
-    return Path(checkpoint.parse(checkpoint_of(what))[0]).parent.resolve().name
 
 
 def _run_record(folder: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import argparse
 import os
 
 from latse.arguments import later
-from latse.eval.model_arguments import add_embedding_arguments
+from latse.eval.model_arguments import add_embedding_arguments, model
 
 DESCRIPTION = """\
 Embed photographs with a model that `latse eval` judges. F.npy holds an embedding in each row, float32 (n, d),
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments and options of `latse embed`."""
     add_embedding_arguments(parser)
     parser.description = DESCRIPTION
-    parser.add_argument("model", metavar="WHAT", help="the model (see below)")
+    parser.add_argument("model", type=model, metavar="WHAT", help="the model (see below)")
     parser.add_argument("photographs", nargs="+", metavar="PHOTO", help="image file, or folder of images")
     parser.add_argument("--out", required=True, metavar="F.npy", help="the file to write; F.json beside it")
     parser.add_argument(

@@ -20,6 +20,7 @@ from latse.eval.verification import Verification, check_number, judge, pair_dist
 from latse.files import make_parents, write_json
 from latse.models import checkpoint
 from latse.models.embedding import Network
+from latse.models.run_folder import parse
 from latse.provenance import provenance
 from latse.text_table import threshold_table, verification_table
 
@@ -134,7 +135,7 @@ def _restoration(model: FaceModel, images: np.ndarray, pair_set: PairSet) -> dic
     """Judge the faces that a checkpoint generates; None without a decoder or known people."""
     if pair_set.people is None or _encoder(model) is None:
         return None
-    symbol = checkpoint.load_symbol(checkpoint.symbol_path(checkpoint.parse(model.origin["source"])[0]))
+    symbol = checkpoint.load_symbol(checkpoint.symbol_path(parse(model.origin["source"])[0]))
     if FACES not in symbol.get_internals().list_outputs():
         return None
     return judge_restoration(_decoder(model), images, pair_set.people)._asdict()
@@ -149,7 +150,7 @@ def _encoder(model: FaceModel) -> Network | None:
 def _decoder(model: FaceModel) -> Network:
     """Return the faces of a checkpoint as a function of images; raise LatseError if it has no decoder."""
     encoder, source = _encoder(model), model.origin["source"]
-    return Network(*checkpoint.parse(source), FACES, encoder.contexts, encoder.batch_size)
+    return Network(*parse(source), FACES, encoder.contexts, encoder.batch_size)
 
 
 def _draw(args: argparse.Namespace, models: Sequence[FaceModel], sets: dict[str, PairSet]) -> None:

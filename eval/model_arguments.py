@@ -1,10 +1,18 @@
-"""The arguments that name models."""
+"""The arguments that name models, and how they do. Without mxnet, as parsers need it."""
 
 from __future__ import annotations
 
 import argparse
+import re
+from pathlib import Path
 
 from latse.arguments import add_device_arguments
+from latse.errors import LatseError, nearest
+from latse.files import existing
+from latse.models.run_folder import check, checkpoint_of, parse
+
+BASELINES = ("pixels", "pca", "fisherfaces", "dlib")
+SET = "{set}"  # stands for the name of a set of images
 
 WHAT = """\
 PREFIX,NUMBER   MXNet checkpoint of this project or insightface, any symbol with fc1_output
@@ -20,12 +28,51 @@ dlib            dlib's network of three million photographs, on the processor
 """
 
 
+def model(text: str) -> str:
+    """Return `text`, `[TITLE=]WHAT`, if WHAT is a word or a file that is there; a `type` of argparse.
+
+    Raises LatseError for anything else; of features in a file for each set only the name is looked at.
+    """
+    what = split(text)[1]
+    if what.endswith(".onnx"):
+        existing("the ONNX file", what)
+    elif what.endswith(".npy"):
+        if SET not in what:
+            existing("the file of features", what)
+    elif what not in BASELINES:
+        kinds = ", ".join(re.findall(r"^\S+", WHAT, re.MULTILINE))
+        check(checkpoint_of(what), "model", f"WHAT is one of {kinds}{nearest(what, BASELINES)}")
+    return text
+
+
+def split(text: str) -> tuple[str, str]:
+    """Return title and WHAT of `[TITLE=]WHAT`."""
+    title, equals, what = text.partition("=")
+    if equals and "/" not in title:
+        if not title or not what:
+            raise LatseError(f"{text!r} is no model: write TITLE=WHAT, as in student=out/orl/student/model,0")
+        return title, what
+    return _default_title(text), text
+
+
+def _default_title(what: str) -> str:
+    if what in BASELINES:
+        return what
+    if what.endswith(".onnx"):
+        return Path(what).stem
+    if what.endswith(".npy"):  # what the file's name says besides the set, or else the nearest folder's
+        parts = Path(what).resolve().with_suffix("").parts
+        return next(filter(None, (re.sub(f"-{SET}|{SET}-?", "", name) for name in reversed(parts))))
+    return Path(parse(checkpoint_of(what))[0]).parent.resolve().name
+
+
 def add_model_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Add `--model`, which the command needs if it is `required`, and the `add_embedding_arguments`."""
     parser.add_argument(
         "--model",
         nargs="+",
         action="extend",
+        type=model,
         required=required,
         metavar="[TITLE=]WHAT",
         help="what to judge, any number (WHAT: see below); TITLE names it in the results",

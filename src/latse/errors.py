@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import math
 import re
-from typing import Iterator
+from typing import Iterable, Iterator
 
 MOST = 2**31 - 1  # the largest whole number that MXNet takes
 # In what Python, MXNet or CUDA says of an array that is too large.
@@ -29,6 +30,11 @@ def check_range(name: str, value: float, least: float, most: float = math.inf) -
     if not least <= value <= most:
         limits = f"at least {least}" if most == math.inf else f"{least} to {most}"
         raise LatseError(f"{name} is {value}, must be {limits}")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return "; did you mean …?" with the known word that is very like this one, "" if there is none."""
+    return "".join(f"; did you mean {name}?" for name in difflib.get_close_matches(word, known, 1, 0.8))
 
 
 @contextlib.contextmanager

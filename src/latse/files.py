@@ -37,6 +37,15 @@ def refuse_irregular(path: str | os.PathLike) -> None:
         raise LatseError(f"{path} is not a regular file")
 
 
+def existing(title: str, path: str | os.PathLike) -> Path:
+    """Return the path of a file; raise LatseError, which calls it by its `title`, if it is not there."""
+    path = Path(path)
+    with explained(f"cannot read {path}"):
+        if not path.is_file():
+            raise LatseError(f"{title} {path} is missing")
+    return path
+
+
 def refuse_existing(*files: str | os.PathLike) -> None:
     """Raise LatseError if one of the files is there: nothing is replaced in silence."""
     for file in filter(os.path.lexists, files):

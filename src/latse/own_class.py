@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Mapping
 
-from latse.errors import MOST, LatseError, blaming
+from latse.errors import MOST, LatseError, blaming, nearest
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Registry:
             if name not in self.shipped:
                 *known, last = *self.shipped, *self.others
                 there = f"there are {', '.join(known)} and {last}" if known else f"write {last}"
-                raise LatseError(f"unknown {self.title} '{name}'; {there}")
+                raise LatseError(f"unknown {self.title} '{name}'; {there}{nearest(name, self.shipped)}")
             return self.shipped[name]
         class_name = name.rpartition(":")[2]
         own = getattr(_module(path), class_name, None)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import difflib
 import math
 import os
 import re
@@ -21,7 +20,7 @@ from yacs.config import CfgNode
 
 import latse.recipes
 from latse.arguments import SET
-from latse.errors import MOST, LatseError
+from latse.errors import MOST, LatseError, nearest
 from latse.files import read_text
 from latse.own_class import source
 from latse.recipe_keys import KEYS, OPEN, SHARED
@@ -171,7 +170,7 @@ def _chain(name: str | os.PathLike, folder: Path, above: tuple[Path, ...]) -> It
     title = f"{_title(path)} (base of {_title(above[-1])})" if above else _title(path)
     if not path.exists():
         shipped = (file.stem for file in SHIPPED.glob("*.yaml"))
-        hint = f"`latse recipes` lists those that go by name{_nearest(str(name), shipped)}"
+        hint = f"`latse recipes` lists those that go by name{nearest(str(name), shipped)}"
         raise LatseError(f"cannot read the recipe {title}: there is no such file; {hint}")
     content = read_yaml(path, title) or {}
     if path.resolve() in [file.resolve() for file in above]:
@@ -207,7 +206,7 @@ def _layer(option: str, key: str, value: Any) -> _Layer:
 def _merge(recipe: CfgNode, layer: _Layer, origins: dict[str, str]) -> None:
     for section, values in layer.content.items():
         if section not in recipe:
-            there = f"there are {', '.join(recipe)}{_nearest(str(section), recipe)}"
+            there = f"there are {', '.join(recipe)}{nearest(str(section), recipe)}"
             raise LatseError(f"{layer.title}: unknown key '{in_yaml(section)}'; {there}")
         if not isinstance(values, dict):
             raise LatseError(f"{layer.title}: '{section}' must hold keys with values")
@@ -224,11 +223,6 @@ def _merge(recipe: CfgNode, layer: _Layer, origins: dict[str, str]) -> None:
             origins[f"{section}.{key}"] = layer.title
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
-    """Return "; did you mean …?" with the known word that is very like this one, "" if there is none."""
-    return "".join(f"; did you mean {name}?" for name in difflib.get_close_matches(word, known, 1, 0.8))
-
-
 def _placed(value: Any, folder: Path) -> Any:
     """Return `FILE.py:CLASS` with the whole path, the file being relative to `folder`; all else as it is."""
     if isinstance(value, dict):
@@ -241,7 +235,7 @@ def _typed(section: str, key: Any, value: Any, recipe: CfgNode, title: str) -> A
     where = f"{title}: {section}.{in_yaml(key)}"
     known = KEYS.get(f"{section}.{key}")
     if known is None and not (section in OPEN and isinstance(key, str)):
-        there = f"there are {', '.join(recipe[section])}{_nearest(f'{section}.{key}', KEYS)}"
+        there = f"there are {', '.join(recipe[section])}{nearest(f'{section}.{key}', KEYS)}"
         raise LatseError(f"{where}: unknown key; {there}")
     types, must = (known.types, known.must.says) if known else ((float,), "a number")
     if float in types and type(value) in (int, str):  # YAML takes 5e-4 for text

@@ -52,6 +52,59 @@ def test_help_and_usage_errors_import_nothing_slow():
     assert {"data pack", "margins plot", "bench train", "bench page", "encoders", "import"} <= {*said}
 
 
+MISTYPED = f"""
+import sys
+from latse.cli import main
+
+for line in sys.stdin.read().splitlines():
+    assert main(line.split()) == 1, line
+    slow = {set(SLOW)} & sys.modules.keys()
+    assert not slow, f"latse {{line}} imports {{slow}}"
+"""
+NO_CHECKPOINT = (
+    "'out/nowhere' is no checkpoint, for there is no out/nowhere-0000.params: write PREFIX,NUMBER, "
+)
+NO_MODEL = NO_CHECKPOINT.replace("checkpoint", "model").replace("write ", "WHAT is one of ")
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("eval --model pixels out/nowhere", NO_MODEL),
+        ("eval --model student=out/nowhere", NO_MODEL),
+        ("eval --model run/model,7", "the checkpoint file run/model-0007.params is missing"),
+        ("eval --model run/model,0", "the checkpoint file run/model-symbol.json is missing"),
+        ("eval --model run", "run is a folder without a run's model-symbol.json and model-0000.params"),
+        ("eval --model none.onnx", "the ONNX file none.onnx is missing"),
+        ("eval --model none.npy", "the file of features none.npy is missing"),
+        ("eval --model run/run.npy", "the file of features run/run.npy is missing"),
+        ("eval --model pixel", "; did you mean pixels?"),
+        ("embed fisherface faces --out f.npy", "; did you mean fisherfaces?"),
+        ("identify --probes x.bin --model out/nowhere", NO_MODEL),
+        ("templates --data x --model out/nowhere", NO_MODEL),
+        ("filter --data x --out y --teacher out/nowhere", NO_CHECKPOINT),
+        ("train orl_student --data x --out y --teacher out/nowhere", NO_CHECKPOINT),
+        ("train orl_teacher --data x --out y --resume --start out/nowhere", NO_CHECKPOINT),
+        ("export out/nowhere --onnx x.onnx", NO_CHECKPOINT),
+        ("import out/nowhere --out y", NO_CHECKPOINT),
+    ],
+)
+def test_a_mistyped_model_is_answered_at_once(tmp_path, line, sentence):
+    (tmp_path / "run" / "run.npy").mkdir(parents=True)
+    (tmp_path / "run" / "model-0000.params").touch()
+    done = subprocess.run(
+        [sys.executable, "-c", MISTYPED],
+        input=line,
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    (said,) = done.stderr.splitlines()
+    assert done.returncode == 0 and said.startswith("latse: ") and sentence in said
+    assert ("did you mean" in said) == ("did you mean" in sentence)
+
+
 @pytest.mark.parametrize(
     "command", ["data pack {file} {out}", "data check {file}", "eval --model pca --pairs {file}"]
 )

@@ -81,6 +81,8 @@ def test_shipped_ones_go_by_name():
     assert BODY.find("disc") is Disc
     with pytest.raises(LatseError, match="^unknown body 'cone'; there are disc and FILE.py:CLASS$"):
         BODY.create("cone")
+    with pytest.raises(LatseError, match=r"FILE.py:CLASS; did you mean disc\?$"):
+        BODY.create("discs")
     with pytest.raises(LatseError, match="^the body 'disc' has no parameter 'side'; it has none$"):
         BODY.create("disc", side=1.0)
 

@@ -2,6 +2,7 @@ import argparse
 import json
 import pickle
 import sys
+from pathlib import Path
 
 import mxnet as mx
 import numpy as np
@@ -15,7 +16,7 @@ from latse.cli import main
 from latse.data.pairs.pairs import read_pairs
 from latse.errors import LatseError
 from latse.eval import candidates as models
-from latse.eval.model_arguments import add_model_arguments
+from latse.eval.model_arguments import add_model_arguments, split
 from latse.files import digest
 
 RNG = np.random.default_rng(0)
@@ -65,12 +66,12 @@ def stock_forward(prefix, number, images):
     ],
 )
 def test_titles(text, title):
-    assert models._split(text)[0] == title
+    assert split(text)[0] == title
 
 
 @given(st.text(st.characters(blacklist_characters="=/", blacklist_categories=["Cs"]), min_size=1))
 def test_any_title_without_a_slash_is_kept(title):
-    assert models._split(f"{title}=a=b/model,3") == (title, "a=b/model,3")
+    assert split(f"{title}=a=b/model,3") == (title, "a=b/model,3")
 
 
 @pytest.mark.parametrize("text", ["=pixels", "title=", "student=out/model,x", "=", ""])
@@ -269,7 +270,9 @@ def test_other_features_are_refused(tmp_path, images, content, sentence):
 
 def test_damaged_features_are_one_sentence(tmp_path, images):
     path = tmp_path / "x.npy"
+    path.touch()
     model = models.open_model(str(path))
+    path.unlink()
     with pytest.raises(LatseError, match="cannot read"):
         model.embed(images, "five")
     np.save(path, np.ones((5, 7)))
@@ -419,7 +422,9 @@ def test_a_batch_of_no_image_is_refused(tmp_path, images):
     ("module", "what", "extra"),
     [("onnxruntime", "x.onnx", "onnx"), ("onnx", "x.onnx", "onnx"), ("dlib", "dlib", "baselines")],
 )
-def test_a_missing_extra_is_named(monkeypatch, module, what, extra):
+def test_a_missing_extra_is_named(tmp_path, monkeypatch, module, what, extra):
+    monkeypatch.chdir(tmp_path)
+    Path("x.onnx").touch()
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(LatseError, match=rf"{module} is not installed; pip install 'latse\[{extra}\]'"):
         models.open_model(what)
@@ -460,7 +465,7 @@ def test_all_kinds_in_one_table(tmp_path, save_network, pairs_file, shard_folder
         (["pixels", "pixels"], "2 models have the title 'pixels'"),
         (["none/model,0"], "none/model-0000.params is missing"),
         (["none.onnx"], "the ONNX file none.onnx is missing"),
-        (["none.npy"], "cannot read none.npy"),
+        (["none.npy"], "the file of features none.npy is missing"),
         (["few.npy"], "few.npy holds 3 features, but people has 96 images"),
     ],
 )

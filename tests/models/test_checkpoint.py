@@ -4,6 +4,7 @@ import pytest
 
 from latse.errors import LatseError
 from latse.models import checkpoint
+from latse.models.run_folder import parse
 
 
 def small_network():
@@ -105,10 +106,10 @@ def test_outputs_are_picked_by_name_inner_ones_too(prefix):
     [("a/model,3", ("a/model", 3)), ("a,b/model,0012", ("a,b/model", 12)), ("model", ("model", 0))],
 )
 def test_parse(text, expected):
-    assert checkpoint.parse(text) == expected
+    assert parse(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", ",1", "model,", "model,-1", "model,x", "model,1.5", "model,²"])
 def test_parse_refuses(text):
     with pytest.raises(LatseError):
-        checkpoint.parse(text)
+        parse(text)

@@ -32,8 +32,19 @@ def test_an_unfinished_run_is_its_newest_checkpoint_which_is_said(run_folder, ca
     (run_folder / "model-0000.params").unlink()
     shutil.copy(run_folder / "model-0040.params", run_folder / "model-10000.params")
     assert named_checkpoint(str(run_folder)) == f"{run_folder}/model,10000"
-    said = capsys.readouterr().err
-    assert f"{run_folder}: the run is not finished; {run_folder}/model,10000 is its newest" in said
+    said = (
+        f"latse: {run_folder}: the run is not finished{{}}; its newest checkpoint model,10000 is taken{{}}\n"
+    )
+    assert capsys.readouterr().err == said.format("", "")
+    (run_folder / "run.json").write_text('{"settings": {"train": {"iterations": 20000}}}')
+    assert named_checkpoint(str(run_folder)) == f"{run_folder}/model,10000"
+    finish = (
+        "; its `latse train` command finishes it with --resume, or here with --set train.iterations=10000 too"
+    )
+    assert capsys.readouterr().err == said.format(" (iteration 10000 of 20000)", finish)
+    (run_folder / "run.json").write_text("[]")
+    assert named_checkpoint(str(run_folder)) == f"{run_folder}/model,10000"
+    assert capsys.readouterr().err == said.format("", "")
 
 
 @pytest.mark.parametrize("text", ["", "out/model,3", "out/model", "model"])

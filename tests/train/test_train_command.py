@@ -613,13 +613,16 @@ def test_two_sets_in_one_folder_are_refused(refused, people, pairs_file, tmp_pat
     sentence = refused(data=folder)
     assert f"{folder}/train-00000.rec and train-00001.rec share the labels 0, 1, 2, … (5 in all)" in sentence
     assert "`latse data merge SET… OUT`" in sentence
+    for file in ("X-0000.params", "X-symbol.json"):
+        (tmp_path / file).touch()
     for command in (
-        *("filter --data {joined} --teacher X,0 --out {out}", "plan orl_teacher --data {joined}"),
+        *("filter --data {joined} --teacher {x},0 --out {out}", "plan orl_teacher --data {joined}"),
         *("data noise {joined} {out}", "data merge {people} {joined} {out}", "data unpack {joined} {out}"),
         *("eval --model pca --train-data {joined} --pairs {pairs}", "tables --data casia={joined} --only 1"),
         "identify --model pca --train-data {people} --probes {joined}",
     ):
-        words = command.format(joined=folder, people=people, pairs=pairs_file, out=tmp_path / "out").split()
+        places = {"pairs": pairs_file, "out": tmp_path / "out", "x": tmp_path / "X"}
+        words = command.format(joined=folder, people=people, **places).split()
         assert main(words) == 1
         assert capsys.readouterr().err.strip().splitlines()[-1] == sentence
     assert not (tmp_path / "out").exists()
@@ -663,8 +666,8 @@ def test_a_wrong_teacher_is_one_sentence_and_no_run_is_begun(
         assert not (tmp_path / "out" / "run.json").exists()
         return sentence
 
-    assert f"cannot read {tmp_path / 'nobody-0000.params'}: No such file" in wrong(tmp_path / "nobody")
-    assert f"cannot read {teacher / 'model-0009.params'}: No such file" in wrong(f"{teacher / 'model'},9")
+    assert f"there is no {tmp_path / 'nobody-0000.params'}: write" in wrong(tmp_path / "nobody")
+    assert f"{teacher / 'model-0009.params'} is missing" in wrong(f"{teacher / 'model'},9")
     assert "PREFIX,NUMBER" in wrong(f"{teacher / 'model'},nine")
     shard = tmp_path / "more"
     shutil.copytree(people, shard)

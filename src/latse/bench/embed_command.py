@@ -26,6 +26,7 @@ from latse.graph.simplify import simplified
 from latse.models import checkpoint, onnx_export, onnx_model
 from latse.models.embedding import Network
 from latse.models.parameters import Arrays, fitting, needed_shapes
+from latse.models.run_folder import parse
 from latse.models.runner import Runner
 from latse.plan import cost
 from latse.plan.plan_graph import PlanGraph
@@ -41,7 +42,7 @@ def measure(args: argparse.Namespace) -> Outcome:
     """Embed the same images in all ways, in turn."""
     images = np.random.default_rng(0).integers(0, 256, (args.batch_size, *IMAGE_SHAPE), np.uint8)
     with tempfile.TemporaryDirectory(prefix="latse-bench-") as folder:
-        model = checkpoint.parse(args.model) if args.model else random_checkpoint(folder, args.encoder)
+        model = parse(args.model) if args.model else random_checkpoint(folder, args.encoder)
         ways = _ways(*model, images)
         expected = ways["Module"]()
         errors = {name: _error(way(), expected) for name, way in ways.items()}

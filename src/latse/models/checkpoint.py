@@ -8,43 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 import mxnet as mx
 import numpy as np
 
 from latse.errors import LatseError
-from latse.files import ascii_name, explained, read_text, replacing
+from latse.files import ascii_name, existing, explained, read_text, replacing
 from latse.graph.nodes import Arrays, sentence
-
-
-def symbol_path(prefix: str | os.PathLike) -> Path:
-    """Return the path of the symbol that all checkpoints with `prefix` share."""
-    return Path(f"{os.fspath(prefix)}-symbol.json")
-
-
-def parameters_path(prefix: str | os.PathLike, number: int) -> Path:
-    """Return the path of the parameters of the checkpoint `number`, in four digits or more."""
-    return Path(f"{os.fspath(prefix)}-{number:04d}.params")
-
-
-def parse(text: str) -> tuple[str, int]:
-    """Split `PREFIX,NUMBER` as it stands on a command line; a bare `PREFIX` means checkpoint 0.
-
-    Raises
-    ------
-    LatseError
-        If the prefix is empty or the number is not a whole number from 0 on.
-    """
-    prefix, comma, number = text.rpartition(",")
-    if not comma:
-        prefix, number = text, "0"
-    if not prefix or not (number.isascii() and number.isdigit()):
-        raise LatseError(
-            f"{text!r} is no checkpoint: write PREFIX,NUMBER, as in out/orl/student/model,0, or RUN_FOLDER"
-        )
-    return prefix, int(number)
+from latse.models.run_folder import FILE, parameters_path, symbol_path
 
 
 def save(
@@ -119,7 +91,7 @@ def load(prefix: str | os.PathLike, number: int) -> tuple[mx.sym.Symbol, Arrays,
     LatseError
         If a file is missing or damaged.
     """
-    path = _existing(parameters_path(prefix, number))
+    path = existing(FILE, parameters_path(prefix, number))
     try:
         named = read_arrays(path)
     except mx.base.MXNetError as error:
@@ -137,7 +109,7 @@ def load(prefix: str | os.PathLike, number: int) -> tuple[mx.sym.Symbol, Arrays,
 
 def load_symbol(path: str | os.PathLike) -> mx.sym.Symbol:
     """Read a symbol from JSON; raise LatseError if the file is missing or damaged."""
-    path = _existing(path)
+    path = existing(FILE, path)
     text = read_text(path)
     try:
         json.loads(text)  # MXNet's own reader takes a file whose end is cut off
@@ -160,10 +132,3 @@ def pick_outputs(symbol: mx.sym.Symbol, names: Sequence[str], prefix: str | os.P
         if name not in present:
             raise LatseError(f"{symbol_path(prefix)} has no output {name!r}")
     return mx.sym.Group([internals[name] for name in names])
-
-
-def _existing(path: str | os.PathLike) -> Path:
-    path = Path(path)
-    if not path.is_file():
-        raise LatseError(f"the checkpoint file {path} is missing")
-    return path

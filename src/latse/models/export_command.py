@@ -16,6 +16,7 @@ from latse.graph.simplify import ValuedGraph, simplified
 from latse.models import checkpoint, onnx_export, onnx_model
 from latse.models.features import lengths
 from latse.models.parameters import fitting
+from latse.models.run_folder import parse
 from latse.models.runner import Runner
 from latse.provenance import provenance
 from latse.symbols.names import insightface_name
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     if args.onnx:
         onnx_model.required("onnx")
         onnx_model.required("onnxruntime")
-    prefix, number = checkpoint.parse(args.checkpoint)
+    prefix, number = parse(args.checkpoint)
     if args.plain and Path(args.plain).resolve() == Path(prefix).resolve():
         raise LatseError(
             f"--plain {args.plain} would replace the checkpoint's own symbol: give another prefix"

@@ -15,6 +15,7 @@ from latse.files import write_json
 from latse.models import checkpoint, warm_start
 from latse.models.embedding import Network
 from latse.models.features import lengths
+from latse.models.run_folder import parse
 from latse.provenance import provenance
 from latse.symbols import encoders
 from latse.symbols.networks import IMAGE_SHAPE, trace
@@ -25,7 +26,7 @@ EQUAL = 1e-4  # largest difference of two equal networks, of the embedding's nor
 
 def run(args: argparse.Namespace) -> None:
     """Import; raise LatseError if the checkpoint is unreadable or does not hold a whole encoder."""
-    prefix, number = checkpoint.parse(args.checkpoint)
+    prefix, number = parse(args.checkpoint)
     source = checkpoint.parameters_path(prefix, number)
     if checkpoint.symbol_path(args.out).resolve() == checkpoint.symbol_path(prefix).resolve():
         raise LatseError(f"--out {args.out} would replace the checkpoint that is imported")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from latse.errors import LatseError, blaming
+from latse.files import existing
 from latse.models.runner import in_batches, padded
 from latse.runtime import threads
 
@@ -50,8 +51,7 @@ class OnnxNetwork:
     def __init__(self, path: str | os.PathLike, batch_size: int = 32):
         self.path = Path(path)
         onnx, _ = required("onnx"), required("onnxruntime")
-        if not self.path.is_file():
-            raise LatseError(f"the ONNX file {path} is missing")
+        existing("the ONNX file", path)
         with blaming(NO_MODEL.format(path)):
             model = onnx.load(str(path), load_external_data=False)
         self._session = session(_given(self.path), str(path))

@@ -1,4 +1,4 @@
-"""The folder of a run in the place of a checkpoint: its last one. Without mxnet, as parsers need it."""
+"""Where a checkpoint is: its files, and the folder of a run in its place. For parsers, without mxnet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,36 @@ import sys
 from pathlib import Path
 
 from latse.errors import LatseError
-from latse.files import explained
+from latse.files import existing, explained, read_json
+
+FILE = "the checkpoint file"
+WRITE = "write PREFIX,NUMBER, as in out/orl/student/model,0, or RUN_FOLDER"
+
+
+def symbol_path(prefix: str | os.PathLike) -> Path:
+    """Return the path of the symbol that all checkpoints with `prefix` share."""
+    return Path(f"{os.fspath(prefix)}-symbol.json")
+
+
+def parameters_path(prefix: str | os.PathLike, number: int) -> Path:
+    """Return the path of the parameters of the checkpoint `number`, in four digits or more."""
+    return Path(f"{os.fspath(prefix)}-{number:04d}.params")
+
+
+def parse(text: str) -> tuple[str, int]:
+    """Split `PREFIX,NUMBER` as it stands on a command line; a bare `PREFIX` means checkpoint 0.
+
+    Raises
+    ------
+    LatseError
+        If the prefix is empty or the number is not a whole number from 0 on.
+    """
+    prefix, comma, number = text.rpartition(",")
+    if not comma:
+        prefix, number = text, "0"
+    if not prefix or not (number.isascii() and number.isdigit()):
+        raise LatseError(f"{text!r} is no checkpoint: {WRITE}")
+    return prefix, int(number)
 
 
 def stored(prefix: str | os.PathLike) -> list[int]:
@@ -37,11 +66,40 @@ def checkpoint_of(text: str) -> str:
 
 
 def named_checkpoint(text: str) -> str:
-    """Return `checkpoint_of(text)`, and say on stderr where a run is not finished; a `type` of argparse."""
+    """Return `checkpoint_of(text)`, and say on stderr where a run is not finished; a `type` of argparse.
+
+    Raises LatseError as `checkpoint_of` and `check`.
+    """
     checkpoint = checkpoint_of(text)
-    number = checkpoint.rpartition(",")[2]
-    if checkpoint != text and number != "0":
-        print(
-            f"latse: {text}: the run is not finished; {checkpoint} is its newest checkpoint", file=sys.stderr
-        )
+    check(checkpoint)
+    prefix, number = parse(checkpoint)
+    if checkpoint != text and number:
+        reached, finish = _unfinished(Path(text), number)
+        taken = f"its newest checkpoint {Path(prefix).name},{number} is taken"
+        print(f"latse: {text}: the run is not finished{reached}; {taken}{finish}", file=sys.stderr)
     return checkpoint
+
+
+def check(text: str, kind: str = "checkpoint", hint: str = WRITE) -> None:
+    """Raise LatseError unless both files of the checkpoint `text` are there.
+
+    `kind` and `hint` are what the sentence on a mistyped word calls it, and what it says to write.
+    """
+    prefix, number = parse(text)
+    parameters = parameters_path(prefix, number)
+    with explained(f"cannot read {text}"):
+        if "," not in text and not parameters.is_file():
+            raise LatseError(f"{text!r} is no {kind}, for there is no {parameters}: {hint}")
+    existing(FILE, parameters)
+    existing(FILE, symbol_path(prefix))
+
+
+def _unfinished(folder: Path, number: int) -> tuple[str, str]:
+    """Return how far a run is and how it is finished, as its run.json says; empty if that does not tell."""
+    try:
+        last = int(read_json(folder / "run.json")["settings"]["train"]["iterations"])
+    except (LatseError, KeyError, TypeError, ValueError):  # it is another program's, or damaged
+        return "", ""
+    here = f"or here with --set train.iterations={number} too"
+    finish = f"; its `latse train` command finishes it with --resume, {here}"
+    return f" (iteration {number} of {last})", finish

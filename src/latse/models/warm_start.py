@@ -9,6 +9,7 @@ import numpy as np
 from latse.errors import LatseError
 from latse.models import checkpoint
 from latse.models.parameters import Fit, Parameters, Shapes, needed_shapes
+from latse.models.run_folder import parse
 from latse.symbols import encoders, names
 from latse.symbols.networks import IMAGE_SHAPE, trace
 
@@ -31,7 +32,7 @@ def read(text: str) -> Parameters:
     LatseError
         If it is missing or damaged, or an array of it is not finite.
     """
-    prefix, number = checkpoint.parse(text)
+    prefix, number = parse(text)
     _, *parameters = checkpoint.load(prefix, number)
     parts = [{name: array.astype(np.float32) for name, array in part.items()} for part in parameters]
     for name, array in (item for part in parts for item in part.items()):
@@ -74,7 +75,7 @@ def start(text: str, encoder: Mapping[str, Any], shapes: Shapes) -> Start:
     LatseError
         If the checkpoint is missing or damaged, or of another encoder.
     """
-    source = str(checkpoint.parameters_path(*checkpoint.parse(text)))
+    source = str(checkpoint.parameters_path(*parse(text)))
     parameters = read(text)
     present = parameters.shapes()
     needed = fit(present=present, **encoder)

@@ -18,8 +18,8 @@ from latse.eval.margins_arguments import CLASSES, FIGURE_3
 from latse.eval.results import reading
 from latse.eval.verification import distinct_images
 from latse.files import make_folder, read_object, write_json
-from latse.models.checkpoint import parameters_path, parse
 from latse.models.embedding import Network
+from latse.models.run_folder import parameters_path, parse
 from latse.paper import filter_figure, stages_figure
 from latse.provenance import provenance
 from latse.symbols import margins

@@ -15,7 +15,7 @@ from typing import Any, Iterator, NamedTuple, Sequence
 from latse.errors import LatseError
 from latse.eval.results import reading
 from latse.files import read_object
-from latse.models import checkpoint
+from latse.models.run_folder import parse
 from latse.text_table import aligned
 from latse.train import run_record
 
@@ -286,7 +286,7 @@ def _titles(results: dict[str, Any], run: dict[str, Any]) -> Iterator[str]:
     for title, model in results["models"].items():
         origin = model.get("origin", model)
         if all(origin.get(key) == run.get(key) for key in ("recipe", "seed", "settings")):
-            prefix, number = checkpoint.parse(origin["source"])
+            prefix, number = parse(origin["source"])
             if (Path(prefix).name, number) == ("model", 0):
                 yield title
 

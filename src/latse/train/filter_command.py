@@ -16,6 +16,7 @@ from latse.devices import contexts, share
 from latse.errors import MOST, LatseError, check_range
 from latse.files import digest, locked, make_folder, write_json
 from latse.models import checkpoint
+from latse.models.run_folder import parse
 from latse.provenance import provenance
 from latse.train import verdict_file
 from latse.train.training import open_shard
@@ -75,7 +76,7 @@ def _made(args: argparse.Namespace, shard: Shard, judge: Judge, ks: tuple[int, .
 
 def binding(teacher: str, shard: Shard) -> dict:
     """Return what verdicts belong to: digests of the teacher's two files, of set and preprocessing."""
-    prefix, number = checkpoint.parse(teacher)
+    prefix, number = parse(teacher)
     return {
         "teacher": digest(checkpoint.parameters_path(prefix, number)),
         "graph": digest(checkpoint.symbol_path(prefix)),

@@ -14,6 +14,7 @@ from latse.devices import contexts, describe
 from latse.errors import LatseError
 from latse.files import digest, read_json
 from latse.models import checkpoint
+from latse.models.run_folder import parse
 from latse.own_class import source
 from latse.recipe_keys import CHANGEABLE
 from latse.runtime import versions
@@ -128,7 +129,7 @@ def _without_folders(value: Any) -> Any:
 
 def _parameters_digest(text: str | None) -> str | None:
     """Return the digest of a checkpoint's parameters, None for no checkpoint."""
-    return text and digest(checkpoint.parameters_path(*checkpoint.parse(text)))
+    return text and digest(checkpoint.parameters_path(*parse(text)))
 
 
 def _own_digest(name: str) -> str | None:

@@ -20,6 +20,7 @@ from latse.graph import fold as inference
 from latse.models import checkpoint
 from latse.models.features import lengths
 from latse.models.parameters import fitting
+from latse.models.run_folder import parse
 from latse.models.runner import Runner
 from latse.symbols.networks import IMAGE_SHAPE, Verdict, trace
 from latse.train import verdict_file
@@ -78,7 +79,7 @@ class Judge:
     """
 
     def __init__(self, teacher: str, classes: int, batch_size: int, contexts: list[mx.Context]) -> None:
-        prefix, number = checkpoint.parse(teacher)
+        prefix, number = parse(teacher)
         symbol, args, aux = checkpoint.load(prefix, number)
         path = checkpoint.parameters_path(prefix, number)
         centres = args.get("fc7_weight")
@@ -173,7 +174,7 @@ class Stored:
 def warn_of_another_set(teacher: str, shard: Shard) -> str:
     """Print and return a warning if run.json beside a teacher, PREFIX,N, names another set; else ""."""
     with contextlib.suppress(LatseError, KeyError, TypeError):  # none is there, or not one of `latse train`
-        record = read_json(Path(checkpoint.parse(teacher)[0]).with_name("run.json"))
+        record = read_json(Path(parse(teacher)[0]).with_name("run.json"))
         if record["data"]["digest"] != shard.digest():
             sets = f"another set ({record['from']['data']}) than {shard.folder}"
             warning = f"warning: the teacher {teacher} learned {sets}: the labels must name the same people"
