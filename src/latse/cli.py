@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import re
 import sys
 import traceback
 from typing import NoReturn
@@ -59,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     arguments = [word for word in given if word != "--debug"]  # it may stand anywhere
     try:
+        _refuse_empty(arguments)
         args = _parser(arguments).parse_args(arguments)
         if getattr(args, "json", None):
             refuse_no_json(args.json)
@@ -73,6 +75,13 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         print(f"latse: {error if isinstance(error, LatseError) else SHORT_OF_MEMORY}", file=sys.stderr)
         return 1
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Raise LatseError for an empty argument, of a shell's variable that is not set: it would be a path."""
+    for before, word in zip(["latse", *arguments], arguments):
+        if re.fullmatch("(--[a-z-]+=)?", word):
+            raise LatseError(f"the argument after {word[:-1] or before} is empty")
 
 
 def _parser(arguments: list[str]) -> argparse.ArgumentParser:

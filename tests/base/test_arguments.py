@@ -127,3 +127,21 @@ def test_a_report_replaces_an_older_one(people, tmp_path):
         words = "data", "check", str(people), "--processes", "1", "--json", str(tmp_path / "report")
         assert main([*words]) == 0
         assert '"sound": true' in (tmp_path / "report").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "before"),
+    [
+        (["data", "merge", "one", "other", ""], "other"),
+        (["data", "unpack", "", "out"], "unpack"),
+        (["train", "tiny", "--data", "one", "--out="], "--out"),
+        (["train", "tiny", "--data", "one", "--out", "out", "--teacher", ""], "--teacher"),
+        (["", "data"], "latse"),
+    ],
+)
+def test_an_empty_argument_is_no_path(tmp_path, monkeypatch, capsys, words, before):
+    """A variable of the shell that is not set gives one, and as a path it would be the present folder."""
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 1
+    assert capsys.readouterr().err == f"latse: the argument after {before} is empty\n"
+    assert not [*tmp_path.iterdir()]

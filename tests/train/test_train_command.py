@@ -549,7 +549,7 @@ def test_a_wrong_start_is_one_sentence_and_no_run_is_begun(refused, teacher, tmp
             "latse: --kvstore: train.kvstore is locale, must be one of local, device, nccl",
         ),
         (("--kvstore", "nccl"), "needs the GPU build"),
-        (("--kvstore", ""), "latse: --kvstore: train.kvstore is '', must be one of local, device, nccl"),
+        (("--kvstore", ""), "latse: the argument after --kvstore is empty"),
         (("--cpus", 0), "--cpus is 0, must be 1 to 4096"),
         (("--cpus", 3), "train.batch_size 4 cannot be split over 3 devices"),
         (("--gpus", "99"), "GPU"),
