@@ -157,6 +157,16 @@ def open_model(
     return FlipSummed(title, {"source": what, **origin}, feature)
 
 
+def open_embedder(
+    text: str, contexts: Sequence[mx.Context], batch_size: int, train_data: str | os.PathLike | None
+) -> FlipSummed:
+    """Open one model that sees images, as `open_model` does; raise LatseError for a file of features."""
+    model = open_model(text, contexts, batch_size, train_data)
+    if not isinstance(model, FlipSummed):
+        raise LatseError(f"{text} holds features already: name a model that makes them")
+    return model
+
+
 def _feature(
     what: str, contexts: Sequence[mx.Context], batch_size: int, train_data: str | os.PathLike | None
 ) -> tuple[dict[str, Any], Feature]:

@@ -15,8 +15,7 @@ from latse import arrays, devices
 from latse.data.photographs import photographs
 from latse.data.photographs.faces import open_faces
 from latse.errors import LatseError, check_range
-from latse.eval import candidates
-from latse.eval.candidates import FlipSummed
+from latse.eval.candidates import FlipSummed, open_embedder
 from latse.eval.verification import flip_sum
 from latse.files import explained, make_parents, refuse_existing, replacing, write_json
 from latse.models.features import lengths
@@ -34,9 +33,7 @@ def run(args: argparse.Namespace) -> None:
     check_range("--processes", args.processes, 1, 4096)
     make_parents(out)
     contexts = devices.contexts(args)
-    model = candidates.open_model(args.model, contexts, args.batch_size, args.train_data)
-    if not isinstance(model, FlipSummed):
-        raise LatseError(f"{args.model} holds features already: name a model that makes them")
+    model = open_embedder(args.model, contexts, args.batch_size, args.train_data)
     taken: list[str] = []
     left_out: list[str] = []
     faces = _faces(_listed(args.photographs), args, taken, left_out)

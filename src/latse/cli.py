@@ -25,6 +25,7 @@ COMMANDS = {
     "plan": ("paper.plan_arguments", "plan the memory of a recipe's graph by mirroring"),
     "eval": ("eval.eval_arguments", "verify pairs of unseen people and draw their generated faces"),
     "embed": ("eval.embed_arguments", "embed photographs with any model, as an array of numpy"),
+    "compare": ("eval.compare_arguments", "tell whether two photographs are of one person"),
     "identify": ("eval.identify_arguments", "find people among distractors, a million and more"),
     "templates": ("eval.templates_arguments", "judge templates of several images (IJB-B, IJB-C)"),
     "figures": ("paper.figures_arguments", "draw the paper's Figures 1, 3, 4 and 5 of a run"),

@@ -1,0 +1,127 @@
+"""`latse compare`: are two photographs of one person?"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from pathlib import Path
+from typing import Any, Iterator, NamedTuple, Sequence
+
+import numpy as np
+
+from latse import devices
+from latse.data.photographs.faces import open_faces
+from latse.errors import LatseError
+from latse.eval.candidates import FaceModel, open_embedder
+from latse.eval.results import reading
+from latse.eval.verification import cosine_of, pair_distance
+from latse.files import make_parents, read_object, write_json
+from latse.provenance import provenance
+from latse.text_table import NOTHING, aligned
+
+
+class Threshold(NamedTuple):
+    """That of a set of pairs at a false accept rate.
+
+    `cosine` is its similarity, with the `interval` [low, high] or None where nobody says who is in the pairs.
+    """
+
+    set: str
+    far: str
+    squared_distance: float
+    cosine: float
+    interval: list[float] | None
+
+
+def run(args: argparse.Namespace) -> None:
+    """Compare, print, and write what was asked for; raise LatseError for bad input."""
+    make_parents(args.json)
+    contexts = devices.contexts(args)
+    model = open_embedder(args.model, contexts, args.batch_size, args.train_data)
+    thresholds = calibration(args.calibration, model) if args.calibration else []
+    faces = _faces([Path(path) for path in args.photographs], args.aligned)
+    embedding = model.embed(faces, "the photographs", args.photographs.__getitem__)
+    distance = pair_distance(embedding)[0]
+    cosine = float(cosine_of(distance))
+    same = [bool(distance < threshold.squared_distance) for threshold in thresholds]
+    print(f"cosine {cosine:.4f}, squared distance {distance:.4f}, by {model.title}")
+    if thresholds:
+        print(_table(thresholds, cosine, same))
+    elif args.calibration:
+        print(f"{args.calibration}: its pairs resolve no false accept rate")
+    if args.json:
+        report = {
+            "kind": "compare",
+            "provenance": provenance(args, contexts),
+            "model": {"title": model.title, "origin": model.origin},
+            "photographs": args.photographs,
+            "aligned": args.aligned,
+            "cosine": cosine,
+            "squared_distance": float(distance),
+            "verdicts": [
+                {"same": answer, **threshold._asdict()} for threshold, answer in zip(thresholds, same)
+            ],
+        }
+        write_json(args.json, report)
+
+
+def calibration(path: str | os.PathLike, model: FaceModel) -> list[Threshold]:
+    """Return the thresholds of a model that `latse eval --json` has written and its pairs resolve.
+
+    Raises LatseError if the file is no such result, or judges another model: two are the same with the same
+    file, by its digest.
+    """
+    content = read_object(path)
+    if content.get("kind") != "verification":
+        raise LatseError(f"{path} is not what `latse eval --json` writes")
+    with reading(path):
+        origins, wanted = content["models"], _identity(model.origin)
+        title = next((title for title, origin in origins.items() if _identity(origin) == wanted), None)
+        if title is None:
+            sources = ", ".join(origin["source"] for origin in origins.values())
+            raise LatseError(f"{path} judges {sources}, but not this {model.origin['source']}")
+        return [
+            threshold
+            for name, judged in content["sets"].items()
+            for threshold in _thresholds(name, judged["results"][title])
+        ]
+
+
+def _thresholds(name: str, result: dict[str, Any]) -> Iterator[Threshold]:
+    for far, distance in result["threshold_at_far"].items():
+        if far not in result["unresolved_far"]:
+            bounds = result["intervals"] and result["intervals"]["cosine_at_far"][far]
+            yield Threshold(name, far, distance, result["cosine_at_far"][far], bounds)
+
+
+def _identity(origin: dict[str, Any]) -> Any:
+    """Return what two models have in common only if they are the same: the digest, or of a baseline all."""
+    return origin.get("digest") or origin
+
+
+def _faces(paths: Sequence[Path], are_aligned: bool) -> np.ndarray:
+    """Return the face of each file, uint8 (n, 3, 112, 112) RGB."""
+    faces = []
+    for face in open_faces(paths, not are_aligned):
+        if isinstance(face, LatseError):
+            raise face
+        faces.append(face.transpose(2, 0, 1))
+    return np.stack(faces)
+
+
+def _table(thresholds: Sequence[Threshold], cosine: float, accepted: Sequence[bool]) -> str:
+    """Return a line for each threshold, and whether its interval leaves the answer open."""
+    rows = [["pairs", "FAR %", "accepts above", "95 % interval", "one person"]]
+    for threshold, same in zip(thresholds, accepted):
+        low, high = threshold.interval or (math.inf, -math.inf)
+        rows.append(
+            [
+                threshold.set,
+                f"{100 * float(threshold.far):g}",
+                f"{threshold.cosine:.4f}",
+                f"{low:.4f} to {high:.4f}" if threshold.interval else NOTHING,
+                ("yes" if same else "no") + (", but within the interval" if low <= cosine <= high else ""),
+            ]
+        )
+    return aligned(rows)
