@@ -62,6 +62,8 @@ class Model:
         self.graph = graph
         self.reads, self.follows = _backward(report, len(graph.nodes))
         self.order = [i for i in range(len(graph.nodes)) if not graph.nodes[i].is_variable]
+        self.inputs = [{j for j, _ in node.inputs} for node in graph.nodes]
+        self.in_place = [node.op in IN_PLACE for node in graph.nodes]
         self.seconds = [forward_seconds(graph, i) for i in range(len(graph.nodes))]
         # Of the whole step if nothing is computed again.
         self.plain_seconds = sum(s * (1 + BACKWARD * t) for s, t in zip(self.seconds, graph.trained))
@@ -86,6 +88,9 @@ class Model:
         # Nodes whose output is kept whatever the plan.
         stays = {i for i in self.order if not graph.may_repeat[i]}
         self.always = frozenset(stays | {j for i in stays for j, _ in self.reads[i]})
+        self._estimates: dict[bytes, tuple[float, float, float]] = {}
+        # The forward pass once it is played: sizes of arrays, steps, and which output is which array.
+        self.forward: tuple[list[int], list[_Step], dict[Entry, int]] | None = None
 
     def size(self, entry: Entry) -> int:
         """Return the bytes of an output, 0 of a variable and of a hidden output."""
@@ -124,20 +129,26 @@ class Model:
 
     def estimate(self, keep: frozenset) -> Candidate:
         """Return what the step takes that keeps the outputs of these nodes."""
-        run = _Run(self, self.marks(keep), self.order, with_forward=True)
-        places = self.places(run)
-        most, mean = places.max(0), (places**_POWER).mean(0) ** (1 / _POWER)
-        return Candidate(keep, float(most @ self.steps), float(mean @ self.steps), run.seconds)
+        marks = self.marks(keep)
+        # Outputs that nobody reads may be kept or not: the marks are those of another set.
+        sets = marks.recomputed, marks.kept, marks.read
+        key = bytes(i in nodes for nodes in sets for i in self.order)
+        if key not in self._estimates:
+            run = _Run(self, marks)
+            places = self.places(run)
+            most, mean = places.max(0), (places**_POWER).mean(0) ** (1 / _POWER)
+            self._estimates[key] = float(most @ self.steps), float(mean @ self.steps), run.seconds
+        return Candidate(keep, *self._estimates[key])
 
     def stage(self, keep: Iterable[int], nodes: Sequence[int]) -> Stage:
         """Return what the backward pass through `nodes` takes, if the outputs of all others are kept."""
-        run = _Run(self, self.marks(keep, nodes), nodes, with_forward=False)
+        run = _Run(self, self.marks(keep, nodes), nodes)
         read = run.read_later()
         return Stage(frozenset(read), self.places(run).max(0), run.seconds)
 
     def bound(self) -> float:
         """Return the bytes of the largest set of arrays that one operator needs together."""
-        run = _Run(self, Marks(), self.order, with_forward=True)
+        run = _Run(self, Marks())
         return float(max(map(run.bytes_at, range(len(run.steps)))))
 
     def count(self, keep: Iterable[int]) -> np.ndarray:
@@ -169,27 +180,25 @@ class _Run:
     The executor orders a step by what depends on what: the forward pass; then the gradients from the last
     node to the first, each preceded by what it reads, where that has to be computed again.
 
-    The passes of `nodes` are played, in their order; what others put out is there and not counted. Without
-    the forward pass, there is at the start what the nodes kept, and the gradient of what later nodes read.
+    Given `nodes`, their backward passes alone are played, in their order. What others put out is there and
+    not counted; there is at the start what the nodes kept, and the gradient of what later nodes read.
     """
 
-    def __init__(self, model: Model, marks: Marks, nodes: Sequence[int], with_forward: bool) -> None:
+    def __init__(self, model: Model, marks: Marks, nodes: Sequence[int] | None = None) -> None:
         self._model, self._graph, self._marks = model, model.graph, marks
-        self._inside = set(nodes)
         self.sizes: list[int] = []
         self.steps: list[_Step] = []
         self.seconds = 0.0
         self._first: dict[Entry, int] = {}
         self._second: dict[Entry, int] = {}
-        self._again = set(marks.recomputed).intersection(nodes)  # what is still to be computed again
         self._gradients: dict[Entry, list[int]] = {}
-        if with_forward:
-            for i in nodes:
-                reads = [self._first.get(entry) for entry in self._graph.nodes[i].inputs]
-                self._step(i, self._outputs(i, self._first), reads)
+        if nodes is None:
+            nodes = model.order
+            self._forward()
         else:
             self._step(None, [array for i in nodes for array in self._outputs(i, self._first)], [])
             self._receive(nodes)
+        self._again = set(marks.recomputed).intersection(nodes)  # what is still to be computed again
         for i in reversed(nodes):
             if self._graph.trained[i]:
                 self._backward(i)
@@ -222,6 +231,16 @@ class _Run:
         read = {array for step in self.steps[1:] for array in step.reads}
         return {i for (i, _), array in self._first.items() if array in read}
 
+    def _forward(self) -> None:
+        """Play the forward pass, which is the same whatever is computed again: the model keeps it."""
+        if self._model.forward is None:
+            for i in self._model.order:
+                reads = [self._first.get(entry) for entry in self._graph.nodes[i].inputs]
+                self._step(i, self._outputs(i, self._first), reads)
+            self._model.forward = self.sizes, self.steps, self._first
+        sizes, steps, self._first = self._model.forward
+        self.sizes, self.steps = [*sizes], [*steps]
+
     def _array(self, size: int) -> int:
         self.sizes.append(size)
         return len(self.sizes) - 1
@@ -234,14 +253,14 @@ class _Run:
         return [*arrays]
 
     def _step(self, i: int | None, writes: list[int], reads: list[int | None]) -> None:
-        in_place = i is not None and self._graph.nodes[i].op in IN_PLACE
+        in_place = i is not None and self._model.in_place[i]
         self.steps.append(_Step([a for a in reads if a is not None], writes, in_place))
 
     def _receive(self, nodes: Sequence[int]) -> None:
         """Lay out the gradients that nodes behind the last one pass to these."""
-        arrays = []
+        arrays, inside = [], set(nodes)
         for i in nodes:
-            if self._graph.trained[i] and any(j not in self._inside for j in self._model.readers[i]):
+            if self._graph.trained[i] and not self._model.readers[i] <= inside:
                 arrays.append(self._array(self._model.size((i, 0))))
                 self._gradients[i, 0] = [arrays[-1]]
         self._step(None, arrays, [])
@@ -259,7 +278,7 @@ class _Run:
             return
         if not self._again.isdisjoint(model.wanted[i]):
             self._recompute(model.wanted[i])
-        reads = [self._source(entry, by=i) for entry in model.reads[i]]
+        reads = self._sources(model.reads[i], by=i)
         writes = [self._array(model.size(entry)) for entry in entries]
         self._step(i, writes, [*from_above, *reads])
         for entry, array in zip(entries, writes):
@@ -274,13 +293,17 @@ class _Run:
         self.steps.append(_Step(parts, [total], in_place=True))
         return total
 
-    def _source(self, entry: Entry, by: int) -> int | None:
-        """Return the array that the gradient of node `by`, or its second pass, reads for an output."""
-        i, k = entry
-        is_second = by in self._marks.recomputed and i in self._marks.recomputed
-        if is_second and (i == by or k > 0 or i not in self._marks.kept):
-            return self._second.get(entry)
-        return self._first.get(entry)
+    def _sources(self, entries: Iterable[Entry], by: int) -> list[int | None]:
+        """Return the arrays that the gradient of node `by`, or its second pass, reads for these outputs."""
+        recomputed, kept = self._marks.recomputed, self._marks.kept
+        if by not in recomputed:
+            return [*map(self._first.get, entries)]
+        return [
+            (self._second if i in recomputed and (i == by or k > 0 or i not in kept) else self._first).get(
+                (i, k)
+            )
+            for i, k in entries
+        ]
 
     def _recompute(self, wanted: set[int]) -> None:
         """Compute nodes again, and before them what they need."""
@@ -289,13 +312,11 @@ class _Run:
         while stack:
             i = stack.pop()
             again.add(i)
-            inputs = {j for j, _ in self._graph.nodes[i].inputs}
-            stack += self._again.intersection(inputs).difference(again, self._marks.kept)
+            stack += self._again.intersection(self._model.inputs[i]).difference(again, self._marks.kept)
         self._again -= again
         for i in sorted(again):
             self.seconds += self._model.seconds[i]
-            reads = [self._source(entry, by=i) for entry in self._graph.nodes[i].inputs]
-            self._step(i, self._outputs(i, self._second), reads)
+            self._step(i, self._outputs(i, self._second), self._sources(self._graph.nodes[i].inputs, by=i))
 
 
 def _thresholds(sizes: Iterable[int]) -> np.ndarray:
