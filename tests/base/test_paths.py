@@ -86,6 +86,11 @@ TAKEN = [
     ("embed", "@/net,0 @/faces --out @/out/own.npy"),
     ("embed", "pca @/faces --out @/out/pca.npy --train-data @/set"),
     (
+        "compare",
+        "@/faces/Ann/Ann_0001.jpg @/faces/Ann/Ann_0001.jpg --aligned --model pca --train-data @/set "
+        "--json @/out/c.json",
+    ),
+    (
         "eval",
         "--model @/net,0 net=@/net,0 @/rows-{set}.npy @/model.onnx pca --train-data @/set "
         "--pairs @/pairs.bin --json @/out/eval.json --figure @/out/eval.png --generated @/out/g.png "
@@ -124,6 +129,10 @@ TAKEN = [
 REFUSED = [
     ("data synth", "--out @/set --people 2 --images 2 --sheet @/out/s.png --json @/out/s.json"),
     ("train", "@/tiny.yaml --data @/set --out @/out/run-3 --plan @/none"),
+    (
+        "compare",
+        "@/faces/Ann/Ann_0001.jpg @/faces/Ann/Ann_0001.jpg --model @/net,0 --calibration @/none.json",
+    ),
     ("templates", "--data @/set --model @/net,0 --train-data @/set --json @/out/t.json --photographs @/set"),
     ("figures", "--run @/run --data @/set --pairs @/pairs.bin --out @/out/f --only 4 --k 5 --teacher @/no,0"),
     (
