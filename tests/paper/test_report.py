@@ -300,11 +300,12 @@ def test_every_result_is_on_the_page(run, page):
     assert "Figure 4 is left out: the student was trained without a filter." in reader.text
 
 
-def test_the_papers_tables_say_what_was_not_run(page):
+def test_without_a_run_of_the_papers_its_tables_are_not_there(run, page):
     reader = Reader(page.read_text())
-    row = reader.row("LinearFace(a=0.88, b=0.88)")
-    assert row[1:] == ["99.55", "–", "not run", "97.01", "–", "not run", "94.66", "–", "not run"]
-    assert [f"Table {number}." in reader.text for number in range(1, 7)] == 6 * [True]
+    assert "Table 1." not in reader.text and "not run" not in reader.text
+    command = f"latse tables --runs {run} --data CASIA=FOLDER"
+    assert reader.row("the paper’s tables") == ["the paper’s tables", command]
+    assert reader.text.count("Not here") == 2  # in the list of sections, and its heading
 
 
 def test_a_row_of_the_paper_that_was_run_stands_beside_it(tmp_path):
@@ -322,6 +323,9 @@ def test_a_row_of_the_paper_that_was_run_stands_beside_it(tmp_path):
     ours = f"{100 * result['sets']['calfw']['results']['student']['accuracy']:.2f}"
     row = next(row for row in reader.rows if row[0].startswith("LinearFace+TS+Gen"))
     assert row[1:4] == ["94.58", "–", ours]
+    assert reader.row("LinearFace")[1:4] == ["93.30", "–", "not run"]
+    assert [number for number in range(1, 7) if f"Table {number}." in reader.text] == [4]
+    assert not [row for row in reader.rows if row[0] == "the paper’s tables"]
     assert "trained on 30 people instead of the 10,572" in reader.text
 
 
@@ -394,20 +398,33 @@ def test_words_of_the_user_are_no_markup(tmp_path):
     assert "Ten people <restored>." in reader.text
 
 
-def test_what_is_absent_is_said(tmp_path):
+def test_what_is_absent_is_said_once(tmp_path):
     folder = tmp_path / "a bare run"
     write(folder / "teacher" / "metrics.jsonl", metrics(decoder=False))
     assert report(folder, tmp_path / "r.html") == 0
-    text = Reader((tmp_path / "r.html").read_text()).text
-    for command, kind in (("eval", "verification"), ("identify", "identification"), ("templates",) * 2):
-        said = re.search(rf"It is written by: latse ({command} --model .* --json .*{kind}.json')", text)[1]
-        words = shlex.split(said)
-        assert words[2] == str(folder) and words[-1] == str(folder / f"{kind}.json")
-    figures = "latse figures --run FOLDER --data FOLDER --pairs FILE.bin --out"
-    assert f"It is written by: {figures} '{folder}/figures'" in text
-    assert "No run here has left its run.json, as latse train does." in text
-    assert "Discrimination loss" in text
-    assert "Generated faces" not in text
+    reader = Reader((tmp_path / "r.html").read_text())
+    judged_by = {"verification": "eval", "identification": "identify", "templates": "templates"}
+    for kind, command in judged_by.items():
+        words = shlex.split(reader.row(kind)[1])
+        assert words[:4] == ["latse", command, "--model", str(folder)]
+        assert words[-2:] == ["--json", str(folder / f"{kind}.json")]
+    figures_command = f"latse figures --run FOLDER --data FOLDER --pairs FILE.bin --out '{folder}/figures'"
+    assert reader.row("figures") == ["figures", figures_command]
+    assert reader.row("settings") == ["settings", f"latse train RECIPE --data FOLDER --out '{folder}'"]
+    assert reader.text.count("by the command beside it") == 1
+    assert [row for row in reader.rows if row[0] == "training"] == []
+    headings = re.findall("<h2>(.*)</h2>", (tmp_path / "r.html").read_text())
+    assert headings == ["Training", "Provenance", "Not here"]
+    assert "Discrimination loss" in reader.text
+    assert "Generated faces" not in reader.text
+
+
+def test_a_folder_of_results_alone_says_that_nothing_was_trained(tmp_path):
+    write(tmp_path / "out" / "verification.json", verification())
+    assert report(tmp_path / "out", tmp_path / "r.html") == 0
+    reader = Reader((tmp_path / "r.html").read_text())
+    for kind in ("training", "settings"):
+        assert reader.row(kind) == [kind, f"latse train RECIPE --data FOLDER --out {tmp_path / 'out'}"]
 
 
 def run_of(folder, *titles):

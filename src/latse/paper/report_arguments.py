@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="the folder of a run, or one that holds the folders of runs, such as out/orl. Read are, in it "
         "and in the folders in it, run.json, metrics.jsonl, and what eval, identify, templates and figures "
-        "wrote, under any name that ends in .json. What is absent is said on the page.",
+        "wrote, under any name that ends in .json. The page shows what there is, and at its end the commands "
+        "that make the rest.",
     )
     parser.add_argument("--out", required=True, metavar="FILE.html", help="the page to write")

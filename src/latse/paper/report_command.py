@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from pathlib import Path
-from typing import Any, Mapping, NamedTuple
+from typing import Any, Mapping, NamedTuple, Sequence
 
 from latse.errors import LatseError
 from latse.eval.figures import read_metrics
@@ -13,7 +13,7 @@ from latse.eval.results import reading
 from latse.files import read_json, read_object, write_text
 from latse.paper import report_charts, report_sections
 from latse.paper.report_blocks import ENVIRONMENT
-from latse.paper.report_sections import Section, absent, interval
+from latse.paper.report_sections import Section, interval
 from latse.provenance import provenance
 from latse.text_table import percent
 
@@ -24,6 +24,13 @@ KINDS = {
     "identification": "latse identify --model {run} --probes FILE.bin --json {run}/identification.json",
     "templates": "latse templates --model {run} --data FOLDER --json {run}/templates.json",
     "figures": "latse figures --run {above} --data FOLDER --pairs FILE.bin --out {folder}/figures",
+}
+# What else may be absent -> the command that makes it.
+TRAIN = "latse train RECIPE --data FOLDER --out {folder}"
+OTHERS = {
+    "training": TRAIN,
+    "the paper’s tables": "latse tables --runs {folder} --data CASIA=FOLDER",
+    "settings": TRAIN,
 }
 RECORD, METRICS = "run.json", "metrics.jsonl"
 
@@ -119,7 +126,7 @@ def page(material: Material, own: Mapping[str, Any]) -> str:
 
 
 def _sections(material: Material, own: Mapping[str, Any]) -> list[Section]:
-    """Return all sections of the page in order; one whose material is absent says so."""
+    """Return the sections of the page that there is material for, in order; the last says what is absent."""
     judged = [result for kind in JUDGED for result in material.results[kind]]
     titles = (title for result in judged for title in result.content["models"])
     # A model, and a run that was judged under no such title, have one look on the whole page.
@@ -127,8 +134,6 @@ def _sections(material: Material, own: Mapping[str, Any]) -> list[Section]:
     shown, models = [], {}
     records = {f"Training of {name}": record.content for name, record in material.records.items()}
     for kind, results in material.results.items():
-        if not results:
-            shown.append(absent(kind.capitalize(), _missing(material, kind)))
         for number, (path, content) in enumerate(results, 1):
             where = f" in {path.relative_to(material.folder)}" if len(results) > 1 else ""
             with reading(path):
@@ -139,23 +144,29 @@ def _sections(material: Material, own: Mapping[str, Any]) -> list[Section]:
                 for name, model in content["models"].items() if kind in JUDGED else ():
                     origin = dict(model.get("origin", model))
                     models[name if models.get(name, origin) == origin else f"{name}{where}"] = origin
+    others = {
+        "training": report_sections.training(material.metrics, look),
+        "the paper’s tables": report_sections.paper(material.folder),
+        "settings": report_sections.settings(material.records),
+    }
+    absent = [kind for kind, results in material.results.items() if not results]
+    absent += [name for name, section in others.items() if section is None]
     return [
         *shown,
-        report_sections.training(material.metrics, look),
-        report_sections.paper(material.folder),
-        report_sections.settings(material.records),
+        *filter(None, others.values()),
         report_sections.provenance(models, {**records, "This page": own}),
+        *([report_sections.absent(_commands(material, absent))] if absent else []),
     ]
 
 
-def _missing(material: Material, kind: str) -> str:
-    """Say that there is no result of a kind, and the command that writes one."""
+def _commands(material: Material, absent: Sequence[str]) -> dict[str, str]:
+    """Return the command that makes each of what is absent."""
     folder = material.folder
     run = [folder, *(record.path.parent for record in material.records.values())][-1]
     above = run.parent if run.name == "student" else "FOLDER"
     places = {"run": run, "folder": folder, "above": above}
-    command = shlex.join(word.format(**places) for word in KINDS[kind].split())
-    return f"Not measured: no file here holds it. It is written by: {command}"
+    commands = {name: {**KINDS, **OTHERS}[name].split() for name in absent}
+    return {name: shlex.join(word.format(**places) for word in words) for name, words in commands.items()}
 
 
 def _highlights(material: Material) -> list[tuple[str, str, str]]:

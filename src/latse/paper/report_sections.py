@@ -33,9 +33,10 @@ class Section(NamedTuple):
     blocks: list[Markup]
 
 
-def absent(title: str, why: str) -> Section:
-    """Return a section without anything, which says why."""
-    return Section(title.lower(), title, "", [BLOCKS.absent(why)])
+def absent(commands: Mapping[str, str]) -> Section:
+    """List what is not there, each with the command that makes it."""
+    lead = "No file in the folder holds these; each is made by the command beside it."
+    return Section("absent", "Not here", lead, [BLOCKS.table(["", "command"], commands.items(), prose=True)])
 
 
 def interval(bounds: Sequence[float] | None) -> str:
@@ -242,22 +243,29 @@ def figures(result: Mapping[str, Any], folder: Path, where: str) -> Section:
     return Section("figures", f"Figures{where}", " ".join(lead), pictures)
 
 
-def training(runs: Mapping[str, list[dict[str, Any]]], look: Mapping[str, Look]) -> Section:
-    """Lay out the metrics of runs, title -> records, as curves."""
+def training(runs: Mapping[str, list[dict[str, Any]]], look: Mapping[str, Look]) -> Section | None:
+    """Lay out the metrics of runs, title -> records, as curves; None if there are none."""
     if not runs:
-        return absent("Training", "No run here has left its metrics.jsonl, as latse train does.")
+        return None
     lead = "Means over the iterations since the last record."
     return Section("training", "Training", lead, [BLOCKS.charts(charts.training_curves(runs, look))])
 
 
-def paper(folder: Path) -> Section:
-    """Lay out the paper's tables beside what baselines published and what the runs in `folder` gave."""
+def paper(folder: Path) -> Section | None:
+    """Lay out the paper's tables that runs in `folder` gave figures for, beside what baselines published.
+
+    None if there is no such table.
+    """
+    filled = tables.filled(folder)
+    ours = [table for table in filled if any(row.ours and row.ours.figures for row in table.rows)]
+    if not ours:
+        return None
     return Section(
         "paper",
         "The paper’s tables",
         "In percent: the paper’s figure; what the authors of a baseline published themselves; ours, from "
         "runs in this folder by the recipe of the row.",
-        [_paper_table(table) for table in tables.filled(folder)],
+        [_paper_table(table) for table in ours],
     )
 
 
@@ -280,10 +288,10 @@ def _paper_table(table: tables.PaperTable) -> Markup:
     return BLOCKS.table(head, rows, f"Table {table.number}. {table.title}", marked, groups)
 
 
-def settings(runs: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> Section:
-    """Lay out the settings of runs, name -> path and content of run.json, side by side."""
+def settings(runs: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> Section | None:
+    """Lay out the settings of runs, name -> path and content of run.json, side by side; None without runs."""
     if not runs:
-        return absent("Settings", "No run here has left its run.json, as latse train does.")
+        return None
     flat: dict[str, dict[str, str]] = {}
     changes = []
     for name, (path, record) in runs.items():
