@@ -380,7 +380,8 @@ def test_pairs_are_not_replaced(photos, tmp_path, capfd):
     [
         ([5, 5, 2], 600, 10, "300 pairs of one person are asked for, there are 21: give --pairs 42 at most"),
         ([2, 2, 2], 20, 10, "there are 3: give --pairs 6 at most, --folds 3 at most"),
-        ([9], 20, 10, "10 pairs of two people are asked for, there are 0: more photographs are needed"),
+        ([9], 20, 10, "there are no pairs of two people: all photographs are of one person"),
+        ([1, 1], 20, 10, "there are no pairs of one person: no person has two photographs"),
     ],
 )
 def test_the_number_that_is_possible_is_named(counts, number, folds, cure):
@@ -539,7 +540,7 @@ def test_bad_photographs_are_one_sentence(tmp_path, capfd):
     assert f"{folder}/" in capfd.readouterr().err
     (folder / "b" / "1.png").write_bytes(b"no image")
     assert main(order) == 1
-    assert "1 pairs of two people are asked for, there are 0" in capfd.readouterr().err
+    assert "there are no pairs of two people: all photographs are of one person" in capfd.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 

@@ -99,15 +99,21 @@ def draw_pairs(
 
 def _check_numbers(asked: tuple[int, ...], there: tuple[int, ...], folds: int) -> None:
     """Raise LatseError, with the options that help, unless there are as many pairs of each kind as asked."""
-    for kind, whose, number, total in zip(("same", "different"), ("one person", "two people"), asked, there):
+    kinds = (
+        ("same", "one person", "no person has two photographs"),
+        ("different", "two people", "all photographs are of one person"),
+    )
+    for (kind, whose, without), number, total in zip(kinds, asked, there):
+        if not total:
+            raise LatseError(f"there are no pairs of {whose}: {without}")
         even = asked[0] == asked[1]
         most, factor, option = (min(there), 2, "--pairs") if even else (total, 1, f"--{kind}")
         if number < folds:
             cure = f"give {option} {factor * folds} at least, or fewer --folds"
             raise LatseError(f"{number} pairs of {whose} do not make {folds} folds: {cure}")
         if number > total:
-            cure = f"give {option} {factor * most} at most" if most else "more photographs are needed"
-            if 0 < most < folds:
+            cure = f"give {option} {factor * most} at most"
+            if most < folds:
                 cure += f", --folds {most} at most"
             raise LatseError(f"{number} pairs of {whose} are asked for, there are {total}: {cure}")
 
