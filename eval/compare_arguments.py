@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from latse.arguments import later
-from latse.eval.model_arguments import add_embedding_arguments
+from latse.eval.model_arguments import add_embedding_arguments, model
 
 DESCRIPTION = """\
 Compare the faces of two photographs: find and align the face of each, as `latse data align` does, embed it as
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_embedding_arguments(parser)
     parser.description = DESCRIPTION
     parser.add_argument("photographs", nargs=2, metavar="PHOTO", help="an image file with a face")
-    parser.add_argument("--model", required=True, metavar="WHAT", help="the model (see below)")
+    parser.add_argument("--model", type=model, required=True, metavar="WHAT", help="the model (see below)")
     parser.add_argument(
         "--aligned", action="store_true", help="take both files as aligned faces of 112x112 pixels"
     )

@@ -80,6 +80,7 @@ NO_MODEL = NO_CHECKPOINT.replace("checkpoint", "model").replace("write ", "WHAT 
         ("eval --model run/run.npy", "the file of features run/run.npy is missing"),
         ("eval --model pixel", "; did you mean pixels?"),
         ("embed fisherface faces --out f.npy", "; did you mean fisherfaces?"),
+        ("compare a.jpg b.jpg --model out/nowhere", NO_MODEL),
         ("identify --probes x.bin --model out/nowhere", NO_MODEL),
         ("templates --data x --model out/nowhere", NO_MODEL),
         ("filter --data x --out y --teacher out/nowhere", NO_CHECKPOINT),

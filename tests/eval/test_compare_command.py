@@ -95,5 +95,9 @@ def test_another_calibration_is_refused(house, tmp_path, save_network, capsys):
 
 
 def test_features_are_no_model_here(house, capsys):
-    compare(house, house / "00.png", house / "01.png", "--model", "f.npy", status=1)
-    assert capsys.readouterr().err == "latse: f.npy holds features already: name a model that makes them\n"
+    np.save(house / "f.npy", np.ones((2, 3)))
+    compare(house, house / "00.png", house / "01.png", "--model", house / "f.npy", status=1)
+    assert (
+        capsys.readouterr().err
+        == f"latse: {house}/f.npy holds features already: name a model that makes them\n"
+    )
