@@ -54,10 +54,12 @@ def test_drawn_pairs(counts, number, folds, seed):
     every = list(itertools.combinations(range(len(person)), 2))
     same = [pair for pair in every if person[pair[0]] == person[pair[1]]]
     assume(number >= 2 * folds)
-    if number // 2 > min(len(same), len(every) - len(same)):
-        with pytest.raises(
-            LatseError, match=f"{number // 2} pairs of (one person|two people) are asked for, there"
-        ):
+    there = {"one person": len(same), "two people": len(every) - len(same)}
+    short = [kind for kind, total in there.items() if number // 2 > total]
+    if short:
+        none = [f"there are no pairs of {kind}" for kind, total in there.items() if not total]
+        asked = f"{number // 2} pairs of {short[0]} are asked for, there are {there[short[0]]}"
+        with pytest.raises(LatseError, match=f"^{[*none, asked][0]}: "):
             pair_lists.draw_pairs(person, number // 2, number // 2, folds, seed)
         return
     pairs, issame = pair_lists.draw_pairs(person, number // 2, number // 2, folds, seed)
@@ -380,7 +382,7 @@ def test_pairs_are_not_replaced(photos, tmp_path, capfd):
     [
         ([5, 5, 2], 600, 10, "300 pairs of one person are asked for, there are 21: give --pairs 42 at most"),
         ([2, 2, 2], 20, 10, "there are 3: give --pairs 6 at most, --folds 3 at most"),
-        ([9], 20, 10, "there are no pairs of two people: all photographs are of one person"),
+        ([9], 20, 10, "there are no pairs of two people: all show one person"),
         ([1, 1], 20, 10, "there are no pairs of one person: no person has two photographs"),
     ],
 )
@@ -540,7 +542,7 @@ def test_bad_photographs_are_one_sentence(tmp_path, capfd):
     assert f"{folder}/" in capfd.readouterr().err
     (folder / "b" / "1.png").write_bytes(b"no image")
     assert main(order) == 1
-    assert "there are no pairs of two people: all photographs are of one person" in capfd.readouterr().err
+    assert "there are no pairs of two people: all show one person" in capfd.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 

@@ -99,13 +99,11 @@ def draw_pairs(
 
 def _check_numbers(asked: tuple[int, ...], there: tuple[int, ...], folds: int) -> None:
     """Raise LatseError, with the options that help, unless there are as many pairs of each kind as asked."""
-    kinds = (
-        ("same", "one person", "no person has two photographs"),
-        ("different", "two people", "all photographs are of one person"),
-    )
-    for (kind, whose, without), number, total in zip(kinds, asked, there):
+    kinds = ("same", "one person"), ("different", "two people")
+    for (_, whose), total, why in zip(kinds, there, ("no person has two photographs", "all show one person")):
         if not total:
-            raise LatseError(f"there are no pairs of {whose}: {without}")
+            raise LatseError(f"there are no pairs of {whose}: {why}")
+    for (kind, whose), number, total in zip(kinds, asked, there):
         even = asked[0] == asked[1]
         most, factor, option = (min(there), 2, "--pairs") if even else (total, 1, f"--{kind}")
         if number < folds:
