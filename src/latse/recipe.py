@@ -95,6 +95,12 @@ def find(name: str | os.PathLike, folder: Path = Path(), shipped: Path = SHIPPED
     return by_name if by_name.is_file() and not path.is_file() else path
 
 
+def nothing(name: str | os.PathLike, shipped: Path = SHIPPED) -> str:
+    """Return what a sentence says of a name for which `find` found no file."""
+    hint = nearest(str(name), (file.stem for file in shipped.glob("*.yaml")))
+    return f"there is no such file; `latse recipes` lists those that go by name{hint}"
+
+
 def read_yaml(path: str | os.PathLike, title: str) -> Any:
     """Return the content of a YAML file; raise LatseError if it is missing or, under its `title`, is none."""
     # PyYAML stumbles over such a tab.
@@ -169,9 +175,7 @@ def _chain(name: str | os.PathLike, folder: Path, above: tuple[Path, ...]) -> It
     path = find(name, folder)
     title = f"{_title(path)} (base of {_title(above[-1])})" if above else _title(path)
     if not path.exists():
-        shipped = (file.stem for file in SHIPPED.glob("*.yaml"))
-        hint = f"`latse recipes` lists those that go by name{nearest(str(name), shipped)}"
-        raise LatseError(f"cannot read the recipe {title}: there is no such file; {hint}")
+        raise LatseError(f"cannot read the recipe {title}: {nothing(name)}")
     content = read_yaml(path, title) or {}
     if path.resolve() in [file.resolve() for file in above]:
         raise LatseError(f"{path}: the recipe is its own base")

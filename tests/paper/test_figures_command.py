@@ -163,6 +163,17 @@ def test_what_a_short_run_with_stored_verdicts_lacks_is_said(figures, whole_run,
     assert figures("--teacher", "nowhere/model,0", run=run) == 1
 
 
+def test_an_unfinished_teacher_is_its_newest_checkpoint_which_is_said(figures, whole_run, tmp_path, capsys):
+    run = changed(whole_run, tmp_path / "unfinished")
+    (run / "teacher" / "model-0000.params").rename(run / "teacher" / "model-0004.params")
+    assert figures("--only", "3", run=run) == 0
+    assert "not finished" not in capsys.readouterr().err
+    assert figures("--only", "4", run=run) == 0
+    said = f"latse: {run}/teacher: the run is not finished; its newest checkpoint model,4 is taken\n"
+    assert said in capsys.readouterr().err
+    assert figures(run=run) == 0 and read(tmp_path)["absent"] == {}
+
+
 def test_a_loss_without_target_logit_is_left_out_of_figure_3(figures, whole_run, tmp_path):
     run = changed(whole_run, tmp_path / "other", margin={"name": "softmax"})
     assert figures("--only", "3", run=run) == 0

@@ -222,7 +222,10 @@ def test_a_malformed_study_is_one_sentence(refused, text, sentence):
 
 def test_what_is_missing_is_named_before_anything_is_done(refused, run_study, tmp_path, capsys):
     assert run_study(tmp_path / "out", file=tmp_path / "none.yaml") == 1
-    assert f"cannot read {tmp_path / 'none.yaml'}: No such file" in capsys.readouterr().err
+    hint = "there is no such file; `latse recipes` lists those that go by name"
+    assert f"cannot read the study {tmp_path / 'none.yaml'}: {hint}\n" in capsys.readouterr().err
+    assert run_study(tmp_path / "out", file="orl_loses") == 1
+    assert "by name; did you mean orl_losses?\n" in capsys.readouterr().err
     nobody = tmp_path / "nobody.bin"
     assert refused(STUDY, pairs=nobody).startswith(f"latse: cannot read {nobody}: No such file")
     assert refused(STUDY, "--jobs", 0) == "latse: --jobs is 0, must be at least 1"

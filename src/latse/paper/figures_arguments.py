@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--teacher",
         type=named_checkpoint,
         metavar="PREFIX,N",
-        help="who is asked, a checkpoint or the folder of a run (default: teacher/model,0 of the run)",
+        help="who is asked, a checkpoint or the folder of a run (default: teacher/ of the run)",
     )
     kept.add_argument(
         "--asked",

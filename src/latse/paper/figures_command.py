@@ -19,7 +19,7 @@ from latse.eval.results import reading
 from latse.eval.verification import distinct_images
 from latse.files import make_folder, read_object, write_json
 from latse.models.embedding import Network
-from latse.models.run_folder import parameters_path, parse
+from latse.models.run_folder import named_checkpoint, parameters_path, parse, stored
 from latse.paper import filter_figure, stages_figure
 from latse.provenance import provenance
 from latse.symbols import margins
@@ -109,13 +109,20 @@ class Source:
         self.args, self.contexts = args, contexts
         self.folder = Path(args.run_folder) / "student"
         self.prefix = self.folder / "model"
-        self.teacher = args.teacher or f"{Path(args.run_folder) / 'teacher' / 'model'},0"
         self.record = read_object(self.folder / "run.json")
         with reading(self.folder / "run.json"):
             self.settings: dict[str, Any] = self.record["settings"]
             for section, key in (("decoder", "enabled"), ("filter", "k"), ("margin", "name")):
                 _ = self.settings[section][key]
         self.k = self.settings["filter"]["k"] if args.k is None else args.k
+
+    @functools.cached_property
+    def teacher(self) -> str:
+        """The checkpoint that is asked for verdicts, by default the last one of the run's teacher."""
+        folder = Path(self.args.run_folder) / "teacher"
+        if self.args.teacher:
+            return self.args.teacher
+        return named_checkpoint(str(folder)) if stored(folder / "model") else f"{folder / 'model'},0"
 
     @functools.cached_property
     def people(self) -> People:

@@ -93,6 +93,8 @@ def run(args: argparse.Namespace) -> None:
 def read_study(path: str | os.PathLike) -> Study:
     """Read a study, shipped or a file; raise LatseError, naming file and key, if it is malformed."""
     path = recipes.find(path, shipped=recipes.STUDIES)
+    if not path.exists():
+        raise LatseError(f"cannot read the study {path}: {recipes.nothing(path, recipes.STUDIES)}")
     content = recipes.read_yaml(path, str(path))
     if not isinstance(content, dict) or set(content) != {"recipe", "seeds", "rows"}:
         raise LatseError(f"{path} must hold the keys recipe, seeds and rows, and no others")
