@@ -66,12 +66,8 @@ def open_images(path: str | os.PathLike, refined: Refined | None = None) -> Imag
     if Path(path).is_dir():
         shard = Shard(path)
         labels, every = shard.labels.astype(np.int64), np.arange(len(shard))
-
-        def called(position: int) -> str:
-            return f"record {shard.records[position]}"
-
         read = Path(path).name, len(shard), every, lambda at: shard.batch(at).image
-        return ImageSet(*read, labels, None, called)
+        return ImageSet(*read, labels, None, shard.name)
     pairs, people = read_pairs(path), read_people(path)
     check_people(path, people, pairs.issame)
     first, _ = distinct_images(pairs.images)

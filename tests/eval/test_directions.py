@@ -44,9 +44,14 @@ def test_eval_and_identify_name_the_image(faulty, photograph_bytes, capsys, valu
 
 
 @pytest.mark.parametrize(("value", "fault"), FAULTS)
-def test_a_record_of_a_shard_is_named(faulty, shard_folder, capsys, value, fault):
-    said = refused(capsys, "identify", "--model", faulty(7, value), "--probes", shard_folder)
-    assert said == f"latse: mine.npy for {shard_folder.name}: the embedding of record 8 {fault}"
+@pytest.mark.parametrize(
+    ("shards", "record"), [(1, "train.rec: record 14"), (2, "train-00001.rec: record 2")]
+)
+def test_a_record_of_a_shard_is_named(faulty, photograph_bytes, capsys, value, fault, shards, record):
+    pictures = [(number // 4, photograph_bytes(number // 4, number % 4)) for number in range(24)]
+    write_shard("set", pictures, 6, shards=shards)
+    said = refused(capsys, "identify", "--model", faulty(13, value), "--probes", "set")
+    assert said == f"latse: mine.npy for set: the embedding of set/{record} {fault}"
 
 
 def test_a_picture_that_a_network_sees_is_named(tmp_path, photograph_bytes, capsys):
@@ -55,7 +60,8 @@ def test_a_picture_that_a_network_sees_is_named(tmp_path, photograph_bytes, caps
     pictures = [(person, photograph_bytes(person, number)) for person in range(3) for number in range(2)]
     write_shard(tmp_path / "set", [*pictures, (2, black)], 3)
     said = refused(capsys, "identify", "--model", "pixels", "--probes", tmp_path / "set")
-    assert said == "latse: pixels on set: the embedding of record 7 is zero, which has no direction"
+    record = f"{tmp_path}/set/train.rec: record 7"
+    assert said == f"latse: pixels on set: the embedding of {record} is zero, which has no direction"
 
 
 @pytest.mark.parametrize(("value", "fault"), FAULTS)
