@@ -155,6 +155,7 @@ def mixed(tmp_path_factory):
     (root / ".cache").mkdir()
     save(root / ".cache" / "1.png", face)
     (root / "readme.txt").write_text("photographs of mine")
+    save(root / "whose.png", face)
     Path(os.fsdecode(os.fsencode(root) + b"/ob\xe9lix")).mkdir()
     Path(os.fsdecode(os.fsencode(root) + b"/ob\xe9lix/1\xff.png")).write_bytes(
         cv2.imencode(".png", face[:, :, ::-1])[1]
@@ -173,7 +174,8 @@ def test_a_folder_of_everything(mixed, tmp_path, capfd):
     assert np.abs(shard.read(9)[0] - expected).mean() < 12
     left_out = {entry["photograph"]: (entry["reason"], entry["detail"]) for entry in report["left_out"]}
     assert left_out == {
-        "readme.txt": ("in no person's folder", ""),
+        "readme.txt": ("no image", ""),
+        "whose.png": ("in no person's folder", ""),
         "nobody to see/far away.png": left_out["nobody to see/far away.png"],
         "nobody to see/half.jpg": ("unreadable", "not a whole image"),
         "nobody to see/noise.png": ("no face", ""),
@@ -186,7 +188,7 @@ def test_a_folder_of_everything(mixed, tmp_path, capfd):
     assert left_out["nobody to see/far away.png"][0] == "face too small"
     assert report["people_without_image"] == ["empty", "nobody to see"]
     assert report["photographs_found"] == 12 + 8 and report["empty_folders"] == 1
-    assert report["other_files"] == {"count": 1, "first": "nobody to see/text.jpg"}
+    assert report["other_files"] == {"count": 2, "first": "readme.txt"}
     [several] = report["several_faces"]
     assert (several["photograph"], several["faces"]) == ("Jörg Ünal/zwei.png", 2)
     assert several["taken"]["box"][0] < 180 and several["taken"]["confidence"] > 0.9
@@ -195,7 +197,7 @@ def test_a_folder_of_everything(mixed, tmp_path, capfd):
         "8 of 20 photographs were left out: 1 face too small, 1 in no person's folder, 2 no face, 4 unrea"
         in said
     )
-    assert "1 file is no image that OpenCV reads, first nobody to see/text.jpg" in said
+    assert "2 files are no images that OpenCV reads, first readme.txt" in said
     assert "1 photographs hold several faces" in said
     assert "2 people have no image and no label: empty, nobody to see" in said
 

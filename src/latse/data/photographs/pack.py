@@ -316,7 +316,8 @@ class _Packer:
             if photograph.path in self._leave_out:
                 raise align.NoFaceError(BY_HAND)
             if not photograph.person:
-                raise align.NoFaceError(NOBODYS)
+                is_image = images.is_image_file(self._root / photograph.path)
+                raise align.NoFaceError(NOBODYS if is_image else align.NO_IMAGE)
             if photograph.path.endswith("/"):
                 raise align.NoFaceError(EMPTY)
             content = align.read_photograph(self._root / photograph.path)
