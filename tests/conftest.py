@@ -162,7 +162,8 @@ def in_this_process():
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             status = cli.main(words[3:])
         if not options.get("capture_output"):
-            print(out.getvalue(), end="", file=options.get("stdout") or sys.stdout)
+            if options.get("stdout") != subprocess.PIPE:
+                print(out.getvalue(), end="", file=options.get("stdout") or sys.stdout)
             print(err.getvalue(), end="", file=sys.stderr)
         return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
 

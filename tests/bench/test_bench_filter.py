@@ -30,11 +30,15 @@ def test_the_teacher_believes_three_labels_of_four(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
-    """The file that a benchmark of a narrow encoder writes, its content, and what is printed of it."""
-    out = tmp_path_factory.mktemp("bench") / "filter.json"
+def measured(tmp_path_factory, one_process):
+    """The file that a benchmark of a narrow encoder and a narrow decoder writes."""
+    folder = tmp_path_factory.mktemp("bench")
+    narrow, out = folder / "narrow.yaml", folder / "filter.json"
+    narrow.write_text(f"base: {bench_filter.RECIPE}\ndecoder: {{widths: [64, 64, 32, 32]}}\n")
     sizes = ["--encoder", "resnet_tiny", "--classes", "20", "--batch-size", "2", "--repeats", "1"]
-    assert main(["bench", "filter", *sizes, "--json", str(out)]) == 0
+    with pytest.MonkeyPatch.context() as patch, one_process():
+        patch.setattr(bench_filter, "RECIPE", str(narrow))
+        assert main(["bench", "filter", *sizes, "--json", str(out)]) == 0
     return out
 
 

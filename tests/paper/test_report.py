@@ -9,6 +9,7 @@ import subprocess
 from html.parser import HTMLParser
 
 import cv2
+import matplotlib.figure
 import numpy as np
 import pytest
 
@@ -29,6 +30,7 @@ MODELS = {
     "pixels": 0.7,
     "dlib": 3.4,
 }
+UNDRAWN = '<svg viewBox="0 0 1 1"></svg>'
 FARS = ("0.1", "0.01", "0.001", "0.0001", "1e-05", "1e-06")
 
 
@@ -220,6 +222,12 @@ def page(run):
     path = run.parent / "report.html"
     assert report(run, path) == 0
     return path
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Lay charts out but do not draw them, which takes most of the time: for tests of words and numbers."""
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda _, file, **__: file.write(UNDRAWN))
 
 
 def report(folder, out):
@@ -475,6 +483,7 @@ def test_each_of_several_runs_is_shown_with_its_own_results(tmp_path):
     assert len(anchors) == len(set(anchors))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_in_the_folder_of_a_run_keeps_its_own_name(tmp_path):
     run_of(run_of(tmp_path / "mine", "outer") / "mine", "inner")
     assert report(tmp_path / "mine", tmp_path / "r.html") == 0
@@ -504,6 +513,7 @@ def test_pairs_of_one_kind_have_an_accuracy_and_no_rates(tmp_path):
     assert row[3:] == ["–", "–"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_val_stands_beside_the_rate_that_it_was_reached_at(tmp_path):
     """Few pairs reach another than the wanted 0.1 %."""
     folder = fill(tmp_path / "run")
@@ -517,6 +527,7 @@ def test_a_val_stands_beside_the_rate_that_it_was_reached_at(tmp_path):
     assert any(row[-1].split() == ["78.89", "at", "0.74"] for row in rows)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_models_need_not_be_judged_on_all(tmp_path):
     folder = fill(tmp_path / "run", sets=("a", "b"))
     result = verification(("a", "b"))
@@ -531,6 +542,7 @@ def test_models_need_not_be_judged_on_all(tmp_path):
     assert next(row for row in reader.rows if "pixels" in row[0] and row[-1] == "7.00")[4] == "–"
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("left_out", "sentence"),
     [
@@ -547,6 +559,7 @@ def test_noise_that_was_left_out_is_said(tmp_path, left_out, sentence):
     assert sentence in text if sentence else "Left out" not in text
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     "file, content, complaint",
     [

@@ -243,14 +243,31 @@ def test_a_stop_while_publishing_is_made_up_for(three, tmp_path, detector, monke
     assert Shard(out).labels.tolist() == [0] * 9 + [1] * 9 + [2] * 9
 
 
+def stopped_run(three, folder):
+    """Stop a run by one photograph; return where, and the arguments with which it goes on."""
+    shutil.copytree(three, folder / "people")
+    save(folder / "people" / "person 2" / "8.png", photograph(99, mark=13))
+    (folder / "own.py").write_text(
+        DETECTOR.format(also="assert mark != 13 or os.kill(os.getpid(), signal.SIGKILL)")
+    )
+    arguments = folder / "people", folder / "out", "--detector", f"{folder / 'own.py'}:Middle"
+    assert latse_pack(*arguments) == 1
+    return arguments
+
+
 @pytest.fixture
-def interrupted(three, tmp_path, detector):
+def interrupted(three, tmp_path):
     """A run that one photograph has stopped: where, and the arguments with which it goes on."""
-    shutil.copytree(three, tmp_path / "people")
-    save(tmp_path / "people" / "person 2" / "8.png", photograph(99, mark=13))
-    name = detector("assert mark != 13 or os.kill(os.getpid(), signal.SIGKILL)")
-    assert latse_pack(tmp_path / "people", tmp_path / "out", "--detector", name) == 1
-    return tmp_path / "people", tmp_path / "out", "--detector", name
+    return stopped_run(three, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def stopped(three, tmp_path_factory):
+    """Such a run that stays as it is, how it goes on, and what the set is where nothing has stopped it."""
+    people, out, *more = stopped_run(three, tmp_path_factory.mktemp("stopped"))
+    more += "--leave-out", "person 2/8.png"
+    assert latse_pack(people, out.with_name("anew"), *more) == 0
+    return people, out, more, contents(out.with_name("anew"))
 
 
 def test_a_process_that_dies_names_the_photograph(interrupted, capfd):
@@ -272,13 +289,13 @@ def test_a_process_that_dies_names_the_photograph(interrupted, capfd):
         lambda content: b"",
     ],
 )
-def test_a_damaged_chunk_is_made_again(interrupted, tmp_path, damage):
-    people, out, *more = *interrupted, "--leave-out", "person 2/8.png"
+def test_a_damaged_chunk_is_made_again(stopped, tmp_path, damage):
+    people, before, more, unbroken = stopped
+    out = shutil.copytree(before, tmp_path / "out")
     chunk = out / ".pack" / "chunks" / "000000"
     chunk.write_bytes(damage(chunk.read_bytes()))
     assert latse_pack(people, out, *more) == 0
-    assert latse_pack(people, tmp_path / "anew", *more) == 0
-    assert contents(out) == contents(tmp_path / "anew")
+    assert contents(out) == unbroken
 
 
 def test_a_photograph_can_be_left_out_by_hand(interrupted, tmp_path, capfd):
