@@ -22,7 +22,8 @@ from latse.eval import references
 from latse.eval.dlib_model import DlibNetwork
 from latse.eval.model_arguments import BASELINES, SET, model, split
 from latse.eval.verification import Feature, flip_sum
-from latse.files import digest, explained, read_object
+from latse.files import digest, explained, read_json
+from latse.form import ANYTHING, Each, check
 from latse.models import checkpoint
 from latse.models.embedding import Network
 from latse.models.features import Called, lengths
@@ -192,7 +193,8 @@ def _run_record(folder: Path) -> dict[str, Any]:
     path = folder / "run.json"
     if not path.exists():
         return {}
-    record = read_object(path)
+    record = read_json(path)
+    check(path, record, Each(ANYTHING))
     return {key: record.get(key) for key in RUN_KEYS}
 
 

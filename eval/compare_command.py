@@ -14,11 +14,18 @@ from latse import devices
 from latse.data.photographs.faces import open_faces
 from latse.errors import LatseError
 from latse.eval.candidates import FaceModel, open_embedder
-from latse.eval.results import reading
 from latse.eval.verification import cosine_of, pair_distance
-from latse.files import make_parents, read_object, write_json
+from latse.files import make_parents, read_json, write_json
+from latse.form import ANYTHING, INTERVAL, NUMBER, TEXT, Each, Leaf, Maybe, Rows, check
 from latse.provenance import provenance
 from latse.text_table import NOTHING, aligned
+
+# What is taken from a file of `latse eval --json`.
+CALIBRATION = {
+    "kind": Leaf('"verification"', "verification".__eq__),
+    "models": Each({"source": TEXT}),
+    "sets": Each({"results": Each({"threshold_at_far": Each(Maybe(NUMBER)), "unresolved_far": Rows(TEXT)})}),
+}
 
 
 class Threshold(NamedTuple):
@@ -72,27 +79,35 @@ def calibration(path: str | os.PathLike, model: FaceModel) -> list[Threshold]:
     Raises LatseError if the file is no such result, or judges another model: two are the same with the same
     file, by its digest.
     """
-    content = read_object(path)
-    if content.get("kind") != "verification":
-        raise LatseError(f"{path} is not what `latse eval --json` writes")
-    with reading(path):
-        origins, wanted = content["models"], _identity(model.origin)
-        title = next((title for title, origin in origins.items() if _identity(origin) == wanted), None)
-        if title is None:
-            sources = ", ".join(origin["source"] for origin in origins.values())
-            raise LatseError(f"{path} judges {sources}, but not this {model.origin['source']}")
-        return [
-            threshold
-            for name, judged in content["sets"].items()
-            for threshold in _thresholds(name, judged["results"][title])
-        ]
+    content = read_json(path)
+    check(path, content, CALIBRATION)
+    origins, wanted = content["models"], _identity(model.origin)
+    title = next((title for title, origin in origins.items() if _identity(origin) == wanted), None)
+    if title is None:
+        sources = ", ".join(origin["source"] for origin in origins.values())
+        raise LatseError(f"{path} judges {sources}, but not this {model.origin['source']}")
+    check(path, content, {"sets": Each({"results": {title: ANYTHING}})})
+    return [
+        threshold
+        for name, judged in content["sets"].items()
+        for threshold in _thresholds(path, name, title, judged["results"][title])
+    ]
 
 
-def _thresholds(name: str, result: dict[str, Any]) -> Iterator[Threshold]:
-    for far, distance in result["threshold_at_far"].items():
-        if far not in result["unresolved_far"]:
-            bounds = result["intervals"] and result["intervals"]["cosine_at_far"][far]
-            yield Threshold(name, far, distance, result["cosine_at_far"][far], bounds)
+def _thresholds(
+    path: str | os.PathLike, name: str, title: str, result: dict[str, Any]
+) -> Iterator[Threshold]:
+    resolved = [far for far in result["threshold_at_far"] if far not in result["unresolved_far"]]
+    numbers = dict.fromkeys(resolved, NUMBER)
+    known = {
+        "threshold_at_far": numbers,
+        "cosine_at_far": numbers,
+        "intervals": Maybe({"cosine_at_far": dict.fromkeys(resolved, INTERVAL)}),
+    }
+    check(path, result, known, f"sets.{name}.results.{title}")
+    for far in resolved:
+        bounds = result["intervals"] and result["intervals"]["cosine_at_far"][far]
+        yield Threshold(name, far, result["threshold_at_far"][far], result["cosine_at_far"][far], bounds)
 
 
 def _identity(origin: dict[str, Any]) -> Any:

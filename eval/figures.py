@@ -15,6 +15,7 @@ from latse.errors import LatseError
 from latse.eval.canvas import blank, draw_rows, grid, plain, save, show
 from latse.eval.verification import distinct_images
 from latse.files import read_lines
+from latse.form import NUMBER, Maybe, check
 
 PANELS = (
     ("discrimination loss", ("dloss",)),
@@ -23,6 +24,8 @@ PANELS = (
     ("learning rate", ("lr",)),
 )
 LINE_STYLES = ("-", "--")
+# What is drawn of a line of metrics.jsonl.
+METRICS = {"iteration": NUMBER, **{f"{key}?": Maybe(NUMBER) for _, keys in PANELS for key in keys}}
 
 
 def find_people(images: np.ndarray, issame: np.ndarray) -> np.ndarray:
@@ -126,10 +129,9 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
     for number, line in read_lines(path):
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise LatseError(f"{path}, line {number} is no JSON") from error
-        if not isinstance(record, dict) or "iteration" not in record:
-            raise LatseError(f"{path}, line {number} has no iteration")
+        check(f"{path}, line {number}", record, METRICS)
         records.append(record)
     if not records:
         raise LatseError(f"{path} holds no record")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, Sequence
+from typing import NamedTuple, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -19,12 +19,14 @@ from tqdm import tqdm
 from latse.errors import LatseError
 from latse.eval.identification import Gallery
 from latse.files import SPACE, explained, make_folder, read_json, read_lines, write_json
+from latse.form import TEXT, Maybe, Rows, check
 
 ELEMENT_BYTES, ELEMENT_TYPE = 4, 5
 HEADER = np.dtype("<i4")
 ROWS_AT_ONCE = 1024
 # How many last parts of a path the published lists of noisy entries name.
 PROBE_PARTS, DISTRACTOR_PARTS = 1, 3
+FORM = {"path": Rows(TEXT, 1), "id?": Maybe(Rows(TEXT))}  # of a list
 
 
 class ImageList(NamedTuple):
@@ -134,12 +136,10 @@ def read_image_list(path: str | os.PathLike) -> ImageList:
     folder that it starts from.
     """
     content = read_json(path)
-    paths = content.get("path") if isinstance(content, dict) else None
-    if not _texts(paths) or not paths:
-        raise LatseError(f"{path} is no list of images: it lacks the key path")
-    people = content.get("id")
-    if people is not None and (not _texts(people) or len(people) != len(paths)):
-        raise LatseError(f"{path}: its id is no list of as many names as path")
+    check(path, content, FORM)
+    paths, people = content["path"], content.get("id")
+    if people is not None and len(people) != len(paths):
+        raise LatseError(f"{path}: id has {len(people)} names, path has {len(paths)}: must be as many")
     entry, count = Counter(paths).most_common(1)[0]
     if count > 1:
         raise LatseError(f"{path} names {entry} twice")
@@ -176,7 +176,7 @@ def read_noise(path: str | os.PathLike) -> set[str]:
     lines = (line for _, line in read_lines(path))
     noise = {line.split("\t")[-1].strip(SPACE) for line in lines if not line.startswith("#")}
     if not noise:
-        raise LatseError(f"{path} names no entry")
+        raise LatseError(f"{path} names no noisy entry: it must have one in a line")
     return noise
 
 
@@ -194,7 +194,3 @@ def noiseless(images: ImageList, noise: set[str], parts: int) -> np.ndarray:
     if not len(kept):
         raise LatseError(f"all {len(images.paths)} images are noisy entries")
     return kept
-
-
-def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)

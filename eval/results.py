@@ -11,10 +11,13 @@ from latse.errors import LatseError
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike) -> Iterator[None]:
-    """Turn what a file lacks, or holds in the wrong shape, into a LatseError that names file and key."""
+    """Turn what the parts of a file are at odds about into a LatseError that names the file.
+
+    That each part is right by itself, `latse.form` sees to.
+    """
     try:
         yield
     except KeyError as error:
         raise LatseError(f"{path} lacks the key {error}") from error
-    except (AttributeError, IndexError, StopIteration, TypeError, ValueError) as error:
-        raise LatseError(f"{path} is not as its command writes it") from error
+    except (IndexError, TypeError, ValueError) as error:
+        raise LatseError(f"{path} is at odds with itself: it is not as its command writes it") from error

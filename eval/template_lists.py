@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -209,10 +210,32 @@ def _table(path: Path, columns: dict[int, Any], sep: str = r"\s+", **options: An
         with open_text(path, NAMES) as text:
             table = pd.read_csv(text, sep=sep, **options)
     except (ValueError, OverflowError) as error:  # pandas' own errors are ValueErrors too
-        raise LatseError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+        raise LatseError(_fault(path, columns, sep, options)) from error
     if list(table.columns) != list(columns):
-        raise LatseError(f"{path} has {len(table.columns)} columns, not {len(columns)}")
+        raise LatseError(_fault(path, columns, sep, options))
     return table
+
+
+def _fault(path: Path, columns: dict[int, Any], sep: str, options: dict[str, Any]) -> str:
+    """Return the sentence on a list that cannot be read: its first line with a wrong value, and which."""
+    few = len(columns)
+    for number, line in itertools.islice(read_lines(path, NAMES), options.get("skiprows", 0), None):
+        values = re.split(sep, line)
+        if len(values) < few or (len(values) > few and "usecols" not in options):
+            return f"{path}, line {number} has {len(values)} columns, must have {few}"
+        for column, kind in columns.items():
+            if not _is_of_kind(values[column], kind):
+                must = "a whole number" if kind is np.int64 else "a number"
+                return f"{path}, line {number}: column {column + 1} is {values[column]}, must be {must}"
+    return f"{path} has no line with {few} columns"
+
+
+def _is_of_kind(value: str, kind: type) -> bool:
+    try:
+        kind(value)
+    except (ValueError, OverflowError):
+        return False
+    return True
 
 
 def _line(path: Path, row: int) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import math
 import statistics
 from dataclasses import dataclass
 from typing import Any, Mapping, Sequence
 
+from latse.form import NUMBER, TEXT, Maybe
 from latse.text_table import NOTHING
+
+FIGURE = {"unit": TEXT, "median": NUMBER, "min": NUMBER, "max": NUMBER}
+GOAL = {"text": TEXT, "figure": FIGURE, "at_least?": Maybe(NUMBER), "at_most?": Maybe(NUMBER)}
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,11 @@ class Figure:
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Figure:
-        """Take a figure from JSON, without its values; ValueError, KeyError or TypeError if it is none."""
-        figure = cls(_text(content["unit"]), *(_number(content[key]) for key in ("median", "min", "max")))
+        """Take a figure from JSON of the form `FIGURE`, without its values; ValueError if it is none."""
+        figure = cls(content["unit"], *(float(content[key]) for key in ("median", "min", "max")))
         if not figure.min <= figure.median <= figure.max:
-            raise ValueError("a median lies outside of its range")
+            limits = f"its min {figure.min:g} to its max {figure.max:g}"
+            raise ValueError(f"a median is {figure.median:g}, must be from {limits}")
         return figure
 
     def as_json(self) -> dict[str, Any]:
@@ -57,7 +60,7 @@ class Goal:
 
     def __post_init__(self) -> None:
         if None not in (self.at_least, self.at_most):
-            raise ValueError("a goal has two bounds")
+            raise ValueError(f"the goal '{self.text}' has two bounds, at_least and at_most")
 
     @classmethod
     def of(cls, text: str, values: Sequence[float], unit: str = "", **bound: float | None) -> Goal:
@@ -66,10 +69,9 @@ class Goal:
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Goal:
-        """Take a goal from JSON; ValueError, KeyError or TypeError if it is none."""
+        """Take a goal from JSON of the form `GOAL`; ValueError if it is none."""
         bounds = [content.get(key) for key in ("at_least", "at_most")]
-        bounds = [bound if bound is None else _number(bound) for bound in bounds]
-        return cls(_text(content["text"]), Figure.read(content["figure"]), *bounds)
+        return cls(content["text"], Figure.read(content["figure"]), *bounds)
 
     def as_json(self) -> dict[str, Any]:
         """Return what `read` takes."""
@@ -131,15 +133,3 @@ def number(value: float, digits: int = 3) -> str:
     """Write a number with `digits` digits, but all before the point: 85,742, 850, 1.62, 2.2e-06."""
     whole = len(str(int(abs(value))))
     return f"{value:,.0f}" if whole >= digits else f"{value:.{digits}g}"
-
-
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{json.dumps(value)} is no number")
-    return float(value)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{json.dumps(value)} is no text")
-    return value

@@ -190,7 +190,7 @@ def test_networks_that_insightface_has(tiny_recipe, overrides, known):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--repeats", "1"], "--repeats is 1, must be 2 to 2147483647"),
+        (["--repeats", "1"], "--repeats 1: must be at least 2"),
         (["--peers", "nowhere"], "--peers nowhere: there is no such folder"),
     ],
 )

@@ -174,7 +174,7 @@ def test_the_origin_tells_the_file_and_the_run(tmp_path, save_network):
     save_network(tmp_path / "model", seed=1)
     assert models.open_model(text).origin["digest"] != bare["digest"]
     (tmp_path / "run.json").write_text("[]")
-    with pytest.raises(LatseError, match=r"run\.json holds no JSON object"):
+    with pytest.raises(LatseError, match=r"run\.json: it is \[\], must be an object with keys"):
         models.open_model(text)
 
 

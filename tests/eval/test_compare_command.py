@@ -90,7 +90,11 @@ def test_another_calibration_is_refused(house, tmp_path, save_network, capsys):
     del old["sets"]["nobody"]["results"]["pixels"]["threshold_at_far"]
     (tmp_path / "old.json").write_text(json.dumps(old))
     compare(house, *faces, "--model", "pixels", "--calibration", tmp_path / "old.json", status=1)
-    assert capsys.readouterr().err == f"latse: {tmp_path}/old.json lacks the key 'threshold_at_far'\n"
+    key = "sets.nobody.results.pixels.threshold_at_far"
+    assert (
+        capsys.readouterr().err
+        == f"latse: {tmp_path}/old.json lacks the key {key}, which must be an object with keys\n"
+    )
     assert not Path(tmp_path / "it.json").exists()
 
 

@@ -84,8 +84,8 @@ def test_training_curves_are_drawn(tmp_path):
     [
         ("", "holds no record"),
         ('{"iteration": 1}\n{"iterat', "line 2 is no JSON"),
-        ('{"loss": 1}', "line 1 has no iteration"),
-        ("[1]", "line 1 has no iteration"),
+        ('{"loss": 1}', "line 1 lacks the key iteration, which must be a number"),
+        ("[1]", r"line 1: it is \[1\], must be an object with keys"),
     ],
 )
 def test_damaged_metrics_are_named(tmp_path, content, sentence):

@@ -56,10 +56,11 @@ def test_a_missing_file_and_another_length_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ([], "lacks the key path"),
-        ({"path": []}, "lacks the key path"),
-        ({"path": [1]}, "lacks the key path"),
-        ({"path": ["a", "b"], "id": ["x"]}, "as many names as path"),
+        ([], r"list.json: it is \[\], must be an object with keys"),
+        ({}, "list.json lacks the key path, which must be a list of at least 1"),
+        ({"path": []}, r"path is \[\], must be a list of at least 1"),
+        ({"path": [1]}, r"path\[0\] is 1, must be a text"),
+        ({"path": ["a", "b"], "id": ["x"]}, "id has 1 names, path has 2: must be as many"),
         ({"path": ["a", "b", "a"]}, "names a twice"),
         ({"path": ["a", "b/../../c"]}, r"the path b/\.\./\.\./c leads out of its folder"),
         ({"path": ["/etc/passwd"]}, "the path /etc/passwd leads out"),
@@ -101,7 +102,7 @@ def test_a_list_is_read_with_its_noise(tmp_path):
 
 def test_a_list_of_noise_that_does_nothing_is_refused(tmp_path):
     (tmp_path / "noise.txt").write_text("# nothing\n")
-    with pytest.raises(LatseError, match="noise.txt names no entry"):
+    with pytest.raises(LatseError, match="noise.txt names no noisy entry: it must have one in a line"):
         megaface.read_noise(tmp_path / "noise.txt")
     with pytest.raises(LatseError, match="none of 1 noisy entries is among 2 images"):
         megaface.noiseless(ImageList(["a", "b"], None), {"c"}, 1)

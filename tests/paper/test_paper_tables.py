@@ -451,7 +451,9 @@ def test_a_key_that_a_model_lacks_is_named(run, tmp_path, key):
     result = identification(0.9, 0.8)
     del result["models"]["student"][key]
     run("casia_student", identification=result)
-    with pytest.raises(LatseError, match=f"identification.json lacks the key '{key}'"):
+    with pytest.raises(
+        LatseError, match=f"identification.json lacks the key models.student.{key}, which must be an object"
+    ):
         tables.filled(tmp_path)
 
 
@@ -461,13 +463,15 @@ def test_a_key_that_a_run_lacks_is_named(run, tmp_path, key):
     record = json.loads((place / "run.json").read_text())
     del record[key]
     (place / "run.json").write_text(json.dumps(record))
-    with pytest.raises(LatseError, match=f"run.json lacks the key '{key}'"):
+    with pytest.raises(LatseError, match=f"run.json lacks the key {key}, which must be"):
         tables.filled(tmp_path)
 
 
 def test_a_run_that_does_not_say_its_people_is_one_sentence(run, tmp_path):
     run(data={"images": 15, "people": None})
-    with pytest.raises(LatseError, match="run.json is not as its command writes it"):
+    with pytest.raises(
+        LatseError, match="run.json: data.people is null, must be a whole number of at least 0"
+    ):
         tables.filled(tmp_path)
 
 

@@ -564,17 +564,21 @@ def test_noise_that_was_left_out_is_said(tmp_path, left_out, sentence):
     "file, content, complaint",
     [
         ("student/verification.json", "{", "verification.json is damaged: it is not JSON"),
-        ("student/verification.json", "[]", "verification.json holds no JSON object"),
-        ("student/verification.json", {"kind": "templates"}, "is no result of the kind 'verification'"),
+        ("student/verification.json", "[]", 'verification.json: its kind is null, must be "verification"'),
+        (
+            "student/verification.json",
+            {"kind": "templates"},
+            'its kind is "templates", must be "verification"',
+        ),
         (
             "student/templates.json",
             {"kind": "templates", "provenance": {}},
-            "templates.json lacks the key 'models'",
+            "templates.json lacks the key models, which must be an object with keys",
         ),
         (
             "student/identification.json",
-            {"kind": "identification", "provenance": {}, "models": {"a": {"sizes": {}}}},
-            "identification.json ",
+            {**identification(), "models": {"a": {"sizes": {}}}},
+            "identification.json: models.a.sizes is {}, must be an object with at least 1 key",
         ),
         (
             "figures/figures.json",
@@ -589,30 +593,34 @@ def test_noise_that_was_left_out_is_said(tmp_path, left_out, sentence):
         (
             "student/verification.json",
             {"kind": "verification", "provenance": {}, "models": {"a": 3}, "sets": {}},
-            "verification.json is not as its command writes it\n",
+            "verification.json: models.a is 3, must be an object with keys\n",
         ),
         (
             "student/verification.json",
             {"kind": "verification", "provenance": {}, "models": {}, "sets": {}},
-            "verification.json is not as its command writes it\n",
+            "verification.json: models is {}, must be an object with at least 1 key\n",
         ),
         (
             "student/templates.json",
             {"kind": "templates", "provenance": {}, "models": {"a": {"origin": 3}}},
-            "templates.json is not as its command writes it\n",
+            "templates.json: models.a.origin is 3, must be an object with keys\n",
         ),
         (
             "teacher/run.json",
             {"recipe": "orl_teacher", "data": {}, "settings": {"train": []}},
-            "teacher/run.json is not as its command writes it\n",
+            "teacher/run.json: settings.train is [], must be an object with keys\n",
         ),
-        ("student/run.json", {"recipe": "orl_student"}, "student/run.json lacks the key 'settings'"),
+        (
+            "student/run.json",
+            {"recipe": "orl_student"},
+            "student/run.json lacks the key settings, which must be an object",
+        ),
         (
             "student/run.json",
             {"recipe": "casia_student", "seed": 0, "settings": {}, "changed": {}},
-            "student/run.json lacks the key 'data'",
+            "student/run.json lacks the key data, which must be an object",
         ),
-        ("teacher/metrics.jsonl", "{}\n", "line 1 has no iteration"),
+        ("teacher/metrics.jsonl", "{}\n", "line 1 lacks the key iteration, which must be a number"),
     ],
 )
 def test_damage_is_one_sentence_and_leaves_an_old_page(tmp_path, capsys, file, content, complaint):
@@ -634,7 +642,10 @@ def test_a_missing_key_is_named(tmp_path, capsys):
     del result["sets"]["orl"]["results"]["pixels"]["roc"]
     write(folder / "student" / "verification.json", result)
     assert report(folder, tmp_path / "r.html") == 1
-    assert "verification.json lacks the key 'roc'" in capsys.readouterr().err
+    assert (
+        "verification.json lacks the key sets.orl.results.pixels.roc, which must be an object"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_folder_without_results_is_no_run(tmp_path, capsys):

@@ -164,7 +164,8 @@ def test_a_run_that_began_otherwise_is_refused(run_study, tiny, tmp_path, capsys
     folder = tmp_path / "line" / "seed-1"
     folder.mkdir(parents=True)
     recipe = recipes.load(tiny, ["train.iterations=3" if other == "settings" else "train.iterations=2"])
-    record = {"settings": recipes.as_dict(recipe), "changes": [{}] if other == "changes" else []}
+    change = {"iteration": 1, "key": "train.log_every", "from": 2, "to": 1}
+    record = {"settings": recipes.as_dict(recipe), "changes": [change] if other == "changes" else []}
     (folder / "run.json").write_text(json.dumps(record))
     assert run_study(tmp_path) == 1
     sentence = f"latse: {folder} holds a run that began with other settings: choose another --out"
@@ -202,15 +203,30 @@ def refused(run_study, tmp_path, capsys):
         ("- 1", "study.yaml must hold the keys recipe, seeds and rows, and no others"),
         ("recipe: a.yaml\nrows: {a: {}}", "study.yaml must hold the keys recipe, seeds and rows"),
         (STUDY + "sedes: [0]", "study.yaml must hold the keys recipe, seeds and rows, and no others"),
-        (STUDY.replace("[0, 1]", "[]"), "study.yaml: seeds must be a list of different numbers"),
-        (STUDY.replace("[0, 1]", "3"), "study.yaml: seeds must be a list of different numbers"),
-        (STUDY.replace("[0, 1]", "[2, 2]"), "study.yaml: seeds must be a list of different numbers"),
-        (STUDY.replace("[0, 1]", "[0, -1]"), "study.yaml: seeds must be whole numbers from 0 on"),
-        (STUDY.replace("[0, 1]", "[0.5]"), "study.yaml: seeds must be whole numbers from 0 on"),
-        (STUDY.replace("[0, 1]", "[true]"), "study.yaml: seeds must be whole numbers from 0 on"),
-        ("recipe: a.yaml\nseeds: [0]\nrows: {}", "study.yaml: rows must hold at least one row"),
-        ("recipe: a.yaml\nseeds: [0]\nrows: [a]", "study.yaml: rows must hold at least one row"),
-        ("recipe: [a]\nseeds: [0]\nrows: {a: {}}", "study.yaml: recipe must be the name or the file"),
+        (
+            STUDY.replace("[0, 1]", "[]"),
+            "study.yaml: seeds is [], must be a list of whole numbers from 0 to 2147483647",
+        ),
+        (
+            STUDY.replace("[0, 1]", "3"),
+            "study.yaml: seeds is 3, must be a list of whole numbers from 0 to 2147483647",
+        ),
+        (STUDY.replace("[0, 1]", "[2, 2]"), "study.yaml: seeds is [2, 2], must name each seed once"),
+        (
+            STUDY.replace("[0, 1]", "[0, -1]"),
+            "study.yaml: seeds is [0, -1], must be a list of whole numbers from 0 to 2147483647",
+        ),
+        (
+            STUDY.replace("[0, 1]", "[0.5]"),
+            "study.yaml: seeds is [0.5], must be a list of whole numbers from 0 to 2147483647",
+        ),
+        (
+            STUDY.replace("[0, 1]", "[true]"),
+            "study.yaml: seeds is [true], must be a list of whole numbers from 0 to 2147483647",
+        ),
+        ("recipe: a.yaml\nseeds: [0]\nrows: {}", "study.yaml: rows is {}, must hold at least one row"),
+        ("recipe: a.yaml\nseeds: [0]\nrows: [a]", "study.yaml: rows is [a], must hold at least one row"),
+        ("recipe: [a]\nseeds: [0]\nrows: {a: {}}", "study.yaml: recipe is [a], must be the name or the file"),
         (STUDY.replace("line: {}", "null: 3"), "study.yaml: the row 'null' must be named like a file"),
         (STUDY.replace("line:", "../line:"), "study.yaml: the row '../line' must be named like a file"),
         (STUDY.replace("line: {}", "line: 3"), "study.yaml: the row 'line' must be named like a file"),

@@ -223,15 +223,22 @@ def test_inputs_of_megaface_that_need_another_are_one_sentence(
     assert commands == []
 
 
-@pytest.mark.parametrize("content", ['{"kind": "verification"}', '{"provenance": 3}', "[]"])
-def test_a_judgement_of_unknown_origin_is_one_sentence(commands, shard, tmp_path, capsys, content):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"kind": "verification"}', " lacks the key provenance, which must be an object with keys"),
+        ('{"provenance": 3}', ": provenance is 3, must be an object with keys"),
+        ("[]", ": it is [], must be an object with keys"),
+    ],
+)
+def test_a_judgement_of_unknown_origin_is_one_sentence(commands, shard, tmp_path, capsys, content, said):
     given = "--only", 6, "--data", f"MS1MV3={shard}", "--runs", tmp_path
     assert run(*given) == 0
     judged = tmp_path / "ms1mv3_student" / "verification.json"
     judged.write_text(content)
     assert run(*given) == 1
     (error,) = capsys.readouterr().err.strip().splitlines()[-1:]
-    assert error.startswith(f"latse: {judged} ")
+    assert error == f"latse: {judged}{said}"
 
 
 def test_options_reach_every_training(commands, shard, tmp_path):

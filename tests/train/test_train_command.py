@@ -235,7 +235,7 @@ def test_a_record_that_is_none_is_refused(train, tmp_path, capsys):
     out.mkdir()
     (out / "run.json").write_text("[]")
     assert train("--resume", out=out) == 1
-    assert "run.json is damaged" in capsys.readouterr().err
+    assert "run.json: it is [], must be an object with keys" in capsys.readouterr().err
 
 
 def test_a_plan_that_no_run_has_is_replaced(train, tiny, people, tmp_path):
@@ -800,7 +800,7 @@ def test_what_a_run_cannot_change(train, teacher, tmp_path, capsys, monkeypatch)
         assert sentence in capsys.readouterr().err
     (out / "run.json").write_text(json.dumps({**json.loads(before["run.json"]), "settings": [3]}))
     assert train("--seed", 5, "--resume", out=out) == 1
-    assert "run.json is damaged: its settings or changes are not those of a run" in capsys.readouterr().err
+    assert "run.json: settings is [3], must be an object with keys" in capsys.readouterr().err
     (out / "run.json").write_bytes(before["run.json"])
     assert files(out) == before
 

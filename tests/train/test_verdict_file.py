@@ -128,13 +128,20 @@ def test_a_cut_file_is_noticed(tmp_path, size):
 
 
 @pytest.mark.parametrize(
-    "header", [{}, [1], {"ks": 5}, {"ks": [0], "images": 1}, "ks", None, {"ks": [1], "images": 1}]
+    ("header", "said"),
+    [
+        *((header, ": header is .*, must be an object with keys$") for header in ([1], "ks", None)),
+        ({}, " lacks the key header.ks, which must be a list of 1 to 14 whole numbers of at least 1$"),
+        ({"ks": 5}, ": header.ks is 5, must be a list of 1 to 14 whole numbers of at least 1$"),
+        ({"ks": [0], "images": 1}, r": header.ks is \[0\], must be a list of 1 to 14 whole numbers"),
+        ({"ks": [1], "images": 1}, " lacks the key header.teacher, which must be a text$"),
+    ],
 )
-def test_a_wrong_header_is_one_sentence(tmp_path, header):
+def test_a_wrong_header_is_one_sentence(tmp_path, header, said):
     text = json.dumps(header).encode()
     content = b"LATSEKP2" + len(text).to_bytes(4, "little") + text + b"\0"
     (tmp_path / "a.keep").write_bytes(content + hashlib.blake2b(content, digest_size=32).digest())
-    with pytest.raises(LatseError, match="a.keep has a header"):
+    with pytest.raises(LatseError, match=f"a.keep{said}"):
         read(tmp_path / "a.keep")
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence
 
 from latse.errors import LatseError
 from latse.files import read_json
-from latse.goals import Figure, Goal
+from latse.form import ANYTHING, COUNT, NUMBER, TEXT, Each, Maybe, Rows, check, shown
+from latse.goals import FIGURE, GOAL, Figure, Goal
 from latse.text_table import NOTHING
 
 # Kind of a result -> heading of its section of the page, and what was measured; in the page's order.
@@ -65,6 +65,19 @@ KINDS = {
 }
 
 
+FORM = {
+    "provenance": {
+        **dict.fromkeys(("command", "device", "date"), TEXT),
+        "commit": Maybe(TEXT),
+        **dict.fromkeys(("cores", "threads"), COUNT),
+        "machine": {"processor": TEXT, "processors": COUNT, "memory_gibibytes": NUMBER},
+    },
+    "setting": Each(ANYTHING),
+    "contenders": Each(Each(Maybe(FIGURE))),
+    "goals": Rows(GOAL),
+}
+
+
 @dataclass(frozen=True)
 class Result:
     """The content of one file; `name` is the file's, without its ending."""
@@ -94,12 +107,16 @@ def read(path: Path) -> Result:
     content = read_json(path)
     kind = content.get("kind") if isinstance(content, dict) else None
     if not isinstance(kind, str) or kind not in KINDS:
-        raise LatseError(f"{path} is no result of a benchmark: its kind is {json.dumps(kind)}")
+        known = ", ".join(KINDS)
+        raise LatseError(f"{path} is no result of a benchmark: its kind is {shown(kind)}, not one of {known}")
+    check(path, content, FORM)
+    if content["provenance"]["commit"] is None:  # what the page says in its place
+        check(path, content, {"provenance": {"versions": {"latse": TEXT}}})
     try:
         return Result(
             path.stem,
             kind,
-            _origin(content["provenance"]),
+            content["provenance"],
             dict(flat(content["setting"])),
             {
                 title: {name: Figure.read(figure) for name, figure in figures.items() if figure is not None}
@@ -107,21 +124,8 @@ def read(path: Path) -> Result:
             },
             tuple(Goal.read(goal) for goal in content["goals"]),
         )
-    except KeyError as error:
-        raise LatseError(f"{path} is damaged: there is no {error.args[0]!r}") from error
     except ValueError as error:
         raise LatseError(f"{path} is damaged: {error}") from error
-    except (TypeError, AttributeError) as error:
-        raise LatseError(f"{path} is damaged: it is not as `latse bench` writes it") from error
-
-
-def _origin(provenance: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a provenance that names all that the page does; KeyError or TypeError otherwise."""
-    for key in ("command", "commit", "device", "cores", "threads", "date"):
-        provenance[key]
-    for key in ("processor", "processors", "memory_gibibytes"):
-        provenance["machine"][key]
-    return provenance
 
 
 def flat(setting: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -15,9 +15,9 @@ from latse.data.pairs.pairs import check_people, read_pairs, read_people
 from latse.errors import MOST, LatseError, check_range
 from latse.eval import figures, margin_curves
 from latse.eval.margins_arguments import CLASSES, FIGURE_3
-from latse.eval.results import reading
 from latse.eval.verification import distinct_images
-from latse.files import make_folder, read_object, write_json
+from latse.files import make_folder, read_json, write_json
+from latse.form import ANYTHING, COUNT, NUMBER, SWITCH, TEXT, Each, Maybe, check
 from latse.models.embedding import Network
 from latse.models.run_folder import named_checkpoint, parameters_path, parse, stored
 from latse.paper import filter_figure, stages_figure
@@ -29,6 +29,15 @@ from latse.train.training import open_shard
 PEOPLE = 10  # of Figure 1
 LABELS = 8  # of Figure 4
 IMAGES = 10  # of the person of Figure 5
+# What the figures take from the student's run.json.
+FORM = {
+    "settings": {
+        "decoder": {"enabled": SWITCH},
+        "filter": {"k": Maybe(COUNT)},
+        "margin": {"name": TEXT},
+    },
+    "data?": Each(ANYTHING),
+}
 
 
 def run(args: argparse.Namespace) -> None:
@@ -109,11 +118,9 @@ class Source:
         self.args, self.contexts = args, contexts
         self.folder = Path(args.run_folder) / "student"
         self.prefix = self.folder / "model"
-        self.record = read_object(self.folder / "run.json")
-        with reading(self.folder / "run.json"):
-            self.settings: dict[str, Any] = self.record["settings"]
-            for section, key in (("decoder", "enabled"), ("filter", "k"), ("margin", "name")):
-                _ = self.settings[section][key]
+        self.record = read_json(self.folder / "run.json")
+        check(self.folder / "run.json", self.record, FORM)
+        self.settings: dict[str, Any] = self.record["settings"]
         self.k = self.settings["filter"]["k"] if args.k is None else args.k
 
     @functools.cached_property
@@ -162,6 +169,7 @@ def _logits(source: Source, out: Path) -> dict[str, Any]:
     lines = dict(_line(name, {}) for name in FIGURE_3)
     own = dict(source.settings["margin"])
     name = own.pop("name")
+    check(source.folder / "run.json", own, Each(NUMBER), "settings.margin")
     # Of a class in a user's own file run.json does not say where it lies; others than margins have no h(θ).
     if margins.source(name) is None and isinstance(margins.create(name, CLASSES, **own), Margin):
         lines.update([_line(name, own)])

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple, Sequence
 
-from latse.errors import LatseError
-from latse.eval.results import reading
-from latse.files import read_object
+from latse.files import read_json
+from latse.form import COUNT, NUMBER, NUMERAL, TEXT, Each, Form, Leaf, Maybe, check
 from latse.models.run_folder import parse
 from latse.text_table import aligned
 from latse.train import run_record
@@ -190,18 +189,16 @@ class _Run(NamedTuple):
 
 
 def _read(folder: Path) -> _Run:
-    record = read_object(folder / RUN)
-    with reading(folder / RUN):
-        recipe, differences = record["recipe"], _differences(record)
+    record = read_json(folder / RUN)
+    check(folder / RUN, record, run_record.FORM)
     figures: dict[str, _Figure] = {}
     for kind, name, read in _RESULTS:
         path = folder / name
-        results = read_object(path) if path.exists() else {"kind": kind, "models": {}, "sets": {}}
-        if results.get("kind") != kind:
-            raise LatseError(f"{path} holds no results of the kind {kind!r}: judge that run again")
-        with reading(path):
+        if path.exists():
+            results = read_json(path)
+            check(path, results, _FORMS[kind])
             figures.update(read(results, record))
-    return _Run(recipe, folder, figures, differences)
+    return _Run(record["recipe"], folder, figures, _differences(record))
 
 
 def _ours(row: PaperRow, columns: Sequence[str], runs: list[_Run]) -> Measured | None:
@@ -224,7 +221,9 @@ def _differences(run: dict[str, Any]) -> list[str]:
     else:
         said = [f"{key}={value}" for key, value in changed.items()]
         said += run_record.told(run.get("changes", []))
-        said += [f"started from {run['from']['start']}"] if run.get("start") else []
+        said += (
+            [f"started from {run.get('from', {}).get('start') or 'a checkpoint'}"] if run.get("start") else []
+        )
     known = DATA_SETS.get(data_set(run["recipe"]))
     if known and run["data"]["people"] != known.people:
         people = f"{run['data']['people']:,} people instead of the {known.people:,}"
@@ -259,6 +258,24 @@ def _identification(results: dict[str, Any], run: dict[str, Any]) -> dict[str, _
     return figures
 
 
+_ORIGIN = {"source?": TEXT}
+_MODEL = {**_ORIGIN, "origin?": _ORIGIN}
+_FORMS: dict[str, Form] = {
+    "verification": {
+        "kind": Leaf('"verification"', "verification".__eq__),
+        "models": Each(_MODEL),
+        "sets": Each({"pairs": COUNT, "results": Each({"accuracy": NUMBER})}),
+    },
+    "identification": {
+        "kind": Leaf('"identification"', "identification".__eq__),
+        "models": Each(
+            {**_MODEL, "sizes": Each({"rank_1": NUMBER}, NUMERAL, 1), "tar_at_far": Each(Maybe(NUMBER))}
+        ),
+        "probes": COUNT,
+        "distractors": COUNT,
+        "left_out?": Maybe(dict.fromkeys(("probes", "distractors"), Maybe(COUNT))),
+    },
+}
 _RESULTS = (
     ("verification", VERIFICATION, _verification),
     ("identification", IDENTIFICATION, _identification),

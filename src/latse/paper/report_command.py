@@ -10,12 +10,15 @@ from typing import Any, Mapping, NamedTuple, Sequence
 from latse.errors import LatseError
 from latse.eval.figures import read_metrics
 from latse.eval.results import reading
-from latse.files import read_json, read_object, write_text
+from latse.files import read_json, write_text
+from latse.form import check, shown
 from latse.paper import report_charts, report_sections
 from latse.paper.report_blocks import ENVIRONMENT
 from latse.paper.report_sections import Section, interval
+from latse.paper.result_forms import FORMS
 from latse.provenance import provenance
 from latse.text_table import percent
+from latse.train import run_record
 
 JUDGED = ("verification", "identification", "templates")
 # Kind of a result -> the command that writes one of a run into its folder.
@@ -68,7 +71,7 @@ def gather(folder: Path) -> Material:
     places = _places(folder)
     results: dict[str, list[Result]] = {kind: [] for kind in KINDS}
     for path in (path for _, place in places for path in sorted(place.glob("[!.]*.json"))):
-        content = read_object(path) if path.stem in KINDS else read_json(path)
+        content = read_json(path)
         kind = _kind(path, content)
         if kind:
             results[kind].append(Result(path, content))
@@ -83,9 +86,16 @@ def gather(folder: Path) -> Material:
     return Material(
         folder,
         results,
-        {name: Result(path, read_object(path)) for name, path in records.items()},
+        {name: Result(path, _record(path)) for name, path in records.items()},
         {name: read_metrics(path) for name, path in metrics.items()},
     )
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """Return what a run.json says; raise LatseError if it is none."""
+    content = read_json(path)
+    check(path, content, run_record.FORM)
+    return content
 
 
 def _places(folder: Path) -> list[tuple[str, Path]]:
@@ -104,12 +114,10 @@ def _kind(path: Path, content: Any) -> str | None:
     """Return the kind of a result, None for another file; raise LatseError for a result that is none."""
     kind = content.get("kind") if isinstance(content, dict) else None
     if path.stem in KINDS and kind != path.stem:
-        raise LatseError(f"{path} is no result of the kind {path.stem!r}")
+        raise LatseError(f'{path}: its kind is {shown(kind)}, must be "{path.stem}"')
     if kind not in tuple(KINDS):  # it may be anything
         return None
-    for key in ("provenance", "models" if kind in JUDGED else kind):
-        if not isinstance(content.get(key), dict):
-            raise LatseError(f"{path} lacks the key {key!r}")
+    check(path, content, FORMS[kind])
     return kind
 
 

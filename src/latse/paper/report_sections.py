@@ -9,7 +9,6 @@ from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 from markupsafe import Markup
 
 from latse.errors import LatseError
-from latse.eval.results import reading
 from latse.files import explained
 from latse.paper import paper_tables as tables
 from latse.paper import report_charts as charts
@@ -294,14 +293,13 @@ def settings(runs: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> Section | No
         return None
     flat: dict[str, dict[str, str]] = {}
     changes = []
-    for name, (path, record) in runs.items():
-        with reading(path):
-            changes += [f"{name}: {words}" for words in run_record.told(record.get("changes", []))]
-            flat[name] = {
-                f"{part}.{key}": _value(value)
-                for part, values in record["settings"].items()
-                for key, value in values.items()
-            }
+    for name, (_, record) in runs.items():
+        changes += [f"{name}: {words}" for words in run_record.told(record.get("changes", []))]
+        flat[name] = {
+            f"{part}.{key}": _value(value)
+            for part, values in record["settings"].items()
+            for key, value in values.items()
+        }
     keys = dict.fromkeys(key for values in flat.values() for key in values)
     rows = [[key, *(values.get(key, NOTHING) for values in flat.values())] for key in keys]
     return Section("settings", "Settings", "; ".join(changes), [BLOCKS.table(["", *flat], rows, prose=True)])

@@ -23,8 +23,9 @@ import yaml
 from tqdm import tqdm
 
 from latse import recipe as recipes
-from latse.errors import LatseError, check_range
+from latse.errors import MOST, LatseError, check_range
 from latse.files import digest, locked, make_folder, read_json, write_json, write_text
+from latse.form import NUMBER, Each, Maybe, check
 from latse.runtime import cores, versions
 from latse.text_table import NOTHING, aligned, markdown
 from latse.train import run_record
@@ -37,6 +38,12 @@ COLUMNS = {
     "AUC": ("model", "auc"),
     "SSIM": ("model", "restoration", "ssim"),
     "untrained accuracy": ("untrained", "accuracy"),
+}
+JUDGED = {
+    "accuracy": NUMBER,
+    "auc?": Maybe(NUMBER),
+    "tar_at_far?": Each(Maybe(NUMBER)),
+    "restoration?": Maybe({"ssim?": Maybe(NUMBER)}),
 }
 DRAWN = ("roc", "histogram")  # of a judgement: it stays in the run's own file
 
@@ -99,12 +106,15 @@ def read_study(path: str | os.PathLike) -> Study:
     if not isinstance(content, dict) or set(content) != {"recipe", "seeds", "rows"}:
         raise LatseError(f"{path} must hold the keys recipe, seeds and rows, and no others")
     seeds, rows = content["seeds"], content["rows"]
-    if not isinstance(seeds, list) or not seeds or len({*map(str, seeds)}) < len(seeds):
-        raise LatseError(f"{path}: seeds must be a list of different numbers")
-    if not all(type(seed) is int and seed >= 0 for seed in seeds):
-        raise LatseError(f"{path}: seeds must be whole numbers from 0 on")
+    if not (
+        isinstance(seeds, list) and seeds and all(type(seed) is int and 0 <= seed <= MOST for seed in seeds)
+    ):
+        wrong = recipes.in_yaml(seeds)
+        raise LatseError(f"{path}: seeds is {wrong}, must be a list of whole numbers from 0 to {MOST}")
+    if len({*seeds}) < len(seeds):
+        raise LatseError(f"{path}: seeds is {recipes.in_yaml(seeds)}, must name each seed once")
     if not isinstance(rows, dict) or not rows:
-        raise LatseError(f"{path}: rows must hold at least one row")
+        raise LatseError(f"{path}: rows is {recipes.in_yaml(rows)}, must hold at least one row")
     for name, changes in rows.items():
         if not NAME.fullmatch(str(name)) or not isinstance(changes, (dict, type(None))):
             raise LatseError(
@@ -112,7 +122,8 @@ def read_study(path: str | os.PathLike) -> Study:
                 "recipe"
             )
     if not isinstance(content["recipe"], str):
-        raise LatseError(f"{path}: recipe must be the name or the file of a recipe")
+        wrong = recipes.in_yaml(content["recipe"])
+        raise LatseError(f"{path}: recipe is {wrong}, must be the name or the file of a recipe")
     recipe = recipes.find(content["recipe"], path.parent)
     return Study(recipe, seeds, {str(name): changes or {} for name, changes in rows.items()})
 
@@ -171,7 +182,9 @@ def _report(args: argparse.Namespace, study: Study, runs: list[Run]) -> dict[str
     """Return what study.json says: for each row its changes, the figures of each seed, their mean and std."""
     results: dict[str, dict[int, Any]] = {row: {} for row in study.rows}
     for run in runs:
-        judged = read_json(run.result)["sets"][Path(args.pairs).stem]["results"]
+        content, name = read_json(run.result), Path(args.pairs).stem
+        check(run.result, content, {"sets": {name: {"results": Each(JUDGED)}}})
+        judged = content["sets"][name]["results"]
         results[run.row][run.seed] = {
             title: {key: value for key, value in figures.items() if key not in DRAWN}
             for title, figures in judged.items()

@@ -21,8 +21,8 @@ from latse import recipe as recipes
 from latse.data.shards.records import Shard
 from latse.devices import contexts
 from latse.errors import LatseError
-from latse.eval.results import reading
-from latse.files import make_folder, make_parents, read_object, write_json
+from latse.files import make_folder, make_parents, read_json, write_json
+from latse.form import TEXT, check
 from latse.paper import paper_tables as tables
 from latse.paper.dry_run import dry_run
 from latse.paper.tables_arguments import MEGAFACE_INPUTS, option
@@ -142,9 +142,9 @@ def _is_judged(folder: Path, result: str, command: list[str]) -> bool:
     path, model = folder / result, folder / "model-0000.params"
     if not path.exists() or path.stat().st_mtime < model.stat().st_mtime:
         return False
-    with reading(path):
-        done = read_object(path)["provenance"]["command"]
-        return done.startswith(shlex.join(["latse", *command, "--model"]))
+    content = read_json(path)
+    check(path, content, {"provenance": {"command": TEXT}})
+    return content["provenance"]["command"].startswith(shlex.join(["latse", *command, "--model"]))
 
 
 def _devices(args: argparse.Namespace) -> list[str]:

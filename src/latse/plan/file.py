@@ -9,10 +9,12 @@ import mxnet as mx
 
 from latse.errors import LatseError
 from latse.files import read_json, write_json
+from latse.form import TEXT, Leaf, Rows, check, shown
 from latse.graph.nodes import Graph
 from latse.plan.plan_graph import PLAN_ATTRIBUTES, Marks
 
 KIND = "memory plan"
+MARKS = ("recomputed", "kept", "read")  # keys with nodes
 
 
 def digest(graph: Graph) -> str:
@@ -57,13 +59,14 @@ def read_plan(path: str | os.PathLike, symbol: mx.sym.Symbol) -> mx.sym.Symbol:
         If the file cannot be read, is no memory plan, or is that of another graph.
     """
     content = read_json(path)
-    if not isinstance(content, dict) or content.get("kind") != KIND:
-        raise LatseError(f"{path} is no memory plan")
+    kind = content.get("kind") if isinstance(content, dict) else None
+    if kind != KIND:
+        raise LatseError(f'{path} is no memory plan: its kind is {shown(kind)}, must be "{KIND}"')
+    check(path, content, {"graph": TEXT})
     graph = Graph.read(symbol)
-    if content.get("graph") != digest(graph):
+    if content["graph"] != digest(graph):
         raise LatseError(f"{path} is the memory plan of another graph: make one with latse plan")
-    nodes = range(len(graph.nodes))
-    parts = [content.get(key) for key in ("recomputed", "kept", "read")]
-    if not all(isinstance(part, list) and all(type(i) is int and i in nodes for i in part) for part in parts):
-        raise LatseError(f"{path} is damaged: 'recomputed', 'kept' and 'read' must be lists of nodes")
-    return Marks(*parts).on(symbol)
+    last = len(graph.nodes) - 1
+    node = Leaf(f"a node of the graph, 0 to {last}", lambda value: type(value) is int and 0 <= value <= last)
+    check(path, content, dict.fromkeys(MARKS, Rows(node)))
+    return Marks(*(content[key] for key in MARKS)).on(symbol)

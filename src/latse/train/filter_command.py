@@ -36,6 +36,8 @@ def run(args: argparse.Namespace) -> None:
     devices = contexts(args)
     share(args.batch_size, devices, "--batch-size")
     shard = open_shard(args.data)
+    for k in args.k:
+        check_range("--k", k, 1, MOST)
     ks = verdict_file.check_ks(args.k)
     judge = Judge(args.teacher, shard.classes, args.batch_size, devices)
     warn_of_another_set(args.teacher, shard)

@@ -13,6 +13,7 @@ from latse.data.shards.records import Shard
 from latse.devices import contexts, describe
 from latse.errors import LatseError
 from latse.files import digest, read_json
+from latse.form import ANYTHING, COUNT, TEXT, Each, Form, Maybe, Rows, check
 from latse.models import checkpoint
 from latse.models.run_folder import parse
 from latse.own_class import source
@@ -21,6 +22,19 @@ from latse.runtime import versions
 from latse.train.verdicts import Stored
 
 FILE = "run.json"
+_SETTINGS = {
+    "settings": Each(Each(ANYTHING)),
+    "changes?": Rows({"iteration": COUNT, "key": TEXT, "from": ANYTHING, "to": ANYTHING}),
+}
+# What readers of a run's results take from it.
+FORM: Form = {
+    "recipe": TEXT,
+    **_SETTINGS,
+    "data": {"people": COUNT},
+    "changed?": Maybe(Each(ANYTHING)),
+    "start?": Maybe(TEXT),
+    "from?": {"start?": Maybe(TEXT)},
+}
 # A run goes on only where these are as they were, and of its settings all that is not `CHANGEABLE`.
 DECISIVE = ("seed", "encoder", "margin", "losses", "data", "teacher", "start")
 
@@ -51,8 +65,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     found = read_json(path)
-    if not isinstance(found, dict):
-        raise LatseError(f"{path} is damaged: it says nothing of a run")
+    check(path, found, _SETTINGS)
     return found
 
 
@@ -62,12 +75,8 @@ def gone_on(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], iterat
     Its `changes` are those of the run up to there and those that are new. Raises LatseError if `new` is
     another run, or `old` is damaged.
     """
-    try:
-        before, earlier = _settings_after(iteration, old)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise LatseError(
-            f"{folder / FILE} is damaged: its settings or changes are not those of a run"
-        ) from error
+    check(folder / FILE, old, _SETTINGS)
+    before, earlier = _settings_after(iteration, old)
     now = _flat(new["settings"])
     other = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     for key in other:

@@ -21,12 +21,20 @@ import numpy as np
 
 from latse.errors import LatseError
 from latse.files import explained, replacing
+from latse.form import COUNT, TEXT, Leaf, check
 
 MAGIC, OLDER = b"LATSEKP2", b"LATSEKP1"
 DIGEST = 32  # bytes
 UNKNOWN = 0xFF
 BINDING = ("teacher", "graph", "data", "preprocessing")
 MOST_KS = 14  # so that no verdict looks like UNKNOWN
+_KS = Leaf(
+    f"a list of 1 to {MOST_KS} whole numbers of at least 1",
+    lambda ks: (
+        isinstance(ks, list) and 0 < len(ks) <= MOST_KS and all(type(k) is int and 0 < k < 2**63 for k in ks)
+    ),
+)
+FORM = {"ks": _KS, "images": COUNT, **dict.fromkeys(BINDING, TEXT)}  # of the header
 # What the header says of verdicts, by its keys.
 TITLES = {
     "teacher": "the digest of the teacher's parameters",
@@ -182,10 +190,10 @@ def _parsed(path: Path, content: bytes) -> tuple[dict, np.ndarray]:
     packed = np.frombuffer(content[start:], np.uint8)
     try:
         header = json.loads(content[len(MAGIC) + 4 : start])
-        binding = {key: str(header[key]) for key in BINDING}
-        parsed = {"ks": check_ks(header["ks"]), "images": header["images"], **binding}
-    except (LatseError, ValueError, TypeError, KeyError) as error:
-        raise LatseError(f"{path} has a header that no file of verdicts has") from error
+    except (ValueError, RecursionError) as error:
+        raise LatseError(f"{path} has a header that no file of verdicts has: it is not JSON") from error
+    check(path, header, FORM, "header")
+    parsed = {**header, "ks": check_ks(header["ks"])}
     if parsed["images"] != len(packed):
         raise LatseError(f"{path} is damaged: its header promises another number of images")
     return parsed, packed

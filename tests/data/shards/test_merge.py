@@ -188,15 +188,15 @@ def test_names_beside_another_set_are_refused(tmp_path, capsys):
     other = write_people(tmp_path / "other", [1, 1], first=60, size=(112, 112))
     names = json.loads((one / "pack.json").read_text())
     for people, complaint in (
-        (names["people"], "tells of another set than the one beside it: remove that file"),
-        (["ann"], "tells of another set"),
-        (["ann", 7], "is damaged: `people` is no list of names"),
-        (["ann", "\ud800"], "is damaged"),
-        ("ab", "is damaged"),
+        (names["people"], " tells of another set than the one beside it: remove that file"),
+        (["ann"], " tells of another set"),
+        (["ann", 7], ": people[1] is 7, must be null or a name"),
+        (["ann", "\ud800"], ': people[1] is "\\ud800", must be null or a name'),
+        ("ab", ': people is "ab", must be null or a list'),
     ):
         (other / "pack.json").write_text(json.dumps({**names, "people": people}))
         assert merge(one, other, tmp_path / "out") == 1
-        assert f"{other}/pack.json {complaint}" in capsys.readouterr().err
+        assert f"{other}/pack.json{complaint}" in capsys.readouterr().err
     (other / "pack.json").write_text("{")
     assert merge(one, other, tmp_path / "out") == 1
     assert f"{other}/pack.json is damaged" in capsys.readouterr().err

@@ -31,10 +31,16 @@ from latse.data.shards.shard_writer import MOST_SHARDS, ShardWriter
 from latse.data.shards.staging import is_made, sizes, staged, writing_into
 from latse.errors import LatseError, check_range
 from latse.files import digest, locked, make_folder, read_json, remove_parts, replacing, write_json
+from latse.form import ANYTHING, COUNT, TEXT, Each, Rows, check
 
 REPORT = "pack.json"
 WORK = ".pack"
 KNOWN = "run.json"  # if it is there in WORK, the same command can go on
+ASKED = {  # what it holds
+    "settings": Each(ANYTHING),
+    "photographs": {"count": COUNT, "digest": TEXT},
+    "left_out_by_hand": Rows(TEXT),
+}
 EMPTY = "empty folder"  # stands in the list, so that its person is in the report; it is no photograph
 BY_HAND = "by hand"
 NOBODYS = "in no person's folder"
@@ -175,7 +181,9 @@ class _PackRun:
             self._known.unlink(missing_ok=True)
             return False
         if self._known.exists():
-            self._refuse_change(read_json(self._known), new)
+            known = read_json(self._known)
+            check(self._known, known, ASKED)
+            self._refuse_change(known, new)
             remove_parts(self._spool, "*")
         else:
             self._refuse_another_set()

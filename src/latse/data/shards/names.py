@@ -8,7 +8,8 @@ from typing import Any, Optional, Sequence
 
 from latse.data.shards.staging import is_made
 from latse.errors import LatseError
-from latse.files import read_object
+from latse.files import read_json
+from latse.form import COUNT, Each, Leaf, Maybe, Rows, check
 
 FILES = ("pack.json", "merge.json")  # of the commands that know names
 Names = Sequence[Optional[str]]  # by label; None: not known
@@ -22,9 +23,9 @@ def read_names(folder: str | os.PathLike, classes: int) -> Names:
     for path in (Path(folder) / name for name in FILES):
         if not path.exists():
             continue
-        people = read_object(path).get("people") or [None] * classes
-        if not (isinstance(people, list) and all(map(_is_name, people))):
-            raise LatseError(f"{path} is damaged: `people` is no list of names")
+        content = read_json(path)
+        check(path, content, {"people?": Maybe(Rows(Maybe(NAME))), "files?": Each(COUNT)})
+        people = content.get("people") or [None] * classes
         if len(people) != classes or not is_made(path.parent, path.name, {}, "files"):
             raise LatseError(f"{path} tells of another set than the one beside it: remove that file")
         return people
@@ -33,6 +34,9 @@ def read_names(folder: str | os.PathLike, classes: int) -> Names:
 
 def _is_name(name: Any) -> bool:
     try:
-        return name is None or bool(os.fsencode(name))
-    except (TypeError, UnicodeEncodeError):
+        return isinstance(name, str) and bool(os.fsencode(name))
+    except UnicodeEncodeError:
         return False
+
+
+NAME = Leaf("a name", _is_name)
