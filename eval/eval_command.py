@@ -11,7 +11,7 @@ import numpy as np
 
 from latse import devices
 from latse.data.pairs.pairs import check_people, read_encoded, read_pairs, read_people
-from latse.errors import LatseError, check_range
+from latse.errors import MOST, LatseError, check_range
 from latse.eval import confidence, figures, protocol
 from latse.eval.candidates import FaceModel, open_models
 from latse.eval.eval_arguments import DEFAULT_PAIRS
@@ -41,7 +41,7 @@ class PairSet(NamedTuple):
 def run(args: argparse.Namespace) -> None:
     """Judge, print the table, and write what was asked for; raise LatseError for bad input."""
     make_parents(args.json, args.figure, args.generated, args.curves)
-    check_range("--samples", args.samples, 0)
+    check_range("--samples", args.samples, 0, MOST)
     pairs = args.pairs or ([] if args.protocol else _default_pairs())
     sets, models, contexts = read_sets(pairs), open_models(args), devices.contexts(args)
     _draw(args, models, sets)

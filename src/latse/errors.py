@@ -10,7 +10,9 @@ from typing import Iterable, Iterator
 
 MOST = 2**31 - 1  # the largest whole number that MXNet takes
 # In what Python, MXNet or CUDA says of an array that is too large.
-TOO_LARGE = re.compile(r"out of memory|failed to allocate|bad_alloc|larger than 2\^31", re.IGNORECASE)
+TOO_LARGE = re.compile(
+    r"out of memory|failed to allocate|bad_alloc|larger than 2\^31|allowed dimension exceeded", re.IGNORECASE
+)
 
 
 class LatseError(Exception):

@@ -176,7 +176,8 @@ def _chain(name: str | os.PathLike, folder: Path, above: tuple[Path, ...]) -> It
     title = f"{_title(path)} (base of {_title(above[-1])})" if above else _title(path)
     if not path.exists():
         raise LatseError(f"cannot read the recipe {title}: {nothing(name)}")
-    content = read_yaml(path, title) or {}
+    content = read_yaml(path, title)
+    content = {} if content is None else content  # an empty file
     if path.resolve() in [file.resolve() for file in above]:
         raise LatseError(f"{path}: the recipe is its own base")
     if not isinstance(content, dict):

@@ -89,6 +89,7 @@ def test_a_setting_of_a_run_that_is_another_is_told_as_the_recipe_writes_it(tmp_
 @pytest.mark.parametrize(
     "text",
     [
+        *("[]", "false", "0", "''"),
         "train: [1, 2]",
         "null: {a: 1}",
         "true: {a: 1}",

@@ -241,7 +241,8 @@ def few_pairs(path):
         (["--json", "few.bin/report.json"], "few.bin"),
         (["--gpus", "99"], "--gpus 99: "),
         (["--batch-size", "0"], "the batch size is 0, must be 1 to 2147483647"),
-        (["--samples", "-1"], "--samples is -1, must be at least 0"),
+        (["--samples", "-1"], "--samples is -1, must be 0 to 2147483647"),
+        (["--samples", "9" * 20], f"--samples is {'9' * 20}, must be 0 to 2147483647"),
     ],
 )
 def test_bad_input_is_one_sentence_and_writes_nothing(
