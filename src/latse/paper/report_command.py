@@ -75,10 +75,8 @@ def gather(folder: Path) -> Material:
         kind = _kind(path, content)
         if kind:
             results[kind].append(Result(path, content))
-    records, metrics = (
-        {name: place / file for name, place in places if (place / file).exists()}
-        for file in (RECORD, METRICS)
-    )
+    records = {name: place / RECORD for name, place in places if (place / RECORD).exists()}
+    metrics = {name: place / METRICS for name, place in places if _begun(place / METRICS)}
     if not any((*results.values(), records, metrics)):
         raise LatseError(
             f"{folder} holds no result, nor do the folders in it; `latse train` and `latse eval` write some"
@@ -96,6 +94,11 @@ def _record(path: Path) -> dict[str, Any]:
     content = read_json(path)
     check(path, content, run_record.FORM)
     return content
+
+
+def _begun(path: Path) -> bool:
+    """Tell whether metrics have a line: those of a run that has just begun have none."""
+    return path.exists() and path.stat().st_size > 0
 
 
 def _places(folder: Path) -> list[tuple[str, Path]]:
@@ -153,7 +156,7 @@ def _sections(material: Material, own: Mapping[str, Any]) -> list[Section]:
                     origin = dict(model.get("origin", model))
                     models[name if models.get(name, origin) == origin else f"{name}{where}"] = origin
     others = {
-        "training": report_sections.training(material.metrics, look),
+        "training": report_sections.training(material.metrics, material.records, look),
         "the paper’s tables": report_sections.paper(material.folder),
         "settings": report_sections.settings(material.records),
     }

@@ -242,12 +242,26 @@ def figures(result: Mapping[str, Any], folder: Path, where: str) -> Section:
     return Section("figures", f"Figures{where}", " ".join(lead), pictures)
 
 
-def training(runs: Mapping[str, list[dict[str, Any]]], look: Mapping[str, Look]) -> Section | None:
-    """Lay out the metrics of runs, title -> records, as curves; None if there are none."""
+def training(
+    runs: Mapping[str, list[dict[str, Any]]],
+    records: Mapping[str, tuple[Path, Mapping[str, Any]]],
+    look: Mapping[str, Look],
+) -> Section | None:
+    """Lay out the metrics of runs, title -> lines, as curves; None if there are none.
+
+    `records` are title -> path and content of run.json: they tell of a run whether it is finished.
+    """
     if not runs:
         return None
-    lead = "Means over the iterations since the last record."
-    return Section("training", "Training", lead, [BLOCKS.charts(charts.training_curves(runs, look))])
+    lead = ["Means over the iterations since the last record."]
+    for name, (_, record) in records.items():
+        done = runs[name][-1]["iteration"] if name in runs else 0
+        last = record["settings"].get("train", {}).get("iterations", 0)
+        if done < last:
+            lead.append(f"{name} is not finished: {done:,} of {last:,} iterations so far.")
+    return Section(
+        "training", "Training", " ".join(lead), [BLOCKS.charts(charts.training_curves(runs, look))]
+    )
 
 
 def paper(folder: Path) -> Section | None:

@@ -8,7 +8,7 @@ import math
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Collection
+from typing import Any, Callable, Collection, Mapping
 
 import numpy as np
 from tqdm import tqdm
@@ -19,6 +19,9 @@ from latse.files import explained, read_lines, replacing
 FILE = "metrics.jsonl"
 # What a line says besides the outputs of the training graph.
 FACTS = ("iteration", "epoch", "lr", "kept", "images_per_second", "loss_scale", "skipped")
+
+
+Watch = Callable[[Mapping[str, float]], Any]  # gets a line of the metrics
 
 
 def check_names(outputs: Collection[str]) -> None:
@@ -42,10 +45,20 @@ class Journal:
         Images an iteration.
     every : int
         Iterations a line.
+    watch : callable, default nothing
+        Gets each line when it is written.
     """
 
-    def __init__(self, folder: Path, start: int, stop: int, batch_size: int, every: int) -> None:
-        self._path = folder / FILE
+    def __init__(
+        self,
+        folder: Path,
+        start: int,
+        stop: int,
+        batch_size: int,
+        every: int,
+        watch: Watch = lambda line: None,
+    ) -> None:
+        self._path, self._watch = folder / FILE, watch
         self._batch_size, self._every = batch_size, every
         self._forget(start)
         self._log = _logger(folder / "train.log")
@@ -76,6 +89,7 @@ class Journal:
         line["images_per_second"] = count * self._batch_size / (time.perf_counter() - self._began)
         with explained(f"cannot write {self._path}"), self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
+        self._watch(line)
         self._bar.set_postfix(loss=f"{line['loss']:.3f}", refresh=False)
         self._log.info(" ".join(f"{key}={value:.6g}" for key, value in line.items()))
         self._begin()

@@ -40,6 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "of the least memory; else none)",
     )
     parser.add_argument("--kvstore", metavar="NAME", help=f"one of {', '.join(KVSTORES)}")
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write the metrics as events into OUT/tensorboard too (pip install tensorboardX)",
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run in OUT, or start it")
     add_set_argument(parser, "change one key of the recipe")
     add_device_arguments(parser)

@@ -21,8 +21,9 @@ from latse.models import checkpoint, warm_start
 from latse.models.parameters import needed_shapes
 from latse.plan import memonger
 from latse.provenance import provenance
-from latse.train import bank, precision, run_record, state
+from latse.train import bank, precision, run_record, state, tensorboard
 from latse.train.interruption import Interruption
+from latse.train.metrics import Watch
 from latse.train.precision import DivergenceError
 from latse.train.state import AFRESH, RunState
 from latse.train.trainer import LAST, Trainer
@@ -59,8 +60,10 @@ def run(args: argparse.Namespace) -> int:
         write_json(folder / run_record.FILE, record)
         note = warn_of_another_set(args.teacher, shard) if args.teacher and recipe.filter.k else ""
         trainer = Trainer(planned, shard, folder, teacher, begin)
-        with Interruption() as interruption, _advising(folder, args, recipe):
-            done = trainer.run(note, interruption.came)
+        with _watching(args, reached) as watch, Interruption() as interruption, _advising(
+            folder, args, recipe
+        ):
+            done = trainer.run(note, interruption.came, watch)
     if done < recipe.train.iterations:
         where = f"checkpoint at iteration {done}, {folder / 'model'},{done}"
         print(f"latse: interrupted: {where}; the same command with --resume goes on", file=sys.stderr)
@@ -75,6 +78,8 @@ def _check_devices(recipe: CfgNode, devices: list[mx.Context], args: argparse.Na
     if recipe.train.kvstore == "nccl" and not latse.features()["NCCL"]:
         raise LatseError("train.kvstore nccl needs the GPU build: make setup GPU=1")
     precision.check(recipe, devices)
+    if args.tensorboard:
+        tensorboard.library()
     if args.teacher and args.verdicts:
         raise LatseError("--teacher and --verdicts exclude each other: the verdicts are those of a teacher")
     if args.verdicts and recipe.filter.k is None:
@@ -128,6 +133,16 @@ def _going_on(folder: Path, record: dict, reached: int) -> str:
 def _changes(record: dict, reached: int) -> list[str]:
     """Return a few words for each setting that changes after the iteration that was reached."""
     return run_record.told([change for change in record["changes"] if change["iteration"] == reached])
+
+
+def _watching(args: argparse.Namespace, reached: int) -> contextlib.AbstractContextManager[Watch]:
+    """Return a context of what gets each line of the metrics, and say how the run may be watched."""
+    page = shlex.join(["latse", "report", args.out, "--out", f"{args.out}/report.html"])
+    print(f"watch: {page}, as often as you like; {args.out}/train.log")
+    if args.tensorboard:
+        print(f"watch: {shlex.join(['tensorboard', '--logdir', f'{args.out}/{tensorboard.FOLDER}'])}")
+        return tensorboard.events(Path(args.out), reached)
+    return contextlib.nullcontext(lambda line: None)
 
 
 def _ended(folder: Path, data: str) -> int:

@@ -15,7 +15,7 @@ from latse.models import checkpoint, run_folder
 from latse.recipe_keys import ALL
 from latse.train import mixed_learner, precision, state
 from latse.train.bank import MeanFaceBank
-from latse.train.metrics import Journal
+from latse.train.metrics import Journal, Watch
 from latse.train.precision import DivergenceError
 from latse.train.state import AFRESH, RunState
 from latse.train.training import Training
@@ -56,11 +56,16 @@ class Trainer:
         self._recipe, train = training.recipe, training.recipe.train
         self._stream = BatchStream(shard, train.batch_size, training.seed, train.images_per_person)
 
-    def run(self, note: str = "", asked_to_stop: Callable[[], bool] = lambda: False) -> int:
+    def run(
+        self,
+        note: str = "",
+        asked_to_stop: Callable[[], bool] = lambda: False,
+        watch: Watch = lambda line: None,
+    ) -> int:
         """Train to the recipe's last iteration from the last state, or from the start; log a `note`.
 
-        Where it is `asked_to_stop`, the running iteration is the last, with a checkpoint. Returns how many
-        iterations are done.
+        `watch` gets each line of the metrics. Where it is `asked_to_stop`, the running iteration is the last,
+        with a checkpoint. Returns how many iterations are done.
         """
         train = self._recipe.train
         begin = state.load(self._folder) or self._begin
@@ -68,7 +73,8 @@ class Trainer:
         self._learner = mixed_learner.create(self._training, begin)
         self._begin_models(begin)
         self._bank = self._opened_bank(start)
-        journal = Journal(self._folder, start, train.iterations, train.batch_size, train.log_every)
+        every = train.log_every
+        journal = Journal(self._folder, start, train.iterations, train.batch_size, every, watch)
         with contextlib.closing(journal):
             if note:
                 journal.note(note)
