@@ -4,6 +4,7 @@ import latse  # noqa: F401, before mxnet, as in the command: it chooses the kern
 
 # isort: split
 import contextlib
+import gc
 import io
 import json
 import os
@@ -28,6 +29,18 @@ from latse.models import checkpoint
 # How long an example takes says something of the machine, not of the code.
 settings.register_profile("latse", deadline=None)
 settings.load_profile("latse")
+
+
+def pytest_collection():
+    """Thousands of tests and a hundred modules are made, none of them garbage: nobody looks for any there."""
+    gc.disable()
+
+
+def pytest_collection_finish():
+    """Look at what the tests make alone."""
+    gc.freeze()
+    gc.enable()
+
 
 PEOPLE, PICTURES = 5, 3
 RECIPE = """\

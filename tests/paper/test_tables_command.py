@@ -273,21 +273,10 @@ def test_a_student_s_teacher_is_a_row_of_the_same_depth_without_filter():
             assert (below.filter.k, below.decoder.enabled) == (None, False)
 
 
-ENCODER = """
-from mxnet.gluon import nn
-from latse.symbols.encoders import Encoder
-
-class Small(Encoder):
-    def features(self):
-        return nn.Conv2D(8, 7, 16, activation="relu", in_channels=3, prefix="conv0_")
-"""
-
-
-def test_a_dry_run_plans_every_recipe(commands, shard, tmp_path, capsys):
+def test_a_dry_run_plans_every_recipe(commands, shard, small_encoder, tmp_path, capsys):
     """Images and epochs are §4.1's iterations times the batch over the shard's 15; nothing is trained."""
-    figures, encoder = tmp_path / "dry.json", tmp_path / "small.py"
-    encoder.write_text(ENCODER)
-    tiny = "--set", f"encoder.name={encoder}:Small", "--set", "train.batch_size=16", *CHANGES[-2:]
+    figures = tmp_path / "dry.json"
+    tiny = "--set", f"encoder.name={small_encoder}", "--set", "train.batch_size=16", *CHANGES[-2:]
     given = "--only", 4, "--data", f"CASIA={shard}", "--dry-run", "--cpus", 8
     assert run(*given, *tiny, "--json", figures) == 0
     lines = capsys.readouterr().out.splitlines()
