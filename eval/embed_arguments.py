@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 
-from latse.arguments import later
+from latse.arguments import add_processes_argument, later
 from latse.eval.model_arguments import add_embedding_arguments, model
 
 DESCRIPTION = """\
@@ -36,13 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip", action="store_true", help="leave out what gives no face; F.json says which and why"
     )
-    parser.add_argument(
-        "--processes",
-        type=int,
-        default=len(os.sched_getaffinity(0)),
-        metavar="N",
-        help="how many align at once (default: one for each processor, %(default)s)",
-    )
+    add_processes_argument(parser, "how many align at once")
     parser.add_argument(
         "--no-mirror", action="store_true", help="embed the image alone, do not add its mirror image's"
     )

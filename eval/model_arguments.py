@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from latse.arguments import add_device_arguments
+from latse.arguments import add_batch_size_argument, add_device_arguments
 from latse.errors import LatseError, nearest
 from latse.files import existing
 from latse.models.run_folder import check, checkpoint_of, parse
@@ -87,7 +87,5 @@ def add_embedding_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--train-data", metavar="FOLDER", help="shard to fit pca and fisherfaces to (train.rec, train.idx)"
     )
-    parser.add_argument(
-        "--batch-size", type=int, default=32, metavar="N", help="images per batch (default: 32)"
-    )
+    add_batch_size_argument(parser)
     add_device_arguments(parser)

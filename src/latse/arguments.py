@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 from typing import Any, Callable
 
 SET = "--set"
@@ -22,6 +23,20 @@ def later(module: str, function: str = "run") -> Callable[[argparse.Namespace], 
 def add_set_argument(parser: Any, summary: str) -> None:
     """Declare `--set` of a command, whose words `latse.recipe.load` takes as overrides."""
     parser.add_argument(SET, action="append", default=[], metavar="SECTION.KEY=VALUE", help=summary)
+
+
+def add_processes_argument(parser: Any, summary: str) -> None:
+    """Declare `--processes`, by default as many as there are processors."""
+    number = len(os.sched_getaffinity(0))
+    whole = f"{summary} (default: one for each processor, %(default)s)"
+    parser.add_argument("--processes", type=int, default=number, metavar="N", help=whole)
+
+
+def add_batch_size_argument(parser: Any) -> None:
+    """Declare `--batch-size` of a command that embeds images."""
+    parser.add_argument(
+        "--batch-size", type=int, default=32, metavar="N", help="images per batch (default: 32)"
+    )
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:

@@ -50,7 +50,7 @@ ROOMS = {
     "recipes_command": {"recipe", "recipe_keys", "text_table"},
     "graph": {"errors"},
     "plan": {"errors", "files", "form", "graph"},
-    "data": {"arrays", "errors", "files", "form", "own_class"},
+    "data": {"arguments", "arrays", "errors", "files", "form", "own_class"},
     "models": BASE | {"graph", "symbols"},
     "train": BASE | {"latse", "data", "graph", "models", "plan", "recipe", "recipe_keys", "symbols"},
     "eval": BASE | {"data", "graph", "models", "symbols"},

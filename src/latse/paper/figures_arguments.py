@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from latse.arguments import add_device_arguments, later
+from latse.arguments import add_batch_size_argument, add_device_arguments, later
 from latse.models.run_folder import named_checkpoint
 
 DESCRIPTION = """\
@@ -79,6 +79,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="checkpoints by their iterations (default: the first, the middle and the last stored one)",
     )
     add_device_arguments(parser)
-    parser.add_argument(
-        "--batch-size", type=int, default=32, metavar="N", help="images per batch (default: 32)"
-    )
+    add_batch_size_argument(parser)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Iterator
 
+from latse.arguments import add_processes_argument
 from latse.errors import LatseError, check_range
 
 SUMMARY = "make a verification set (.bin or .npz) of photographs"
@@ -56,14 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--align", action="store_true", help="find the face of each photograph and align it, by MTCNN"
     )
-    parser.add_argument(
-        "--processes",
-        type=int,
-        default=len(os.sched_getaffinity(0)),
-        metavar="N",
-        help="how many align at once, which changes nothing but the time (default: one for each processor, "
-        "%(default)s)",
-    )
+    add_processes_argument(parser, "how many align at once, which changes nothing but the time")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import Any, Iterator
 
+from latse.arguments import add_processes_argument
 from latse.data.photographs import align_command
 from latse.files import write_json
 
@@ -59,13 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="write N files train-00000.rec, … of like size (default: the one file train.rec)",
     )
-    parser.add_argument(
-        "--processes",
-        type=int,
-        default=len(os.sched_getaffinity(0)),
-        metavar="N",
-        help="how many work at once (default: one for each processor, %(default)s)",
-    )
+    add_processes_argument(parser, "how many work at once")
     parser.add_argument(
         "--leave-out",
         action="append",

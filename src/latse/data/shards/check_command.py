@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import textwrap
 from collections import Counter
 from typing import Any
 
+from latse.arguments import add_processes_argument
 from latse.errors import check_range
 from latse.files import write_json
 
@@ -38,13 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "name come back if the index is at fault elsewhere. People keep their numbers, images get new record "
         "numbers. What is assumed where the set contradicts itself is printed and stands in OUT/repair.json",
     )
-    parser.add_argument(
-        "--processes",
-        type=int,
-        default=len(os.sched_getaffinity(0)),
-        metavar="N",
-        help="that decode images (default: one for each processor, %(default)s)",
-    )
+    add_processes_argument(parser, "that decode images")
 
 
 def run(args: argparse.Namespace) -> int:
