@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from latse import __version__, ending
 from latse.errors import LatseError, is_short_of_memory
-from latse.files import refuse_no_json
+from latse.files import refuse_other
 from latse.runtime import mxnet_build, require_mxnet
 
 # Sub-command -> (its module in latse, one line of help). A module has `add_arguments(parser)` and
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         _refuse_empty(arguments)
         args = _parser(arguments).parse_args(arguments)
         if getattr(args, "json", None):
-            refuse_no_json(args.json)
+            refuse_other(args.json, "JSON")
         return args.run(args) or 0
     except KeyboardInterrupt:
         print("latse: interrupted", file=sys.stderr)

@@ -17,6 +17,7 @@ from latse.errors import LatseError
 
 PART = ".part"  # ends the name of what is being written
 ENCODINGS = {codecs.BOM_UTF8: "UTF-8", codecs.BOM_UTF16_LE: "UTF-16-LE", codecs.BOM_UTF16_BE: "UTF-16-BE"}
+BEGINNINGS = {"JSON": b"{[", "HTML": b"<"}  # of the reports that a command replaces
 SPACE = " \t\n"  # what means nothing at the ends of a line
 # `errors` of a text that names files or people: their bytes come through, as `os.fsdecode` has them.
 NAMES = "surrogateescape"
@@ -52,14 +53,17 @@ def refuse_existing(*files: str | os.PathLike) -> None:
         raise LatseError(f"{file} is there already: remove it, or choose another name")
 
 
-def refuse_no_json(path: str | os.PathLike) -> None:
-    """Raise LatseError if there is what `write_json` has not written, as a photograph, a list or a folder."""
+def refuse_other(path: str | os.PathLike, kind: str) -> None:
+    """Raise LatseError if there is something that is no file of a `kind` of `BEGINNINGS`, nor empty.
+
+    As a photograph, a list or a folder: a mistyped name replaces none.
+    """
     refuse_irregular(path)
     if not Path(path).exists():
         return
     with explained(f"cannot read {path}"), Path(path).open("rb") as file:
-        if file.read(1) not in (b"{", b"[", b""):
-            raise LatseError(f"{path} is there and no JSON: choose another name for the report")
+        if file.read(1) not in BEGINNINGS[kind]:
+            raise LatseError(f"{path} is there and no {kind}: choose another name")
 
 
 @contextlib.contextmanager

@@ -114,9 +114,7 @@ def test_a_report_replaces_no_input(tmp_path, capsys, command):
     file.write_text("a.png\tann\n")
     words = command.format(file=file, out=tmp_path / "out").split()
     assert main([*words, "--json", str(file)]) == 1
-    assert capsys.readouterr().err == (
-        f"latse: {file} is there and no JSON: choose another name for the report\n"
-    )
+    assert capsys.readouterr().err == (f"latse: {file} is there and no JSON: choose another name\n")
     assert main([*words, "--json", str(tmp_path)]) == 1
     assert capsys.readouterr().err == f"latse: {tmp_path} is not a regular file\n"
     assert file.read_text() == "a.png\tann\n" and [*tmp_path.iterdir()] == [file]

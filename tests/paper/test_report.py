@@ -462,6 +462,20 @@ def test_a_single_run_of_any_name_has_a_page(tmp_path, titles):
         assert any(row[0].split() == [title] and row[1].startswith(accuracy) for row in reader.rows)
 
 
+def test_a_page_replaces_a_page_and_nothing_else(tmp_path, capsys):
+    run_of(tmp_path / "run")
+    page, recipe = tmp_path / "r.html", tmp_path / "recipe.yaml"
+    for older in ("", "<!DOCTYPE html>"):
+        page.write_text(older)
+        assert report(tmp_path / "run", page) == 0
+        assert len(page.read_text()) > 1000
+    recipe.write_text("base: orl_teacher")
+    capsys.readouterr()
+    assert report(tmp_path / "run", recipe) == 1
+    assert capsys.readouterr().err == f"latse: {recipe} is there and no HTML: choose another name\n"
+    assert recipe.read_text() == "base: orl_teacher"
+
+
 def test_each_of_several_runs_is_shown_with_its_own_results(tmp_path):
     """Also where eval's file lies beside the runs, and where both judged models have one name."""
     out = tmp_path / "out"
@@ -625,7 +639,7 @@ def test_noise_that_was_left_out_is_said(tmp_path, left_out, sentence):
 )
 def test_damage_is_one_sentence_and_leaves_an_old_page(tmp_path, capsys, file, content, complaint):
     folder, out = fill(tmp_path / "run"), tmp_path / "r.html"
-    out.write_text("old")
+    out.write_text("<old>")
     write(folder / file, content)
     assert report(folder, out) == 1
     error = capsys.readouterr().err
@@ -633,7 +647,7 @@ def test_damage_is_one_sentence_and_leaves_an_old_page(tmp_path, capsys, file, c
     assert error.count("\n") == 1
     assert complaint in error
     assert str(folder / file).rpartition("/")[0] in error
-    assert out.read_text() == "old"
+    assert out.read_text() == "<old>"
 
 
 def test_a_missing_key_is_named(tmp_path, capsys):

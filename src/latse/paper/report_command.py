@@ -10,7 +10,7 @@ from typing import Any, Mapping, NamedTuple, Sequence
 from latse.errors import LatseError
 from latse.eval.figures import read_metrics
 from latse.eval.results import reading
-from latse.files import read_json, write_text
+from latse.files import read_json, refuse_other, write_text
 from latse.form import check, shown
 from latse.paper import report_charts, report_sections
 from latse.paper.report_blocks import ENVIRONMENT
@@ -40,6 +40,7 @@ RECORD, METRICS = "run.json", "metrics.jsonl"
 
 def run(args: argparse.Namespace) -> None:
     """Read the results, write the page and print its path; raise LatseError for bad input."""
+    refuse_other(args.out, "HTML")
     html = page(gather(Path(args.run_folder)), provenance(args))
     write_text(args.out, html)
     print(args.out)
