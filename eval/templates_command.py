@@ -13,7 +13,7 @@ from tqdm import tqdm
 from latse import devices
 from latse.eval import candidates as models
 from latse.eval.candidates import FaceModel
-from latse.eval.template_lists import TemplateSet, read_aligned, read_set
+from latse.eval.template_lists import Faces, TemplateSet, read_aligned, read_set
 from latse.eval.templates import Templates, identify_templates, pool, verify_templates
 from latse.files import make_parents, write_json
 from latse.provenance import provenance
@@ -47,23 +47,24 @@ def _features(opened: Sequence[FaceModel], judged: TemplateSet, photographs: Pat
     # Features from a file look at no image.
     blind = [model for model in opened if isinstance(model, models.FeatureFile)]
     embedded: dict[FaceModel, np.ndarray] = {
-        model: model.embed(np.empty((count, 0)), judged.name, functools.partial(_face, 0)) for model in blind
+        model: model.embed(np.empty((count, 0)), judged.name, functools.partial(_face, judged.faces, 0))
+        for model in blind
     }
     seeing = [model for model in opened if model not in embedded]
     starts = range(0, count if seeing else 0, IMAGES_AT_ONCE)
     for start in tqdm(starts, desc=judged.name, unit=f"{IMAGES_AT_ONCE} faces", leave=False, disable=None):
         images = read_aligned(photographs, judged.faces, start, start + IMAGES_AT_ONCE)
         for model in seeing:
-            rows = model.embed(images, judged.name, functools.partial(_face, start))
+            rows = model.embed(images, judged.name, functools.partial(_face, judged.faces, start))
             if model not in embedded:
                 embedded[model] = np.empty((count, rows.shape[1]), np.float32)
             embedded[model][start : start + len(rows)] = rows
     return [embedded[model] for model in opened]
 
 
-def _face(start: int, row: int) -> str:
+def _face(faces: Faces, start: int, row: int) -> str:
     """Return what the sentence of an error calls a face of a part of the list that begins at `start`."""
-    return f"the face in line {start + row + 1}"
+    return f"the face in {faces.photographs[start + row]}"
 
 
 def _judge(templates: Templates, judged: TemplateSet) -> dict[str, Any]:

@@ -97,9 +97,9 @@ def templates(tmp_path):
 
 
 @pytest.mark.parametrize(("value", "fault"), FAULTS)
-def test_templates_name_the_line(faulty, templates, capsys, value, fault):
+def test_templates_name_the_photograph(faulty, templates, capsys, value, fault):
     said = refused(capsys, "templates", "--data", templates, "--model", faulty(7, value))
-    assert said == f"latse: mine.npy for x: the embedding of the face in line 8 {fault}"
+    assert said == f"latse: mine.npy for x: the embedding of the face in 7.png {fault}"
 
 
 def test_templates_name_a_template_that_is_zero(faulty, templates, capsys):
