@@ -97,8 +97,8 @@ def test_sigterm_lets_blocks_clean_up_and_reaches_children(tmp_path):
     import subprocess, tempfile, time
     with tempfile.TemporaryDirectory(dir={str(tmp_path)!r}):
         child = subprocess.Popen(["sleep", "1000"])
-        print(child.pid, flush=True)
         try:
+            print(child.pid, flush=True)
             time.sleep(1000)
         finally:
             print(child.wait())"""

@@ -162,7 +162,7 @@ def binding(teacher, people):
         (["--batch-size", "7"], "--batch-size 7"),
         (["--batch-size", "0"], "--batch-size is 0, must be 2 to 2147483647"),
         (["--batch-size", str(10**12)], "--batch-size is 1000000000000, must be 2 to 2147483647"),
-        (["--k", "0"], "k = 0"),
+        (["--k", "0"], "--k is 0, must be 1 to 2147483647"),
         (["--check", "0"], "--check is 0, must be at least 1"),
         (["--cpus", "3"], "--batch-size 8 cannot be split over 3 devices"),
         (["--teacher", "nowhere/model,0"], "nowhere/model"),

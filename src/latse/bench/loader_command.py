@@ -31,7 +31,7 @@ from latse.data.shards.loader import BatchStream
 from latse.data.shards.records import Shard
 from latse.data.shards.shard_writer import ShardWriter
 from latse.data.shards.staging import staged
-from latse.errors import LatseError
+from latse.errors import MOST, LatseError, check_range
 from latse.goals import Figure, Goal
 from latse.models import runner
 
@@ -45,8 +45,8 @@ SCALES = ((4, 40), (12, 22), (48, 16))
 
 def measure(args: argparse.Namespace) -> Outcome:
     """Read the same shard with each loader, in turn."""
-    if min(args.threads) < 1:
-        raise LatseError("--threads must be at least 1")
+    for threads in args.threads:
+        check_range("--threads", threads, 1, MOST)
     with tempfile.TemporaryDirectory(prefix="latse-bench-") as folder:
         shard = Shard(args.data or make_shard(Path(folder) / "made", args.images))
         if len(shard) < args.batch_size:
