@@ -5,17 +5,38 @@ from __future__ import annotations
 import argparse
 
 from latse.arguments import add_device_arguments, add_set_argument, later
+from latse.errors import LatseError
 
 # ResNet-124, the people of MS1MV2, and the 96 images that the paper gives a device of 16 GB; and what of it
 # they may take, in MiB.
 PAPERS_SETTING, PAPERS_LIMIT = ("resnet124", 85742, 96), 14e9 / 2**20
-run = later("latse.paper.plan_command")
+OF_RECIPES = ("recipe", "data", "classes", "batch_size", "set", "images")
 
 
-def add_training_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say what would be trained; `read_training` reads them."""
-    parser.add_argument("recipe", help="YAML file, or the name of a shipped recipe, such as orl_student")
-    size = parser.add_mutually_exclusive_group(required=True)
+def run(args: argparse.Namespace) -> None:
+    """Plan a recipe or a symbol; raise LatseError for bad input."""
+    given = [name for name in OF_RECIPES if getattr(args, name) not in (None, [])]
+    if args.symbol is None and not (args.recipe and (args.data or args.classes is not None)):
+        raise LatseError("name a RECIPE with --data or --classes, or a graph with --symbol and --shape")
+    if args.symbol is None and (args.shape or args.planned):
+        raise LatseError("--shape and --planned go with --symbol")
+    if args.symbol is not None and given:
+        raise LatseError(f"--symbol is a graph of its own, without {' or '.join(map(_called, given))}")
+    later("latse.paper.plan_command" if args.symbol is None else "latse.paper.symbol_plan")(args)
+
+
+def _called(name: str) -> str:
+    return "RECIPE" if name == "recipe" else "--" + name.replace("_", "-")
+
+
+def add_training_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Add the arguments that say what would be trained, which the command needs if they are `required`."""
+    parser.add_argument(
+        "recipe",
+        nargs=None if required else "?",
+        help="YAML file, or the name of a shipped recipe, such as orl_student",
+    )
+    size = parser.add_mutually_exclusive_group(required=required)
     size.add_argument("--data", metavar="FOLDER", help="shard whose number of people the graph classifies")
     size.add_argument("--classes", type=int, metavar="N", help="number of people, without a shard")
     parser.add_argument(
@@ -27,15 +48,27 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `latse plan`."""
-    add_training_arguments(parser)
+    add_training_arguments(parser, required=False)
     parser.add_argument(
         "--images", type=int, metavar="N", help="number of images, without a shard: for the number of epochs"
     )
     parser.add_argument(
         "--out",
         metavar="FILE",
-        help="the plan, for `latse train --plan` (default: out/plan/RECIPE-plan.json)",
+        help="the plan, for `latse train --plan` (default: out/plan/NAME-plan.json, by the recipe or graph)",
     )
+    graph = parser.add_argument_group("instead of a recipe")
+    graph.add_argument("--symbol", metavar="FILE.json", help="any training graph of MXNet, a Symbol")
+    graph.add_argument(
+        "--shape",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=N,N,…",
+        help="shape of each of its inputs on one device, as data=32,3,112,112 softmax_label=32; what is not "
+        "named is a parameter that is trained",
+    )
+    graph.add_argument("--planned", metavar="FILE.json", help="write the planned graph too, for any MXNet")
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument(
         "--memory",

@@ -45,10 +45,7 @@ def run(args: argparse.Namespace) -> None:
             raise LatseError("--images and --data exclude each other: the shard has its number of images")
         check_range("--images", args.images, 1)
         images = args.images
-    budget = None if args.memory is None else memonger.Memory(args.memory)
-    if args.time is not None:
-        budget = memonger.Time(args.time)
-    planned = dry_run(training, images, budget, progress=True)
+    planned = dry_run(training, images, budget_of(args), progress=True)
     origin = provenance(args, training.devices)
     out = Path(args.out or Path("out", "plan", f"{Path(args.recipe).stem}-plan.json"))
     memonger.write_plan(out, planned.plan, origin)
@@ -67,6 +64,23 @@ def run(args: argparse.Namespace) -> None:
     print(*_in_words(planned), f"memory plan: {out}; {_use(training, out)}", sep="\n")
 
 
+def budget_of(args: argparse.Namespace) -> memonger.Budget:
+    """Return the budget that `--memory` or `--time` gives."""
+    if args.time is not None:
+        return memonger.Time(args.time)
+    return None if args.memory is None else memonger.Memory(args.memory)
+
+
+def comparison(plan: memonger.Plan, where: str) -> Iterator[str]:
+    """Iterate the lines on a plan: what it saves of the activations `where` it is, and what no plan can."""
+    activations = _compared(plan.before_megabytes, plan.after_megabytes)
+    cost = f"{plan.stages} stages, {plan.predicted_time:.2f} times the plain step's predicted time"
+    cost = cost if plan.stages > 1 else "the plan computes nothing again"
+    yield f"activations on {where}: {activations}; {cost}"
+    bound = int(plan.bound_megabytes)
+    yield f"no plan can be below {bound} MiB of activations: one operator needs them at once"
+
+
 def _in_words(planned: DryRun) -> Iterator[str]:
     """Iterate the lines: how much a run would look at, what the plan saves, and what memory is taken."""
     plan, training = planned.plan, planned.training
@@ -77,13 +91,7 @@ def _in_words(planned: DryRun) -> Iterator[str]:
         f"{train.iterations:,} iterations of {train.batch_size} images on {devices}: "
         f"{planned.images:,} images{epochs}"
     )
-    activations = _compared(plan.before_megabytes, plan.after_megabytes)
-    cost = f"{plan.stages} stages, {plan.predicted_time:.2f} times the plain step's predicted time"
-    cost = cost if plan.stages > 1 else "the plan computes nothing again"
-    batch = training.device_graph.batch_size
-    yield f"activations on {training.devices[0]}, batch {batch}: {activations}; {cost}"
-    bound = int(plan.bound_megabytes)
-    yield f"no plan can be below {bound} MiB of activations: one operator needs them at once"
+    yield from comparison(plan, f"{training.devices[0]}, batch {training.device_graph.batch_size}")
     others = f"parameters with gradients and momenta {planned.parameters:.0f}"
     others += f", teacher {planned.teacher:.0f}" if planned.teacher else ""
     host = f"; mean faces on the host: {planned.mean_faces:.0f} MiB" if planned.mean_faces else ""
