@@ -83,6 +83,7 @@ TAKEN = [
     ("recipes", "@/tiny.yaml"),
     ("filter", "--data @/set --teacher @/run/student/model,0 --out @/out/v.keep --json @/out/f.json"),
     ("plan", "@/tiny.yaml --data @/set --out @/out/plan.json --json @/out/planned.json"),
+    ("plan", "--symbol @/net-symbol.json --shape data=1,3,112,112 --out @/out/s.json --planned @/out/g.json"),
     ("embed", "@/net,0 @/faces --out @/out/own.npy"),
     ("embed", "pca @/faces --out @/out/pca.npy --train-data @/set"),
     (
@@ -152,7 +153,7 @@ REFUSED = [
 ]
 # What is no path.
 NUMBERS = {int, float, orl_command.parse_people, margins_arguments._classes}
-WORDS = {"leave_out", "set", "gpus", "kvstore", "ending", "parameters"}
+WORDS = {"leave_out", "set", "shape", "gpus", "kvstore", "ending", "parameters"}
 NAMES = {
     ("bench all", "only"),
     *((name, "encoder") for name in ("import", "bench embed", "bench filter", "bench train")),
