@@ -19,12 +19,15 @@ PREFIX,NUMBER   MXNet checkpoint of this project or insightface, any symbol with
                 (a bare PREFIX means PREFIX,0)
 RUN_FOLDER      folder of a run: its model,0, or while that is not there its newest checkpoint
 FILE.onnx       network in ONNX, run by onnxruntime on the processor
-FILE.npy        features, float (n, d), a row for each image in order (of n pairs, 2n rows),
-                used as they are; FILE-{set}.npy: a file for each set of images, by its name
 pixels          the aligned pixels
 pca             whitened principal components of the pixels of --train-data
 fisherfaces     linear discriminants of those, of the people of --train-data
 dlib            dlib's network of three million photographs, on the processor
+"""
+
+FEATURES = """\
+FILE.npy        features, float (n, d), a row for each image in order (of n pairs, 2n rows),
+                used as they are; FILE-{set}.npy: a file for each set of images, by its name
 """
 
 
@@ -40,7 +43,7 @@ def model(text: str) -> str:
         if SET not in what:
             existing("the file of features", what)
     elif what not in BASELINES:
-        kinds = ", ".join(re.findall(r"^\S+", WHAT, re.MULTILINE))
+        kinds = ", ".join(re.findall(r"^\S+", WHAT + FEATURES, re.MULTILINE))
         check(checkpoint_of(what), "model", f"WHAT is one of {kinds}{nearest(what, BASELINES)}")
     return text
 
@@ -78,6 +81,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, required: bool = True) 
         help="what to judge, any number (WHAT: see below); TITLE names it in the results",
     )
     add_embedding_arguments(parser)
+    parser.epilog = f"{parser.epilog}{FEATURES}"
 
 
 def add_embedding_arguments(parser: argparse.ArgumentParser) -> None:

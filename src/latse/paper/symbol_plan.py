@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from typing import Mapping
 
 import mxnet as mx
 
 from latse.devices import contexts
 from latse.errors import LatseError, nearest
 from latse.files import existing, write_json, write_text
-from latse.graph.nodes import Shapes
 from latse.models.checkpoint import load_symbol
 from latse.paper.plan_command import budget_of, comparison
 from latse.plan import memonger
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     print(*comparison(planned, str(devices[0])), f"memory plan: {out}", sep="\n")
 
 
-def _check(source: Path, symbol: mx.sym.Symbol, shapes: Shapes) -> None:
+def _check(source: Path, symbol: mx.sym.Symbol, shapes: Mapping[str, tuple]) -> None:
     """Raise LatseError unless shapes are given, of inputs that the graph has."""
     there = symbol.list_arguments()
     first = f"those of {source} begin with {', '.join(there[:8])}"
@@ -48,9 +48,9 @@ def _check(source: Path, symbol: mx.sym.Symbol, shapes: Shapes) -> None:
             raise LatseError(f"--shape {name}: there is no such input; {first}{nearest(name, there)}")
 
 
-def _shapes(given: list[str]) -> Shapes:
+def _shapes(given: list[str]) -> dict[str, tuple]:
     """Return the shapes that `--shape` gives, by name of the input."""
-    shapes: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, tuple] = {}
     for text in given:
         name, equals, sizes = text.rpartition("=")
         if not equals or not name or not re.fullmatch(r"[1-9][0-9]{0,9}(,[1-9][0-9]{0,9})*", sizes):

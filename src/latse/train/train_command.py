@@ -155,9 +155,18 @@ def _ended(folder: Path, data: str) -> int:
 
 @contextlib.contextmanager
 def _advising(folder: Path, args: argparse.Namespace, recipe: CfgNode) -> Iterator[None]:
-    """Add to the sentence of a run that has diverged its last checkpoint and the command that goes on."""
+    """Say of a run that ends before its time what its last checkpoint is, and what goes on from there."""
     try:
         yield
+    except KeyboardInterrupt:
+        reached = state.load(folder)
+        where = (
+            f"the last checkpoint is that of iteration {reached.iteration}"
+            if reached
+            else "no checkpoint yet"
+        )
+        print(f"latse: {folder}: {where}; the same command with --resume goes on", file=sys.stderr)
+        raise
     except DivergenceError as error:
         reached = state.load(folder)
         where = f"{folder} has no checkpoint yet, begin anew"

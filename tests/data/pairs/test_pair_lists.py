@@ -422,7 +422,7 @@ def test_as_many_are_drawn_as_there_are_unless_a_number_is_given(photos, tmp_pat
     assert main(order) == 0
     first, second = capfd.readouterr().out.splitlines()
     assert first.endswith("a.bin: 19 pairs of one person, 19 of two, 13 photographs")
-    assert second == "6000 pairs are drawn where there are as many of both kinds"
+    assert second == "the usual 6000, 3000 of each kind, would need more photographs"
     assert main([*order[:-1], str(tmp_path / "b.bin"), "--different", "40"]) == 0
     assert capfd.readouterr().out.endswith("b.bin: 19 pairs of one person, 40 of two, 13 photographs\n")
     with pytest.raises(

@@ -307,7 +307,7 @@ def test_a_missing_and_an_empty_file_and_a_folder(tmp_path):
     (tmp_path / "empty.bin").write_bytes(b"")
     with pytest.raises(LatseError, match=r"empty\.bin is not a file of pairs: it is cut off"):
         read_pairs(tmp_path / "empty.bin")
-    with pytest.raises(LatseError, match="cannot read .*Is a directory"):
+    with pytest.raises(LatseError, match="is a folder: `latse data pairs .* FILE.bin` draws"):
         read_pairs(tmp_path)
 
 

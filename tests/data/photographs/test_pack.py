@@ -635,7 +635,7 @@ def test_any_list_comes_person_by_person(tmp_path_factory, lines):
         (["people", "file/below"], "cannot make the folder file/below"),
         (["empty", "out"], f"no photograph of empty gives a face: empty folder; {ADVICE}"),
         (["empty/a", "out"], f"no photograph in empty/a: {ADVICE}"),
-        (["people/a", "out"], f"no photograph of people/a gives a face: 1 in no person's folder; {ADVICE}"),
+        (["people/a", "out"], f"no photograph of people/a is in a person's folder: {ADVICE}"),
     ],
 )
 def test_wrong_arguments(tmp_path, monkeypatch, capfd, arguments, sentence):

@@ -201,6 +201,8 @@ def read_encoded(path: str | os.PathLike) -> EncodedPairs:
     Raises LatseError if the file is missing or damaged or its numbers do not match.
     """
     path = Path(path)
+    if path.is_dir():
+        raise LatseError(f"{path} is a folder: `latse data pairs {path} FILE.bin` draws pairs of its people")
     try:
         # A buffer would make a second copy of it all.
         with explained(f"cannot read {path}"), path.open("rb", buffering=0) as file:

@@ -86,7 +86,8 @@ def run(args: argparse.Namespace) -> None:
     same, pairs = int(chosen.issame.sum()), len(chosen.issame)
     print(f"{args.out}: {same} pairs of one person, {pairs - same} of two, {len(used)} photographs")
     if not (args.list or args.pairs or drawn_by_kind) and pairs < 2 * pair_lists.USUAL:
-        print(f"{2 * pair_lists.USUAL} pairs are drawn where there are as many of both kinds")
+        usual = pair_lists.USUAL
+        print(f"the usual {2 * usual}, {usual} of each kind, would need more photographs")
 
 
 def _numbers(args: argparse.Namespace) -> tuple[int | None, int | None]:

@@ -202,6 +202,10 @@ class _PackRun:
         report = self._summary()
         if not report["images"]:
             self._known.unlink()  # it would only say the same again
+            if report["left_out_by_reason"].keys() == {NOBODYS}:
+                raise LatseError(
+                    f"no photograph of {self._source} is in a person's folder: {photographs.FOLDERS}"
+                )
             raise LatseError(f"no photograph of {self._source} gives a face: {_why(report)}")
         size = (align.SIZE, align.SIZE)
         with staged(self._out) as stage:
@@ -364,7 +368,7 @@ def _why(report: dict[str, Any]) -> str:
     why = [f"{number} {reason}" for reason, number in reasons.items()]
     if others["count"]:
         why.append(photographs.told(**others))
-    advice = f"; {photographs.FOLDERS}" if reasons.keys() <= {NOBODYS} else ""
+    advice = "" if reasons else f"; {photographs.FOLDERS}"
     return f"{', '.join(why) or EMPTY}{advice}"
 
 
