@@ -84,12 +84,12 @@ def add_model_arguments(parser: argparse.ArgumentParser, required: bool = True) 
     parser.epilog = f"{parser.epilog}{FEATURES}"
 
 
-def add_embedding_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what a WHAT is, `--train-data`, `--batch-size`, `--gpus` and `--cpus`."""
+def add_embedding_arguments(parser: argparse.ArgumentParser, batch_size: int = 32) -> None:
+    """Add what a WHAT is, `--train-data`, `--batch-size` with its default, `--gpus` and `--cpus`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = f"WHAT is one of:\n{WHAT}"
     parser.add_argument(
         "--train-data", metavar="FOLDER", help="shard to fit pca and fisherfaces to (train.rec, train.idx)"
     )
-    add_batch_size_argument(parser)
+    add_batch_size_argument(parser, batch_size)
     add_device_arguments(parser)

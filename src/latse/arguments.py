@@ -32,10 +32,10 @@ def add_processes_argument(parser: Any, summary: str) -> None:
     parser.add_argument("--processes", type=int, default=number, metavar="N", help=whole)
 
 
-def add_batch_size_argument(parser: Any) -> None:
-    """Declare `--batch-size` of a command that embeds images."""
+def add_batch_size_argument(parser: Any, size: int = 32) -> None:
+    """Declare `--batch-size` of a command that embeds images, with its default."""
     parser.add_argument(
-        "--batch-size", type=int, default=32, metavar="N", help="images per batch (default: 32)"
+        "--batch-size", type=int, default=size, metavar="N", help="images per batch (default: %(default)s)"
     )
 
 

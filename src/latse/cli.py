@@ -21,7 +21,7 @@ COMMANDS = {
     "data": ("data.data_command", "make insightface shards and verification pairs"),
     "train": ("train.train_arguments", "train a teacher or a student from a recipe"),
     "recipes": ("recipes_arguments", "list the shipped recipes, show one, or explain every key"),
-    "filter": ("train.filter_arguments", "store a teacher's verdict on every image of a set"),
+    "filter": ("paper.filter_arguments", "store a teacher's verdict on every image of a set"),
     "plan": ("paper.plan_arguments", "plan the memory of a recipe's graph by mirroring"),
     "eval": ("eval.eval_arguments", "verify pairs of unseen people and draw their generated faces"),
     "embed": ("eval.embed_arguments", "embed photographs with any model, as an array of numpy"),

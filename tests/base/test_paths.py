@@ -82,6 +82,7 @@ TAKEN = [
     ("train", "@/tiny.yaml --data @/set --out @/out/run-2 --verdicts @/verdicts.keep --set filter.k=5"),
     ("recipes", "@/tiny.yaml"),
     ("filter", "--data @/set --teacher @/run/student/model,0 --out @/out/v.keep --json @/out/f.json"),
+    ("filter", "--data @/set --teacher pca --train-data @/set --centres means --out @/out/m.keep --check"),
     ("plan", "@/tiny.yaml --data @/set --out @/out/plan.json --json @/out/planned.json"),
     ("plan", "--symbol @/net-symbol.json --shape data=1,3,112,112 --out @/out/s.json --planned @/out/g.json"),
     ("embed", "@/net,0 @/faces --out @/out/own.npy"),

@@ -108,6 +108,18 @@ def test_a_check_finds_a_flipped_verdict(teacher, stored, people, tmp_path, caps
     assert json.loads(report.read_text())["checked"] == {"faces": 30, "verdicts": 90, "different": 1}
 
 
+@pytest.mark.parametrize("least, most, contradicts", [(0, 0, "refused"), (0, 1, None), (1, 1, "kept")])
+def test_what_rounding_leaves_open_contradicts_nothing(least, most, contradicts, tmp_path):
+    class Rounded:
+        def again(self, faces, ks):
+            yield filter_command.Answer(faces, np.full(len(faces), least), np.full(len(faces), most))
+
+    for name, byte in (("kept", 0x00), ("refused", 0x11)):
+        verdicts = verdict_file.Verdicts(tmp_path, {}, (1,), np.full(3, byte, np.uint8))
+        different = 6 if name == contradicts else 0
+        assert filter_command.check(Rounded(), verdicts)["different"] == different
+
+
 def test_near_ties_are_judged_alike_in_any_batch_and_on_any_devices(teacher, people, tmp_path):
     """By class centres of one direction, so that rounding alone ranks them."""
     symbol, args, aux = checkpoint.load(teacher.split(",")[0], 0)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Callable, Iterator, NamedTuple, Protocol, Sequence
 
+import mxnet as mx
 import numpy as np
 from tqdm import tqdm
 
@@ -18,19 +19,81 @@ from latse.files import digest, locked, make_folder, write_json
 from latse.models import checkpoint
 from latse.models.run_folder import parse
 from latse.provenance import provenance
-from latse.train import verdict_file
+from latse.train import verdict_file, verdict_truth
 from latse.train.training import open_shard
 from latse.train.verdict_file import Verdicts, VerdictWriter
 from latse.train.verdicts import Judge, preprocessing, warn_of_another_set
 
 
+class Judgement(Protocol):
+    """What says which labels are right, as `store` asks it."""
+
+    binding: dict[str, str]
+
+    def judge_all(self, writer: VerdictWriter) -> None:
+        """Write the verdicts on all images that `writer` lacks."""
+        ...
+
+    def again(self, faces: np.ndarray, ks: Sequence[int]) -> Iterator[Answer]:
+        """Answer for `faces` in their order, a part at a time.
+
+        The face 2·i is the image at position i, 2·i + 1 its mirror image.
+        """
+        ...
+
+    def details(self) -> dict[str, Any]:
+        """Return what the report says of it besides."""
+        ...
+
+
+class Answer(NamedTuple):
+    """Between what the ranks of some faces lie: int or float arrays (m,) each."""
+
+    faces: np.ndarray
+    least: np.ndarray
+    most: np.ndarray
+
+
+class Learned:
+    """The judgement of a teacher with class centres of its own."""
+
+    def __init__(self, args: argparse.Namespace, shard: Shard, devices: list[mx.Context]):
+        self.judge = Judge(args.teacher, shard.classes, args.batch_size, devices)
+        self.binding = binding(args.teacher, shard)
+        self._shard, self._batch_size = shard, args.batch_size
+        warn_of_another_set(args.teacher, shard)
+
+    def judge_all(self, writer: VerdictWriter) -> None:
+        """Write the verdicts on all images that `writer` lacks."""
+        judge_all(self.judge, self._shard, writer, self._batch_size)
+
+    def again(self, faces: np.ndarray, ks: Sequence[int]) -> Iterator[Answer]:
+        """Answer for `faces`, see `Judgement`; a rank that rounding could move across a k is exact."""
+        for part, batch in _batches(self._shard, faces, self._batch_size):
+            ranks = self.judge.ranks(batch, ks)
+            yield Answer(part, ranks, ranks)
+
+    def details(self) -> dict[str, Any]:
+        """Return how many images were judged alone."""
+        return {"judged_alone": self.judge.alone}
+
+
 def run(args: argparse.Namespace) -> None:
-    """Judge, write and print; raise LatseError for bad input, or where a check contradicts a verdict."""
+    """Judge by class centres, write and print; see `store` for what is raised."""
     check_range("--batch-size", args.batch_size, 2, MOST)
     if args.batch_size % 2:
         raise LatseError(
             f"--batch-size {args.batch_size}: an image and its mirror image go together, so even"
         )
+    store(args, Learned)
+
+
+def store(args: argparse.Namespace, open_judgement: Callable[..., Judgement]) -> None:
+    """Judge, write and print.
+
+    `open_judgement` is called with `args`, the set and the devices. Raises LatseError for bad input, or where
+    a check contradicts a verdict.
+    """
     if args.check is not None:
         check_range("--check", args.check, 1)
     devices = contexts(args)
@@ -39,17 +102,17 @@ def run(args: argparse.Namespace) -> None:
     for k in args.k:
         check_range("--k", k, 1, MOST)
     ks = verdict_file.check_ks(args.k)
-    judge = Judge(args.teacher, shard.classes, args.batch_size, devices)
-    warn_of_another_set(args.teacher, shard)
-    verdicts = _made(args, shard, judge, ks)
+    judgement = open_judgement(args, shard, devices)
+    verdicts = _made(args.out, shard, judgement, ks)
     record = {
         "kind": "filter",
         "provenance": provenance(args, devices),
         "images": len(shard),
         "kept": _kept(verdicts),
-        "judged_alone": judge.alone,
+        "truth": _truth(verdicts, shard),
+        **judgement.details(),
     }
-    checked = None if args.check is None else check(judge, shard, verdicts, args.batch_size, args.check)
+    checked = None if args.check is None else check(judgement, verdicts, args.check)
     if args.json:
         write_json(args.json, {**record, "checked": checked})
     if checked and checked["different"]:
@@ -58,19 +121,19 @@ def run(args: argparse.Namespace) -> None:
         )
 
 
-def _made(args: argparse.Namespace, shard: Shard, judge: Judge, ks: tuple[int, ...]) -> Verdicts:
-    """Return the verdicts in `args.out`, made if they are not there; LatseError if it holds others."""
-    out, belongs = Path(args.out), binding(args.teacher, shard)
+def _made(name: str, shard: Shard, judgement: Judgement, ks: tuple[int, ...]) -> Verdicts:
+    """Return the verdicts in the file `name`, made if it is not there; LatseError if it holds others."""
+    out = Path(name)
     if out.is_dir():
         raise LatseError(f"--out {out} is a folder: name the file to write")
     with locked(make_folder(out.parent)):
         if not out.exists():
-            writer = VerdictWriter(out, belongs, ks, len(shard))
-            judge_all(judge, shard, writer, args.batch_size)
+            writer = VerdictWriter(out, judgement.binding, ks, len(shard))
+            judgement.judge_all(writer)
             writer.finish()
             return verdict_file.read(out)
     made = verdict_file.read(out)
-    asked = {"ks": ks, "images": len(shard), **belongs}
+    asked = {"ks": ks, "images": len(shard), **judgement.binding}
     verdict_file.refuse_others(out, {"ks": made.ks, "images": len(made.packed), **made.binding}, asked)
     print(f"{out} is there already")
     return made
@@ -97,15 +160,13 @@ def judge_all(judge: Judge, shard: Shard, writer: VerdictWriter, batch_size: int
             progress.update(len(part) // 2)
 
 
-def check(
-    judge: Judge, shard: Shard, verdicts: Verdicts, batch_size: int, faces: float = math.inf
-) -> dict[str, int]:
+def check(judgement: Judgement, verdicts: Verdicts, faces: float = math.inf) -> dict[str, int]:
     """Ask the teacher again, in another order, compare, and print what came out.
 
     Parameters
     ----------
-    judge, shard, verdicts, batch_size : Judge, Shard, Verdicts, int
-        The teacher, the set, what is stored, and how many images the teacher takes.
+    judgement, verdicts : Judgement, Verdicts
+        The teacher, and what is stored.
     faces : int or infinity
         How many images, mirrored or not, are drawn; all both ways where there are no more.
 
@@ -114,14 +175,15 @@ def check(
     dict
         `faces`, how many were looked at; `verdicts`, one on each for each k; `different`, how many of these.
     """
-    count = int(min(faces, 2 * len(shard)))
-    drawn = np.random.default_rng(0).permutation(2 * len(shard))[:count]
+    every = 2 * len(verdicts.packed)
+    count = int(min(faces, every))
+    drawn = np.random.default_rng(0).permutation(every)[:count]
     different = 0
     with tqdm(total=count, desc="check", unit="image") as progress:
-        for part, batch in _batches(shard, drawn, batch_size):
-            ranks = judge.ranks(batch, verdicts.ks)
+        for part, least, most in judgement.again(drawn, verdicts.ks):
             for k in verdicts.ks:
-                different += int(((ranks < k) != verdicts.keeps(k, part // 2, part % 2 == 1)).sum())
+                kept = verdicts.keeps(k, part // 2, part % 2 == 1)
+                different += int(np.where(kept, least >= k, most < k).sum())
             progress.update(len(part))
     asked = count * len(verdicts.ks)
     print(f"asked again, in another order, the teacher contradicts {different} of {asked} verdicts")
@@ -139,6 +201,14 @@ def _kept(verdicts: Verdicts) -> dict[str, dict[str, float]]:
             f"{100 * mirrored:.2f} % mirrored"
         )
     return shares
+
+
+def _truth(verdicts: Verdicts, shard: Shard) -> dict[str, Any] | None:
+    """Print and return, of a set with known noise, what share of wrong and of right labels is refused."""
+    found = verdict_truth.against_truth(verdicts, shard)
+    if found:
+        print(verdict_truth.table(found))
+    return found
 
 
 def _batches(shard: Shard, faces: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, Batch]]:

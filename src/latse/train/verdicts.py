@@ -84,7 +84,10 @@ class Judge:
         path = checkpoint.parameters_path(prefix, number)
         centres = args.get("fc7_weight")
         if centres is None:
-            raise LatseError(f"the teacher {path} has no class centres 'fc7_weight'")
+            raise LatseError(
+                f"the teacher {path} has no class centres 'fc7_weight': `latse filter --centres means` takes "
+                "the people's means"
+            )
         if centres.shape[0] != classes:
             raise LatseError(f"the teacher {path} knows {centres.shape[0]} people, the data have {classes}")
         if not np.isfinite(centres.asnumpy()).all():

@@ -1,0 +1,70 @@
+"""The arguments of `latse filter`.
+
+They stand in this room because a teacher is a checkpoint of `train` or any model of `eval`, and these two do
+not know each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+from latse.arguments import later
+from latse.errors import LatseError
+from latse.eval.model_arguments import BASELINES, add_embedding_arguments, model, split
+from latse.models.run_folder import named_checkpoint
+
+LEARNED, MEANS = "learned", "means"
+RUNS = {LEARNED: later("latse.train.filter_command"), MEANS: later("latse.paper.means_command")}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `latse filter`."""
+    parser.add_argument("--data", required=True, metavar="FOLDER", help="train.rec, train.idx and property")
+    parser.add_argument(
+        "--teacher",
+        required=True,
+        metavar="WHAT",
+        help="checkpoint of the teacher, or the folder of its run; by --centres means any model, see below",
+    )
+    parser.add_argument(
+        "--centres",
+        choices=RUNS,
+        default=LEARNED,
+        help="what labels are ranked by: the teacher's own class centres (default), or the means of the "
+        "people's embeddings, without the image that is judged and those that look like somebody else",
+    )
+    parser.add_argument("--out", required=True, metavar="FILE", help="the file; a killed run goes on")
+    parser.add_argument("--k", type=int, nargs="+", default=[1, 3, 5], help="default: 1 3 5")
+    parser.add_argument(
+        "--check",
+        type=int,
+        nargs="?",
+        const=math.inf,
+        metavar="N",
+        help="afterwards ask the teacher again, in another order, about N images, mirrored or not, drawn at "
+        "random, without N about all of them both ways; fail if it contradicts a verdict",
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="write what share is kept, what --check found, versions and device"
+    )
+    add_embedding_arguments(parser, batch_size=64)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the command for these centres; raise LatseError if there is no such teacher."""
+    if args.centres == MEANS:
+        model(args.teacher)
+    else:
+        args.teacher = _with_centres(args)
+    RUNS[args.centres](args)
+
+
+def _with_centres(args: argparse.Namespace) -> str:
+    """Return the checkpoint whose class centres are asked; raise LatseError for what has none."""
+    if args.train_data is not None:
+        raise LatseError("--train-data is of pca and fisherfaces, which only --centres means takes")
+    what = split(args.teacher)[1]
+    if what in BASELINES or what.endswith((".onnx", ".npy")):
+        raise LatseError(f"{args.teacher} has no class centres: --centres means takes the people's means")
+    return named_checkpoint(args.teacher)
