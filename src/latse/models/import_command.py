@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     contexts = devices.contexts(args)
     parameters = warm_start.read(args.checkpoint)
     shapes = parameters.shapes()
-    fit = warm_start.fit(args.encoder, shapes) if args.encoder else warm_start.closest(shapes)
+    fit = warm_start.fit(args.encoder, shapes) if args.encoder else warm_start.recognised(source, shapes)
     fit.check(source)
     kept = set(fit.needed) | ({warm_start.CENTRES} & set(shapes))
     symbol = trace(encoders.create(fit.network))

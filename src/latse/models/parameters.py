@@ -56,6 +56,11 @@ class Fit(NamedTuple):
         return not (self.missing or self.misshapen)
 
     @property
+    def is_foreign(self) -> bool:
+        """Whether more than half of what the network needs is missing: it is another network's."""
+        return 2 * len(self.missing) > len(self.needed)
+
+    @property
     def differences(self) -> int:
         """How many names are missing, misshapen or superfluous."""
         return len(self.missing) + len(self.misshapen) + len(self.superfluous)

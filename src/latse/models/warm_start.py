@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Mapping, NamedTuple
 
 import numpy as np
@@ -57,6 +58,19 @@ def closest(present: Shapes) -> Fit:
     return min((fit(name, present) for name in encoders.ENCODERS), key=lambda result: result.differences)
 
 
+def recognised(source: str | os.PathLike, present: Shapes) -> Fit:
+    """Return the `closest` fit; raise LatseError, naming the file `source`, if that `is_foreign`."""
+    nearest = closest(present)
+    if nearest.is_foreign:
+        first, last = (f"{name} {tuple(present[name])}" for name in ([*present][0], [*present][-1]))
+        raise LatseError(
+            f"{source} holds no network that is known here: {len(present)} parameters, {first} to {last}; "
+            f"the nearest, {nearest.network}, has {len(nearest.needed)}, of which {len(nearest.missing)} are "
+            "missing (`latse encoders list` shows all; FILE.py:CLASS in the place of a name is yours)"
+        )
+    return nearest
+
+
 def start(text: str, encoder: Mapping[str, Any], shapes: Shapes) -> Start:
     """Take from a checkpoint what a training can begin with.
 
@@ -81,6 +95,8 @@ def start(text: str, encoder: Mapping[str, Any], shapes: Shapes) -> Start:
     needed = fit(present=present, **encoder)
     if not needed.fits and closest(present).fits:
         raise LatseError(f"{source} holds {closest(present).network}, but the recipe trains {needed.network}")
+    if needed.is_foreign:
+        recognised(source, present)
     needed.check(source)
     known = {*shapes, *present}  # what belongs together is taken together; all else stands for itself
     parts = {
