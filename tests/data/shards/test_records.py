@@ -205,6 +205,14 @@ def test_malformed_property(folder, text):
         Shard(folder)
 
 
+@pytest.mark.parametrize("text", ["3" * 3000 + ",112,112", "-" + "3" * 3000 + ",112,112"])
+def test_a_number_without_end_is_cut_short_in_the_sentence(folder, text):
+    (folder / "property").write_text(text)
+    with pytest.raises(LatseError, match="property is -?333") as caught:
+        Shard(folder)
+    assert len(str(caught.value)) < 400
+
+
 @pytest.mark.parametrize("label", [4.0, -1.0, 1.5, float("nan"), float("inf"), 1e30])
 @pytest.mark.parametrize("vector", [False, True])
 def test_label_outside_the_classes(tmp_path, label, vector):

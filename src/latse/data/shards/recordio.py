@@ -34,6 +34,7 @@ HEADER = struct.Struct("<IfQQ")  # IRHeader: flag, label, id, id2
 LENGTH = 1 << 29  # the frame's second word is divided by it into continuation flag and length
 LARGEST_NUMBER = 2**48  # of a record
 LARGEST_EXACT = 2**24  # up to it, float32 holds every whole number
+LONGEST = 60  # characters of a `property` that a sentence shows
 SET_FILE = re.compile(r"train(-\d{5})?\.(rec|idx)")
 # What a record starts with, frame and IRHeader and the first two of the labels that may follow.
 START = np.dtype(
@@ -202,9 +203,10 @@ def read_property(file: Path) -> tuple[int, tuple[int, int]]:
         classes, height, width = (int(field) for field in text.split(","))
     except ValueError as error:
         raise LatseError(f"{file} does not hold 'classes,height,width'") from error
+    begins = text.strip()[:LONGEST]
     if min(classes, height, width) < 1:
-        raise LatseError(f"{file.parent} holds no person or no image: property is {classes},{height},{width}")
+        raise LatseError(f"{file.parent} holds no person or no image: property is {begins}")
     if classes > LARGEST_EXACT:
         limit = f"labels are float32, which counts up to {LARGEST_EXACT} only"
-        raise LatseError(f"{file} says {classes} classes; {limit}")
+        raise LatseError(f"{file} is {begins}: {limit}")
     return classes, (height, width)
