@@ -27,6 +27,7 @@ from latse.form import ANYTHING, Each, check
 from latse.models import checkpoint
 from latse.models.embedding import Network
 from latse.models.features import Called, lengths
+from latse.models.feeding import Feeding
 from latse.models.onnx_model import OnnxNetwork
 from latse.models.run_folder import named_checkpoint, parse
 
@@ -136,7 +137,7 @@ def open_model(
     Parameters
     ----------
     text : str
-        `[TITLE=]WHAT` as on the command line. A `=` after a `/` is part of a path: `./a=b/model,0`.
+        `[TITLE=]WHAT[?FEEDING]` as on the command line. A `=` after a `/` is part of a path: `./a=b/model,0`.
     contexts : sequence of mx.Context
         Devices of a network; default: the CPU.
     batch_size : int, default 32
@@ -150,11 +151,14 @@ def open_model(
         If a file is missing or damaged, or the training data are, or the batch size is out of range.
     """
     check_range("the batch size", batch_size, 1, MOST)
-    title, what = split(model(text))
+    title, what, feeding = split(model(text))
     if what.endswith(".npy"):
         return FeatureFile(title, what)
-    what = what if what in BASELINES or what.endswith(".onnx") else named_checkpoint(what)
-    origin, feature = _feature(what, contexts, batch_size, train_data)
+    if what in BASELINES:
+        origin, feature = _baseline(what, batch_size, train_data)
+    else:
+        what = what if what.endswith(".onnx") else named_checkpoint(what)
+        origin, feature = _network(what, contexts, batch_size, feeding)
     return FlipSummed(title, {"source": what, **origin}, feature)
 
 
@@ -168,10 +172,10 @@ def open_embedder(
     return model
 
 
-def _feature(
-    what: str, contexts: Sequence[mx.Context], batch_size: int, train_data: str | os.PathLike | None
+def _baseline(
+    what: str, batch_size: int, train_data: str | os.PathLike | None
 ) -> tuple[dict[str, Any], Feature]:
-    """Return what JSON says of a model besides its source, and the model as a function of images."""
+    """Return what JSON says of a baseline besides its source, and the baseline as a function of images."""
     if what == "pixels":
         return {}, references.raw_pixels
     if what in FITTED:
@@ -179,13 +183,24 @@ def _feature(
             raise LatseError(f"{what} is fitted to training people: name their shard with --train-data")
         images, label = references.training_images(train_data)
         return {"train_data": str(train_data), "images": len(images)}, FITTED[what](images, label)
-    if what == "dlib" or what.endswith(".onnx"):
-        network = DlibNetwork(batch_size) if what == "dlib" else OnnxNetwork(what, batch_size)
-        return {"digest": digest(network.path)}, network
+    network = DlibNetwork(batch_size)
+    return {"digest": digest(network.path)}, network
+
+
+def _network(
+    what: str, contexts: Sequence[mx.Context], batch_size: int, feeding: Feeding | None
+) -> tuple[dict[str, Any], Feature]:
+    """Return the same of a network in a file; JSON says how it is fed where that is not as ours are."""
+    if what.endswith(".onnx"):
+        network = OnnxNetwork(what, batch_size, feeding)
+        return {"digest": digest(what), "feeding": network.feeding.as_json()}, network
     prefix, number = parse(what)
-    parameters = checkpoint.parameters_path(prefix, number)
-    network = Network(prefix, number, contexts=contexts, batch_size=batch_size)
-    return {"digest": digest(parameters), **_run_record(Path(prefix).parent)}, network
+    network = Network(prefix, number, contexts=contexts, batch_size=batch_size, feeding=feeding or Feeding())
+    origin = {
+        "digest": digest(checkpoint.parameters_path(prefix, number)),
+        **_run_record(Path(prefix).parent),
+    }
+    return origin if feeding is None else {**origin, "feeding": feeding.as_json()}, network
 
 
 def _run_record(folder: Path) -> dict[str, Any]:

@@ -111,8 +111,8 @@ def _thresholds(
 
 
 def _identity(origin: dict[str, Any]) -> Any:
-    """Return what two models have in common only if they are the same: the digest, or of a baseline all."""
-    return origin.get("digest") or origin
+    """Return what two models have in common only if they are the same: digest and feeding, or all."""
+    return (origin["digest"], origin.get("feeding")) if "digest" in origin else origin
 
 
 def _faces(paths: Sequence[Path], are_aligned: bool) -> np.ndarray:

@@ -20,6 +20,7 @@ from latse.eval.verification import Verification, check_number, judge, pair_dist
 from latse.files import make_parents, write_json
 from latse.models import checkpoint
 from latse.models.embedding import Network
+from latse.models.feeding import Feeding
 from latse.models.run_folder import parse
 from latse.provenance import provenance
 from latse.text_table import threshold_table, verification_table
@@ -60,6 +61,9 @@ def run(args: argparse.Namespace) -> None:
         print(verification_table(results))
     if results and args.thresholds:
         print(threshold_table(results))
+    for model in models:
+        if "feeding" in model.origin:
+            print(f"{model.title} gets {Feeding(**model.origin['feeding'])}")
     if protocols:
         print(protocol.figure_table(protocols))
 

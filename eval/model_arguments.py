@@ -9,6 +9,8 @@ from pathlib import Path
 from latse.arguments import add_batch_size_argument, add_device_arguments
 from latse.errors import LatseError, nearest
 from latse.files import existing
+from latse.models import feeding
+from latse.models.feeding import Feeding
 from latse.models.run_folder import check, checkpoint_of, parse
 
 BASELINES = ("pixels", "pca", "fisherfaces", "dlib")
@@ -25,6 +27,11 @@ fisherfaces     linear discriminants of those, of the people of --train-data
 dlib            dlib's network of three million photographs, on the processor
 """
 
+FEEDING = """\
+Behind a checkpoint or FILE.onnx may stand how the network is fed, in quotes for the shell, as
+'FILE.onnx?mean=127.5&scale=0.0078125&order=bgr&size=112': it gets (x - mean)·scale of the pixels x, 0 to
+255; mean and scale are one number or three, order is rgb or bgr, size the side of the image.
+"""
 FEATURES = """\
 FILE.npy        features, float (n, d), a row for each image in order (of n pairs, 2n rows),
                 used as they are; FILE-{set}.npy: a file for each set of images, by its name
@@ -36,7 +43,9 @@ def model(text: str) -> str:
 
     Raises LatseError for anything else; of features in a file for each set only the name is looked at.
     """
-    what = split(text)[1]
+    _, what, fed = split(text)
+    if fed and (what in BASELINES or what.endswith(".npy")):
+        raise LatseError(f"{text}: how it is fed can be said of networks only, and {what} is none")
     if what.endswith(".onnx"):
         existing("the ONNX file", what)
     elif what.endswith(".npy"):
@@ -48,14 +57,15 @@ def model(text: str) -> str:
     return text
 
 
-def split(text: str) -> tuple[str, str]:
-    """Return title and WHAT of `[TITLE=]WHAT`."""
-    title, equals, what = text.partition("=")
+def split(text: str) -> tuple[str, str, Feeding | None]:
+    """Return title and WHAT of `[TITLE=]WHAT`, and how it is to be fed, None without `?` and keys."""
+    named, fed = feeding.split(text)
+    title, equals, what = named.partition("=")
     if equals and "/" not in title:
         if not title or not what:
             raise LatseError(f"{text!r} is no model: write TITLE=WHAT, as in student=out/orl/student/model,0")
-        return title, what
-    return _default_title(text), text
+        return title, what, fed
+    return _default_title(named), named, fed
 
 
 def _default_title(what: str) -> str:
@@ -80,14 +90,13 @@ def add_model_arguments(parser: argparse.ArgumentParser, required: bool = True) 
         metavar="[TITLE=]WHAT",
         help="what to judge, any number (WHAT: see below); TITLE names it in the results",
     )
-    add_embedding_arguments(parser)
-    parser.epilog = f"{parser.epilog}{FEATURES}"
+    add_embedding_arguments(parser, kinds=WHAT + FEATURES)
 
 
-def add_embedding_arguments(parser: argparse.ArgumentParser, batch_size: int = 32) -> None:
-    """Add what a WHAT is, `--train-data`, `--batch-size` with its default, `--gpus` and `--cpus`."""
+def add_embedding_arguments(parser: argparse.ArgumentParser, batch_size: int = 32, kinds: str = WHAT) -> None:
+    """Add `--train-data`, `--batch-size`, `--gpus` and `--cpus`, and the help on the `kinds` of WHAT."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = f"WHAT is one of:\n{WHAT}"
+    parser.epilog = f"WHAT is one of:\n{kinds}\n{FEEDING}"
     parser.add_argument(
         "--train-data", metavar="FOLDER", help="shard to fit pca and fisherfaces to (train.rec, train.idx)"
     )

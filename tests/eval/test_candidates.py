@@ -18,6 +18,8 @@ from latse.errors import LatseError
 from latse.eval import candidates as models
 from latse.eval.model_arguments import add_model_arguments, split
 from latse.files import digest
+from latse.models.feeding import Feeding
+from latse.models.onnx_model import CENTRED
 
 RNG = np.random.default_rng(0)
 POOLED = RNG.normal(size=(147, 8)).astype(np.float32)  # of 16×16 means of 112×112 pixels
@@ -71,7 +73,7 @@ def test_titles(text, title):
 
 @given(st.text(st.characters(blacklist_characters="=/", blacklist_categories=["Cs"]), min_size=1))
 def test_any_title_without_a_slash_is_kept(title):
-    assert split(f"{title}=a=b/model,3") == (title, "a=b/model,3")
+    assert split(f"{title}=a=b/model,3") == (title, "a=b/model,3", None)
 
 
 @pytest.mark.parametrize("text", ["=pixels", "title=", "student=out/model,x", "=", ""])
@@ -338,11 +340,11 @@ def test_an_exported_network_is_fed_pixels_whatever_it_begins_with(tmp_path, sav
     mxnet, exported = (models.open_model(text) for text in (f"{prefix},0", str(path)))
     np.testing.assert_allclose(exported.embed(images, "five"), mxnet.embed(images, "five"), atol=1e-3)
     save_onnx(path)
-    assert not models.open_model(str(path)).feature.normalises
+    assert models.open_model(str(path)).feature.feeding == CENTRED
     model = onnx.load(path)
     model.producer_name = "latse"
     onnx.save(model, path)
-    assert models.open_model(str(path)).feature.normalises
+    assert models.open_model(str(path)).feature.feeding == Feeding()
 
 
 @pytest.mark.parametrize(

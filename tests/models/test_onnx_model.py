@@ -5,7 +5,8 @@ import pytest
 
 from latse.errors import LatseError
 from latse.models import onnx_model
-from latse.models.onnx_model import OnnxNetwork
+from latse.models.feeding import Feeding
+from latse.models.onnx_model import CENTRED, OnnxNetwork
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -64,7 +65,7 @@ MXNET = [("_minusscalar0", "Sub", 127.5), ("_mulscalar0", "Mul", 0.0078125)]
 def test_a_network_is_fed_as_insightface_feeds_it(tmp_path, nodes, silent, raw):
     save(tmp_path / "net.onnx", nodes, silent=silent)
     network = OnnxNetwork(tmp_path / "net.onnx", batch_size=2)
-    assert network.normalises == raw
+    assert network.feeding == (Feeding() if raw else CENTRED)
     expected = IMAGES.astype(np.float64) if raw else (IMAGES - 127.5) / 127.5
     for _, operator, value in nodes:
         apply = {"Sub": np.subtract, "Mul": np.multiply, "Div": np.divide}[operator]

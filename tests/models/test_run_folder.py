@@ -91,7 +91,7 @@ def test_the_folder_is_exported_as_its_checkpoint(run_folder, tmp_path):
         ),
         (
             "no/run",
-            "WHAT is one of PREFIX,NUMBER, RUN_FOLDER, FILE.onnx, FILE.npy, pixels, pca, fisherfaces, ",
+            "WHAT is one of PREFIX,NUMBER, RUN_FOLDER, FILE.onnx, pixels, pca, fisherfaces, dlib, FILE.npy",
         ),
         ("x" * 5000, "xxx: File name too long"),
         (".", ". is a folder without a run's model-symbol.json and model-0000.params"),

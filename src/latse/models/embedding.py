@@ -11,9 +11,12 @@ import numpy as np
 from latse.errors import LatseError
 from latse.graph import fold as inference
 from latse.models import checkpoint
+from latse.models.feeding import Feeding
 from latse.models.parameters import fitting
-from latse.models.runner import Runner, in_batches
+from latse.models.runner import Runner, fed, in_batches
 from latse.symbols.networks import IMAGE_SHAPE
+
+PIXELS = Feeding()
 
 
 class Network:
@@ -22,7 +25,7 @@ class Network:
     What runs is not the checkpoint's graph but the folded one of `latse.graph.fold`, equal to about 1e-6.
 
     Any checkpoint of insightface's model zoo fits: what is asked for is an output inside its symbol, with the
-    input `data` N×3×112×112, RGB in 0..255.
+    input `data` N×3×112×112, RGB in 0..255, unless `feeding` says otherwise.
 
     Parameters
     ----------
@@ -34,6 +37,8 @@ class Network:
         Devices that share each batch; default: the CPU.
     batch_size : int, default 32
         Images per forward pass, at least one per device; the last batch is padded to it.
+    feeding : Feeding, default that of this project's networks
+        What the network gets of an image.
 
     Raises
     ------
@@ -48,15 +53,16 @@ class Network:
         output: str = "fc1_output",
         contexts: Sequence[mx.Context] = (),
         batch_size: int = 32,
+        feeding: Feeding = PIXELS,
     ):
         self.contexts = list(contexts) or [mx.cpu()]
         if batch_size < len(self.contexts):
             raise LatseError(f"a batch of {batch_size} cannot be shared by {len(self.contexts)} devices")
-        self.batch_size = batch_size
+        self.batch_size, self.feeding = batch_size, feeding
         self._path = checkpoint.parameters_path(prefix, number)
         symbol, args, aux = checkpoint.load(prefix, number)
         symbol = checkpoint.pick_outputs(symbol, [output], prefix)
-        shapes = {"data": (batch_size, *IMAGE_SHAPE)}
+        shapes = {"data": (batch_size, 3, feeding.size, feeding.size)}
         parameters = fitting(symbol, args, aux, shapes["data"], self._path)
         self._runner = Runner(*inference.fast(symbol, *parameters, self.contexts), shapes, self.contexts)
 
@@ -76,4 +82,8 @@ class Network:
         if images.shape[1:] != IMAGE_SHAPE:
             raise LatseError(f"{self._path}: it takes images of {IMAGE_SHAPE}, not of {images.shape[1:]}")
         title = f"{self._path.parent.name}/{self._path.stem}"
-        return in_batches(lambda batch: self._runner(batch)[0], images, self.batch_size, title)
+        return in_batches(self._batch, images, self.batch_size, title)
+
+    def _batch(self, images: np.ndarray) -> np.ndarray:
+        # Whole numbers go to the device as they are.
+        return self._runner(images if self.feeding == PIXELS else fed(images, self.feeding))[0]

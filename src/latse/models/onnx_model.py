@@ -12,11 +12,11 @@ import numpy as np
 
 from latse.errors import LatseError, blaming
 from latse.files import existing
-from latse.models.runner import in_batches, padded
+from latse.models.feeding import Feeding
+from latse.models.runner import fed, in_batches, padded
 from latse.runtime import threads
 
 NO_MODEL = "{} holds no ONNX model that onnxruntime runs"
-IMAGE = (3, 112, 112)
 OUTPUT = "fc1_output"
 PRODUCER = "latse"  # as `latse.models.onnx_export` signs
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -24,15 +24,17 @@ FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 # with one of each.
 FIRST_NODES = 8
 NORMALISING = (("Sub", "_minus"), ("Mul", "_mul"))
+CENTRED = Feeding(mean=(127.5,), scale=(1 / 127.5,))
 
 
 class OnnxNetwork:
     """The embedding of a face network in ONNX.
 
-    The network takes RGB, (n, 3, 112, 112), n free or fixed. It is fed as insightface's `arcface_onnx.py`
-    does: 0..255 where the names of a subtraction and of a multiplication (`Sub…` or `_minus…`, `Mul…` or
-    `_mul…`) are among its first eight nodes, as in those converted from MXNet, else (x - 127.5) / 127.5. What
-    `latse export` writes is known by its producer and always fed 0..255.
+    The network takes (n, 3, side, side), n free or fixed. Unless `feeding` says otherwise it gets RGB of
+    112x112, as insightface's `arcface_onnx.py` feeds it: 0..255 where the names of a subtraction and of a
+    multiplication (`Sub…` or `_minus…`, `Mul…` or `_mul…`) are among its first eight nodes, as in those
+    converted from MXNet, else (x - 127.5) / 127.5. What `latse export` writes is known by its producer and
+    gets 0..255.
 
     Parameters
     ----------
@@ -40,6 +42,12 @@ class OnnxNetwork:
         FILE.onnx with one output (n, d), or several of which one is named `fc1_output`.
     batch_size : int, default 32
         Images per forward pass, at least 1; a network whose n is fixed gets its own.
+    feeding : Feeding or None, default None
+        What the network gets of an image; None: as above.
+
+    Attributes
+    ----------
+    feeding : Feeding
 
     Raises
     ------
@@ -48,7 +56,7 @@ class OnnxNetwork:
         something else.
     """
 
-    def __init__(self, path: str | os.PathLike, batch_size: int = 32):
+    def __init__(self, path: str | os.PathLike, batch_size: int = 32, feeding: Feeding | None = None):
         self.path = Path(path)
         onnx, _ = required("onnx"), required("onnxruntime")
         existing("the ONNX file", path)
@@ -56,7 +64,8 @@ class OnnxNetwork:
             model = onnx.load(str(path), load_external_data=False)
         self._session = session(_given(self.path), str(path))
         try:
-            self.normalises = model.producer_name == PRODUCER or _normalises(model.graph)
+            takes_pixels = model.producer_name == PRODUCER or _normalises(model.graph)
+            self.feeding = feeding or (Feeding() if takes_pixels else CENTRED)
             self._input, self._float, batch = self._checked_input()
             self._output = self._checked_output()
         except UnicodeDecodeError as error:
@@ -68,8 +77,7 @@ class OnnxNetwork:
         return in_batches(self._batch, images, self.batch_size, self.path.name)
 
     def _batch(self, images: np.ndarray) -> np.ndarray:
-        data = images if self.normalises else (images - np.float32(127.5)) / np.float32(127.5)
-        full = padded(data.astype(self._float, copy=False), self.batch_size)
+        full = padded(fed(images, self.feeding).astype(self._float, copy=False), self.batch_size)
         with blaming(f"{self.path}: its network does not take {self.batch_size} images"):
             (embedding,) = self._session.run([self._output], {self._input: full})
         if embedding.ndim != 2 or len(embedding) != len(full):
@@ -82,14 +90,21 @@ class OnnxNetwork:
     def _checked_input(self) -> tuple[str, type, int]:
         """Return the input's name, type, and batch size (0 where it is free)."""
         inputs = self._session.get_inputs()
+        needed_image = (3, self.feeding.size, self.feeding.size)
         if len(inputs) != 1 or inputs[0].type not in FLOATS or len(inputs[0].shape) != 4:
-            raise LatseError(
-                f"{self.path}: its network must have one input, floats of shape (n, 3, 112, 112)"
-            )
+            sides = ", ".join(map(str, needed_image))
+            raise LatseError(f"{self.path}: its network must have one input, floats of shape (n, {sides})")
         entry = inputs[0]
         batch, *image = (size if isinstance(size, int) else 0 for size in entry.shape)  # free ones have names
-        if any(size and size != needed for size, needed in zip(image, IMAGE)):
-            raise LatseError(f"{self.path}: its network takes images of {tuple(image)}, not of {IMAGE}")
+        if any(size and size != needed for size, needed in zip(image, needed_image)):
+            hint = (
+                f"; FILE.onnx?size={image[1]} gives them"
+                if image[0] in (0, 3) and image[1] == image[2]
+                else ""
+            )
+            raise LatseError(
+                f"{self.path}: its network takes images of {tuple(image)}, not of {needed_image}{hint}"
+            )
         return entry.name, FLOATS[entry.type], batch
 
     def _checked_output(self) -> str:

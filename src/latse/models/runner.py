@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Callable, Mapping, Sequence
 
+import cv2
 import mxnet as mx
 import numpy as np
 from tqdm import tqdm
 
 from latse.errors import LatseError
+from latse.models.feeding import SIZE, Feeding
 from latse.models.parameters import Arrays
 
 
@@ -47,6 +49,18 @@ class Runner:
         arrays = [as_input(padded(array, self._size)) for array in inputs]
         self._module.forward(mx.io.DataBatch(arrays), is_train=False)
         return [output.asnumpy()[: len(inputs[0])] for output in self._module.get_outputs()]
+
+
+def fed(images: np.ndarray, feeding: Feeding) -> np.ndarray:
+    """Return what a network gets, float32 (n, 3, size, size), for uint8 (n, 3, 112, 112) RGB."""
+    if feeding.size != SIZE:
+        side = feeding.size, feeding.size
+        how = cv2.INTER_AREA if feeding.size < SIZE else cv2.INTER_LINEAR
+        resized = [cv2.resize(image.transpose(1, 2, 0), side, interpolation=how) for image in images]
+        images = np.stack(resized).transpose(0, 3, 1, 2)
+    images = images[:, ::-1] if feeding.order == "bgr" else images
+    mean, scale = (np.array(part, np.float32).reshape(-1, 1, 1) for part in (feeding.mean, feeding.scale))
+    return (images - mean) * scale
 
 
 def padded(array: np.ndarray, size: int) -> np.ndarray:

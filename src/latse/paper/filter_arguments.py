@@ -11,7 +11,7 @@ import math
 
 from latse.arguments import later
 from latse.errors import LatseError
-from latse.eval.model_arguments import BASELINES, add_embedding_arguments, model, split
+from latse.eval.model_arguments import BASELINES, FEATURES, WHAT, add_embedding_arguments, model, split
 from latse.models.run_folder import named_checkpoint
 
 LEARNED, MEANS = "learned", "means"
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", metavar="FILE", help="write what share is kept, what --check found, versions and device"
     )
-    add_embedding_arguments(parser, batch_size=64)
+    add_embedding_arguments(parser, batch_size=64, kinds=WHAT + FEATURES)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -64,7 +64,7 @@ def _with_centres(args: argparse.Namespace) -> str:
     """Return the checkpoint whose class centres are asked; raise LatseError for what has none."""
     if args.train_data is not None:
         raise LatseError("--train-data is of pca and fisherfaces, which only --centres means takes")
-    what = split(args.teacher)[1]
-    if what in BASELINES or what.endswith((".onnx", ".npy")):
+    _, what, feeding = split(args.teacher)
+    if feeding or what in BASELINES or what.endswith((".onnx", ".npy")):
         raise LatseError(f"{args.teacher} has no class centres: --centres means takes the people's means")
     return named_checkpoint(args.teacher)

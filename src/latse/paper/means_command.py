@@ -149,7 +149,7 @@ def _binding(model: FaceModel, shard: Shard, name: str, train_data: str | None) 
     graph = digest(symbol_path(parse(source)[0])) if is_checkpoint else None
     return {
         "teacher": made or _digest([source, fitted]),
-        "graph": _digest(["means", means.RULE, graph]),
+        "graph": _digest(["means", means.RULE, graph, model.origin.get("feeding")]),
         "data": shard.digest(),
         "preprocessing": preprocessing(shard),
     }
