@@ -85,7 +85,8 @@ def run(args):
     targets = [target() for target in TARGETS.values()]
     if args.only is not None:
         with tempfile.TemporaryDirectory() as folder:
-            return Worker(args, targets, Path(folder)).read_one(args.only)
+            refused = Worker(args, targets, Path(folder)).read_one(args.only)
+            return 1 - refused, refused
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
         counts = [
             context.Array("q", 3) for _ in range(args.processes)

@@ -77,6 +77,9 @@ def test_one_input_again(tmp_path, monkeypatch):
     number = record["findings"][0].split("-")[1]
     with pytest.raises(ZeroDivisionError):
         fuzz(tmp_path, "--only", number)
+    monkeypatch.setattr(run, "TARGETS", {"fake": lambda: Fake(lambda: None)})  # it is mended
+    status, record = fuzz(tmp_path, "--only", number)
+    assert status == 0 and (record["inputs"], record["findings"]) == (1, [])
 
 
 def test_it_stops_after_the_time_it_is_given(tmp_path):
