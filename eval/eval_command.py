@@ -154,7 +154,7 @@ def _encoder(model: FaceModel) -> Network | None:
 def _decoder(model: FaceModel) -> Network:
     """Return the faces of a checkpoint as a function of images; raise LatseError if it has no decoder."""
     encoder, source = _encoder(model), model.origin["source"]
-    return Network(*parse(source), FACES, encoder.contexts, encoder.batch_size)
+    return Network(*parse(source), FACES, encoder.contexts, encoder.batch_size, encoder.feeding)
 
 
 def _draw(args: argparse.Namespace, models: Sequence[FaceModel], sets: dict[str, PairSet]) -> None:

@@ -308,6 +308,16 @@ def test_a_damaged_run_record_is_named(house, pairs_file, tmp_path, capsys):
         assert "run.json" in capsys.readouterr().err
 
 
+def test_a_decoder_is_fed_as_its_encoder(house, sets, tmp_path):
+    """Twice the pixels less half of 255 are other faces than the pixels themselves."""
+    model = f"{house}/student/model,0"
+    order = "--model", f"plain={model}", f"fed={model}?mean=127.5&scale=2", "--pairs", sets[0]
+    assert main(["eval", *map(str, order), "--json", str(tmp_path / "it.json")]) == 0
+    (judged,) = json.loads((tmp_path / "it.json").read_text())["sets"].values()
+    plain, fed = (judged["results"][title]["restoration"]["ssim"] for title in ("plain", "fed"))
+    assert plain != fed
+
+
 def test_thresholds_are_printed_when_asked_for(house, pairs_file, tmp_path, capsys):
     order = "--model", "pixels", "--pairs", pairs_file, "--json", tmp_path / "it.json"
     assert main(["eval", *map(str, order), "--thresholds"]) == 0

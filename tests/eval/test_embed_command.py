@@ -189,7 +189,7 @@ def test_what_gives_no_face_ends_the_command_or_is_left_out(network, photographs
         ("pixels empty --out f.npy", "the folder empty holds no image"),
         (
             "pixels faces/notes.txt --out f.npy",
-            "faces/notes.txt is not an image that can be decoded: without ",
+            "faces/notes.txt is not an image that can be decoded: only aligned JPEG or PNG faces are taken ",
         ),
         (
             "pixels faces/notes.txt --skip --out f.npy",

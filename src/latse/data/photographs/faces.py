@@ -13,6 +13,8 @@ from latse.data.photographs import align
 from latse.data.workers import in_order
 from latse.errors import LatseError
 
+# The options are those of `embed` and `pairs`, and of `compare` and `pack`.
+NOT_ALIGNED = "only aligned JPEG or PNG faces are taken as they are: add --align, or leave out --aligned"
 AT_ONCE = 16  # photographs that a process gets; each time it loads the detector, which takes as long as one
 
 
@@ -65,4 +67,4 @@ def read_aligned(file: Path) -> tuple[bytes, np.ndarray]:
     try:
         return content, decode(content, str(file), (align.SIZE, align.SIZE))
     except LatseError as error:
-        raise LatseError(f"{error}: without --align, only aligned JPEG or PNG faces are taken") from error
+        raise LatseError(f"{error}: {NOT_ALIGNED}") from error
