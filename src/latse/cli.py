@@ -18,7 +18,7 @@ from latse.runtime import mxnet_build, require_mxnet
 # Sub-command -> (its module in latse, one line of help). A module has `add_arguments(parser)` and
 # `run(args)`, which returns None, or the exit status; it imports nothing slow before it runs.
 COMMANDS = {
-    "data": ("data.data_command", "make insightface shards and verification pairs"),
+    "data": ("data_command", "make insightface shards and verification pairs"),
     "train": ("train.train_arguments", "train a teacher or a student from a recipe"),
     "recipes": ("recipes_arguments", "list the shipped recipes, show one, or explain every key"),
     "filter": ("paper.filter_arguments", "store a teacher's verdict on every image of a set"),

@@ -56,6 +56,7 @@ ROOMS = {
     "eval": BASE | {"data", "graph", "models", "symbols"},
     "paper": BASE | {"data", "eval", "models", "plan", "recipe", "recipe_keys", "symbols", "train"},
     "bench": BASE | {"data", "eval", "graph", "models", "paper", "plan", "recipe", "symbols", "train"},
+    "data_command": {"data", "paper"},
     "cli": {"ending", "errors", "files", "latse", "runtime"},
     "latse": {"runtime"},
     "__main__": {"cli"},
@@ -71,7 +72,6 @@ DATA = {
     "synth": {"images", "spool", "shards", "photographs", "pairs"},
     "orl": {"images", "photographs", "pairs", "shards"},
     "orl_command": {"orl"},
-    "data_command": {"shards", "photographs", "pairs", "synth", "orl_command"},
 }
 
 

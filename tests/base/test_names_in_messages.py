@@ -16,6 +16,7 @@ import yaml
 from latse import recipe as recipes
 from latse.bench import result
 from latse.cli import main
+from latse.data.shards import verdict_file
 from latse.data.shards.names import read_names
 from latse.errors import LatseError
 from latse.eval import candidates, compare_command, figures, megaface
@@ -23,7 +24,7 @@ from latse.graph.nodes import Graph
 from latse.paper import paper_tables, report_command, study_command
 from latse.plan import file as plan_file
 from latse.recipe_keys import CHANGEABLE, KEYS, OPEN
-from latse.train import run_record, verdict_file
+from latse.train import run_record
 
 # What a message must not hold; "list", "set" and "bytes" are English, too.
 PYTHON = re.compile(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from latse.cli import main
+from latse.data.shards import verdict_file
 from latse.data.shards.noise import add_noise, read_truth
 from latse.data.shards.records import Shard
 from latse.data.shards.shard_writer import write_shard
@@ -14,7 +15,7 @@ from latse.eval.candidates import open_model
 from latse.files import digest
 from latse.models.features import unit
 from latse.paper import embedding_file, means_command
-from latse.train import means, verdict_file
+from latse.train import means
 
 IMAGES = 15
 

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from latse.cli import main
+from latse.data.shards import verdict_file
 from latse.data.shards.loader import BatchStream
 from latse.data.shards.records import Shard
 from latse.data.shards.shard_writer import write_shard
 from latse.models import checkpoint
 from latse.symbols.networks import IMAGE_SHAPE
-from latse.train import filter_command, verdict_file
+from latse.train import filter_command
 from latse.train.verdicts import Judge, Stored, TopK
 
 

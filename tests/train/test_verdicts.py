@@ -9,9 +9,9 @@ import pytest
 
 from latse.data.shards.loader import BatchStream
 from latse.data.shards.records import Batch, Shard
+from latse.data.shards.verdict_file import VerdictWriter
 from latse.errors import LatseError
 from latse.models import checkpoint
-from latse.train.verdict_file import VerdictWriter
 from latse.train.verdicts import Judge, KeepAll, Stored, TopK, preprocessing
 
 IMAGE, CLASSES, BATCH = (3, 112, 112), 5, 4

@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from latse.data.shards.records import Shard
+from latse.data.shards.verdict_file import VerdictWriter
 from latse.eval.candidates import FaceModel, FeatureFile, open_model
 from latse.eval.identification import UnitRows
 from latse.files import digest, locked
@@ -26,7 +27,6 @@ from latse.paper.embedding_file import Reopened, embedded
 from latse.train import means
 from latse.train.filter_command import Answer, store
 from latse.train.means import Rows, Settled
-from latse.train.verdict_file import VerdictWriter
 from latse.train.verdicts import preprocessing
 
 FACES_AT_ONCE = 512  # images that are in memory at once: 19 MB

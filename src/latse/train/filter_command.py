@@ -11,7 +11,9 @@ import mxnet as mx
 import numpy as np
 from tqdm import tqdm
 
+from latse.data.shards import verdict_file
 from latse.data.shards.records import Batch, Shard
+from latse.data.shards.verdict_file import Verdicts, VerdictWriter
 from latse.data.workers import in_threads
 from latse.devices import contexts, share
 from latse.errors import MOST, LatseError, check_range
@@ -19,9 +21,8 @@ from latse.files import digest, locked, make_folder, write_json
 from latse.models import checkpoint
 from latse.models.run_folder import parse
 from latse.provenance import provenance
-from latse.train import verdict_file, verdict_truth
+from latse.train import verdict_truth
 from latse.train.training import open_shard
-from latse.train.verdict_file import Verdicts, VerdictWriter
 from latse.train.verdicts import Judge, preprocessing, warn_of_another_set
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from latse.data.shards.noise import CLEAN, read_truth
 from latse.data.shards.records import Shard
+from latse.data.shards.verdict_file import Verdicts
 from latse.text_table import aligned, percent
-from latse.train.verdict_file import Verdicts
 
 GROUPS = {"1": (1, 1), "2": (2, 2), "3": (3, 3), "4 and more": (4, np.inf), "all": (1, np.inf)}
 

@@ -13,6 +13,7 @@ from typing import Protocol, Sequence
 import mxnet as mx
 import numpy as np
 
+from latse.data.shards import verdict_file
 from latse.data.shards.records import Batch, Shard
 from latse.errors import LatseError
 from latse.files import read_json
@@ -23,7 +24,6 @@ from latse.models.parameters import fitting
 from latse.models.run_folder import parse
 from latse.models.runner import Runner
 from latse.symbols.networks import IMAGE_SHAPE, Verdict, trace
-from latse.train import verdict_file
 
 # Cosines closer than this are not taken for different where a batch is judged. On the CPU those of a
 # ResNet-50 differ by 3e-7 between batches of different sizes, by 1e-6 between folded and unfolded graph.

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from latse.data.shards import verdict_file
+from latse.data.shards.verdict_file import VerdictWriter, read
 from latse.errors import LatseError
-from latse.train import verdict_file
-from latse.train.verdict_file import VerdictWriter, read
 
 BINDING = {"teacher": "a", "graph": "b", "data": "c", "preprocessing": "d"}
 
