@@ -154,7 +154,7 @@ def test_strangers_of_one_name_stay_apart(tmp_path, capsys):
     for sets, complaint in (
         (
             (one, nameless),
-            f"{nameless} has no name for label 0: only what `latse data pack` and `merge` make",
+            f"{nameless} has no name for label 0: only what `latse data pack`, `merge` and `clean` make",
         ),
         ((one, tmp_path / "out"), f"{tmp_path}/out has no name for label 3: "),
     ):

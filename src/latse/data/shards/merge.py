@@ -8,11 +8,10 @@ from collections import Counter
 from typing import Any, Sequence
 
 import numpy as np
-from tqdm import tqdm
 
 from latse.data.shards.names import Names, read_names
 from latse.data.shards.records import Shard
-from latse.data.shards.shard_writer import MOST_SHARDS, ShardWriter
+from latse.data.shards.shard_writer import MOST_SHARDS, write_images
 from latse.data.shards.staging import refuse_set, sizes, staged
 from latse.errors import LatseError, check_range
 from latse.files import write_json
@@ -62,8 +61,10 @@ def merge(
         "people": people if any(people) else None,
     }
     with staged(out) as stage:
-        with ShardWriter(stage, len(people), sets[0].image_size, shards, made["images"]) as writer:
-            _copy(sets, labels, writer)
+        new = np.concatenate([own[shard.labels] for shard, own in zip(sets, labels)])
+        source = np.repeat(np.arange(len(sets)), [len(shard) for shard in sets])
+        place = np.concatenate([np.arange(len(shard)) for shard in sets])
+        write_images(stage, sets, source, place, new, len(people), shards, "merge")
         made["files"] = sizes(stage)
         write_json(stage / "merge.json", made)
     return made
@@ -93,8 +94,8 @@ def _matched(sets: list[Shard], names: list[Names]) -> tuple[Names, list[np.ndar
     for shard, own in zip(sets, names):
         if None in own:
             raise LatseError(
-                f"{shard.folder} has no name for label {own.index(None)}: only what `latse data pack` and "
-                "`merge` make has names; without --by-name labels are shifted"
+                f"{shard.folder} has no name for label {own.index(None)}: only what `latse data pack`, "
+                "`merge` and `clean` make has names; without --by-name labels are shifted"
             )
         name, times = Counter(own).most_common(1)[0]
         if times > 1:
@@ -127,11 +128,3 @@ def _runs(labels: np.ndarray) -> list[dict[str, int]]:
         {"label": int(start), "count": int(count), "new": int(labels[start])}
         for start, count in zip(starts, counts)
     ]
-
-
-def _copy(sets: list[Shard], labels: list[np.ndarray], writer: ShardWriter) -> None:
-    new = np.concatenate([own[shard.labels] for shard, own in zip(sets, labels)])
-    source = np.repeat(np.arange(len(sets)), [len(shard) for shard in sets])
-    place = np.concatenate([np.arange(len(shard)) for shard in sets])
-    for image in tqdm(np.argsort(new, kind="stable"), "merge", unit="image", leave=False):
-        writer.add(int(new[image]), sets[source[image]].content(place[image]))

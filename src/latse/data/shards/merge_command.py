@@ -10,9 +10,9 @@ DESCRIPTION = (
     "those of the sets before it, so the first one keeps its labels. With --by-name people of the same "
     "name are one person, and people are numbered in the order of their names, as `latse data pack` "
     "numbers them. Beside the set stands merge.json: what became of the labels of each set, and the name "
-    "of each label, where pack.json or merge.json beside a set tells it. A picture that stands in several "
-    "sets is not looked for: `latse data check OUT` finds those under several people. The sets are left "
-    "as they are."
+    "of each label, where pack.json, merge.json or clean.json beside a set tells it. A picture that stands "
+    "in several sets is not looked for: `latse data check OUT` finds those under several people. The sets "
+    "are left as they are."
 )
 
 

@@ -11,7 +11,7 @@ from latse.errors import LatseError
 from latse.files import read_json
 from latse.form import COUNT, Each, Leaf, Maybe, Rows, check
 
-FILES = ("pack.json", "merge.json")  # of the commands that know names
+FILES = ("pack.json", "merge.json", "clean.json")  # of the commands that know names
 Names = Sequence[Optional[str]]  # by label; None: not known
 
 

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from latse.data.shards.records import Shard
-from latse.data.shards.shard_writer import MOST_SHARDS, ShardWriter
+from latse.data.shards.shard_writer import MOST_SHARDS, write_images
 from latse.data.shards.staging import refuse_set, staged
 from latse.errors import LatseError, check_range
 from latse.files import explained, read_json, replacing, write_json
@@ -230,14 +229,12 @@ def _write(folder: Path, original: Shard, other: Shard | None, plan: _Plan, shar
     order = np.flatnonzero(plan.kind != LEFT_OUT)
     order = order[np.argsort(plan.label[order], kind="stable")]
     label, kind, replaced_by = plan.label[order], plan.kind[order], plan.replaced_by[order]
-    with ShardWriter(folder, original.classes, original.image_size, shards, len(order)) as writer:
-        bar = tqdm(zip(label, order, replaced_by), "noise", len(order), unit="image", leave=False)
-        for person, position, place in bar:
-            content = original.content(position) if place < 0 else other.content(place)
-            writer.add(int(person), content.tobytes())
+    is_other = replaced_by >= 0
+    sets, place = [original] + [other] * (other is not None), np.where(is_other, replaced_by, order)
+    write_images(folder, sets, is_other.astype(int), place, label, original.classes, shards, "noise")
     source = original.records[order]
     if other is not None:
-        source = np.where(replaced_by < 0, source, other.records[replaced_by])
+        source = np.where(is_other, other.records[replaced_by], source)
     true = np.where(kind == DISTRACTOR, OUTSIDE, original.labels[order])
     truth = Truth(Shard(folder).records, label, kind, true, source)
     with replacing(folder / "noise.npz") as temporary, temporary.open("wb") as file:

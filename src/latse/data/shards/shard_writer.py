@@ -6,9 +6,10 @@ import array
 import contextlib
 import os
 from pathlib import Path
-from typing import Iterable
+from typing import Iterable, Sequence
 
 import numpy as np
+from tqdm import tqdm
 
 from latse.data.shards.recordio import HEADER, LARGEST_EXACT, LENGTH, framed, packed_range
 from latse.data.shards.records import Shard
@@ -139,6 +140,40 @@ def write_shard(
     with staged(folder) as stage, ShardWriter(stage, classes, image_size, shards, len(images)) as writer:
         for label, encoded in images:
             writer.add(label, encoded)
+
+
+def write_images(
+    folder: str | os.PathLike,
+    sets: Sequence[Shard],
+    source: np.ndarray,
+    place: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    shards: int,
+    doing: str,
+) -> None:
+    """Write images of other sets, byte for byte, in the order of their new labels.
+
+    Parameters
+    ----------
+    folder, classes, shards
+        As for `ShardWriter`.
+    sets : sequence of Shard
+        Images of one size.
+    source, place, labels : int arrays (n,)
+        Of each image, the number of its set, its position there, and its new label. Images of one label come
+        in the order of these.
+    doing : str
+        What the progress bar is called.
+
+    Raises
+    ------
+    LatseError
+        As `ShardWriter`, or if an image cannot be read.
+    """
+    with ShardWriter(folder, classes, sets[0].image_size, shards, len(labels)) as writer:
+        for image in tqdm(np.argsort(labels, kind="stable"), doing, unit="image", leave=False):
+            writer.add(int(labels[image]), sets[source[image]].content(place[image]))
 
 
 class _RecordOutput:

@@ -14,7 +14,16 @@ from latse.errors import LatseError
 from latse.files import PART, explained, locked, make_folder, read_json
 
 # What commands write beside a set and what is true of that one only.
-SIDE_FILES = ("merge.json", "noise.npz", "noise.json", "orl.json", "pack.json", "repair.json", "synth.json")
+SIDE_FILES = (
+    "clean.json",
+    "merge.json",
+    "noise.npz",
+    "noise.json",
+    "orl.json",
+    "pack.json",
+    "repair.json",
+    "synth.json",
+)
 
 
 def refuse_set(out: str | os.PathLike, *sources: str | os.PathLike) -> None:

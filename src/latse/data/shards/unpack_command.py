@@ -8,8 +8,8 @@ SUMMARY = "turn a set into image files, a folder for each person"
 DESCRIPTION = (
     "Write the images of a set, byte for byte, as NUMBER.jpg or NUMBER.png into a folder for each person, "
     "the inverse of `latse data pack --aligned`. NUMBER is that of the record. A folder is called like "
-    "the person, where pack.json or merge.json beside the set tells the names and they ascend as the "
-    "labels do; otherwise it is called like the label and the name. People without an image get no "
+    "the person, where pack.json, merge.json or clean.json beside the set tells the names and they ascend "
+    "as the labels do; otherwise it is called like the label and the name. People without an image get no "
     "folder. FOLDER appears whole or not at all."
 )
 
