@@ -156,7 +156,7 @@ def write_images(
 
     Parameters
     ----------
-    folder, classes, shards
+    folder, classes, shards : path, int, int
         As for `ShardWriter`.
     sets : sequence of Shard
         Images of one size.
