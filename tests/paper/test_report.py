@@ -57,6 +57,7 @@ def judged(strength, known_people=True):
         "exact": {"accuracy": accuracy + 0.001, "std": 0.02, "threshold": 1.583},
         "val_at_far_1e-3": None,
         "tar_at_far": tar_at_far,
+        "cosine_at_far": dict(zip(FARS, (0.25, 0.4121, 0.5, 0.6, 0.7, 0.8))),
         "unresolved_far": list(FARS[2:]),
         "auc": 0.5 + accuracy / 2,
         "eer": 1 - accuracy,
@@ -68,6 +69,7 @@ def judged(strength, known_people=True):
             "auc": bounds,
             "eer": [1 - bounds[1], 1 - bounds[0]],
             "tar_at_far": {value: [tar - 0.04, tar] for value, tar in tar_at_far.items()},
+            "cosine_at_far": dict.fromkeys(FARS, [0.2, 0.4379]),
         }
         if known_people
         else None,
@@ -274,6 +276,21 @@ class Reader(HTMLParser):
         """The row that begins so."""
         rows = [[" ".join(cell.split()) for cell in row] for row in self.rows]
         return next(row for row in rows if row[: len(start)] == list(start))
+
+
+def test_the_page_says_from_which_cosine_on_a_pair_is_one_person(page, tmp_path, undrawn):
+    reader = Reader(page.read_text())
+    rows = [row[1:] for row in reader.rows if row[1:2] == ["0.2500.200 to 0.438"]]
+    assert rows == 2 * len(MODELS) * [["0.2500.200 to 0.438", "0.4120.200 to 0.438"]]
+    assert "orl: thresholds by false accept rate" in reader.text
+    strangers, older = verification(known_people=False), verification()
+    for result in older["sets"]["orl"]["results"].values():
+        del result["cosine_at_far"]
+    for content, count in ((strangers, len(MODELS)), (older, 0)):
+        write(tmp_path / "verification.json", content)
+        assert report(tmp_path, tmp_path / "a.html") == 0
+        rows = Reader((tmp_path / "a.html").read_text()).rows
+        assert [row[1:] for row in rows].count(["0.250", "0.412"]) == count
 
 
 def test_every_result_is_on_the_page(run, page):

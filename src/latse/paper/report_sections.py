@@ -51,7 +51,11 @@ def verification(result: Mapping[str, Any], look: Mapping[str, Look], where: str
     sets = {f"{name}{where}": judged for name, judged in result["sets"].items()}
     blocks = [_overview(sets, look)] if len(sets) > 1 else []
     for name, judged in sets.items():
-        blocks += [_verification_table(name, judged, look), _verification_charts(name, judged, look)]
+        blocks += [
+            _verification_table(name, judged, look),
+            *_thresholds(name, judged["results"], look),
+            _verification_charts(name, judged, look),
+        ]
     return Section(
         "verification",
         f"Verification{where}",
@@ -89,6 +93,26 @@ def _verification_table(name: str, judged: Mapping[str, Any], look: Mapping[str,
     val = ["VAL at FAR"] if has_val else []
     head = ["", "accuracy", "exact threshold", *map(_tar, resolved), "AUC", "EER", *val]
     return BLOCKS.table(head, rows, name, _verification_notes(judged, some))
+
+
+def _thresholds(name: str, results: Mapping[str, Any], look: Mapping[str, Look]) -> Iterator[Markup]:
+    """Yield a table of the cosines above which a pair is one person; none of a file that lacks them."""
+    some = next(iter(results.values()))
+    resolved = _resolved(some)
+    if not resolved or not all("cosine_at_far" in result for result in results.values()):
+        return
+    rows = []
+    for title, result in results.items():
+        bounds = (result["intervals"] or {}).get("cosine_at_far", {})
+        cells = [_cosine(result["cosine_at_far"][far], bounds.get(far)) for far in resolved]
+        rows.append([_key(title, look), *cells])
+    head = ["", *(power(float(far)) for far in resolved)]
+    note = "A pair is taken for one person if the cosine of its embeddings is larger."
+    yield BLOCKS.table(head, rows, f"{name}: thresholds by false accept rate", [note])
+
+
+def _cosine(value: float, bounds: Sequence[float] | None) -> Markup:
+    return BLOCKS.noted(f"{value:.3f}", "{:.3f} to {:.3f}".format(*bounds) if bounds else "")
 
 
 def _spread(result: Mapping[str, float]) -> str:

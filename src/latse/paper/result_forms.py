@@ -26,6 +26,7 @@ INTERVALS = {
     "auc?": Maybe(INTERVAL),
     "eer?": Maybe(INTERVAL),
     "tar_at_far?": Each(Maybe(INTERVAL), RATE),
+    "cosine_at_far?": Each(Maybe(INTERVAL), RATE),
 }
 JUDGED = {
     **SPREAD,
@@ -33,6 +34,7 @@ JUDGED = {
     "exact": SPREAD,
     "val_at_far_1e-3": Maybe({"val": NUMBER, "far": NUMBER}),
     "tar_at_far": RATES,
+    "cosine_at_far?": RATES,
     "unresolved_far": Rows(RATE),
     "auc": Maybe(NUMBER),
     "eer": Maybe(NUMBER),
