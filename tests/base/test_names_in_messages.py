@@ -21,7 +21,7 @@ from latse.data.shards.names import read_names
 from latse.errors import LatseError
 from latse.eval import candidates, compare_command, figures, megaface
 from latse.graph.nodes import Graph
-from latse.paper import paper_tables, report_command, study_command
+from latse.paper import paper_tables, report_command, study_file
 from latse.plan import file as plan_file
 from latse.recipe_keys import CHANGEABLE, KEYS, OPEN
 from latse.train import run_record
@@ -200,9 +200,14 @@ FILES = {
     ),
     "study": (
         "study.yaml",
-        {"recipe": "orl_student", "seeds": [0, 1], "rows": {"plain": {"train": {"keep": 1}}, "other": None}},
+        {
+            "recipe": "orl_student",
+            "seeds": [0, 1],
+            "noise": {"some": {"mislabel": 0.2}},
+            "rows": {"plain": {"train": {"keep": 1}}, "other": None, "noisy": {"noise": "some"}},
+        },
         written_yaml,
-        study_command.read_study,
+        study_file.read_study,
     ),
     "benchmark": (
         "train.json",

@@ -21,7 +21,7 @@ from latse.files import read_object
 from latse.graph.nodes import Graph
 from latse.models.checkpoint import load_symbol
 from latse.own_class import Registry
-from latse.paper.study_command import read_study
+from latse.paper.study_file import read_study
 from latse.plan.file import KIND, digest, read_plan
 
 POINTS = "1,2,3,4,5,6,7,8,9,10"

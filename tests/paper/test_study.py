@@ -1,6 +1,7 @@
 """`latse study`: rows × seeds as the commands train and judge them, resumed, refused, and laid out."""
 
 import json
+import shutil
 import statistics
 from pathlib import Path
 
@@ -9,7 +10,11 @@ import yaml
 
 from latse import recipe as recipes
 from latse.cli import main
-from latse.paper import study_command as study
+from latse.data.shards.records import Shard
+from latse.files import digest
+from latse.paper import study_table
+from latse.paper.study_file import Row, Study, read_study
+from latse.paper.study_table import summary, tables
 from latse.symbols.margins import MARGINS
 from latse.text_table import markdown
 
@@ -26,6 +31,15 @@ rows:
   line: {}
   cos-0.2: {margin: {name: cosface, m3: 0.2}}
 """
+TAUGHT = """\
+recipe: tiny.yaml
+seeds: [0, 1]
+noise: {flips: {mislabel: 0.25}}
+rows:
+  pupil: {noise: flips, teacher: noisy, filter: {k: 2}}
+  clean: {}
+  noisy: {noise: flips}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +51,13 @@ def study_file(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run_study(study_file, people, pairs_file):
+def run_study(study_file, small_encoder, people, pairs_file):
     """Run `latse study` with two iterations, one run at a time, and return its exit status."""
 
-    def run(out, *arguments, file=study_file, pairs=pairs_file):
-        places = "--data", people, "--pairs", pairs, "--out", out
-        settings = "--jobs", 1, "--set", "train.iterations=2"
-        return main(["study", *map(str, [file, *places, *settings, *arguments])])
+    def run(out, *arguments, file=study_file, pairs=(pairs_file,)):
+        places = "--data", people, "--pairs", *pairs, "--out", out
+        settings = "--set", "train.iterations=2", "--set", f"encoder.name={small_encoder}"
+        return main(["study", *map(str, [file, *places, "--jobs", 1, *settings, *arguments])])
 
     return run
 
@@ -57,17 +71,35 @@ def finished(run_study, tmp_path_factory, one_process):
     return out
 
 
+@pytest.fixture(scope="module")
+def taught(run_study, study_file, pairs_file, tmp_path_factory, one_process):
+    """The folder of a finished study with a noisy set and a teacher, judged on two sets of pairs."""
+    out = tmp_path_factory.mktemp("taught")
+    file, again = study_file.with_name("taught.yaml"), out / "again.bin"
+    file.write_text(TAUGHT)
+    again.write_bytes(pairs_file.read_bytes())
+    with one_process():
+        assert run_study(out, file=file, pairs=(pairs_file, again)) == 0
+    return out
+
+
 def runs(out):
     return [out / row / f"seed-{seed}" for row in ("line", "cos-0.2") for seed in (0, 1)]
 
 
+def judged(run):
+    """What `latse eval` said of the models of a run, on the pairs of `pairs_file`."""
+    return json.loads((run / "verification.json").read_text())["sets"]["people"]["results"]
+
+
 def times(out):
-    """When the model and the judgement of each run were written, by file."""
-    files = [file for run in runs(out) for file in (run / "model-0000.params", *run.glob("verification-*"))]
+    """When the model, the judgement and the result of each run were written, by file."""
+    names = "model-0000.params", "verification.json"
+    files = [run / name for run in runs(out) for name in names]
+    files += [out / "results" / run.parent.name / f"{run.name}.json" for run in runs(out)]
     return {file: file.stat().st_mtime_ns for file in files}
 
 
-@pytest.mark.slow
 def test_every_row_is_trained_with_every_seed(finished):
     for run in runs(finished):
         record = json.loads((run / "run.json").read_text())
@@ -81,69 +113,141 @@ def test_every_row_is_trained_with_every_seed(finished):
         }[name]
 
 
-@pytest.mark.slow
-def test_the_report_is_that_of_the_judgements(finished, pairs_file):
+def test_the_report_is_that_of_the_judgements(finished):
     report = json.loads((finished / "study.json").read_text())
-    assert (report["study"], report["recipe"], report["pairs"]) == ("two", "tiny", str(pairs_file))
+    assert report["recipe"] == "tiny"
+    assert report["provenance"]["command"].startswith("latse study ")
     assert list(report["rows"]) == ["line", "cos-0.2"]
-    assert [report["rows"][row]["changes"] for row in report["rows"]] == [
+    assert [row["changes"] for row in report["rows"].values()] == [
         {},
         {"margin": {"name": "cosface", "m3": 0.2}},
     ]
     for name, row in report["rows"].items():
-        judged = []
-        for seed in (0, 1):
-            (file,) = (finished / name / f"seed-{seed}").glob("verification-*.json")
-            judged.append(json.loads(file.read_text())["sets"]["people"]["results"])
-            for title in ("model", "untrained"):
-                assert judged[-1][title].pop("roc") and judged[-1][title].pop("histogram")
-            assert row["seeds"][str(seed)] == judged[seed]
+        seeds = [judged(finished / name / f"seed-{seed}") for seed in (0, 1)]
+        found = row["sets"]["people"]
         for title, values in (
-            ("accuracy", [one["model"]["accuracy"] for one in judged]),
-            ("TAR@1%FAR", [one["model"]["tar_at_far"]["0.01"] for one in judged]),
-            ("AUC", [one["model"]["auc"] for one in judged]),
-            ("untrained accuracy", [one["untrained"]["accuracy"] for one in judged]),
+            ("accuracy", [one["model"]["accuracy"] for one in seeds]),
+            ("TAR@1%FAR", [one["model"]["tar_at_far"]["0.01"] for one in seeds]),
+            ("AUC", [one["model"]["auc"] for one in seeds]),
+            ("untrained accuracy", [one["untrained"]["accuracy"] for one in seeds]),
         ):
             first, second = values
-            assert row[title]["mean"] == pytest.approx((first + second) / 2)
-            assert row[title]["std"] == pytest.approx(abs(first - second) / 2**0.5)
-        assert row["SSIM"] is None
-    cells = study.table(report["rows"])
+            assert found[title]["mean"] == pytest.approx((first + second) / 2)
+            assert found[title]["std"] == pytest.approx(abs(first - second) / 2**0.5)
+        assert found["SSIM"] is None
+    cells = tables(report["rows"])["people"]
     assert cells[0] == ["", "accuracy", "TAR@1%FAR", "AUC", "untrained accuracy"]
-    assert (finished / "table.md").read_text() == markdown(cells) + "\n"
+    assert (finished / "table.md").read_text() == f"**people**\n\n{markdown(cells)}\n"
+
+
+def test_the_result_of_a_run_is_small_and_says_what_made_it(finished, people, pairs_file):
+    for run in runs(finished):
+        file = finished / "results" / run.parent.name / f"{run.name}.json"
+        result, record = json.loads(file.read_text()), json.loads((run / "run.json").read_text())
+        assert file.stat().st_size < 8192
+        for title, figures in judged(run).items():
+            assert result["sets"]["people"][title].items() <= figures.items()
+        assert result["metrics"] == json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+        asked = result["asked"]
+        assert (asked["row"], asked["seed"]) == (run.parent.name, record["seed"])
+        assert asked["settings"]["margin"] == record["settings"]["margin"]
+        assert asked["data"] == record["data"]["digest"] == Shard(people).digest()
+        assert asked["pairs"] == {"people": digest(pairs_file)}
+        assert (asked["noise"], asked["teacher"]) == (None, None)
+
+
+def test_a_row_learns_from_its_noisy_set_under_its_teacher(taught, people):
+    for seed in (0, 1):
+        noisy = taught / "data" / "flips" / f"seed-{seed}"
+        made = json.loads((noisy / "noise.json").read_text())
+        assert (made["source_digest"], made["seed"], made["mislabel"]) == (Shard(people).digest(), seed, 0.25)
+        records = {
+            row: json.loads((taught / row / f"seed-{seed}" / "run.json").read_text())
+            for row in ("clean", "noisy", "pupil")
+        }
+        digests = {row: record["data"]["digest"] for row, record in records.items()}
+        assert digests == {
+            "clean": Shard(people).digest(),
+            **dict.fromkeys(("noisy", "pupil"), made["digest"]),
+        }
+        teacher = digest(taught / "noisy" / f"seed-{seed}" / "model-0000.params")
+        assert records["pupil"]["teacher"] == teacher and records["noisy"]["teacher"] is None
+        result = json.loads((taught / "results" / "pupil" / f"seed-{seed}.json").read_text())
+        assert result["asked"]["noise"] == {"mislabel": 0.25}
+        assert result["asked"]["teacher"]["row"] == "noisy" and result["asked"]["teacher"]["seed"] == seed
+        assert 0 < result["metrics"]["kept"] < 1
+
+
+def test_every_set_of_pairs_has_its_table(taught):
+    report = json.loads((taught / "study.json").read_text())
+    found = tables(report["rows"])
+    assert list(found) == ["people", "again"] and found["people"] == found["again"]
+    assert [row[0] for row in found["again"][1:]] == ["pupil", "clean", "noisy"]  # as the file has them
+    assert (taught / "table.md").read_text().count("**again**") == 1
+
+
+def test_what_has_a_result_is_not_done_again_even_if_the_run_is_gone(
+    taught, run_study, study_file, pairs_file, tmp_path, one_process
+):
+    shutil.copytree(taught / "results", tmp_path / "results")
+    asked = {"file": study_file.with_name("taught.yaml"), "pairs": (pairs_file, taught / "again.bin")}
+    arguments = "--results", tmp_path / "results"
+    assert run_study(tmp_path / "out", *arguments, **asked) == 0
+    assert not list(tmp_path.rglob("*.params"))
+    assert (tmp_path / "out" / "table.md").read_text() == (taught / "table.md").read_text()
+    lost = tmp_path / "results" / "pupil" / "seed-1.json"
+    before = json.loads(lost.read_text())
+    lost.unlink()
+    with one_process():
+        assert run_study(tmp_path / "out", *arguments, **asked) == 0
+    models = tmp_path.rglob("model-0000.params")
+    assert {file.parent.relative_to(tmp_path / "out") for file in models} == {
+        Path("pupil/seed-1"),
+        Path("noisy/seed-1"),  # its teacher's model had gone
+    }
+    after = json.loads(lost.read_text())
+    assert (after["asked"], after["sets"]) == (before["asked"], before["sets"])
+
+
+def test_the_result_of_another_run_is_refused(finished, run_study, pairs_file, tmp_path, capsys):
+    results = finished / "results"
+    other = tmp_path / "other.bin"
+    other.write_bytes(pairs_file.read_bytes())
+    assert run_study(tmp_path / "out", "--results", results, pairs=(other,)) == 1
+    named = f"latse: {results}/line/seed-0.json is of a run with other"
+    assert capsys.readouterr().err.strip() == f"{named} pairs: choose another --results"
+    assert run_study(tmp_path / "out", "--results", results, "--set", "margin.s=32") == 1
+    assert capsys.readouterr().err.strip() == f"{named} settings: choose another --results"
+    assert run_study(tmp_path / "out", pairs=(pairs_file, pairs_file)) == 1
+    assert "two files of --pairs have one name" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.params"))
 
 
 def test_the_table_has_the_likeness_of_faces_where_there_is_a_decoder():
-    figures = dict.fromkeys(study.COLUMNS, {"mean": 0.5, "std": 0.01})
-    rows = {"plain": {**figures, "SSIM": None}, "faces": {**figures, "SSIM": {"mean": 0.75, "std": 0.02}}}
-    cells = study.table(rows)
+    figures = dict.fromkeys(study_table.COLUMNS, {"mean": 0.5, "std": 0.01})
+    rows = {
+        "plain": {"sets": {"a": {**figures, "SSIM": None}}},
+        "faces": {"sets": {"a": {**figures, "SSIM": {"mean": 0.75, "std": 0.02}}}},
+    }
+    cells = tables(rows)["a"]
     column = cells[0].index("SSIM")
     assert [row[column] for row in cells[1:]] == ["–", "75.00 ± 2.00"]
-    judged = {seed: {"model": {"restoration": {"ssim": ssim}}} for seed, ssim in enumerate((0.7, 0.8))}
-    assert study._summary(judged, study.COLUMNS["SSIM"])["mean"] == pytest.approx(0.75)
-    judged[2] = {"model": {"restoration": None}}
-    assert study._summary(judged, study.COLUMNS["SSIM"]) is None
+    found = [{"model": {"restoration": {"ssim": ssim}}} for ssim in (0.7, 0.8)]
+    assert summary(found, study_table.COLUMNS["SSIM"])["mean"] == pytest.approx(0.75)
+    assert summary([*found, {"model": {"restoration": None}}], study_table.COLUMNS["SSIM"]) is None
 
 
-@pytest.mark.slow
 def test_a_second_time_only_what_is_missing_is_done(finished, run_study, capsys, one_process):
-    before = times(finished)
-    assert len(before) == 8
-    table = (finished / "table.md").read_text()
-    (lost,) = runs(finished)[3].glob("verification-*.json")
+    before, table = times(finished), (finished / "table.md").read_text()
+    lost = finished / "results" / "cos-0.2" / "seed-1.json"
     lost.unlink()
     with one_process():
         assert run_study(finished) == 0
     after = times(finished)
-    assert {file for file in after if after[file] != before[file]} == {lost}
+    changed = {file for file in after if after[file] != before[file]}
+    assert changed == {lost, finished / "cos-0.2" / "seed-1" / "verification.json"}
     assert (finished / "table.md").read_text() == table
     lines = capsys.readouterr().out.splitlines()
-    older, *_ = runs(finished)[0].glob("verification-*.json")
-    older.write_text('{"people": {"accuracy": 0.5}}')  # as written before there were several models
-    with one_process():
-        assert run_study(finished) == 0
-    assert json.loads(older.read_text())["kind"] == "verification"
-    assert (finished / "table.md").read_text() == table
     assert lines[0] == "people: mean ± standard deviation over 2 seeds"
     assert [line.split()[0] for line in lines[3:]] == ["line", "cos-0.2"]
 
@@ -182,6 +286,16 @@ def test_a_wrong_row_is_refused_before_any_is_trained(run_study, study_file, tmp
     assert not list(tmp_path.rglob("seed-*"))
 
 
+@pytest.mark.parametrize("row", ["{teacher: cos-0.2}", "{filter: {k: 1}}"])
+def test_a_filter_needs_a_teacher_and_a_teacher_a_filter(run_study, study_file, tmp_path, capsys, row):
+    file = study_file.with_name("half.yaml")
+    file.write_text(STUDY.replace("{}", row))
+    assert run_study(tmp_path, file=file) == 1
+    sentence = f"{file}: the row 'line' needs both, a teacher and filter.k, or neither"
+    assert capsys.readouterr().err == f"latse: {sentence}\n"
+    assert not list(tmp_path.rglob("seed-*"))
+
+
 @pytest.fixture
 def refused(run_study, tmp_path, capsys):
     """Run a study that fails before anything is made, and return its sentence."""
@@ -200,9 +314,12 @@ def refused(run_study, tmp_path, capsys):
     ("text", "sentence"),
     [
         ("rows: [", "study.yaml is not YAML: line 1: "),
-        ("- 1", "study.yaml must hold the keys recipe, seeds and rows, and no others"),
+        ("- 1", "study.yaml must hold the keys recipe, seeds and rows, perhaps noise, and no others"),
         ("recipe: a.yaml\nrows: {a: {}}", "study.yaml must hold the keys recipe, seeds and rows"),
-        (STUDY + "sedes: [0]", "study.yaml must hold the keys recipe, seeds and rows, and no others"),
+        (
+            STUDY + "sedes: [0]",
+            "study.yaml must hold the keys recipe, seeds and rows, perhaps noise, and no others",
+        ),
         (
             STUDY.replace("[0, 1]", "[]"),
             "study.yaml: seeds is [], must be a list of whole numbers from 0 to 2147483647",
@@ -230,6 +347,19 @@ def refused(run_study, tmp_path, capsys):
         (STUDY.replace("line: {}", "null: 3"), "study.yaml: the row 'null' must be named like a file"),
         (STUDY.replace("line:", "../line:"), "study.yaml: the row '../line' must be named like a file"),
         (STUDY.replace("line: {}", "line: 3"), "study.yaml: the row 'line' must be named like a file"),
+        (STUDY + "noise: [a]", "study.yaml: noise is [a], must name fractions"),
+        (
+            STUDY + "noise: {a: {mislabel: 2}}",
+            "the noise 'a: {mislabel: 2}' must be named like a file and hold",
+        ),
+        (STUDY + "noise: {a: {flips: 0}}", "the noise 'a: {flips: 0}' must be named like a file and hold"),
+        (STUDY.replace("{}", "{noise: b}"), "the row 'line' has the noise b, which is not described"),
+        (STUDY.replace("{}", "{noise: [b]}"), "the noise of the row 'line' is [b], must be a name"),
+        (STUDY.replace("{}", "{teacher: b}"), "the row 'line' has the teacher b, which is no row"),
+        (
+            STUDY.replace("{}", "{teacher: line}"),
+            "the row 'line' is, by way of its teachers, its own teacher",
+        ),
     ],
 )
 def test_a_malformed_study_is_one_sentence(refused, text, sentence):
@@ -243,31 +373,30 @@ def test_what_is_missing_is_named_before_anything_is_done(refused, run_study, tm
     assert run_study(tmp_path / "out", file="orl_loses") == 1
     assert "by name; did you mean orl_losses?\n" in capsys.readouterr().err
     nobody = tmp_path / "nobody.bin"
-    assert refused(STUDY, pairs=nobody).startswith(f"latse: cannot read {nobody}: No such file")
+    assert refused(STUDY, pairs=(nobody,)).startswith(f"latse: cannot read {nobody}: No such file")
     assert refused(STUDY, "--jobs", 0) == "latse: --jobs is 0, must be at least 1"
 
 
 def test_a_row_that_changes_nothing_may_be_left_empty(tmp_path):
     file = tmp_path / "study.yaml"
     file.write_text("recipe: ../a.yaml\nseeds: [3]\nrows: {plain: , 1.5: {train: {batch_size: 2}}}")
-    found = study.read_study(file)
-    assert found == study.Study(
-        tmp_path / "../a.yaml", [3], {"plain": {}, "1.5": {"train": {"batch_size": 2}}}
-    )
+    found = read_study(file)
+    rows = {"plain": Row({}), "1.5": Row({"train": {"batch_size": 2}})}
+    assert found == Study(tmp_path / "../a.yaml", [3], rows, ["plain", "1.5"], {})
 
 
 def test_the_table_is_in_percent():
-    values = {0: 0.5, 1: 0.75, 2: 0.625}
-    results = {
-        seed: {
+    values = (0.5, 0.75, 0.625)
+    found = [
+        {
             "model": {"accuracy": value, "tar_at_far": {"0.01": value / 2}, "auc": 1.0},
             "untrained": {"accuracy": 0.25},
         }
-        for seed, value in values.items()
-    }
-    row = {title: study._summary(results, path) for title, path in study.COLUMNS.items()}
-    deviation = 100 * statistics.stdev(values.values())
-    head, cells = study.table({"linear": row})
+        for value in values
+    ]
+    row = {title: summary(found, path) for title, path in study_table.COLUMNS.items()}
+    deviation = 100 * statistics.stdev(values)
+    head, cells = tables({"linear": {"sets": {"a": row}}})["a"]
     assert head == ["", "accuracy", "TAR@1%FAR", "AUC", "untrained accuracy"]
     assert cells == [
         "linear",
@@ -276,20 +405,20 @@ def test_the_table_is_in_percent():
         "100.00 ± 0.00",
         "25.00 ± 0.00",
     ]
-    assert study._summary({0: results[0]}, ("model", "accuracy")) == {"mean": 0.5, "std": 0.0}
+    assert summary(found[:1], ("model", "accuracy")) == {"mean": 0.5, "std": 0.0}
 
 
 @pytest.mark.parametrize("name", ["orl_losses", "orl_settings"])
 def test_the_shipped_studies_change_recipes_that_are_there(name):
     """Each row of them is a recipe without mistakes, and no two rows are the same."""
-    found = study.read_study(STUDIES / f"{name}.yaml")
+    found = read_study(STUDIES / f"{name}.yaml")
     assert found.recipe.resolve() == STUDIES.parent / "orl_teacher.yaml"
     assert found.seeds == [0, 1, 2]
     settings = []
-    for changes in found.rows.values():
+    for row in found.rows.values():
         overrides = [
             f"{section}.{key}={yaml.safe_dump(value, default_flow_style=True)}"
-            for section, values in changes.items()
+            for section, values in row.changes.items()
             for key, value in values.items()
         ]
         settings.append(recipes.as_dict(recipes.load(found.recipe, overrides)))
@@ -297,5 +426,5 @@ def test_the_shipped_studies_change_recipes_that_are_there(name):
 
 
 def test_every_loss_is_in_the_study_of_losses():
-    rows = study.read_study(STUDIES / "orl_losses.yaml").rows
-    assert {row["margin"]["name"] for row in rows.values()} == set(MARGINS)
+    rows = read_study(STUDIES / "orl_losses.yaml").rows
+    assert {row.changes["margin"]["name"] for row in rows.values()} == set(MARGINS)

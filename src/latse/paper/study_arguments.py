@@ -14,8 +14,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `latse study`."""
     parser.add_argument("study", help="YAML file, or the name of a shipped study, such as orl_losses")
     parser.add_argument("--data", required=True, metavar="FOLDER", help="train.rec, train.idx and property")
-    parser.add_argument("--pairs", required=True, metavar="FILE.bin", help="pairs to judge on")
+    parser.add_argument("--pairs", nargs="+", required=True, metavar="FILE.bin", help="pairs to judge on")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="a folder for each row and seed in it")
+    parser.add_argument(
+        "--results",
+        metavar="FOLDER",
+        help="where the result of each run is kept, some kilobytes; what is there is not done again, even if "
+        "the run itself is gone (default: OUT/results)",
+    )
     parser.add_argument(
         "--jobs",
         type=int,

@@ -1,214 +1,215 @@
 """`latse study`: train every row of a study with every seed, judge all on the same pairs, write one table.
 
-A study is a YAML file with `recipe`, which all rows share (a shipped one, or a path relative to the file),
-`seeds`, and `rows`: the name of each, and what it changes of the recipe. Rows are trained and judged by
-`latse train` and `latse eval` in processes of their own: a study does what its reader could do by hand. It
-can be stopped and resumed.
+A study is a YAML file, `latse.paper.study_file`. Rows are trained and judged by `latse filter`, `latse train`
+and `latse eval` in processes of their own: a study does what its reader could do by hand. It can be stopped
+and resumed. What came out of a run is one small file in a folder of its own; a run whose file is there is not
+trained again, even where its folder is gone.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
-import statistics
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Dict, Mapping, Tuple
 
 import yaml
 from tqdm import tqdm
 
 from latse import recipe as recipes
-from latse.errors import MOST, LatseError, check_range
+from latse.data.shards.noise import add_noise
+from latse.data.shards.records import Shard
+from latse.errors import LatseError, check_range
 from latse.files import digest, locked, make_folder, read_json, write_json, write_text
-from latse.form import NUMBER, Each, Maybe, check
-from latse.runtime import cores, versions
-from latse.text_table import NOTHING, aligned, markdown
+from latse.form import ANYTHING, Each, check
+from latse.paper.study_file import KINDS, Study, read_study
+from latse.paper.study_table import JUDGED, report, small, tables
+from latse.provenance import provenance
+from latse.runtime import cores
+from latse.text_table import aligned, markdown
 from latse.train import run_record
 
-NAME = re.compile(r"[A-Za-z0-9][\w.+=-]*")
-# Title of a column of the table -> where its figure is in what the JSON says of one run's models.
-COLUMNS = {
-    "accuracy": ("model", "accuracy"),
-    "TAR@1%FAR": ("model", "tar_at_far", "0.01"),
-    "AUC": ("model", "auc"),
-    "SSIM": ("model", "restoration", "ssim"),
-    "untrained accuracy": ("untrained", "accuracy"),
+KIND = "study run"
+MODEL, METRICS = "model-0000.params", "metrics.jsonl"
+FORM = {
+    "asked": Each(ANYTHING),
+    "sets": Each({"model": JUDGED, "untrained": JUDGED}, least=1),
 }
-JUDGED = {
-    "accuracy": NUMBER,
-    "auc?": Maybe(NUMBER),
-    "tar_at_far?": Each(Maybe(NUMBER)),
-    "restoration?": Maybe({"ssim?": Maybe(NUMBER)}),
-}
-DRAWN = ("roc", "histogram")  # of a judgement: it stays in the run's own file
-
-
-@dataclass(frozen=True)
-class Study:
-    """What a study file says."""
-
-    recipe: Path  # that the rows change
-    seeds: list[int]  # at least one, each at least 0, none twice
-    rows: dict[str, dict[str, Any]]  # what each changes: section -> key -> value; a name is a folder's too
 
 
 @dataclass(frozen=True)
 class Run:
-    """One row with one seed, in a folder of its own, and the `result` that `latse eval` writes."""
+    """One row with one seed.
+
+    Attributes
+    ----------
+    row, seed : str, int
+    asked : dict
+        All that decides what comes out of it: `row`, `seed`, `settings`, `data`, `noise`, `teacher` (the same
+        of the teacher, or None), `pairs`.
+    recipe : Path
+        The row's recipe.
+    folder : Path
+        Of the run.
+    data : Path
+        The set on which it learns.
+    result : Path
+        The file for what comes out of it.
+    """
 
     row: str
     seed: int
+    asked: dict[str, Any]
+    recipe: Path
     folder: Path
+    data: Path
     result: Path
+
+    def is_done(self) -> bool:
+        """Tell whether the result is there; raise LatseError if it is of a run with other settings."""
+        if not self.result.exists():
+            return False
+        content = read_json(self.result)
+        check(self.result, content, FORM)
+        other = [key for key, value in self.asked.items() if content["asked"].get(key) != value]
+        if other:
+            raise LatseError(
+                f"{self.result} is of a run with other {', '.join(other)}: choose another --results"
+            )
+        return True
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train and judge what is missing, then print and write the table.
+    """Train and judge what is missing, then print and write the tables.
 
     Raises LatseError for a malformed study, or with the sentence of the first run that fails.
     """
     check_range("--jobs", args.jobs, 1)
     study = read_study(args.study)
-    pairs = digest(args.pairs)  # other pairs, another file; missing ones are better known before the work
+    pairs = {Path(path).stem: digest(path) for path in args.pairs}  # better missed before the work
+    if len(pairs) < len(args.pairs):
+        raise LatseError("two files of --pairs have one name, which is a column's: rename one")
     out = make_folder(args.out)
     with locked(out):
-        runs = []
-        for row, changes in study.rows.items():
-            for seed in study.seeds:
-                folder = out / row / f"seed-{seed}"
-                runs.append(Run(row, seed, folder, folder / f"verification-{pairs[:8]}.json"))
-            recipe, base = out / row / f"{row}.yaml", str(study.recipe.resolve())
-            write_text(recipe, yaml.safe_dump({"base": base, **changes}, sort_keys=False))
-            # A wrong row is better known now than after those above it.
-            changed = recipes.load(recipe, args.set)
-            for seed in study.seeds:
-                run_record.refuse_others(out / row / f"seed-{seed}", changed)
-        _run_all(runs, args)
-        report = _report(args, study, runs)
-        write_json(out / "study.json", report)
-        rows = table(report["rows"])
-        write_text(out / "table.md", markdown(rows) + "\n")
-    print(f"{Path(args.pairs).stem}: mean ± standard deviation over {len(study.seeds)} seeds")
-    print(aligned(rows))
+        runs = _runs(args, study, pairs, out)
+        _run_all(args, study, runs)
+        content = report(study, {key: read_json(run.result) for key, run in runs.items()})
+        write_json(out / "study.json", {**content, "provenance": provenance(args)})
+        found = tables(content["rows"])
+        text = [f"**{name}**\n\n{markdown(rows)}\n" for name, rows in found.items()]
+        write_text(out / "table.md", "\n".join(text))
+    for name, rows in found.items():
+        print(f"{name}: mean ± standard deviation over {len(study.seeds)} seeds", aligned(rows), sep="\n")
 
 
-def read_study(path: str | os.PathLike) -> Study:
-    """Read a study, shipped or a file; raise LatseError, naming file and key, if it is malformed."""
-    path = recipes.find(path, shipped=recipes.STUDIES)
-    if not path.exists():
-        raise LatseError(f"cannot read the study {path}: {recipes.nothing(path, recipes.STUDIES)}")
-    content = recipes.read_yaml(path, str(path))
-    if not isinstance(content, dict) or set(content) != {"recipe", "seeds", "rows"}:
-        raise LatseError(f"{path} must hold the keys recipe, seeds and rows, and no others")
-    seeds, rows = content["seeds"], content["rows"]
-    if not (
-        isinstance(seeds, list) and seeds and all(type(seed) is int and 0 <= seed <= MOST for seed in seeds)
-    ):
-        wrong = recipes.in_yaml(seeds)
-        raise LatseError(f"{path}: seeds is {wrong}, must be a list of whole numbers from 0 to {MOST}")
-    if len({*seeds}) < len(seeds):
-        raise LatseError(f"{path}: seeds is {recipes.in_yaml(seeds)}, must name each seed once")
-    if not isinstance(rows, dict) or not rows:
-        raise LatseError(f"{path}: rows is {recipes.in_yaml(rows)}, must hold at least one row")
-    for name, changes in rows.items():
-        if not NAME.fullmatch(str(name)) or not isinstance(changes, (dict, type(None))):
-            raise LatseError(
-                f"{path}: the row '{recipes.in_yaml(name)}' must be named like a file and hold sections of a "
-                "recipe"
+Runs = Dict[Tuple[str, int], Run]
+
+
+def _runs(args: argparse.Namespace, study: Study, pairs: dict[str, str], out: Path) -> Runs:
+    """Return the run of each row and seed, teachers first; write the recipe of each row."""
+    data, runs = Shard(args.data).digest(), {}
+    results = Path(args.results or out / "results")
+    for name in study.order:
+        row, recipe = study.rows[name], out / name / f"{name}.yaml"
+        base = str(study.recipe.resolve())
+        write_text(recipe, yaml.safe_dump({"base": base, **row.changes}, sort_keys=False))
+        # A wrong row is better known now than after those above it.
+        settings = recipes.load(recipe, args.set)
+        if (settings.filter.k is None) != (row.teacher is None):
+            raise LatseError(f"{args.study}: the row '{name}' needs both, a teacher and filter.k, or neither")
+        for seed in study.seeds:
+            folder = out / name / f"seed-{seed}"
+            run_record.refuse_others(folder, settings)
+            asked = {
+                "row": name,
+                "seed": seed,
+                "settings": recipes.as_dict(settings),
+                "data": data,
+                "noise": row.noise and study.noise[row.noise],
+                "teacher": row.teacher and runs[row.teacher, seed].asked,
+                "pairs": pairs,
+            }
+            place = out / "data" / row.noise / f"seed-{seed}" if row.noise else Path(args.data)
+            runs[name, seed] = Run(
+                name, seed, asked, recipe, folder, place, results / name / f"seed-{seed}.json"
             )
-    if not isinstance(content["recipe"], str):
-        wrong = recipes.in_yaml(content["recipe"])
-        raise LatseError(f"{path}: recipe is {wrong}, must be the name or the file of a recipe")
-    recipe = recipes.find(content["recipe"], path.parent)
-    return Study(recipe, seeds, {str(name): changes or {} for name, changes in rows.items()})
+    return runs
 
 
-def table(rows: dict[str, dict[str, Any]]) -> list[list[str]]:
-    """Return the cells of a study's table in percent, head first, from the `rows` of its JSON.
-
-    A column without a figure, such as SSIM where no row has a decoder, is left out.
-    """
-    columns = [column for column in COLUMNS if any(row[column] for row in rows.values())]
-
-    def cell(figure: dict[str, float] | None) -> str:
-        return NOTHING if figure is None else f"{100 * figure['mean']:.2f} ± {100 * figure['std']:.2f}"
-
-    return [["", *columns], *([name, *(cell(row[key]) for key in columns)] for name, row in rows.items())]
+def _missing(study: Study, runs: Runs) -> Runs:
+    """Return the runs without a result, and their teachers whose models are gone; teachers first."""
+    needed = {key for key, run in runs.items() if not run.is_done()}
+    for row, seed in reversed([*runs]):
+        teacher = study.rows[row].teacher
+        if (row, seed) in needed and teacher and not (runs[teacher, seed].folder / MODEL).exists():
+            needed.add((teacher, seed))
+    return {key: run for key, run in runs.items() if key in needed}
 
 
-def _run_all(runs: list[Run], args: argparse.Namespace) -> None:
-    """Do the runs, some at a time; the first that fails ends the study, those under way come to their end."""
+def _run_all(args: argparse.Namespace, study: Study, runs: Runs) -> None:
+    """Do what is missing, some at a time; the first that fails ends the study, others come to their end."""
+    missing = _missing(study, runs)
+    for row, seed in missing:
+        noise = study.rows[row].noise
+        if noise and not (missing[row, seed].data / "property").exists():
+            fractions = {**dict.fromkeys(KINDS, 0.0), **study.noise[noise]}
+            add_noise(args.data, missing[row, seed].data, **fractions, seed=seed)
     environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, cores() // args.jobs))}
+    futures: dict[tuple[str, int], Future] = {}
     with ThreadPoolExecutor(args.jobs) as pool:
-        futures = [pool.submit(_run_one, run, args, environment) for run in runs]
+
+        def start(key: tuple[str, int]) -> Future:
+            teacher = study.rows[key[0]].teacher, key[1]
+            # Runs begin in this order, so that a run only ever waits for one that has begun.
+            return pool.submit(
+                _run_one, args, missing[key], environment, runs.get(teacher), futures.get(teacher)
+            )
+
         try:
-            for future in tqdm(
-                as_completed(futures), total=len(futures), unit=" runs", desc=Path(args.study).stem
-            ):
+            for key in missing:
+                futures[key] = start(key)
+            bar = tqdm(
+                as_completed(futures.values()), total=len(futures), unit=" runs", desc=Path(args.study).stem
+            )
+            for future in bar:
                 future.result()
         except BaseException:
-            for future in futures:
+            for future in futures.values():
                 future.cancel()
             raise
 
 
-def _run_one(run: Run, args: argparse.Namespace, environment: dict[str, str]) -> None:
-    recipe = run.folder.parent / f"{run.row}.yaml"
+def _run_one(
+    args: argparse.Namespace,
+    run: Run,
+    environment: Mapping[str, str],
+    teacher: Run | None,
+    taught: Future | None,
+) -> None:
+    """Train and judge; `taught` is what is done when the teacher's model is there."""
+    filtered: tuple[object, ...] = ()
+    if teacher:
+        if taught:
+            taught.result()
+        filtered = "--verdicts", run.folder.parent / f"seed-{run.seed}.keep"
+        asks = "--teacher", teacher.folder, "--k", run.asked["settings"]["filter"]["k"]
+        _latse(run, environment, "filter", "--data", run.data, *asks, "--out", filtered[1])
     changes = [word for change in args.set for word in ("--set", change)]
-    trained = ("--data", args.data, "--out", run.folder, "--seed", run.seed, "--resume", *changes)
-    _latse(run, environment, "train", recipe, *trained)
-    model = run.folder / "model-0000.params"
-    judged = run.result.exists() and run.result.stat().st_mtime >= model.stat().st_mtime
-    content = read_json(run.result) if judged else None
-    if not isinstance(content, dict) or content.get("kind") != "verification":
-        models = f"model={run.folder}/model,0", f"untrained={run.folder}/untrained,0"
-        _latse(run, environment, "eval", "--model", *models, "--pairs", args.pairs, "--json", run.result)
+    trained = ("--data", run.data, "--out", run.folder, "--seed", run.seed, "--resume", *changes)
+    _latse(run, environment, "train", run.recipe, *trained, *filtered)
+    judged = run.folder / "verification.json"
+    models = f"model={run.folder}/model,0", f"untrained={run.folder}/untrained,0"
+    _latse(run, environment, "eval", "--model", *models, "--pairs", *args.pairs, "--json", judged)
+    write_json(run.result, {"kind": KIND, "asked": run.asked, **small(judged, run.folder / METRICS)})
 
 
-def _latse(run: Run, environment: dict[str, str], *arguments: object) -> None:
+def _latse(run: Run, environment: Mapping[str, str], *arguments: object) -> None:
     command = [sys.executable, "-m", "latse", *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"])[-1]
         raise LatseError(f"{run.row}, seed {run.seed}: {last.replace('latse: ', '', 1)}")
-
-
-def _report(args: argparse.Namespace, study: Study, runs: list[Run]) -> dict[str, Any]:
-    """Return what study.json says: for each row its changes, the figures of each seed, their mean and std."""
-    results: dict[str, dict[int, Any]] = {row: {} for row in study.rows}
-    for run in runs:
-        content, name = read_json(run.result), Path(args.pairs).stem
-        check(run.result, content, {"sets": {name: {"results": Each(JUDGED)}}})
-        judged = content["sets"][name]["results"]
-        results[run.row][run.seed] = {
-            title: {key: value for key, value in figures.items() if key not in DRAWN}
-            for title, figures in judged.items()
-        }
-    rows = {}
-    for row, changes in study.rows.items():
-        figures = {title: _summary(results[row], path) for title, path in COLUMNS.items()}
-        rows[row] = {"changes": changes, **figures, "seeds": results[row]}
-    return {
-        "study": Path(args.study).stem,
-        "recipe": study.recipe.stem,
-        "set": args.set,
-        "data": args.data,
-        "pairs": args.pairs,
-        "rows": rows,
-        "versions": versions(),
-    }
-
-
-def _summary(per_seed: dict[int, dict[str, Any]], path: tuple) -> dict[str, float] | None:
-    """Return mean and standard deviation of a figure over the seeds; None if a seed has none."""
-    values: list[Any] = list(per_seed.values())
-    for key in path:
-        values = [value and value.get(key) for value in values]
-    if None in values:
-        return None
-    return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else 0.0}

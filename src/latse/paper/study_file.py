@@ -1,0 +1,144 @@
+"""A study's file: what its rows change of a recipe, on which data they learn, and which teach others."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from latse import recipe as recipes
+from latse.errors import MOST, LatseError
+
+NAME = re.compile(r"[A-Za-z0-9][\w.+=-]*")
+NEEDED, OPTIONAL = ("recipe", "seeds", "rows"), ("noise",)
+KINDS = ("mislabel", "distractor")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a row is.
+
+    Attributes
+    ----------
+    changes : dict
+        Section of the recipe -> key -> value.
+    noise : str or None
+        On which noisy copy of the data it learns; None: on the data themselves.
+    teacher : str or None
+        The row whose model of the same seed is its teacher; None: it has no filter.
+    """
+
+    changes: dict[str, Any]
+    noise: str | None = None
+    teacher: str | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study file says.
+
+    Attributes
+    ----------
+    recipe : Path
+        That the rows change.
+    seeds : list of int
+        At least one, each at least 0, none twice.
+    rows : dict of str to Row
+        By name, which is a folder's too, in the order of the file.
+    order : list of str
+        The names of the rows, a teacher before those whom it teaches.
+    noise : dict of str to dict
+        By name, the fractions `mislabel` and `distractor` of a noisy copy, each from 0 to 1.
+    """
+
+    recipe: Path
+    seeds: list[int]
+    rows: dict[str, Row]
+    order: list[str]
+    noise: dict[str, dict[str, float]]
+
+
+def read_study(path: str | os.PathLike) -> Study:
+    """Read a study, shipped or a file; raise LatseError, naming file and key, if it is malformed."""
+    path = recipes.find(path, shipped=recipes.STUDIES)
+    if not path.exists():
+        raise LatseError(f"cannot read the study {path}: {recipes.nothing(path, recipes.STUDIES)}")
+    content = recipes.read_yaml(path, str(path))
+    if not isinstance(content, dict) or not {*NEEDED} <= {*content} <= {*NEEDED, *OPTIONAL}:
+        raise LatseError(f"{path} must hold the keys recipe, seeds and rows, perhaps noise, and no others")
+    if not isinstance(content["recipe"], str):
+        wrong = recipes.in_yaml(content["recipe"])
+        raise LatseError(f"{path}: recipe is {wrong}, must be the name or the file of a recipe")
+    noise = _noise(path, content.get("noise", {}))
+    rows = _rows(path, content["rows"], noise)
+    recipe = recipes.find(content["recipe"], path.parent)
+    return Study(recipe, _seeds(path, content["seeds"]), rows, _order(path, rows), noise)
+
+
+def _seeds(path: Path, seeds: Any) -> list[int]:
+    are_numbers = isinstance(seeds, list) and all(type(seed) is int and 0 <= seed <= MOST for seed in seeds)
+    if not are_numbers or not seeds:
+        wrong = recipes.in_yaml(seeds)
+        raise LatseError(f"{path}: seeds is {wrong}, must be a list of whole numbers from 0 to {MOST}")
+    if len({*seeds}) < len(seeds):
+        raise LatseError(f"{path}: seeds is {recipes.in_yaml(seeds)}, must name each seed once")
+    return seeds
+
+
+def _noise(path: Path, noise: Any) -> dict[str, dict[str, float]]:
+    if not isinstance(noise, dict):
+        raise LatseError(f"{path}: noise is {recipes.in_yaml(noise)}, must name fractions")
+    for name, fractions in noise.items():
+        if (
+            not NAME.fullmatch(str(name))
+            or not isinstance(fractions, dict)
+            or not {*fractions} <= {*KINDS}
+            or not all(type(value) in (int, float) and 0 <= value <= 1 for value in fractions.values())
+        ):
+            wrong = f"{recipes.in_yaml(name)}: {recipes.in_yaml(fractions)}"
+            raise LatseError(
+                f"{path}: the noise '{wrong}' must be named like a file and hold mislabel, distractor, or "
+                "both, each from 0 to 1"
+            )
+    return {str(name): fractions for name, fractions in noise.items()}
+
+
+def _rows(path: Path, rows: Any, noise: dict[str, dict[str, float]]) -> dict[str, Row]:
+    if not isinstance(rows, dict) or not rows:
+        raise LatseError(f"{path}: rows is {recipes.in_yaml(rows)}, must hold at least one row")
+    read = {str(name): _row(path, name, row) for name, row in rows.items()}
+    for name, row in read.items():
+        if row.noise is not None and row.noise not in noise:
+            raise LatseError(f"{path}: the row '{name}' has the noise {row.noise}, which is not described")
+        if row.teacher is not None and row.teacher not in read:
+            raise LatseError(f"{path}: the row '{name}' has the teacher {row.teacher}, which is no row")
+    return read
+
+
+def _order(path: Path, rows: dict[str, Row]) -> list[str]:
+    """Return the names of the rows, a teacher before those whom it teaches; LatseError for a circle."""
+    order: list[str] = []
+    while left := [name for name in rows if name not in order]:
+        ready = [name for name in left if rows[name].teacher in (None, *order)]
+        if not ready:
+            raise LatseError(f"{path}: the row '{left[0]}' is, by way of its teachers, its own teacher")
+        order += ready
+    return order
+
+
+def _row(path: Path, name: Any, content: Any) -> Row:
+    if not NAME.fullmatch(str(name)) or not isinstance(content, (dict, type(None))):
+        raise LatseError(
+            f"{path}: the row '{recipes.in_yaml(name)}' must be named like a file and hold sections of a "
+            "recipe"
+        )
+    changes = dict(content or {})
+    named = {key: changes.pop(key, None) for key in ("noise", "teacher")}
+    for key, value in named.items():
+        if not isinstance(value, (str, type(None))):
+            raise LatseError(
+                f"{path}: the {key} of the row '{name}' is {recipes.in_yaml(value)}, must be a name"
+            )
+    return Row(changes, **named)

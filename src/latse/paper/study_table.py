@@ -1,0 +1,102 @@
+"""What comes out of a study: the figures of each run, their mean and deviation over the seeds, and tables."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from typing import Any, Mapping
+
+from latse.eval.figures import read_metrics
+from latse.files import read_json
+from latse.form import ANYTHING, NUMBER, Each, Maybe, check
+from latse.paper.study_file import Study
+from latse.text_table import NOTHING
+
+# Title of a column of the table -> where its figure is in what a result says of one set.
+COLUMNS = {
+    "accuracy": ("model", "accuracy"),
+    "TAR@1%FAR": ("model", "tar_at_far", "0.01"),
+    "AUC": ("model", "auc"),
+    "SSIM": ("model", "restoration", "ssim"),
+    "untrained accuracy": ("untrained", "accuracy"),
+}
+# What is kept of a judgement. Its curves stay in the run's own folder.
+JUDGED = {
+    "accuracy": NUMBER,
+    "auc?": Maybe(NUMBER),
+    "eer?": Maybe(NUMBER),
+    "tar_at_far?": Each(Maybe(NUMBER)),
+    "restoration?": Maybe(
+        {"ssim?": Maybe(NUMBER), "ssim_to_other?": Maybe(NUMBER), "ssim_of_average?": Maybe(NUMBER)}
+    ),
+}
+MODELS = ("model", "untrained")
+
+
+def small(judged: str | os.PathLike, metrics: str | os.PathLike) -> dict[str, Any]:
+    """Return what is kept of a run: `provenance` of its judgement, `sets` by name, its last `metrics`.
+
+    `judged` is what `latse eval --json` wrote of the models `model` and `untrained`, `metrics` a run's
+    metrics.jsonl. Raises LatseError if a file is missing or damaged.
+    """
+    content = read_json(judged)
+    results = {"results": dict.fromkeys(MODELS, JUDGED)}
+    check(judged, content, {"provenance": Each(ANYTHING), "sets": Each(results, least=1)})
+    keys = [key.rstrip("?") for key in JUDGED]
+    sets = {
+        name: {title: {key: one["results"][title].get(key) for key in keys} for title in MODELS}
+        for name, one in content["sets"].items()
+    }
+    return {"provenance": content["provenance"], "sets": sets, "metrics": read_metrics(metrics)[-1]}
+
+
+def report(study: Study, results: Mapping[tuple[str, int], Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what study.json says of a study, given the result of each row and seed."""
+    rows = {}
+    for name, row in study.rows.items():
+        sets = {seed: results[name, seed]["sets"] for seed in study.seeds}
+        rows[name] = {
+            "changes": row.changes,
+            "noise": row.noise,
+            "teacher": row.teacher,
+            "sets": {
+                title: {
+                    column: summary([sets[seed][title] for seed in study.seeds], path)
+                    for column, path in COLUMNS.items()
+                }
+                for title in sets[study.seeds[0]]
+            },
+            "seeds": sets,
+        }
+    return {"recipe": study.recipe.stem, "noise": study.noise, "rows": rows}
+
+
+def summary(per_seed: list[Mapping[str, Any]], path: tuple[str, ...]) -> dict[str, float] | None:
+    """Return mean and standard deviation of a figure over the seeds; None if a seed has none."""
+    values: list[Any] = list(per_seed)
+    for key in path:
+        values = [value and value.get(key) for value in values]
+    if None in values:
+        return None
+    return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else 0.0}
+
+
+def tables(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, list[list[str]]]:
+    """Return a table for each set of pairs, its cells in percent, head first, from the `rows` of study.json.
+
+    A column without a figure, such as SSIM where no row has a decoder, is left out.
+    """
+    return {title: _table({row: what["sets"][title] for row, what in rows.items()}) for title in _sets(rows)}
+
+
+def _sets(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [*next(iter(rows.values()))["sets"]]
+
+
+def _table(rows: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    columns = [column for column in COLUMNS if any(row[column] for row in rows.values())]
+
+    def cell(figure: Mapping[str, float] | None) -> str:
+        return NOTHING if figure is None else f"{100 * figure['mean']:.2f} ± {100 * figure['std']:.2f}"
+
+    return [["", *columns], *([name, *(cell(row[key]) for key in columns)] for name, row in rows.items())]
