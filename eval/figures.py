@@ -41,10 +41,14 @@ def find_people(images: np.ndarray, issame: np.ndarray) -> np.ndarray:
     issame : bool (n,)
         Whether both images of a pair show one person.
     """
-    first, inverse = distinct_images(images)
-    left, right = inverse[0::2][issame], inverse[1::2][issame]
-    links = coo_matrix((np.ones(len(left)), (left, right)), shape=(len(first), len(first)))
-    return connected_components(links, directed=False)[1][inverse]
+    return linked(distinct_images(images)[1], issame)
+
+
+def linked(image: np.ndarray, issame: np.ndarray) -> np.ndarray:
+    """Do what `find_people` does for pairs whose distinct images have numbers: int (2n,), from 0 on."""
+    left, right = image[0::2][issame], image[1::2][issame]
+    links = coo_matrix((np.ones(len(left)), (left, right)), shape=(image.max() + 1,) * 2)
+    return connected_components(links, directed=False)[1][image]
 
 
 def one_image_per_person(images: np.ndarray, issame: np.ndarray, people: int = 10) -> np.ndarray:

@@ -14,7 +14,7 @@ from latse.data.shards.shard_writer import write_shard
 from latse.eval.candidates import open_model
 from latse.files import digest
 from latse.models.features import unit
-from latse.paper import embedding_file, means_command
+from latse.paper import embedding_file, set_embeddings
 from latse.train import means
 
 IMAGES = 15
@@ -123,7 +123,7 @@ class Killed(BaseException):
 
 def test_a_run_that_was_killed_while_it_embedded_goes_on(people, tmp_path, monkeypatch):
     monkeypatch.setattr(embedding_file, "AT_ONCE", 4)
-    out, seen, whole = tmp_path / "a.keep", [], means_command._Seen.of
+    out, seen, whole = tmp_path / "a.keep", [], set_embeddings.Seen.of
 
     def of(self, positions, mirrored=None):
         if len(seen) == 2:
@@ -131,13 +131,13 @@ def test_a_run_that_was_killed_while_it_embedded_goes_on(people, tmp_path, monke
         seen.append(positions.tolist())
         return whole(self, positions, mirrored)
 
-    monkeypatch.setattr(means_command._Seen, "of", of)
+    monkeypatch.setattr(set_embeddings.Seen, "of", of)
     with pytest.raises(Killed):
         judge(people, "pixels", out)
     part = tmp_path / "a.keep.embeddings.part"
     part.write_bytes(part.read_bytes()[:-5])  # the last row is cut off
     seen.clear()
-    monkeypatch.setattr(means_command._Seen, "of", lambda *of: (seen.append(of[1].tolist()), whole(*of))[1])
+    monkeypatch.setattr(set_embeddings.Seen, "of", lambda *of: (seen.append(of[1].tolist()), whole(*of))[1])
     assert judge(people, "pixels", out) == 0
     assert seen == [[7, 8, 9, 10], [11, 12, 13, 14]]
     assert verdict_file.read(out).packed.tolist() == expected(people, "pixels")
@@ -157,7 +157,7 @@ def test_a_run_that_was_killed_while_it_judged_goes_on(people, tmp_path, monkeyp
     with pytest.raises(Killed):
         judge(people, "pixels", out)
     monkeypatch.setattr(verdict_file.VerdictWriter, "put", put)
-    monkeypatch.setattr(means_command._Seen, "of", None)  # all embeddings are there
+    monkeypatch.setattr(set_embeddings.Seen, "of", None)  # all embeddings are there
     assert judge(people, "pixels", out) == 0
     assert verdict_file.read(out).packed.tolist() == expected(people, "pixels")
 
@@ -247,7 +247,7 @@ def test_bad_arguments_are_one_sentence(people, tmp_path, arguments, sentence, c
 
 def test_a_set_of_single_images_is_refused_before_it_is_embedded(pictures, tmp_path, capsys, monkeypatch):
     write_shard(tmp_path / "single", pictures[::3], 5)
-    monkeypatch.setattr(means_command._Seen, "of", None)
+    monkeypatch.setattr(set_embeddings.Seen, "of", None)
     assert judge(tmp_path / "single", "pixels", tmp_path / "a.keep") == 1
     assert f"{tmp_path}/single: means need two people or more" in capsys.readouterr().err
 

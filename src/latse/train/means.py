@@ -116,13 +116,18 @@ class Means:
         cosines = np.einsum("ij,ij->i", others, embeddings) / np.where(there, norm, 1)
         return np.where(there, cosines, -np.inf)
 
-    def others(self, embeddings: np.ndarray, positions: np.ndarray | slice) -> np.ndarray:
-        """Return the cosines with the sums of all people, float32 (m, people).
+    def cosines(self, embeddings: np.ndarray) -> np.ndarray:
+        """Return the cosines with the sums of all people, float32 (m, people), -inf for one without members.
 
-        -inf stands for people without members, and for the own one.
+        `embeddings` are float32 (m, d).
         """
         cosines = embeddings @ self._directions.T
         cosines[:, self._nobody] = -np.inf
+        return cosines
+
+    def others(self, embeddings: np.ndarray, positions: np.ndarray | slice) -> np.ndarray:
+        """Return the same of the images at `positions`, -inf for the own person too."""
+        cosines = self.cosines(embeddings)
         cosines[np.arange(len(cosines)), self.labels[positions]] = -np.inf
         return cosines
 
