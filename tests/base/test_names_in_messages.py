@@ -204,6 +204,7 @@ FILES = {
             "recipe": "orl_student",
             "seeds": [0, 1],
             "noise": {"some": {"mislabel": 0.2}},
+            "claims": {"it helps": ["plain", "noisy"]},
             "rows": {"plain": {"train": {"keep": 1}}, "other": None, "noisy": {"noise": "some"}},
         },
         written_yaml,

@@ -31,6 +31,7 @@ rows:
   line: {}
   cos-0.2: {margin: {name: cosface, m3: 0.2}}
 """
+TITLE = "people: mean ± standard deviation over 2 seeds"
 TAUGHT = """\
 recipe: tiny.yaml
 seeds: [0, 1]
@@ -39,6 +40,8 @@ rows:
   pupil: {noise: flips, teacher: noisy, filter: {k: 2}}
   clean: {}
   noisy: {noise: flips}
+claims:
+  noise harms: [clean, noisy]
 """
 
 
@@ -137,7 +140,7 @@ def test_the_report_is_that_of_the_judgements(finished):
         assert found["SSIM"] is None
     cells = tables(report["rows"])["people"]
     assert cells[0] == ["", "accuracy", "TAR@1%FAR", "AUC", "untrained accuracy"]
-    assert (finished / "table.md").read_text() == f"**people**\n\n{markdown(cells)}\n"
+    assert (finished / "table.md").read_text() == f"**{TITLE}**\n\n{markdown(cells)}\n"
 
 
 def test_the_result_of_a_run_is_small_and_says_what_made_it(finished, people, pairs_file):
@@ -183,7 +186,54 @@ def test_every_set_of_pairs_has_its_table(taught):
     found = tables(report["rows"])
     assert list(found) == ["people", "again"] and found["people"] == found["again"]
     assert [row[0] for row in found["again"][1:]] == ["pupil", "clean", "noisy"]  # as the file has them
-    assert (taught / "table.md").read_text().count("**again**") == 1
+    assert (taught / "table.md").read_text().count("**again: ") == 1
+
+
+def test_a_claim_is_judged_over_the_seeds(taught, capsys):
+    found = json.loads((taught / "study.json").read_text())["claims"]["noise harms"]
+    results = {
+        (row, seed): json.loads((taught / "results" / row / f"seed-{seed}.json").read_text())["sets"]
+        for row in ("clean", "noisy")
+        for seed in (0, 1)
+    }
+    differences = [
+        results["clean", seed]["people"]["model"]["accuracy"]
+        - results["noisy", seed]["people"]["model"]["accuracy"]
+        for seed in (0, 1)
+    ]
+    assert (found["better"], found["than"]) == ("clean", "noisy")
+    assert found["effect"] == pytest.approx(statistics.fmean(differences))
+    assert found["sets"] == pytest.approx(dict.fromkeys(("people", "again"), found["effect"]))
+    assert "**claims, by accuracy, paired over 2 seeds**" in (taught / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("differences", "interval", "verdict"),
+    [
+        # 0.02 ± 4.302653 · 0.01 / √3, Student's t for two degrees of freedom
+        ([0.01, 0.02, 0.03], [-0.0048414, 0.0448414], "undecided"),
+        ([0.03, 0.04, 0.05], [0.0151586, 0.0648414], "holds"),
+        ([-0.05, -0.03, -0.04], [-0.0648414, -0.0151586], "does not hold"),
+        ([0.04], None, "undecided"),
+    ],
+)
+def test_a_claim_holds_if_the_interval_of_its_effect_says_so(differences, interval, verdict):
+    def sets(value, other):
+        return {"a": {"model": {"accuracy": value}}, "b": {"model": {"accuracy": other}}}
+
+    than = {seed: sets(0.5, 0.6) for seed in range(len(differences))}
+    # what the one set gains more the other gains less: the mean over the sets counts
+    better = {seed: sets(0.51 + gain, 0.59 + gain) for seed, gain in enumerate(differences)}
+    found = study_table.judge(better, than)
+    effect = statistics.fmean(differences)
+    assert found["effect"] == pytest.approx(effect)
+    assert found["interval"] == (interval and pytest.approx(interval, abs=1e-6))
+    assert found["verdict"] == verdict
+    assert found["sets"] == pytest.approx({"a": effect + 0.01, "b": effect - 0.01})
+    head, row = study_table.claim_table({"it helps": {"better": "x", "than": "y", **found}})
+    assert head == ["claim", "verdict", "points", "95 % interval", "a", "b"]
+    written = "–" if interval is None else "{:+.2f} to {:+.2f}".format(*(100 * bound for bound in interval))
+    assert row == ["it helps", verdict, f"{100 * effect:+.2f}", written, *row[4:]]
 
 
 def test_what_has_a_result_is_not_done_again_even_if_the_run_is_gone(
@@ -248,7 +298,7 @@ def test_a_second_time_only_what_is_missing_is_done(finished, run_study, capsys,
     assert changed == {lost, finished / "cos-0.2" / "seed-1" / "verification.json"}
     assert (finished / "table.md").read_text() == table
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "people: mean ± standard deviation over 2 seeds"
+    assert lines[0] == TITLE
     assert [line.split()[0] for line in lines[3:]] == ["line", "cos-0.2"]
 
 
@@ -314,11 +364,14 @@ def refused(run_study, tmp_path, capsys):
     ("text", "sentence"),
     [
         ("rows: [", "study.yaml is not YAML: line 1: "),
-        ("- 1", "study.yaml must hold the keys recipe, seeds and rows, perhaps noise, and no others"),
+        (
+            "- 1",
+            "study.yaml must hold the keys recipe, seeds and rows, perhaps noise and claims, and no others",
+        ),
         ("recipe: a.yaml\nrows: {a: {}}", "study.yaml must hold the keys recipe, seeds and rows"),
         (
             STUDY + "sedes: [0]",
-            "study.yaml must hold the keys recipe, seeds and rows, perhaps noise, and no others",
+            "study.yaml must hold the keys recipe, seeds and rows, perhaps noise and claims, and no others",
         ),
         (
             STUDY.replace("[0, 1]", "[]"),
@@ -347,6 +400,10 @@ def refused(run_study, tmp_path, capsys):
         (STUDY.replace("line: {}", "null: 3"), "study.yaml: the row 'null' must be named like a file"),
         (STUDY.replace("line:", "../line:"), "study.yaml: the row '../line' must be named like a file"),
         (STUDY.replace("line: {}", "line: 3"), "study.yaml: the row 'line' must be named like a file"),
+        (STUDY + "claims: [a]", "study.yaml: claims is [a], must be sentences with two rows each"),
+        (STUDY + "claims: {a: [line]}", "the claim 'a: [line]' must name two rows, the better one first"),
+        (STUDY + "claims: {a: [line, b]}", "the claim 'a: [line, b]' must name two rows"),
+        (STUDY + "claims: {a: [line, line]}", "the claim 'a: [line, line]' must name two rows"),
         (STUDY + "noise: [a]", "study.yaml: noise is [a], must name fractions"),
         (
             STUDY + "noise: {a: {mislabel: 2}}",
@@ -382,7 +439,7 @@ def test_a_row_that_changes_nothing_may_be_left_empty(tmp_path):
     file.write_text("recipe: ../a.yaml\nseeds: [3]\nrows: {plain: , 1.5: {train: {batch_size: 2}}}")
     found = read_study(file)
     rows = {"plain": Row({}), "1.5": Row({"train": {"batch_size": 2}})}
-    assert found == Study(tmp_path / "../a.yaml", [3], rows, ["plain", "1.5"], {})
+    assert found == Study(tmp_path / "../a.yaml", [3], rows, ["plain", "1.5"], {}, {})
 
 
 def test_the_table_is_in_percent():

@@ -27,7 +27,7 @@ from latse.errors import LatseError, check_range
 from latse.files import digest, locked, make_folder, read_json, write_json, write_text
 from latse.form import ANYTHING, Each, check
 from latse.paper.study_file import KINDS, Study, read_study
-from latse.paper.study_table import JUDGED, report, small, tables
+from latse.paper.study_table import JUDGED, claim_table, report, small, tables
 from latse.provenance import provenance
 from latse.runtime import cores
 from latse.text_table import aligned, markdown
@@ -99,11 +99,14 @@ def run(args: argparse.Namespace) -> None:
         _run_all(args, study, runs)
         content = report(study, {key: read_json(run.result) for key, run in runs.items()})
         write_json(out / "study.json", {**content, "provenance": provenance(args)})
-        found = tables(content["rows"])
-        text = [f"**{name}**\n\n{markdown(rows)}\n" for name, rows in found.items()]
+        found, seeds = tables(content["rows"]), f"{len(study.seeds)} seeds"
+        found = {f"{name}: mean ± standard deviation over {seeds}": rows for name, rows in found.items()}
+        if study.claims:
+            found[f"claims, by accuracy, paired over {seeds}"] = claim_table(content["claims"])
+        text = [f"**{title}**\n\n{markdown(rows)}\n" for title, rows in found.items()]
         write_text(out / "table.md", "\n".join(text))
-    for name, rows in found.items():
-        print(f"{name}: mean ± standard deviation over {len(study.seeds)} seeds", aligned(rows), sep="\n")
+    for title, rows in found.items():
+        print(title, aligned(rows), sep="\n")
 
 
 Runs = Dict[Tuple[str, int], Run]

@@ -6,13 +6,13 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from latse import recipe as recipes
 from latse.errors import MOST, LatseError
 
 NAME = re.compile(r"[A-Za-z0-9][\w.+=-]*")
-NEEDED, OPTIONAL = ("recipe", "seeds", "rows"), ("noise",)
+NEEDED, OPTIONAL = ("recipe", "seeds", "rows"), ("noise", "claims")
 KINDS = ("mislabel", "distractor")
 
 
@@ -35,6 +35,13 @@ class Row:
     teacher: str | None = None
 
 
+class Claim(NamedTuple):
+    """That the row `better` is more accurate than the row `than`."""
+
+    better: str
+    than: str
+
+
 @dataclass(frozen=True)
 class Study:
     """What a study file says.
@@ -51,6 +58,8 @@ class Study:
         The names of the rows, a teacher before those whom it teaches.
     noise : dict of str to dict
         By name, the fractions `mislabel` and `distractor` of a noisy copy, each from 0 to 1.
+    claims : dict of str to Claim
+        By what they say.
     """
 
     recipe: Path
@@ -58,6 +67,7 @@ class Study:
     rows: dict[str, Row]
     order: list[str]
     noise: dict[str, dict[str, float]]
+    claims: dict[str, Claim]
 
 
 def read_study(path: str | os.PathLike) -> Study:
@@ -67,14 +77,17 @@ def read_study(path: str | os.PathLike) -> Study:
         raise LatseError(f"cannot read the study {path}: {recipes.nothing(path, recipes.STUDIES)}")
     content = recipes.read_yaml(path, str(path))
     if not isinstance(content, dict) or not {*NEEDED} <= {*content} <= {*NEEDED, *OPTIONAL}:
-        raise LatseError(f"{path} must hold the keys recipe, seeds and rows, perhaps noise, and no others")
+        raise LatseError(
+            f"{path} must hold the keys recipe, seeds and rows, perhaps noise and claims, and no others"
+        )
     if not isinstance(content["recipe"], str):
         wrong = recipes.in_yaml(content["recipe"])
         raise LatseError(f"{path}: recipe is {wrong}, must be the name or the file of a recipe")
     noise = _noise(path, content.get("noise", {}))
     rows = _rows(path, content["rows"], noise)
-    recipe = recipes.find(content["recipe"], path.parent)
-    return Study(recipe, _seeds(path, content["seeds"]), rows, _order(path, rows), noise)
+    recipe, seeds = recipes.find(content["recipe"], path.parent), _seeds(path, content["seeds"])
+    claims = _claims(path, content.get("claims", {}), rows)
+    return Study(recipe, seeds, rows, _order(path, rows), noise, claims)
 
 
 def _seeds(path: Path, seeds: Any) -> list[int]:
@@ -115,6 +128,17 @@ def _rows(path: Path, rows: Any, noise: dict[str, dict[str, float]]) -> dict[str
         if row.teacher is not None and row.teacher not in read:
             raise LatseError(f"{path}: the row '{name}' has the teacher {row.teacher}, which is no row")
     return read
+
+
+def _claims(path: Path, claims: Any, rows: dict[str, Row]) -> dict[str, Claim]:
+    if not isinstance(claims, dict):
+        raise LatseError(f"{path}: claims is {recipes.in_yaml(claims)}, must be sentences with two rows each")
+    for sentence, pair in claims.items():
+        are_rows = isinstance(pair, list) and len(pair) == 2 and all(str(row) in rows for row in pair)
+        if not are_rows or pair[0] == pair[1]:
+            wrong = f"{recipes.in_yaml(sentence)}: {recipes.in_yaml(pair)}"
+            raise LatseError(f"{path}: the claim '{wrong}' must name two rows, the better one first")
+    return {str(sentence): Claim(*map(str, pair)) for sentence, pair in claims.items()}
 
 
 def _order(path: Path, rows: dict[str, Row]) -> list[str]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 from typing import Any, Mapping
+
+import numpy as np
+from scipy import stats
 
 from latse.eval.figures import read_metrics
 from latse.files import read_json
@@ -31,6 +35,8 @@ JUDGED = {
     ),
 }
 MODELS = ("model", "untrained")
+LEVEL = 0.95
+HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 
 
 def small(judged: str | os.PathLike, metrics: str | os.PathLike) -> dict[str, Any]:
@@ -68,7 +74,55 @@ def report(study: Study, results: Mapping[tuple[str, int], Mapping[str, Any]]) -
             },
             "seeds": sets,
         }
-    return {"recipe": study.recipe.stem, "noise": study.noise, "rows": rows}
+    claims = {
+        sentence: {**claim._asdict(), **judge(rows[claim.better]["seeds"], rows[claim.than]["seeds"])}
+        for sentence, claim in study.claims.items()
+    }
+    return {"recipe": study.recipe.stem, "noise": study.noise, "rows": rows, "claims": claims}
+
+
+def judge(better: Mapping[int, Any], than: Mapping[int, Any]) -> dict[str, Any]:
+    """Judge the claim that a row is more accurate than another, paired by seed.
+
+    Parameters
+    ----------
+    better, than : mapping of int to dict
+        By seed, what the results of a row say of each set of pairs.
+
+    Returns
+    -------
+    dict
+        `effect`, the mean over seeds of the difference of the accuracies, each a mean over the sets of pairs;
+        `interval`, the 95 % interval of that mean by Student's t, None of a single seed; `verdict`: `HOLDS`
+        if the interval lies above 0, `FAILS` if below, else `UNDECIDED`; `sets`, the mean of each set. The
+        interval says how far other seeds would move the effect, not what other people would.
+    """
+    differences = np.array(
+        [
+            [one["model"]["accuracy"] - than[seed][title]["model"]["accuracy"] for title, one in sets.items()]
+            for seed, sets in better.items()
+        ]
+    )
+    by_seed, titles = differences.mean(axis=1), next(iter(better.values()))
+    effect, interval = float(by_seed.mean()), None
+    if len(by_seed) > 1:
+        half = float(stats.t.ppf(0.5 + LEVEL / 2, len(by_seed) - 1) * stats.sem(by_seed))
+        interval = [effect - half, effect + half]
+    low, high = interval or (-math.inf, math.inf)
+    verdict = HOLDS if low > 0 else FAILS if high < 0 else UNDECIDED
+    means = dict(zip(titles, differences.mean(axis=0).tolist()))
+    return {"effect": effect, "interval": interval, "verdict": verdict, "sets": means}
+
+
+def claim_table(claims: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Return the cells of a table of claims, head first, from the `claims` of study.json, not none."""
+    titles = [*next(iter(claims.values()))["sets"]]
+    rows = []
+    for sentence, claim in claims.items():
+        interval = " to ".join(f"{100 * bound:+.2f}" for bound in claim["interval"] or ()) or NOTHING
+        effects = [f"{100 * effect:+.2f}" for effect in (claim["effect"], *claim["sets"].values())]
+        rows.append([sentence, claim["verdict"], effects[0], interval, *effects[1:]])
+    return [["claim", "verdict", "points", f"{100 * LEVEL:g} % interval", *titles], *rows]
 
 
 def summary(per_seed: list[Mapping[str, Any]], path: tuple[str, ...]) -> dict[str, float] | None:
