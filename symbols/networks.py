@@ -148,6 +148,28 @@ class Verdict(nn.HybridBlock):
         return (*ranks, F.norm(embedding, axis=1))
 
 
+class Likeliest(nn.HybridBlock):
+    """Whom the fixed teacher finds in an image, besides the person that the label names.
+
+    Inputs: `embedding` (N, D), `softmax_label` (N,). Outputs, (N,) each: the cosine with the label's class
+    centre, the largest one with another, and the class of that one, 0..classes-1.
+    """
+
+    inputs = ("embedding", "softmax_label")
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(prefix="")
+        self._classes = classes
+        self.scores = ClassCentres(classes)
+
+    def hybrid_forward(self, F, embedding, label):
+        """Return the outputs."""
+        scores = self.scores(embedding)
+        # A cosine is above -2.
+        others = scores - 4 * F.one_hot(label, depth=self._classes)
+        return F.pick(scores, label, axis=1), F.max(others, axis=1), F.argmax(others, axis=1)
+
+
 def trace(network: nn.HybridBlock) -> mx.sym.Symbol:
     """Trace a network to one Symbol over the variables named in its `inputs` (an encoder's is `data`).
 

@@ -7,7 +7,7 @@ import argparse
 from latse.data import orl_command
 from latse.data.pairs import bin_to_npz_command, pairs_command
 from latse.data.photographs import align_command, pack_command
-from latse.data.shards import check_command, merge_command, noise_command, unpack_command
+from latse.data.shards import check_command, clean_command, merge_command, noise_command, unpack_command
 from latse.data.synth import synth_command
 
 # A module has SUMMARY (one line), DESCRIPTION, `add_arguments(parser)` and `run(args)`, which returns None or
@@ -16,6 +16,7 @@ COMMANDS = {
     "align": align_command,
     "bin-to-npz": bin_to_npz_command,
     "check": check_command,
+    "clean": clean_command,
     "fetch-orl": orl_command,
     "merge": merge_command,
     "noise": noise_command,

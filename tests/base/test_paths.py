@@ -61,6 +61,8 @@ TAKEN = [
     ("data align", "@/faces/Ann/Ann_0001.jpg --out @/out/al --detector @/own.py:Middle --json @/out/a.json"),
     ("data align", "@/faces/Ann/Ann_0001.jpg --out @/out/al-2 --landmarks @/five.csv"),
     ("data bin-to-npz", "@/pairs.bin @/out/plain.npz"),
+    ("data clean", "@/set @/out/clean --verdicts @/verdicts.keep --k 5"),
+    ("data clean", "@/noisy @/out/clean-2 --verdicts @/refused.tsv --move --merge"),
     ("data check", "@/set --json @/out/check.json --repair @/out/repaired --processes 1"),
     ("data fetch-orl", "--out @/out/orl --train-people 1,2 --test-people 3,4"),
     ("data merge", "@/set @/others @/out/merged"),
@@ -83,6 +85,11 @@ TAKEN = [
     ("recipes", "@/tiny.yaml"),
     ("filter", "--data @/set --teacher @/run/student/model,0 --out @/out/v.keep --json @/out/f.json"),
     ("filter", "--data @/set --teacher pca --train-data @/set --centres means --out @/out/m.keep --check"),
+    (
+        "filter",
+        "--data @/noisy --teacher pixels --centres means --out @/out/n.keep --list @/out/r.tsv "
+        "--sheet @/out/r.png",
+    ),
     ("plan", "@/tiny.yaml --data @/set --out @/out/plan.json --json @/out/planned.json"),
     ("plan", "--symbol @/net-symbol.json --shape data=1,3,112,112 --out @/out/s.json --planned @/out/g.json"),
     ("embed", "@/net,0 @/faces --out @/out/own.npy"),
@@ -229,6 +236,8 @@ def odd(tmp_path_factory, people, pairs_file, pictures, save_network):
     for command, words in (
         ("train", "@/stages.yaml --data @/set --out @/run/student"),
         ("filter", "--data @/set --teacher @/run/student/model,0 --out @/verdicts.keep"),
+        ("data noise", "@/set @/noisy --mislabel 0.3"),
+        ("filter", "--data @/noisy --teacher pixels --centres means --out @/n.keep --list @/refused.tsv"),
         ("export", "@/run/student/model,0 --onnx @/model.onnx"),
         ("identify", "--model pixels --probes @/set --distractors @/others --write-features @/kit"),
     ):

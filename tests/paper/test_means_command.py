@@ -3,6 +3,7 @@
 import hashlib
 import json
 
+import cv2
 import numpy as np
 import pytest
 
@@ -223,6 +224,107 @@ def test_features_in_the_order_of_fortran_or_a_file_for_each_set(people, feature
     out = tmp_path / "a.keep"
     assert judge(people, tmp_path / "of-{set}.npy", out) == 0
     assert verdict_file.read(out).packed.tolist() == expected(people, "pixels")
+
+
+def rows_of(path):
+    """The lines of a list, each by column."""
+    lines = [line.split("\t") for line in path.read_text().splitlines() if not line.startswith("#")]
+    return [dict(zip(lines[0], line)) for line in lines[1:]]
+
+
+def listed_by_hand(folder):
+    """Position -> (rank, other, own, best, looks like another or not) by pixels and the members' sums."""
+    shard, every = Shard(folder), np.arange(len(Shard(folder)))
+    rows = unit(open_model("pixels").embed(shard.batch(every).image, "set"), str).astype(np.float32)
+    settled, found = means.settle(rows, shard.labels, shard.classes), {}
+    for at, (row, label) in enumerate(zip(rows.astype(float), shard.labels)):
+        cosines = {}
+        for person in range(shard.classes):
+            belongs = (shard.labels == person) & settled.members
+            if person == label and not belongs.any():
+                belongs = shard.labels == person
+            belongs[at] = False
+            if belongs.any():
+                total = rows[belongs].astype(float).sum(0)
+                cosines[person] = row @ total / np.linalg.norm(total)
+        own = cosines.pop(label, -np.inf)
+        rank = sum(cosine > own + means.TIE for cosine in cosines.values())
+        other = max(cosines, key=cosines.get)
+        looks = cosines[other] > max(own, settled.threshold) + means.TIE
+        found[at] = rank, other, own, cosines[other], looks
+    return found
+
+
+@pytest.fixture(scope="module")
+def noisy(people, tmp_path_factory):
+    """The made-up people with three wrong labels and three pictures of noise that looks like nobody."""
+    folder = tmp_path_factory.mktemp("noisy") / "set"
+    other = tmp_path_factory.mktemp("others")
+    pixels = np.random.default_rng(5).integers(0, 256, (3, 112, 112, 3), dtype=np.uint8)
+    write_shard(other, [(0, cv2.imencode(".png", image)[1].tobytes()) for image in pixels], 1)
+    add_noise(people, folder, 0.2, 0.2, seed=1, distractors=other)
+    return folder
+
+
+@pytest.mark.parametrize("there_already", [False, True])
+def test_the_list_says_whom_the_refused_look_like(noisy, tmp_path, there_already, capsys):
+    out, made, sheet = tmp_path / "a.keep", tmp_path / "a.tsv", tmp_path / "a.png"
+    if there_already:
+        assert judge(noisy, "pixels", out, "--k", 1, 2) == 0
+    capsys.readouterr()
+    assert judge(noisy, "pixels", out, "--k", 1, 2, "--list", made, "--sheet", sheet) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.keep", "a.png", "a.tsv"]
+    shard, expected_rows = Shard(noisy), listed_by_hand(noisy)
+    refused = np.flatnonzero(~verdict_file.read(out).keeps(1, np.arange(len(shard)), False))
+    lines = rows_of(made)
+    assert sorted(int(line["record"]) for line in lines) == shard.records[refused].tolist()
+    assert len(lines) >= 4 and {bool(line["looks like"]) for line in lines} == {True, False}
+    for line in lines:
+        position = int(np.searchsorted(shard.records, int(line["record"])))
+        rank, other, own, best, looks = expected_rows[position]
+        assert (int(line["label"]), int(line["rank"])) == (shard.labels[position], rank)
+        assert int(line["likeliest other"]) == other and line["image"] == shard.name(position)
+        assert line["looks like"] == (str(other) if looks else "")
+        figures = [float(line[name] or -np.inf) for name in ("own cosine", "other's cosine")]
+        np.testing.assert_allclose(figures, [own, best], atol=6e-5)
+    gaps = [float(line["other's cosine"]) - float(line["own cosine"] or -np.inf) for line in lines]
+    assert gaps == sorted(gaps, reverse=True)
+    belongs = made.read_text().splitlines()[:3]
+    assert belongs == [f"# set: {shard.digest()}", f"# verdicts: {digest(out)}", "# k: 1"]
+    others = sum(bool(line["looks like"]) for line in lines)
+    said = f"{made}: {len(lines)} images are refused, {others} of them look like another person"
+    assert said in capsys.readouterr().out
+    picture = cv2.imread(str(sheet))
+    assert picture is not None and picture.shape[0] > 150 * min(12, len(lines))
+
+
+def test_a_list_needs_no_second_embedding(noisy, tmp_path, monkeypatch):
+    embedded, whole = [], set_embeddings.Seen.of
+
+    def of(self, positions, mirrored=None):
+        embedded.extend(positions.tolist())
+        return whole(self, positions, mirrored)
+
+    monkeypatch.setattr(set_embeddings.Seen, "of", of)
+    assert judge(noisy, "pixels", tmp_path / "a.keep", "--list", tmp_path / "a.tsv") == 0
+    assert embedded == [*range(len(Shard(noisy)))]
+
+
+def test_an_edited_list_is_not_replaced(noisy, tmp_path, monkeypatch, capsys):
+    (tmp_path / "a.tsv").write_text("edited")
+    monkeypatch.setattr(set_embeddings.Seen, "of", None)  # nothing is embedded
+    assert judge(noisy, "pixels", tmp_path / "a.keep", "--list", tmp_path / "a.tsv") == 1
+    assert f"{tmp_path}/a.tsv is there already" in capsys.readouterr().err
+    assert (tmp_path / "a.tsv").read_text() == "edited"
+
+
+def test_where_nothing_is_refused_the_list_is_empty_and_there_is_no_sheet(people, tmp_path, capsys):
+    made = tmp_path / "a.tsv"
+    assert judge(people, "pixels", tmp_path / "a.keep", "--list", made) == 0
+    assert rows_of(made) == []
+    assert judge(people, "pixels", tmp_path / "a.keep", "--sheet", tmp_path / "a.png") == 0
+    assert f"no image is refused: {tmp_path}/a.png would show nothing" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.keep", "a.tsv"]
 
 
 @pytest.mark.parametrize(

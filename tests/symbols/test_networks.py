@@ -260,6 +260,20 @@ def test_the_verdict_is_the_rank_of_the_label():
     assert (least < most).any() and len(set(rank)) > 1
 
 
+def test_the_likeliest_is_the_largest_cosine_but_for_the_label():
+    rng = np.random.default_rng(3)
+    given = {"embedding": rng.normal(size=(6, 512)), "softmax_label": np.arange(6) % CLASSES}
+    executor = bind(networks.trace(networks.Likeliest(CLASSES)), given, ("embedding", "softmax_label"))
+    centres = executor.arg_dict["fc7_weight"].asnumpy().astype(np.float64)
+    cosines = given["embedding"] / np.linalg.norm(given["embedding"], axis=1, keepdims=True)
+    cosines = cosines @ (centres / np.linalg.norm(centres, axis=1, keepdims=True)).T
+    own, best, other = (output.asnumpy() for output in executor.forward(is_train=False))
+    for row, label in enumerate(given["softmax_label"]):
+        rest = {person: cosine for person, cosine in enumerate(cosines[row]) if person != label}
+        assert other[row] == max(rest, key=rest.get)
+        np.testing.assert_allclose([own[row], best[row]], [cosines[row, label], rest[other[row]]], atol=1e-6)
+
+
 def test_biases_and_shifts_are_exempt_from_weight_decay():
     attributes = networks.trace(student()).attr_dict()
     parameters = [name for name in networks.trace(student()).list_arguments() if "_" in name]

@@ -137,6 +137,49 @@ def test_near_ties_are_judged_alike_in_any_batch_and_on_any_devices(teacher, peo
     assert len(files) == 1
 
 
+def cosines_of(teacher, shard, mirrored):
+    """The cosines of all images with the teacher's class centres, float64 (n, 5)."""
+    symbol, args, aux = checkpoint.load(teacher.split(",")[0], 0)
+    embedding = checkpoint.pick_outputs(symbol, ["fc1_output"], teacher)
+    every = np.arange(len(shard))
+    data = mx.nd.array(shard.batch(every, np.full(len(shard), mirrored)).image)
+    names = embedding.list_arguments()
+    arrays = {"data": data, **{name: array for name, array in args.items() if name in names}}
+    executor = embedding.bind(mx.cpu(), arrays, aux_states=aux)
+    features, centres = (
+        array.asnumpy().astype(float) for array in (executor.forward(is_train=False)[0], args["fc7_weight"])
+    )
+    features, centres = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (features, centres))
+    return features @ centres.T
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_the_list_is_of_the_teachers_own_centres(teacher, stored, people, tmp_path, devices):
+    made, shard = tmp_path / "a.tsv", Shard(people)
+    assert judge(people, teacher, stored, "--cpus", devices, "--list", made) == 0
+    lines = [line.split("\t") for line in made.read_text().splitlines() if not line.startswith("#")]
+    rows = {int(row["record"]): row for row in (dict(zip(lines[0], line)) for line in lines[1:])}
+    both = np.stack([cosines_of(teacher, shard, mirrored) for mirrored in (False, True)])
+    own = np.take_along_axis(both, np.tile(shard.labels, (2, 1))[..., None], 2)
+    ranks = (both > own).sum(axis=2)
+    refused = np.flatnonzero((ranks >= 1).all(axis=0))
+    assert sorted(rows) == shard.records[refused].tolist() and len(rows) > 3
+    others = np.where(np.arange(5) == shard.labels[:, None], -2, both)
+    kept = np.setdiff1d(np.arange(15), refused)
+    threshold = (np.median(own[0, kept]) + np.median(others[0, kept].max(axis=1))) / 2
+    assert f"# threshold: {threshold:.4f}" in made.read_text()
+    for position in refused:
+        row = rows[shard.records[position]]
+        face = int(ranks[1, position] < ranks[0, position])
+        other = others[face, position].argmax()
+        mine, theirs = own[face, position, 0], others[face, position, other]
+        assert (int(row["rank"]), int(row["likeliest other"])) == (ranks[face, position], other)
+        np.testing.assert_allclose(
+            [float(row[name]) for name in ("own cosine", "other's cosine")], [mine, theirs], atol=6e-5
+        )
+        assert row["looks like"] == (str(other) if theirs > max(mine, threshold) else "")
+
+
 def test_two_devices_say_the_same(teacher, stored, people, tmp_path):
     assert judge(people, teacher, tmp_path / "a.keep", "--cpus", 2) == 0
     assert (tmp_path / "a.keep").read_bytes() == stored.read_bytes()

@@ -10,6 +10,7 @@ import argparse
 import math
 
 from latse.arguments import later
+from latse.data.shards.records import Shard
 from latse.errors import LatseError
 from latse.eval.model_arguments import BASELINES, FEATURES, WHAT, add_embedding_arguments, model, split
 from latse.models.run_folder import named_checkpoint
@@ -46,6 +47,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "random, without N about all of them both ways; fail if it contradicts a verdict",
     )
     parser.add_argument(
+        "--list",
+        metavar="FILE.tsv",
+        help="afterwards write a line for each image that the least k refuses both as it is and mirrored: "
+        "whom it looks like, for you to read and for `latse data clean`",
+    )
+    parser.add_argument(
+        "--sheet", metavar="FILE.png", help="draw the clearest of these beside the two people in question"
+    )
+    parser.add_argument(
         "--json", metavar="FILE", help="write what share is kept, what --check found, versions and device"
     )
     add_embedding_arguments(parser, batch_size=64, kinds=WHAT + FEATURES)
@@ -57,7 +67,11 @@ def run(args: argparse.Namespace) -> None:
         model(args.teacher)
     else:
         args.teacher = _with_centres(args)
-    RUNS[args.centres](args)
+    refusals = RUNS[args.centres](args)
+    if args.sheet:
+        from latse.paper.refusal_sheet import draw
+
+        draw(args.sheet, Shard(args.data), refusals)
 
 
 def _with_centres(args: argparse.Namespace) -> str:

@@ -13,17 +13,20 @@ from tqdm import tqdm
 
 from latse.data.shards import verdict_file
 from latse.data.shards.records import Batch, Shard
+from latse.data.shards.refusals import NOBODY, Refusals, write_list
 from latse.data.shards.verdict_file import Verdicts, VerdictWriter
 from latse.data.workers import in_threads
 from latse.devices import contexts, share
 from latse.errors import MOST, LatseError, check_range
-from latse.files import digest, locked, make_folder, write_json
+from latse.files import digest, locked, make_folder, make_parents, refuse_existing, write_json
 from latse.models import checkpoint
 from latse.models.run_folder import parse
 from latse.provenance import provenance
-from latse.train import verdict_truth
+from latse.train import means, verdict_truth
 from latse.train.training import open_shard
 from latse.train.verdicts import Judge, preprocessing, warn_of_another_set
+
+SAMPLE = 2000  # kept images that the threshold of a list is measured on
 
 
 class Judgement(Protocol):
@@ -42,8 +45,20 @@ class Judgement(Protocol):
         """
         ...
 
+    def explain(self, refused: np.ndarray, kept: np.ndarray, ks: Sequence[int]) -> tuple[Refusals, float]:
+        """Tell whom the images at the positions `refused` look like; `kept` is those of others.
+
+        On which side of each of `ks` a rank lies is what the verdicts say. Also returns the least cosine at
+        which an image looks like another.
+        """
+        ...
+
     def details(self) -> dict[str, Any]:
         """Return what the report says of it besides."""
+        ...
+
+    def finish(self) -> None:
+        """Nothing more will be asked."""
         ...
 
 
@@ -74,27 +89,57 @@ class Learned:
             ranks = self.judge.ranks(batch, ks)
             yield Answer(part, ranks, ranks)
 
+    def explain(self, refused: np.ndarray, kept: np.ndarray, ks: Sequence[int]) -> tuple[Refusals, float]:
+        """Tell whom images look like, see `Judgement`.
+
+        Of image and mirror image the one of the lesser rank speaks. The threshold lies halfway between the
+        medians of both cosines over `SAMPLE` kept images at even distances.
+        """
+        drawn = np.linspace(0, len(kept) - 1, min(SAMPLE, len(kept))).astype(int)
+        own, best, _, _ = self._asked(2 * kept[drawn], ks, "threshold")
+        threshold = means.halfway(own, best) if len(kept) else 1.0  # 1: nobody looks like another
+        answers = self._asked((2 * refused[:, None] + [0, 1]).ravel(), ks, "list").reshape(4, -1, 2)
+        spoken = answers[3].argmin(axis=1)
+        own, best, other, rank = answers[:, np.arange(len(refused)), spoken]
+        likeliest = means.Likeliest.of(own, best, other, threshold)
+        return likeliest.refusals(refused, rank), threshold
+
     def details(self) -> dict[str, Any]:
         """Return how many images were judged alone."""
         return {"judged_alone": self.judge.alone}
 
+    def finish(self) -> None:
+        """Do nothing: nothing is left."""
 
-def run(args: argparse.Namespace) -> None:
-    """Judge by class centres, write and print; see `store` for what is raised."""
+    def _asked(self, faces: np.ndarray, ks: Sequence[int], doing: str) -> np.ndarray:
+        """Return own, best, other and rank of some faces: float64 (4, m)."""
+        found = [np.empty((4, 0))]
+        with tqdm(total=len(faces), desc=doing, unit="image", leave=False) as progress:
+            for part, batch in _batches(self._shard, faces, self._batch_size):
+                found.append(np.stack([*self.judge.likeliest(batch), self.judge.ranks(batch, ks)]))
+                progress.update(len(part))
+        return np.concatenate(found, axis=1)
+
+
+def run(args: argparse.Namespace) -> Refusals | None:
+    """Judge by class centres, write and print; see `store` for what is returned and raised."""
     check_range("--batch-size", args.batch_size, 2, MOST)
     if args.batch_size % 2:
         raise LatseError(
             f"--batch-size {args.batch_size}: an image and its mirror image go together, so even"
         )
-    store(args, Learned)
+    return store(args, Learned)
 
 
-def store(args: argparse.Namespace, open_judgement: Callable[..., Judgement]) -> None:
-    """Judge, write and print.
+def store(args: argparse.Namespace, open_judgement: Callable[..., Judgement]) -> Refusals | None:
+    """Judge, write and print; return what is refused if a list or a sheet is asked for.
 
     `open_judgement` is called with `args`, the set and the devices. Raises LatseError for bad input, or where
     a check contradicts a verdict.
     """
+    if args.list:
+        refuse_existing(args.list)  # somebody may have edited it
+    make_parents(args.list, args.sheet)
     if args.check is not None:
         check_range("--check", args.check, 1)
     devices = contexts(args)
@@ -114,12 +159,29 @@ def store(args: argparse.Namespace, open_judgement: Callable[..., Judgement]) ->
         **judgement.details(),
     }
     checked = None if args.check is None else check(judgement, verdicts, args.check)
+    refusals = _listed(args, shard, judgement, verdicts) if args.list or args.sheet else None
+    judgement.finish()
     if args.json:
         write_json(args.json, {**record, "checked": checked})
     if checked and checked["different"]:
         raise LatseError(
             f"{args.out}: the teacher contradicts {checked['different']} of {checked['verdicts']} verdicts"
         )
+    return refusals
+
+
+def _listed(args: argparse.Namespace, shard: Shard, judgement: Judgement, verdicts: Verdicts) -> Refusals:
+    """Return what is refused by the least k, the clearest first, and write the list that is asked for."""
+    refused = verdicts.refused(verdicts.ks[0])
+    kept = np.delete(np.arange(len(shard)), refused)
+    refusals, threshold = judgement.explain(refused, kept, verdicts.ks)
+    refusals = refusals.clearest_first()
+    if args.list:
+        made_with = {"verdicts": digest(args.out), "k": verdicts.ks[0], "threshold": f"{threshold:.4f}"}
+        write_list(args.list, shard, refusals, made_with)
+        others = (refusals.looks_like != NOBODY).sum()
+        print(f"{args.list}: {len(refused)} images are refused, {others} of them look like another person")
+    return refusals
 
 
 def _made(name: str, shard: Shard, judgement: Judgement, ks: tuple[int, ...]) -> Verdicts:

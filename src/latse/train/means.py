@@ -35,6 +35,7 @@ from typing import Iterator, NamedTuple, Protocol
 import numpy as np
 from tqdm import tqdm
 
+from latse.data.shards.refusals import NOBODY, Refusals
 from latse.errors import LatseError
 
 RULE = 1  # the number of the rules above; verdicts by others are others
@@ -64,6 +65,31 @@ class Ranks(NamedTuple):
     rank: np.ndarray
     least: np.ndarray
     most: np.ndarray
+
+
+class Likeliest(NamedTuple):
+    """Whom images look like; all arrays (m,).
+
+    own, best : float, the cosines with the own person, and with the likeliest other; -inf for nobody
+    other : int or float, the likeliest other
+    looks_like_another : bool, whether best > max(own, threshold)
+    """
+
+    own: np.ndarray
+    best: np.ndarray
+    other: np.ndarray
+    looks_like_another: np.ndarray
+
+    @classmethod
+    def of(cls, own: np.ndarray, best: np.ndarray, other: np.ndarray, threshold: float) -> Likeliest:
+        """Judge cosines by a threshold."""
+        return cls(own, best, other, best > np.maximum(own, threshold) + TIE)
+
+    def refusals(self, positions: np.ndarray, rank: np.ndarray) -> Refusals:
+        """Return what a list says of images at `positions` and with these ranks, (m,) each."""
+        other = np.where(np.isfinite(self.best), self.other, NOBODY)
+        looks_like = np.where(self.looks_like_another, other, NOBODY)
+        return Refusals.of((positions, rank, other, self.own, self.best, looks_like))
 
 
 @dataclass(frozen=True)
@@ -182,6 +208,13 @@ class Settled:
 
         return Ranks(rank(TIE), rank(2 * TIE), rank(0))
 
+    def likeliest(self, embeddings: np.ndarray, positions: np.ndarray | slice) -> Likeliest:
+        """Tell whom the images at `positions` look like, given their embeddings, float32 (m, d)."""
+        own = self.means.own(embeddings, positions)
+        cosines = self.means.others(embeddings, positions)
+        other = cosines.argmax(axis=1)
+        return Likeliest.of(own, cosines[np.arange(len(own)), other], other, self.threshold)
+
 
 def check_people(labels: np.ndarray, name: str) -> None:
     """Raise LatseError, which calls the set by its `name`, if means cannot judge such labels, int (n,)."""
@@ -225,6 +258,11 @@ def parts(count: int, people: int) -> Iterator[slice]:
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
+def halfway(own: np.ndarray, best: np.ndarray) -> float:
+    """Return what lies halfway between the medians of cosines, float (m,) each, m at least 1."""
+    return float(np.median(own) + np.median(best)) / 2
+
+
 def _first_members(rows: Rows, labels: np.ndarray, people: int) -> tuple[np.ndarray, float]:
     """Return the first members, bool (n,), and the threshold by the means of all images."""
     everybody = np.ones(len(labels), bool)
@@ -252,7 +290,7 @@ def _threshold(own: np.ndarray, best: np.ndarray, members: np.ndarray, before: f
     measured = np.isfinite(own) & np.isfinite(best)
     trusted = measured & members & (own > best + TIE)
     taken = trusted if trusted.any() else measured
-    return float(np.median(own[taken]) + np.median(best[taken])) / 2 if taken.any() else before
+    return halfway(own[taken], best[taken]) if taken.any() else before
 
 
 def _judged(

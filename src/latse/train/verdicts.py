@@ -23,7 +23,7 @@ from latse.models.features import lengths
 from latse.models.parameters import fitting
 from latse.models.run_folder import parse
 from latse.models.runner import Runner
-from latse.symbols.networks import IMAGE_SHAPE, Verdict, trace
+from latse.symbols.networks import IMAGE_SHAPE, Likeliest, Verdict, trace
 
 # Cosines closer than this are not taken for different where a batch is judged. On the CPU those of a
 # ResNet-50 differ by 3e-7 between batches of different sizes, by 1e-6 between folded and unfolded graph.
@@ -101,21 +101,34 @@ class Judge:
                 f"{centres.shape[-1]}: both must be equally long"
             )
         encoder, args, aux = inference.fast(symbol, *parameters, contexts=contexts)
-        verdict = trace(Verdict(classes, DOUBT))(embedding=encoder)
-        self._network = verdict, {**args, "fc7_weight": centres}, aux
+        self._encoder, self._classes = encoder, classes
+        self._parameters = {**args, "fc7_weight": centres}, aux
         self.alone = 0
         self._path = path
-        self._contexts = contexts
-        self._together = self._runner(batch_size, contexts)
+        self._contexts, self._batch_size = contexts, batch_size
+        self._together = self._runner(Verdict(classes, DOUBT), batch_size, contexts)
 
     @functools.cached_property
     def _again(self) -> Runner:
         """The same for one image; most runs never need it."""
-        return self._runner(1, self._contexts[:1], self._together)
+        return self._runner(Verdict(self._classes, DOUBT), 1, self._contexts[:1], self._together)
 
-    def _runner(self, size: int, contexts: list[mx.Context], shared: Runner | None = None) -> Runner:
+    @functools.cached_property
+    def _likeliest(self) -> Runner:
+        return self._runner(Likeliest(self._classes), self._batch_size, self._contexts)
+
+    def _runner(
+        self, head: Verdict | Likeliest, size: int, contexts: list[mx.Context], shared: Runner | None = None
+    ) -> Runner:
         shapes = {"data": (size, *IMAGE_SHAPE), "softmax_label": (size,)}
-        return Runner(*self._network, shapes, contexts, shared)
+        return Runner(trace(head)(embedding=self._encoder), *self._parameters, shapes, contexts, shared)
+
+    def likeliest(self, batch: Batch) -> list[np.ndarray]:
+        """Return the cosines with the label's class centre and with the likeliest other, and which that is.
+
+        float32 (n,) each, of a batch of `batch_size` images or fewer.
+        """
+        return self._likeliest(batch.image, batch.label)
 
     def ranks(self, batch: Batch, ks: Sequence[int]) -> np.ndarray:
         """Return how many classes the teacher finds likelier than each label, float32 (n,).

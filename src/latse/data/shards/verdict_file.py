@@ -87,6 +87,14 @@ class Verdicts(NamedTuple):
         refusals = self.packed[positions] >> np.where(mirrored, 4, 0).astype(np.uint8) & 15
         return refusals <= self.ks.index(k)
 
+    def refused(self, k: int) -> np.ndarray:
+        """Return the positions of images that are refused both as they are and mirrored: int64, ascending.
+
+        Raises LatseError if there are no verdicts for this k.
+        """
+        every = np.arange(len(self.packed))
+        return np.flatnonzero(~self.keeps(k, every, False) & ~self.keeps(k, every, True))
+
 
 def check_ks(ks: Sequence[int]) -> tuple[int, ...]:
     """Return the different values of k, ascending; raise LatseError for fewer than one or more than 14."""
