@@ -337,6 +337,7 @@ def test_where_nothing_is_refused_the_list_is_empty_and_there_is_no_sheet(people
         (["--check", "0"], "--check is 0, must be at least 1"),
         (["--batch-size", "0"], "the batch size is 0, must be 1 to 2147483647"),
         (["--out", "."], "--out . is a folder"),
+        (["--list", "a", "--sheet", "./a"], "--out, --list, --sheet and --json must be different files"),
         (["--centres", "learned"], "pixels has no class centres: --centres means takes the people's means"),
         (["--centres", "learned", "--train-data", "."], "--train-data is of pca and fisherfaces"),
     ],

@@ -137,9 +137,7 @@ def store(args: argparse.Namespace, open_judgement: Callable[..., Judgement]) ->
     `open_judgement` is called with `args`, the set and the devices. Raises LatseError for bad input, or where
     a check contradicts a verdict.
     """
-    if args.list:
-        refuse_existing(args.list)  # somebody may have edited it
-    make_parents(args.list, args.sheet)
+    _check_files(args)
     if args.check is not None:
         check_range("--check", args.check, 1)
     devices = contexts(args)
@@ -168,6 +166,15 @@ def store(args: argparse.Namespace, open_judgement: Callable[..., Judgement]) ->
             f"{args.out}: the teacher contradicts {checked['different']} of {checked['verdicts']} verdicts"
         )
     return refusals
+
+
+def _check_files(args: argparse.Namespace) -> None:
+    """Raise LatseError if two files would be one, or a list is there, which somebody may have edited."""
+    written = [Path(file).resolve() for file in (args.out, args.list, args.sheet, args.json) if file]
+    if len({*written}) < len(written):
+        raise LatseError("--out, --list, --sheet and --json must be different files")
+    refuse_existing(*filter(None, [args.list]))
+    make_parents(args.list, args.sheet)
 
 
 def _listed(args: argparse.Namespace, shard: Shard, judgement: Judgement, verdicts: Verdicts) -> Refusals:
