@@ -9,6 +9,7 @@ from latse.data.pairs import bin_to_npz_command, pairs_command
 from latse.data.photographs import align_command, pack_command
 from latse.data.shards import check_command, clean_command, merge_command, noise_command, unpack_command
 from latse.data.synth import synth_command
+from latse.paper import overlap_arguments
 
 # A module has SUMMARY (one line), DESCRIPTION, `add_arguments(parser)` and `run(args)`, which returns None or
 # the exit status. It imports what is slow to import only when it runs.
@@ -20,6 +21,7 @@ COMMANDS = {
     "fetch-orl": orl_command,
     "merge": merge_command,
     "noise": noise_command,
+    "overlap": overlap_arguments,
     "pack": pack_command,
     "pairs": pairs_command,
     "synth": synth_command,

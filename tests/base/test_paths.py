@@ -66,6 +66,12 @@ TAKEN = [
     ("data check", "@/set --json @/out/check.json --repair @/out/repaired --processes 1"),
     ("data fetch-orl", "--out @/out/orl --train-people 1,2 --test-people 3,4"),
     ("data merge", "@/set @/others @/out/merged"),
+    (
+        "data overlap",
+        "@/set --pairs @/pairs.bin --model pca --train-data @/set --list @/out/o.tsv --sheet @/out/o.png "
+        "--json @/out/o.json",
+    ),
+    ("data overlap", "@/set --pairs @/pairs.bin --without @/out/apart"),
     ("data noise", "@/set @/out/noise --distractor 0.2 --distractors @/others"),
     ("data pack", "@/faces @/out/pack --detector @/own.py:Middle --json @/out/p.json --processes 1"),
     (
@@ -136,6 +142,7 @@ TAKEN = [
 ]
 # The same where it would take long, or much more than a folder; all are refused with a sentence.
 REFUSED = [
+    ("data overlap", "@/set --pairs @/none.bin --model @/net,0"),
     ("data synth", "--out @/set --people 2 --images 2 --sheet @/out/s.png --json @/out/s.json"),
     ("train", "@/tiny.yaml --data @/set --out @/out/run-3 --plan @/none"),
     (

@@ -148,7 +148,7 @@ class Means:
         `embeddings` are float32 (m, d).
         """
         cosines = embeddings @ self._directions.T
-        cosines[:, self._nobody] = -np.inf
+        cosines[:, self.nobody] = -np.inf
         return cosines
 
     def others(self, embeddings: np.ndarray, positions: np.ndarray | slice) -> np.ndarray:
@@ -162,12 +162,13 @@ class Means:
         return np.sqrt(np.einsum("ij,ij->i", self.sums, self.sums))
 
     @functools.cached_property
-    def _nobody(self) -> np.ndarray:
+    def nobody(self) -> np.ndarray:
+        """Who has no mean, bool (people,)."""
         return ~self.compete | (self._norms <= TIE)
 
     @functools.cached_property
     def _directions(self) -> np.ndarray:
-        return (self.sums / np.where(self._nobody, 1, self._norms)[:, None]).astype(np.float32)
+        return (self.sums / np.where(self.nobody, 1, self._norms)[:, None]).astype(np.float32)
 
 
 @dataclass(frozen=True)
