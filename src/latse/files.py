@@ -53,6 +53,14 @@ def refuse_existing(*files: str | os.PathLike) -> None:
         raise LatseError(f"{file} is there already: remove it, or choose another name")
 
 
+def refuse_same(args: Any, *names: str) -> None:
+    """Raise LatseError if two outputs would be one; `names` are those of `args`, None where not asked for."""
+    given = [getattr(args, name) for name in names if getattr(args, name)]
+    if len({Path(path).resolve() for path in given}) < len(given):
+        *options, last = [f"--{name}" for name in names]
+        raise LatseError(f"{', '.join(options)} and {last} must be different files")
+
+
 def refuse_other(path: str | os.PathLike, kind: str) -> None:
     """Raise LatseError if there is something that is no file of a `kind` of `BEGINNINGS`, nor empty.
 

@@ -72,6 +72,7 @@ NO_MODEL = NO_CHECKPOINT.replace("checkpoint", "model").replace("write ", "WHAT 
     [
         ("eval --model pixels out/nowhere", NO_MODEL),
         ("eval --model student=out/nowhere", NO_MODEL),
+        ("data overlap x --pairs y --model out/nowhere", NO_MODEL),
         ("eval --model run/model,7", "the checkpoint file run/model-0007.params is missing"),
         ("eval --model run/model,0", "the checkpoint file run/model-symbol.json is missing"),
         ("eval --model run", "run is a folder without a run's model-symbol.json and model-0000.params"),

@@ -288,6 +288,10 @@ def test_a_run_that_was_killed_goes_on_with_its_embeddings(train, pairs, tmp_pat
         (["--model", "rows.npy"], "the file of features rows.npy is missing"),
         (["--model", "{few}"], "few.npy holds 3 features, but train has 32 images"),
         (["--pairs", "nowhere.bin"], "cannot read nowhere.bin: No such file"),
+        (
+            ["--list", "{new}", "--sheet", "{new}"],
+            "--list, --sheet, --json and --without must be different files",
+        ),
         (["--list", "{there}"], "there is there already: remove it"),
         (["--sheet", "{there}"], "there is there already: remove it"),
         (["--json", "{there}"], "there is there and no JSON"),
@@ -298,7 +302,12 @@ def test_a_run_that_was_killed_goes_on_with_its_embeddings(train, pairs, tmp_pat
 def test_bad_input_is_one_sentence(train, pairs, tmp_path, arguments, sentence, capsys):
     np.save(tmp_path / "few.npy", np.ones((3, 2)))
     (tmp_path / "there").write_text("notes")
-    places = {"few": tmp_path / "few.npy", "there": tmp_path / "there", "train": train}
+    places = {
+        "few": tmp_path / "few.npy",
+        "there": tmp_path / "there",
+        "train": train,
+        "new": tmp_path / "new",
+    }
     assert overlap(train, pairs, *(word.format(**places) for word in arguments)) == 1
     said = capsys.readouterr().err
     assert sentence in said and "Traceback" not in said

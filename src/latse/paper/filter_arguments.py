@@ -10,7 +10,6 @@ import argparse
 import math
 
 from latse.arguments import later
-from latse.data.shards.records import Shard
 from latse.errors import LatseError
 from latse.eval.model_arguments import BASELINES, FEATURES, WHAT, add_embedding_arguments, model, split
 from latse.models.run_folder import named_checkpoint
@@ -69,6 +68,7 @@ def run(args: argparse.Namespace) -> None:
         args.teacher = _with_centres(args)
     refusals = RUNS[args.centres](args)
     if args.sheet:
+        from latse.data.shards.records import Shard
         from latse.paper.refusal_sheet import draw
 
         draw(args.sheet, Shard(args.data), refusals)

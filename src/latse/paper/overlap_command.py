@@ -18,7 +18,7 @@ from latse.data.shards.shard_writer import MOST_SHARDS
 from latse.data.shards.staging import refuse_set
 from latse.errors import LatseError, check_range
 from latse.eval.candidates import FaceModel, open_model
-from latse.files import locked, make_parents, refuse_existing, write_json, write_text
+from latse.files import locked, make_parents, refuse_existing, refuse_same, write_json, write_text
 from latse.paper import overlap_people, overlap_pictures
 from latse.paper.overlap_pictures import digest
 from latse.paper.overlap_report import BESIDE, KINDS, PERSON, Finding, Report
@@ -58,6 +58,7 @@ def _refuse(args: argparse.Namespace) -> None:
     if args.far is not None and not args.model:
         raise LatseError("--far is the rate of --model, which is not given")
     check_range("--shards", args.shards, 1, MOST_SHARDS)
+    refuse_same(args, "list", "sheet", "json", "without")
     refuse_existing(*filter(None, (args.list, args.sheet)))
     if args.without:
         refuse_set(args.without, args.train)

@@ -18,7 +18,7 @@ from latse.data.shards.verdict_file import Verdicts, VerdictWriter
 from latse.data.workers import in_threads
 from latse.devices import contexts, share
 from latse.errors import MOST, LatseError, check_range
-from latse.files import digest, locked, make_folder, make_parents, refuse_existing, write_json
+from latse.files import digest, locked, make_folder, make_parents, refuse_existing, refuse_same, write_json
 from latse.models import checkpoint
 from latse.models.run_folder import parse
 from latse.provenance import provenance
@@ -170,9 +170,7 @@ def store(args: argparse.Namespace, open_judgement: Callable[..., Judgement]) ->
 
 def _check_files(args: argparse.Namespace) -> None:
     """Raise LatseError if two files would be one, or a list is there, which somebody may have edited."""
-    written = [Path(file).resolve() for file in (args.out, args.list, args.sheet, args.json) if file]
-    if len({*written}) < len(written):
-        raise LatseError("--out, --list, --sheet and --json must be different files")
+    refuse_same(args, "out", "list", "sheet", "json")
     refuse_existing(*filter(None, [args.list]))
     make_parents(args.list, args.sheet)
 
