@@ -67,6 +67,13 @@ def test_the_plan_is_named_after_the_graph_and_has_a_budget(graph, tmp_path, mon
     assert json.loads((tmp_path / "out" / "plan" / "mobile-plan.json").read_text())["recomputed"] == []
 
 
+def test_inputs_of_one_name_are_refused(tmp_path, capsys):
+    path = tmp_path / "twice.json"
+    (mx.sym.var("mask") * mx.sym.var("data") + mx.sym.var("mask")).save(str(path))
+    plan("--symbol", path, "--shape", "data=1,2", status=1)
+    assert f"{path} has several inputs called mask, which MXNet cannot tell apart" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -12,7 +12,7 @@ import pytest
 from latse.bench import equivalents
 from latse.child import in_child
 from latse.errors import LatseError
-from latse.plan import memonger
+from latse.plan import cost, memonger
 from latse.plan import model as plan_model
 from latse.plan import search as plan_search
 from latse.plan.plan_graph import REPEATABLE, Marks, PlanGraph
@@ -276,25 +276,38 @@ APPLIED = {
     "Concat": lambda x, w, **_: mx.sym.Concat(x, w, dim=1),
     "Convolution": lambda x, **_: convolution(x, 4, "conv"),
     "Deconvolution": lambda x, **_: mx.sym.Deconvolution(x, num_filter=4, kernel=(4, 4), stride=(2, 2)),
+    "Embedding": lambda x, **_: mx.sym.Embedding(mx.sym.BlockGrad(x) > 0, input_dim=2, output_dim=3),
     "Flatten": lambda x, **_: mx.sym.Flatten(x),
     "FullyConnected": lambda x, **_: mx.sym.FullyConnected(x, num_hidden=4),
+    "GroupNorm": lambda x, **_: mx.sym.GroupNorm(x, num_groups=2),
+    "InstanceNorm": lambda x, **_: mx.sym.InstanceNorm(x),
     "L2Normalization": lambda x, **_: mx.sym.L2Normalization(x),
+    "LayerNorm": lambda x, **_: mx.sym.LayerNorm(x),
     "LeakyReLU": lambda x, **_: mx.sym.LeakyReLU(x, act_type="prelu"),
     "Pad": lambda x, **_: mx.sym.Pad(x, mode="edge", pad_width=(0, 0, 0, 0, 1, 1, 1, 1)),
     "Pooling": lambda x, **_: mx.sym.Pooling(x, kernel=(2, 2), stride=(2, 2), pool_type="max"),
     "Reshape": lambda x, **_: mx.sym.reshape(x, (2, -1)),
     "SliceChannel": lambda x, **_: mx.sym.SliceChannel(x, num_outputs=2)[0],
+    "SwapAxis": lambda x, **_: mx.sym.SwapAxis(x, dim1=1, dim2=3),
     "UpSampling": lambda x, **_: mx.sym.UpSampling(x, scale=2, sample_type="nearest"),
+    "_contrib_AdaptiveAvgPooling2D": lambda x, **_: mx.sym.contrib.AdaptiveAvgPooling2D(x, output_size=2),
+    "_contrib_BilinearResize2D": lambda x, **_: mx.sym.contrib.BilinearResize2D(x, height=9, width=9),
     "_copy": lambda x, **_: mx.sym.identity(x),
     "add_n": lambda x, w, **_: mx.sym.add_n(x, w, w),
+    "batch_dot": lambda x, w, **_: mx.sym.batch_dot(*(mx.sym.reshape(y, (-3, 0, 0)) for y in (x, w))),
     "clip": lambda x, **_: mx.sym.clip(x, -0.5, 0.5),
     "expand_dims": lambda x, **_: mx.sym.expand_dims(x, axis=0),
+    "reshape_like": lambda x, w, **_: mx.sym.reshape_like(mx.sym.Flatten(x), w),
     "slice": lambda x, **_: mx.sym.slice(x, begin=(0, 1), end=(2, 3)),
     "slice_axis": lambda x, **_: mx.sym.slice_axis(x, axis=1, begin=0, end=2),
     "squeeze": lambda x, **_: mx.sym.squeeze(mx.sym.slice_axis(x, axis=1, begin=0, end=1)),
+    "stack": lambda x, w, **_: mx.sym.stack(x, w, axis=1),
+    "take": lambda x, **_: mx.sym.take(x, mx.sym.arange(2), axis=1),
+    "tile": lambda x, **_: mx.sym.tile(x, reps=(1, 2, 1, 1)),
     "transpose": lambda x, **_: mx.sym.transpose(x, axes=(0, 2, 3, 1)),
     "where": lambda x, w, **_: mx.sym.where(mx.sym.BlockGrad(w) > 0, x, w),
     "broadcast_axis": lambda row, **_: mx.sym.broadcast_axis(row, axis=1, size=3),
+    "broadcast_like": lambda x, row, **_: mx.sym.broadcast_like(row, x),
     "broadcast_to": lambda row, **_: mx.sym.broadcast_to(row, shape=(2, 4, 6, 6)),
     "broadcast_power": lambda positive, row, **_: mx.sym.broadcast_power(positive, row),
     "_maximum": lambda x, w, **_: mx.sym.maximum(x, w),
@@ -356,7 +369,8 @@ def test_every_repeatable_operator_gives_the_same_gradients_again(name):
 @pytest.mark.parametrize("name", sorted(REPEATABLE - {"broadcast_to"}))  # which names a shape
 def test_no_executor_does_with_less_than_the_bound(name):
     shape = (8, 4, 128, 128)  # 2 MiB; the executor's figure is rounded down
-    w, x = mx.sym.var("w", shape=shape), mx.sym.tanh(mx.sym.var("x", shape=shape))
+    w = mx.sym.var("w", shape=shape, dtype="float32")
+    x = mx.sym.tanh(mx.sym.var("x", shape=shape, dtype="float32"))
     y = applied(name, x, w, positive=mx.sym.square(x) + 0.5, row=mx.sym.sum(x, axis=1, keepdims=True))
     for result in (y, mx.sym.square(y)):
         symbol = mx.sym.MakeLoss(mx.sym.sum(result))
@@ -375,6 +389,51 @@ def test_outputs_that_are_sums_are_planned():
         plan = memonger.plan(symbol, shapes, CPU)
         assert plan.after_megabytes <= plan.before_megabytes
         assert plan.after_megabytes == memonger.planned_megabytes(plan.symbol, shapes, CPU)
+
+
+class Ones(mx.operator.CustomOp):
+    """Reads nothing."""
+
+    def forward(self, is_train, req, in_data, out_data, aux):
+        self.assign(out_data[0], req[0], 1)
+
+    def backward(self, req, out_grad, in_data, out_data, in_grad, aux):
+        pass
+
+
+@mx.operator.register("test_memonger_ones")
+class OnesProperty(mx.operator.CustomOpProp):
+    def list_arguments(self):
+        return []
+
+    def infer_shape(self, in_shape):
+        return [], [(1, 16, 1, 1)], []
+
+    def infer_type(self, in_type):
+        return [], [np.float32], []
+
+    def create_operator(self, ctx, in_shapes, in_dtypes):
+        return Ones()
+
+
+def test_a_custom_operator_without_inputs_is_planned():
+    ones = mx.sym.Custom(op_type="test_memonger_ones")
+    x = trunk(mx.sym.broadcast_mul(trunk(mx.sym.var("data"), 4, 16, "first"), ones), 4, 16, "second")
+    plan = memonger.plan(mx.sym.MakeLoss(mx.sym.sum(x)), {"data": (8, 3, 28, 28)}, CPU)
+    assert plan.after_megabytes < plan.before_megabytes
+
+
+@pytest.mark.parametrize("is_transposed", [False, True])
+def test_products_of_matrices_cost_their_multiplications(is_transposed):
+    first = mx.sym.var("first", shape=(2, 5, 3) if is_transposed else (2, 3, 5), dtype="float32")
+    second = mx.sym.var("second", shape=(2, 5, 7), dtype="float32")
+    graph = PlanGraph(mx.sym.batch_dot(first, second, transpose_a=is_transposed), {})
+    assert cost.multiply_adds(graph, len(graph.nodes) - 1) == 2 * 3 * 5 * 7
+
+
+def test_a_graph_without_operators_is_refused():
+    with pytest.raises(LatseError, match="the graph computes nothing: there is nothing to plan"):
+        memonger.plan(mx.sym.var("data"), {"data": (8, 3, 28, 28)}, CPU)
 
 
 def test_nodes_of_one_name_are_told_apart():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Mapping
 
@@ -38,11 +39,14 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check(source: Path, symbol: mx.sym.Symbol, shapes: Mapping[str, tuple]) -> None:
-    """Raise LatseError unless shapes are given, of inputs that the graph has."""
+    """Raise LatseError unless shapes are given, of inputs that the graph has, each once."""
     there = symbol.list_arguments()
     first = f"those of {source} begin with {', '.join(there[:8])}"
     if not shapes:
         raise LatseError(f"name the shape of each input with --shape; {first}")
+    twice = [name for name, times in Counter(there).items() if times > 1]
+    if twice:
+        raise LatseError(f"{source} has several inputs called {twice[0]}, which MXNet cannot tell apart")
     for name in shapes:
         if name not in there:
             raise LatseError(f"--shape {name}: there is no such input; {first}{nearest(name, there)}")

@@ -41,8 +41,8 @@ def multiply_adds(graph: PlanGraph, i: int) -> int:
     if operator == "FullyConnected":
         return result * shapes[1][-1]
     if operator in ("dot", "batch_dot"):
-        first = shapes[0]
-        return result * (first[0 if node.is_true("transpose_a") else -1] if operator == "dot" else first[-1])
-    if operator == "Custom":  # the classifier: every sample with every class centre
-        return max(math.prod(shape) for shape in graph.shapes[i]) * shapes[0][-1]
+        rows = 0 if operator == "dot" else -2
+        return result * shapes[0][rows if node.is_true("transpose_a") else -1]
+    if operator == "Custom" and len(shapes) > 1 and len(shapes[0]) == len(shapes[1]) == 2:
+        return math.prod(shapes[0]) * shapes[1][0]  # a classifier: every sample with every class centre
     return 0

@@ -7,6 +7,7 @@ from typing import Collection
 
 import mxnet as mx
 
+from latse.errors import LatseError
 from latse.graph.nodes import Entry, Graph, Node, Rewriting, Shapes
 
 MARK = "__force_mirroring__"
@@ -17,8 +18,8 @@ PLAN_ATTRIBUTES = frozenset({MARK, "cudnn_off"})
 IN_PLACE = frozenset(
     """
     Activation BlockGrad Cast Dropout Flatten LeakyReLU MakeLoss Reshape _copy abs add_n arccos arctan clip
-    cos exp expand_dims log log_softmax negative reciprocal relu rsqrt sigmoid sin softmax sqrt square squeeze
-    tanh
+    cos exp expand_dims hard_sigmoid log log_softmax negative reciprocal relu reshape_like rsqrt sigmoid sin
+    softmax sqrt square squeeze tanh
     elemwise_add elemwise_sub elemwise_mul elemwise_div
     broadcast_add broadcast_sub broadcast_mul broadcast_div broadcast_maximum broadcast_minimum
     broadcast_greater broadcast_lesser
@@ -30,9 +31,10 @@ IN_PLACE = frozenset(
 # not among them (Dropout, random numbers, Custom, loss layers, control flow) is always kept.
 REPEATABLE = (IN_PLACE - {"BlockGrad", "Dropout", "MakeLoss"}).union(
     """
-    BatchNorm Concat Convolution Deconvolution FullyConnected L2Normalization Pad Pooling SliceChannel
-    UpSampling _maximum _minimum _power broadcast_axis broadcast_power broadcast_to max mean min slice
-    slice_axis sum transpose where
+    BatchNorm Concat Convolution Deconvolution Embedding FullyConnected GroupNorm InstanceNorm
+    L2Normalization LayerNorm Pad Pooling SliceChannel SwapAxis UpSampling _contrib_AdaptiveAvgPooling2D
+    _contrib_BilinearResize2D _maximum _minimum _power batch_dot broadcast_axis broadcast_like
+    broadcast_power broadcast_to max mean min slice slice_axis stack sum take tile transpose where
     """.split()  # noqa: SIM905
 )
 # Operators through which no gradient flows: what only they read is not kept for the backward pass.
@@ -54,11 +56,13 @@ class PlanGraph(Graph):
     Raises
     ------
     LatseError
-        If the shapes cannot be inferred.
+        If there is no operator, or the shapes cannot be inferred.
     """
 
     def __init__(self, symbol: mx.sym.Symbol, shapes: Shapes) -> None:
         super().__init__(**vars(Graph.read(symbol)))
+        if all(node.is_variable for node in self.nodes):
+            raise LatseError("the graph computes nothing: there is nothing to plan")
         arrays = self.arrays(shapes)
         self.shapes = [[array.shape for array in each] for each in arrays]  # of each node's visible outputs
         self.sizes = [[array.bytes for array in each] for each in arrays]
