@@ -3,6 +3,7 @@
 import json
 import shutil
 import statistics
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ import yaml
 from latse import recipe as recipes
 from latse.cli import main
 from latse.data.shards.records import Shard
-from latse.files import digest
-from latse.paper import study_table
+from latse.files import digest, locked, make_folder
+from latse.paper import study_command, study_table
 from latse.paper.study_file import Row, Study, read_study
 from latse.paper.study_table import summary, tables
 from latse.symbols.margins import MARGINS
@@ -236,6 +237,20 @@ def test_a_claim_holds_if_the_interval_of_its_effect_says_so(differences, interv
     assert row == ["it helps", verdict, f"{100 * effect:+.2f}", written, *row[4:]]
 
 
+def test_the_sets_of_a_claim_are_told_apart_by_name():
+    """The results of other seeds may have them in another order: the study went on with other --pairs."""
+    better = {0: {"a": 0.6, "b": 0.7}, 1: {"b": 0.7, "a": 0.6}}
+    than = {0: {"a": 0.5, "b": 0.5}, 1: {"a": 0.5, "b": 0.5}}
+    results = (
+        {
+            seed: {title: {"model": {"accuracy": value}} for title, value in sets.items()}
+            for seed, sets in row.items()
+        }
+        for row in (better, than)
+    )
+    assert study_table.judge(*results)["sets"] == pytest.approx({"a": 0.1, "b": 0.2})
+
+
 def test_what_has_a_result_is_not_done_again_even_if_the_run_is_gone(
     taught, run_study, study_file, pairs_file, tmp_path, one_process
 ):
@@ -271,6 +286,47 @@ def test_the_result_of_another_run_is_refused(finished, run_study, pairs_file, t
     assert run_study(tmp_path / "out", pairs=(pairs_file, pairs_file)) == 1
     assert "two files of --pairs have one name" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.params"))
+
+
+def test_a_result_by_an_own_class_that_was_edited_is_refused(
+    run_study, study_file, small_encoder, tmp_path, capsys, one_process
+):
+    own, file = tmp_path / "own.py", study_file.with_name("one.yaml")
+    shutil.copy(small_encoder.rpartition(":")[0], own)
+    file.write_text("recipe: tiny.yaml\nseeds: [0]\nrows: {line: {}}")
+    named = "--set", f"encoder.name={own}:Small"
+    with one_process():
+        assert run_study(tmp_path / "out", *named, file=file) == 0
+    own.write_text(own.read_text().replace("Conv2D(8, 16", "Conv2D(6, 16"))
+    assert run_study(tmp_path / "out", *named, file=file) == 1
+    result = tmp_path / "out" / "results" / "line" / "seed-0.json"
+    sentence = f"latse: {result} is of a run with other encoder: choose another --results"
+    assert capsys.readouterr().err.splitlines()[-1] == sentence
+
+
+def test_a_noisy_set_with_other_noise_is_refused(taught, run_study, study_file, tmp_path, capsys):
+    file = study_file.with_name("noisier.yaml")
+    file.write_text(TAUGHT.replace("mislabel: 0.25", "mislabel: 0.5"))
+    assert run_study(taught, "--results", tmp_path, file=file) == 1
+    made = taught / "data" / "flips" / "seed-0" / "noise.json"
+    sentence = f"latse: {made} is of a run with other mislabel: choose another --out"
+    assert capsys.readouterr().err.splitlines()[-1] == sentence
+
+
+def test_pupils_of_a_row_are_filtered_side_by_side(taught, run_study, study_file, tmp_path, monkeypatch):
+    together = threading.Barrier(2, timeout=10)
+
+    def latse(run, environment, command, *words):
+        out = Path(words[words.index("--out") + 1]) if "--out" in words else run.folder
+        if command == "filter":
+            with locked(make_folder(out.parent)):  # as `latse filter` does
+                together.wait()
+        if command == "train":
+            shutil.copytree(taught / out.relative_to(tmp_path), out, dirs_exist_ok=True)
+
+    monkeypatch.setattr(study_command, "_latse", latse)
+    assert run_study(tmp_path, "--jobs", 2, file=study_file.with_name("taught.yaml")) == 0
+    assert not together.broken
 
 
 def test_the_table_has_the_likeness_of_faces_where_there_is_a_decoder():

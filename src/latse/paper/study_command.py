@@ -24,7 +24,7 @@ from latse import recipe as recipes
 from latse.data.shards.noise import add_noise
 from latse.data.shards.records import Shard
 from latse.errors import LatseError, check_range
-from latse.files import digest, locked, make_folder, read_json, write_json, write_text
+from latse.files import digest, locked, make_folder, read_json, read_object, write_json, write_text
 from latse.form import ANYTHING, Each, check
 from latse.paper.study_file import KINDS, Study, read_study
 from latse.paper.study_table import JUDGED, claim_table, report, small, tables
@@ -49,8 +49,8 @@ class Run:
     ----------
     row, seed : str, int
     asked : dict
-        All that decides what comes out of it: `row`, `seed`, `settings`, `data`, `noise`, `teacher` (the same
-        of the teacher, or None), `pairs`.
+        All that decides what comes out of it: `row`, `seed`, `settings`, the digests of `own_files`, `data`,
+        `noise`, `teacher` (the same of the teacher, or None), `pairs`.
     recipe : Path
         The row's recipe.
     folder : Path
@@ -75,12 +75,24 @@ class Run:
             return False
         content = read_json(self.result)
         check(self.result, content, FORM)
-        other = [key for key, value in self.asked.items() if content["asked"].get(key) != value]
-        if other:
-            raise LatseError(
-                f"{self.result} is of a run with other {', '.join(other)}: choose another --results"
-            )
+        _refuse_other(self.result, content["asked"], self.asked, "--results")
         return True
+
+    def make_data(self, source: str) -> None:
+        """Make its noisy copy of the set `source`; raise LatseError if another one is there."""
+        if self.asked["noise"] is None:
+            return
+        fractions = {**dict.fromkeys(KINDS, 0.0), **self.asked["noise"]}
+        if not (self.data / "property").exists():
+            add_noise(source, self.data, **fractions, seed=self.seed)
+        made, asked = self.data / "noise.json", {"source_digest": self.asked["data"], **fractions}
+        _refuse_other(made, read_object(made), asked, "--out")
+
+
+def _refuse_other(path: Path, made: Mapping[str, Any], asked: Mapping[str, Any], option: str) -> None:
+    other = [key for key, value in asked.items() if made.get(key) != value]
+    if other:
+        raise LatseError(f"{path} is of a run with other {', '.join(other)}: choose another {option}")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -131,6 +143,7 @@ def _runs(args: argparse.Namespace, study: Study, pairs: dict[str, str], out: Pa
                 "row": name,
                 "seed": seed,
                 "settings": recipes.as_dict(settings),
+                **run_record.own_files(settings),
                 "data": data,
                 "noise": row.noise and study.noise[row.noise],
                 "teacher": row.teacher and runs[row.teacher, seed].asked,
@@ -156,11 +169,8 @@ def _missing(study: Study, runs: Runs) -> Runs:
 def _run_all(args: argparse.Namespace, study: Study, runs: Runs) -> None:
     """Do what is missing, some at a time; the first that fails ends the study, others come to their end."""
     missing = _missing(study, runs)
-    for row, seed in missing:
-        noise = study.rows[row].noise
-        if noise and not (missing[row, seed].data / "property").exists():
-            fractions = {**dict.fromkeys(KINDS, 0.0), **study.noise[noise]}
-            add_noise(args.data, missing[row, seed].data, **fractions, seed=seed)
+    for one in missing.values():
+        one.make_data(args.data)
     environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, cores() // args.jobs))}
     futures: dict[tuple[str, int], Future] = {}
     with ThreadPoolExecutor(args.jobs) as pool:
@@ -198,7 +208,7 @@ def _run_one(
     if teacher:
         if taught:
             taught.result()
-        filtered = "--verdicts", run.folder.parent / f"seed-{run.seed}.keep"
+        filtered = "--verdicts", run.folder / "teacher.keep"  # `latse filter` locks the folder
         asks = "--teacher", teacher.folder, "--k", run.asked["settings"]["filter"]["k"]
         _latse(run, environment, "filter", "--data", run.data, *asks, "--out", filtered[1])
     changes = [word for change in args.set for word in ("--set", change)]

@@ -97,13 +97,13 @@ def judge(better: Mapping[int, Any], than: Mapping[int, Any]) -> dict[str, Any]:
         if the interval lies above 0, `FAILS` if below, else `UNDECIDED`; `sets`, the mean of each set. The
         interval says how far other seeds would move the effect, not what other people would.
     """
-    differences = np.array(
-        [
-            [one["model"]["accuracy"] - than[seed][title]["model"]["accuracy"] for title, one in sets.items()]
-            for seed, sets in better.items()
-        ]
-    )
-    by_seed, titles = differences.mean(axis=1), next(iter(better.values()))
+    titles = [*next(iter(better.values()))]  # the results of other seeds may have them in another order
+    gains = [
+        [sets[title]["model"]["accuracy"] - than[seed][title]["model"]["accuracy"] for title in titles]
+        for seed, sets in better.items()
+    ]
+    differences = np.array(gains)
+    by_seed = differences.mean(axis=1)
     effect, interval = float(by_seed.mean()), None
     if len(by_seed) > 1:
         half = float(stats.t.ppf(0.5 + LEVEL / 2, len(by_seed) - 1) * stats.sem(by_seed))

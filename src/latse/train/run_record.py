@@ -47,15 +47,25 @@ def record(args: argparse.Namespace, recipe: CfgNode, shard: Shard, stored: Stor
         "settings": _without_folders(recipes.as_dict(recipe)),
         "changes": [],
         "changed": recipes.changed(Path(args.recipe).stem, recipe),
-        "encoder": _own_digest(recipe.encoder.name),
-        "margin": _own_digest(recipe.margin.name),
-        "losses": [*map(_own_digest, recipe.decoder.losses)] or None,
+        **own_files(recipe),
         "data": {"images": len(shard), "people": shard.classes, "digest": shard.digest()},
         "teacher": stored.teacher if stored else _parameters_digest(args.teacher),
         "start": _parameters_digest(args.start),
         "from": {key: getattr(args, key) for key in ("data", "teacher", "verdicts", "start")},
         "versions": versions(),
         "device": describe(contexts(args)),
+    }
+
+
+def own_files(recipe: CfgNode) -> dict[str, Any]:
+    """Return the digests of the files of a user's own `encoder` and `margin`, and of each of the `losses`.
+
+    None stands for a shipped one, and for no losses. Raises LatseError if a file cannot be read.
+    """
+    return {
+        "encoder": _own_digest(recipe.encoder.name),
+        "margin": _own_digest(recipe.margin.name),
+        "losses": [*map(_own_digest, recipe.decoder.losses)] or None,
     }
 
 
