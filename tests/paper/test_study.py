@@ -392,6 +392,13 @@ def test_a_wrong_row_is_refused_before_any_is_trained(run_study, study_file, tmp
     assert not list(tmp_path.rglob("seed-*"))
 
 
+def test_a_place_that_takes_no_results_is_refused_before_any_is_trained(run_study, tmp_path, capsys):
+    (tmp_path / "taken").touch()
+    assert run_study(tmp_path / "out", "--results", tmp_path / "taken") == 1
+    assert f"cannot make the folder {tmp_path / 'taken'}" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("seed-*"))
+
+
 @pytest.mark.parametrize("row", ["{teacher: cos-0.2}", "{filter: {k: 1}}"])
 def test_a_filter_needs_a_teacher_and_a_teacher_a_filter(run_study, study_file, tmp_path, capsys, row):
     file = study_file.with_name("half.yaml")

@@ -49,8 +49,8 @@ class Run:
     ----------
     row, seed : str, int
     asked : dict
-        All that decides what comes out of it: `row`, `seed`, `settings`, the digests of `own_files`, `data`,
-        `noise`, `teacher` (the same of the teacher, or None), `pairs`.
+        All that decides what comes out of it: `row`, `seed`, `settings`, those of `own_files` that there are,
+        `data`, `noise`, `teacher` (the same of the teacher, or None), `pairs`.
     recipe : Path
         The row's recipe.
     folder : Path
@@ -127,7 +127,7 @@ Runs = Dict[Tuple[str, int], Run]
 def _runs(args: argparse.Namespace, study: Study, pairs: dict[str, str], out: Path) -> Runs:
     """Return the run of each row and seed, teachers first; write the recipe of each row."""
     data, runs = Shard(args.data).digest(), {}
-    results = Path(args.results or out / "results")
+    results = make_folder(args.results or out / "results")
     for name in study.order:
         row, recipe = study.rows[name], out / name / f"{name}.yaml"
         base = str(study.recipe.resolve())
@@ -143,7 +143,7 @@ def _runs(args: argparse.Namespace, study: Study, pairs: dict[str, str], out: Pa
                 "row": name,
                 "seed": seed,
                 "settings": recipes.as_dict(settings),
-                **run_record.own_files(settings),
+                **{key: digests for key, digests in run_record.own_files(settings).items() if digests},
                 "data": data,
                 "noise": row.noise and study.noise[row.noise],
                 "teacher": row.teacher and runs[row.teacher, seed].asked,
