@@ -4,6 +4,7 @@ import json
 import shutil
 import statistics
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import yaml
 from latse import recipe as recipes
 from latse.cli import main
 from latse.data.shards.records import Shard
+from latse.errors import LatseError
 from latse.files import digest, locked, make_folder
 from latse.paper import study_command, study_table
 from latse.paper.study_file import Row, Study, read_study
@@ -366,6 +368,27 @@ def test_the_sentence_of_a_run_that_fails(run_study, study_file, tmp_path, capsy
     error = capsys.readouterr().err.splitlines()[-1]
     assert error == "latse: many, seed 4: train.kvstore nccl needs the GPU build: make setup GPU=1"
     assert not (tmp_path / "study.json").exists() and not (tmp_path / "table.md").exists()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_after_a_run_that_fails_no_other_begins(run_study, study_file, tmp_path, capsys, monkeypatch, jobs):
+    """Two at a time, the other one is under way; it comes to its end, which may take hours."""
+    file, begun, under_way = study_file.with_name("six.yaml"), [], threading.Event()
+    file.write_text("recipe: tiny.yaml\nseeds: [0, 1, 2, 3, 4, 5]\nrows: {line: {}}")
+
+    def latse(run, environment, command, *words):
+        begun.append((run.seed, command))
+        if run.seed == 0:
+            assert jobs == 1 or under_way.wait(10)
+            raise LatseError("line, seed 0: no")
+        under_way.set()
+        time.sleep(0.2)
+
+    monkeypatch.setattr(study_command, "_latse", latse)
+    monkeypatch.setattr(study_command, "small", lambda *_: {})
+    assert run_study(tmp_path, "--jobs", jobs, file=file) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "latse: line, seed 0: no"
+    assert sorted(begun) == [(0, "train"), (1, "eval"), (1, "train")][: 1 if jobs == 1 else 3]
 
 
 @pytest.mark.parametrize("other", ["settings", "changes"])

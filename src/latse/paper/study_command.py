@@ -12,6 +12,7 @@ import argparse
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,26 +174,28 @@ def _run_all(args: argparse.Namespace, study: Study, runs: Runs) -> None:
         one.make_data(args.data)
     environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, cores() // args.jobs))}
     futures: dict[tuple[str, int], Future] = {}
+    is_over = threading.Event()
+
+    def work(key: tuple[str, int]) -> None:
+        teacher = study.rows[key[0]].teacher, key[1]
+        if not is_over.is_set():
+            try:
+                _run_one(args, missing[key], environment, runs.get(teacher), futures.get(teacher))
+            except BaseException:
+                is_over.set()  # before this thread takes up another run
+                raise
+
     with ThreadPoolExecutor(args.jobs) as pool:
-
-        def start(key: tuple[str, int]) -> Future:
-            teacher = study.rows[key[0]].teacher, key[1]
-            # Runs begin in this order, so that a run only ever waits for one that has begun.
-            return pool.submit(
-                _run_one, args, missing[key], environment, runs.get(teacher), futures.get(teacher)
-            )
-
         try:
-            for key in missing:
-                futures[key] = start(key)
+            for key in missing:  # runs begin in this order: one only ever waits for one that has begun
+                futures[key] = pool.submit(work, key)
             bar = tqdm(
                 as_completed(futures.values()), total=len(futures), unit=" runs", desc=Path(args.study).stem
             )
             for future in bar:
                 future.result()
         except BaseException:
-            for future in futures.values():
-                future.cancel()
+            is_over.set()
             raise
 
 
