@@ -11,7 +11,8 @@ from typing import Any, Iterator, NamedTuple, Sequence
 import numpy as np
 
 from latse import devices
-from latse.data.photographs.faces import open_faces
+from latse.data.photographs.align import Aligner, naming, open_photograph
+from latse.data.photographs.faces import read_aligned
 from latse.errors import LatseError
 from latse.eval.candidates import FaceModel, open_embedder
 from latse.eval.verification import cosine_of, pair_distance
@@ -47,7 +48,8 @@ def run(args: argparse.Namespace) -> None:
     contexts = devices.contexts(args)
     model = open_embedder(args.model, contexts, args.batch_size, args.train_data)
     thresholds = calibration(args.calibration, model) if args.calibration else []
-    faces = _faces([Path(path) for path in args.photographs], args.aligned)
+    found = _faces(args.photographs, args.aligned)
+    faces = np.stack([face.image.transpose(2, 0, 1) for face in found])
     embedding = model.embed(faces, "the photographs", args.photographs.__getitem__)
     distance = pair_distance(embedding)[0]
     cosine = float(cosine_of(distance))
@@ -64,6 +66,7 @@ def run(args: argparse.Namespace) -> None:
             "model": {"title": model.title, "origin": model.origin},
             "photographs": args.photographs,
             "aligned": args.aligned,
+            "faces": [face.place for face in found],
             "cosine": cosine,
             "squared_distance": float(distance),
             "verdicts": [
@@ -83,6 +86,8 @@ def calibration(path: str | os.PathLike, model: FaceModel) -> list[Threshold]:
     check(path, content, CALIBRATION)
     origins, wanted = content["models"], _identity(model.origin)
     title = next((title for title, origin in origins.items() if _identity(origin) == wanted), None)
+    if title is None and model.origin.get("digest") in [origin.get("digest") for origin in origins.values()]:
+        raise LatseError(f"{path} judges this {model.origin['source']}, but fed otherwise")
     if title is None:
         sources = ", ".join(origin["source"] for origin in origins.values())
         raise LatseError(f"{path} judges {sources}, but not this {model.origin['source']}")
@@ -115,14 +120,30 @@ def _identity(origin: dict[str, Any]) -> Any:
     return (origin["digest"], origin.get("feeding")) if "digest" in origin else origin
 
 
-def _faces(paths: Sequence[Path], are_aligned: bool) -> np.ndarray:
-    """Return the face of each file, uint8 (n, 3, 112, 112) RGB."""
-    faces = []
-    for face in open_faces(paths, not are_aligned):
-        if isinstance(face, LatseError):
-            raise face
-        faces.append(face.transpose(2, 0, 1))
-    return np.stack(faces)
+class _Face(NamedTuple):
+    """A face, uint8 (112, 112, 3) RGB, and what the JSON says of its place, None for an aligned one."""
+
+    image: np.ndarray
+    place: dict[str, Any] | None
+
+
+def _faces(paths: Sequence[str], are_aligned: bool) -> list[_Face]:
+    if are_aligned:
+        return [_Face(read_aligned(Path(path), "leave out --aligned")[1], None) for path in paths]
+    aligner = Aligner()
+    return [_cut_out(aligner, path) for path in paths]
+
+
+def _cut_out(aligner: Aligner, path: str) -> _Face:
+    """Return the face of a photograph; say which one where it holds several."""
+    with naming(path):
+        found = aligner.cut_out(open_photograph(path))
+    box = [round(float(number), 1) for number in found.face.box]
+    if found.faces > 1:
+        x, y, width, height = map(round, box)
+        where = f"{width}x{height} pixels at ({x}, {y})"
+        print(f"{path}: of {found.faces} faces the one of {where}, the largest and nearest to the middle")
+    return _Face(found.image, {"faces": found.faces, "box": box})
 
 
 def _table(thresholds: Sequence[Threshold], cosine: float, accepted: Sequence[bool]) -> str:

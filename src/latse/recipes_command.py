@@ -20,8 +20,10 @@ def run(args: argparse.Namespace) -> None:
     elif args.recipe:
         print(shown(args.recipe, args.set), end="")
     else:
-        for title, summary in _summaries(recipes.SHIPPED):
-            print(f"{title:32} {summary}")
+        for folder, of in ((recipes.SHIPPED, "recipes"), (recipes.STUDIES, "studies, for `latse study`")):
+            print(f"{of}:")
+            for title, summary in _summaries(folder):
+                print(f"  {title:32} {summary}")
 
 
 def shown(name: str, overrides: list[str]) -> str:

@@ -28,8 +28,11 @@ def test_the_page_has_every_key_and_every_shipped_recipe(capsys):
 
 def test_the_shipped_recipes_are_listed_with_what_they_train(capsys):
     lines = printed(capsys).splitlines()
-    assert [line.split()[0] for line in lines] == sorted(path.stem for path in recipes.SHIPPED.glob("*.yaml"))
-    assert all(line.endswith(".") for line in lines)
+    shipped, studies = (
+        sorted(path.stem for path in folder.glob("*.yaml")) for folder in (recipes.SHIPPED, recipes.STUDIES)
+    )
+    assert [line.split()[0] for line in lines] == ["recipes:", *shipped, "studies,", *studies]
+    assert all(line.endswith((".", ":")) for line in lines)
 
 
 def test_a_recipe_is_shown_whole_with_what_set_each_value(capsys, tmp_path):

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -72,6 +73,37 @@ def test_photographs_are_aligned_unless_they_are(house, capsys):
     assert "1.pgm" in capsys.readouterr().err
     compare(house, photographs[0], photographs[0], "--model", "pixels")
     assert capsys.readouterr().out.startswith("cosine 1.0000, squared distance 0.0000")
+
+
+def test_of_several_faces_it_says_which_one_it_took(house, tmp_path, capsys):
+    one, other = (
+        cv2.imread(str(orl.photograph_folder() / f"s{person}" / "1.pgm"), cv2.IMREAD_GRAYSCALE)
+        for person in (1, 2)
+    )
+    both = np.hstack([np.pad(one, 20, "edge"), np.pad(other, 20, "edge"), np.full((152, 40), 128, np.uint8)])
+    cv2.imwrite(str(tmp_path / "both.png"), both)
+    photographs = tmp_path / "both.png", orl.photograph_folder() / "s2" / "1.pgm"
+    said = compare(house, *photographs, "--model", "pixels")
+    first, second = said["faces"]
+    assert (first["faces"], second["faces"]) == (2, 1)
+    x, y, width, height = first["box"]
+    assert 132 < x + width / 2 < 264  # the middle of the second face, which is nearer to that of the picture
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.startswith(f"{photographs[0]}: of 2 faces the one of {width:.0f}x{height:.0f} pixels at (")
+    assert compare(house, house / "00.png", house / "01.png", "--model", "pixels", "--aligned")["faces"] == [
+        None,
+        None,
+    ]
+    compare(house, photographs[0], photographs[0], "--model", "pixels", "--aligned", status=1)
+    assert capsys.readouterr().err.strip().endswith("faces are taken as they are: leave out --aligned")
+
+
+def test_the_calibration_of_a_network_that_is_fed_otherwise_is_refused_as_such(house, capsys):
+    what = f"{house / 'net'}?order=bgr"
+    faces = house / "00.png", house / "01.png", "--aligned"
+    compare(house, *faces, "--model", what, "--calibration", house / "eval.json", status=1)
+    sentence = f"{house}/eval.json judges this {house}/net/model,0, but fed otherwise"
+    assert capsys.readouterr().err == f"latse: {sentence}\n"
 
 
 def test_another_calibration_is_refused(house, tmp_path, save_network, capsys):

@@ -282,7 +282,7 @@ def test_a_run_that_was_killed_goes_on_with_its_embeddings(train, pairs, tmp_pat
     [
         (["--far", "0.1"], "--far is the rate of --model, which is not given"),
         (["--model", "pixels", "--far", "1e-9"], "--far is 1e-09, but 224 comparisons"),
-        (["--model", "pixels", "--far", "1"], "resolve 0.045 to 1"),
+        (["--model", "pixels", "--far", "1"], "--far is 1, must be above 0 and below 1"),
         (["--model", "pixel"], "'pixel' is no model"),
         (["--model", "pca"], "name their shard with --train-data"),
         (["--model", "rows.npy"], "the file of features rows.npy is missing"),

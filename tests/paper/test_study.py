@@ -411,7 +411,8 @@ def test_a_wrong_row_is_refused_before_any_is_trained(run_study, study_file, tmp
     file.write_text(f"recipe: tiny.yaml\nseeds: [4]\nrows: {rows}")
     assert run_study(tmp_path, file=file) == 1
     sentence = "margin.m5: the margin 'cosface' has no parameter 'm5'; it has s, m3"
-    assert capsys.readouterr().err == f"latse: {tmp_path / 'cos' / 'cos.yaml'}: {sentence}\n"
+    named = f"latse: {file}: the row 'cos': {tmp_path / 'cos' / 'cos.yaml'}"
+    assert capsys.readouterr().err == f"{named}: {sentence}\n"
     assert not list(tmp_path.rglob("seed-*"))
 
 

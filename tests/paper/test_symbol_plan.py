@@ -91,6 +91,20 @@ def test_inputs_of_one_name_are_refused(tmp_path, capsys):
         (["--symbol", "{graph}", "--shape", "data=1", "data=2"], "--shape names data twice"),
         (["--symbol", "{graph}", "--shape", "data=4,3"], "the shapes of the graph cannot be inferred"),
         (["--symbol", "{graph}", *WORDS, "--planned", "{graph}"], "would replace the graph itself"),
+        (["--symbol", "{graph}", *WORDS, "--out", "{graph}"], "would replace the graph itself"),
+        (["--symbol", "{graph}", *WORDS, "--json", "{graph}"], "would replace the graph itself"),
+        (
+            ["--symbol", "{graph}", *WORDS, "--out", "{graph}.a", "--planned", "{graph}.a"],
+            "--out, --planned and --json must be different files",
+        ),
+        (
+            ["--symbol", "{graph}", *WORDS, "--out", __file__],
+            "test_symbol_plan.py is there and no JSON",
+        ),
+        (
+            ["--symbol", "{graph}", *WORDS, "--planned", __file__],
+            "test_symbol_plan.py is there and no JSON",
+        ),
         (
             ["--symbol", "{graph}", *WORDS, "--classes", "3"],
             "--symbol is a graph of its own, without --classes",

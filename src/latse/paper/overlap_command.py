@@ -57,6 +57,8 @@ def _refuse(args: argparse.Namespace) -> None:
     """Raise LatseError for what need not wait for hours of work."""
     if args.far is not None and not args.model:
         raise LatseError("--far is the rate of --model, which is not given")
+    if args.far is not None and not 0 < args.far < 1:
+        raise LatseError(f"--far is {args.far:g}, must be above 0 and below 1")
     check_range("--shards", args.shards, 1, MOST_SHARDS)
     refuse_same(args, "list", "sheet", "json", "without")
     refuse_existing(*filter(None, (args.list, args.sheet)))

@@ -55,7 +55,7 @@ def measure(rows: Rows, settled: Settled, far: float | None, name: str) -> Thres
     Raises
     ------
     LatseError
-        If the rate is out of range, or so small that fewer than `ABOVE` comparisons are above the threshold.
+        If the rate is so small that fewer than `ABOVE` comparisons are above the threshold.
     """
     of, members = settled.means, np.flatnonzero(settled.members)
     chosen = members[np.linspace(0, len(members) - 1, min(MEASURED, len(members))).astype(np.int64)]
@@ -64,7 +64,7 @@ def measure(rows: Rows, settled: Settled, far: float | None, name: str) -> Thres
         raise LatseError(f"{name} has too few people to measure a false accept rate with")
     finest = ABOVE / int(comparisons)
     far = max(FAR, finest) if far is None else far
-    if not finest <= far < 1:
+    if far < finest:
         raise LatseError(
             f"--far is {far:g}, but {comparisons} comparisons of images with the means of other people of "
             f"{name} resolve {finest:.2g} to 1"

@@ -162,7 +162,7 @@ class Report(NamedTuple):
             str(counts["people_pictured"]),
             NOTHING if self.threshold is None else str(counts["people_found"]),
             NOTHING if self.threshold is None else str(counts["matches"]),
-            NOTHING if chance is None else f"{chance:.2g}",
+            NOTHING if chance is None else f"{chance:.2g}" if chance < 10 else f"{chance:.0f}",
             f"{counts['pairs_touched']} of {counts['pairs']}",
         ]
 

@@ -6,6 +6,7 @@ import argparse
 
 from latse.arguments import add_device_arguments, add_set_argument, later
 from latse.errors import LatseError
+from latse.files import refuse_other, refuse_same
 
 # ResNet-124, the people of MS1MV2, and the 96 images that the paper gives a device of 16 GB; and what of it
 # they may take, in MiB.
@@ -22,6 +23,9 @@ def run(args: argparse.Namespace) -> None:
         raise LatseError("--shape and --planned go with --symbol")
     if args.symbol is not None and given:
         raise LatseError(f"--symbol is a graph of its own, without {' or '.join(map(_called, given))}")
+    refuse_same(args, "out", "planned", "json")
+    for path in filter(None, (args.out, args.planned)):
+        refuse_other(path, "JSON")
     later("latse.paper.plan_command" if args.symbol is None else "latse.paper.symbol_plan")(args)
 
 

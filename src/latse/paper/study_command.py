@@ -134,7 +134,10 @@ def _runs(args: argparse.Namespace, study: Study, pairs: dict[str, str], out: Pa
         base = str(study.recipe.resolve())
         write_text(recipe, yaml.safe_dump({"base": base, **row.changes}, sort_keys=False))
         # A wrong row is better known now than after those above it.
-        settings = recipes.load(recipe, args.set)
+        try:
+            settings = recipes.load(recipe, args.set)
+        except LatseError as error:
+            raise LatseError(f"{args.study}: the row '{name}': {error}") from error
         if (settings.filter.k is None) != (row.teacher is None):
             raise LatseError(f"{args.study}: the row '{name}' needs both, a teacher and filter.k, or neither")
         for seed in study.seeds:
@@ -174,26 +177,29 @@ def _run_all(args: argparse.Namespace, study: Study, runs: Runs) -> None:
         one.make_data(args.data)
     environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, cores() // args.jobs))}
     futures: dict[tuple[str, int], Future] = {}
-    is_over = threading.Event()
+    is_over, at_work = threading.Event(), []
+    bar = tqdm(total=len(missing), unit=" runs", desc=Path(args.study).stem)
 
     def work(key: tuple[str, int]) -> None:
-        teacher = study.rows[key[0]].teacher, key[1]
-        if not is_over.is_set():
-            try:
-                _run_one(args, missing[key], environment, runs.get(teacher), futures.get(teacher))
-            except BaseException:
-                is_over.set()  # before this thread takes up another run
-                raise
+        if is_over.is_set():
+            return
+        teacher, called = (study.rows[key[0]].teacher, key[1]), "{}, seed {}".format(*key)
+        at_work.append(called)
+        bar.set_postfix_str("; ".join(at_work))
+        try:
+            _run_one(args, missing[key], environment, runs.get(teacher), futures.get(teacher))
+        except BaseException:
+            is_over.set()  # before this thread takes up another run
+            raise
+        at_work.remove(called)
 
-    with ThreadPoolExecutor(args.jobs) as pool:
+    with bar, ThreadPoolExecutor(args.jobs) as pool:
         try:
             for key in missing:  # runs begin in this order: one only ever waits for one that has begun
                 futures[key] = pool.submit(work, key)
-            bar = tqdm(
-                as_completed(futures.values()), total=len(futures), unit=" runs", desc=Path(args.study).stem
-            )
-            for future in bar:
+            for future in as_completed(futures.values()):
                 future.result()
+                bar.update()
         except BaseException:
             is_over.set()
             raise

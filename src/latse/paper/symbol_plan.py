@@ -22,8 +22,9 @@ from latse.provenance import provenance
 def run(args: argparse.Namespace) -> None:
     """Plan the graph for one device and write the plan; raise LatseError for bad input."""
     source, shapes = Path(args.symbol), _shapes(args.shape)
-    if args.planned and Path(args.planned).resolve() == source.resolve():
-        raise LatseError(f"--planned {args.planned} would replace the graph itself: choose another name")
+    for path in filter(None, (args.out, args.planned, args.json)):
+        if Path(path).resolve() == source.resolve():
+            raise LatseError(f"{path} would replace the graph itself: choose another name")
     devices = contexts(args)
     symbol = load_symbol(existing("the graph", source))
     _check(source, symbol, shapes)

@@ -216,6 +216,12 @@ def test_other_arrays_and_sizes_posing_as_bytes_are_refused(tmp_path, content):
         read_pairs(tmp_path / "a.bin")
 
 
+def test_what_is_no_pickle_is_called_so(tmp_path):
+    (tmp_path / "a.bin").write_bytes(b"# a list\nfor people\n")
+    with pytest.raises(LatseError, match=r"a\.bin is not a file of pairs: it is no pickle: byte 0 is 35"):
+        read_pairs(tmp_path / "a.bin")
+
+
 def test_other_codecs_are_refused(tmp_path):
     import codecs
 

@@ -103,7 +103,9 @@ class _Machine:
 
     def run(self) -> Any:
         while (code := self.take(1)[0]) != _STOP:
-            name = _NAMES.get(code, code)
+            name = _NAMES.get(code)
+            if name is None:
+                raise PickleError(f"it is no pickle: byte {self.at - 1} is {code}")
             if name not in _DEEDS:
                 raise PickleError(f"it uses {name}, which is refused")
             self.objects_left -= name not in _SPARING

@@ -13,8 +13,6 @@ from latse.data.photographs import align
 from latse.data.workers import in_order
 from latse.errors import LatseError
 
-# The options are those of `embed` and `pairs`, and of `compare` and `pack`.
-NOT_ALIGNED = "only aligned JPEG or PNG faces are taken as they are: add --align, or leave out --aligned"
 AT_ONCE = 16  # photographs that a process gets; each time it loads the detector, which takes as long as one
 
 
@@ -57,14 +55,15 @@ def _pixels(file: Path) -> np.ndarray | LatseError:
         return error
 
 
-def read_aligned(file: Path) -> tuple[bytes, np.ndarray]:
+def read_aligned(file: Path, advice: str = "add --align") -> tuple[bytes, np.ndarray]:
     """Read a face that is aligned already: its bytes, and its pixels, uint8 (112, 112, 3) RGB.
 
-    Raises LatseError if the file is no JPEG or PNG of 112x112 pixels.
+    Raises LatseError, which ends with the `advice`, if the file is no JPEG or PNG of 112x112 pixels.
     """
     with align.naming(file):
         content = align.read_photograph(file)
     try:
         return content, decode(content, str(file), (align.SIZE, align.SIZE))
     except LatseError as error:
-        raise LatseError(f"{error}: {NOT_ALIGNED}") from error
+        taken = "only aligned JPEG or PNG faces are taken as they are"
+        raise LatseError(f"{error}: {taken}: {advice}") from error
