@@ -6,16 +6,18 @@ import json
 import cv2
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
 from latse.cli import main
 from latse.data.shards import verdict_file
 from latse.data.shards.noise import add_noise, read_truth
 from latse.data.shards.records import Shard
+from latse.data.shards.refusals import NOBODY, Refusals
 from latse.data.shards.shard_writer import write_shard
 from latse.eval.candidates import open_model
 from latse.files import digest
 from latse.models.features import unit
-from latse.paper import embedding_file, set_embeddings
+from latse.paper import embedding_file, refusal_sheet, set_embeddings
 from latse.train import means
 
 IMAGES = 15
@@ -278,20 +280,20 @@ def test_the_list_says_whom_the_refused_look_like(noisy, tmp_path, there_already
     refused = np.flatnonzero(~verdict_file.read(out).keeps(1, np.arange(len(shard)), False))
     lines = rows_of(made)
     assert sorted(int(line["record"]) for line in lines) == shard.records[refused].tolist()
-    assert len(lines) >= 4 and {bool(line["looks like"]) for line in lines} == {True, False}
+    assert len(lines) >= 4 and {line["looks like"] == "nobody" for line in lines} == {True, False}
     for line in lines:
         position = int(np.searchsorted(shard.records, int(line["record"])))
         rank, other, own, best, looks = expected_rows[position]
         assert (int(line["label"]), int(line["rank"])) == (shard.labels[position], rank)
         assert int(line["likeliest other"]) == other and line["image"] == shard.name(position)
-        assert line["looks like"] == (str(other) if looks else "")
+        assert line["looks like"] == (str(other) if looks else "nobody")
         figures = [float(line[name] or -np.inf) for name in ("own cosine", "other's cosine")]
         np.testing.assert_allclose(figures, [own, best], atol=6e-5)
     gaps = [float(line["other's cosine"]) - float(line["own cosine"] or -np.inf) for line in lines]
     assert gaps == sorted(gaps, reverse=True)
     belongs = made.read_text().splitlines()[:3]
     assert belongs == [f"# set: {shard.digest()}", f"# verdicts: {digest(out)}", "# k: 1"]
-    others = sum(bool(line["looks like"]) for line in lines)
+    others = sum(line["looks like"] != "nobody" for line in lines)
     said = f"{made}: {len(lines)} images are refused, {others} of them look like another person"
     assert said in capsys.readouterr().out
     picture = cv2.imread(str(sheet))
@@ -310,12 +312,39 @@ def test_a_list_needs_no_second_embedding(noisy, tmp_path, monkeypatch):
     assert embedded == [*range(len(Shard(noisy)))]
 
 
-def test_an_edited_list_is_not_replaced(noisy, tmp_path, monkeypatch, capsys):
-    (tmp_path / "a.tsv").write_text("edited")
+@pytest.mark.parametrize("option", ["--list", "--sheet"])
+def test_an_edited_list_or_a_photograph_is_not_replaced(noisy, tmp_path, option, monkeypatch, capsys):
+    (tmp_path / "a").write_text("edited")
     monkeypatch.setattr(set_embeddings.Seen, "of", None)  # nothing is embedded
-    assert judge(noisy, "pixels", tmp_path / "a.keep", "--list", tmp_path / "a.tsv") == 1
-    assert f"{tmp_path}/a.tsv is there already" in capsys.readouterr().err
-    assert (tmp_path / "a.tsv").read_text() == "edited"
+    assert judge(noisy, "pixels", tmp_path / "a.keep", option, tmp_path / "a") == 1
+    assert f"{tmp_path}/a is there already" in capsys.readouterr().err
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["edited"]
+
+
+@pytest.mark.parametrize(
+    "like, unlike, shown_like, shown_unlike",
+    [(20, 20, 8, 4), (20, 2, 10, 2), (3, 20, 3, 9), (20, 0, 12, 0), (0, 20, 0, 12), (2, 1, 2, 1)],
+)
+def test_a_sheet_shows_both_kinds_the_clearest_first(like, unlike, shown_like, shown_unlike):
+    looks_like = np.random.default_rng(0).permutation([1] * like + [NOBODY] * unlike)
+    every = np.arange(like + unlike)
+    found = refusal_sheet.shown(Refusals.of((every, every, every, every, every, looks_like)))
+    assert found.position.tolist() == [
+        *every[looks_like == 1][:shown_like],
+        *every[looks_like == NOBODY][:shown_unlike],
+    ]
+
+
+def test_a_sheet_says_label_and_name(noisy, tmp_path, monkeypatch):
+    titles, whole = [], Axes.text
+    monkeypatch.setattr(Axes, "text", lambda *of, **how: (titles.append(of[3]), whole(*of, **how))[1])
+    shard = Shard(noisy)
+    monkeypatch.setattr(refusal_sheet, "read_names", lambda *_: ["18", None, *["a"] * (shard.classes - 2)])
+    rows = Refusals.of(zip((0, 1, 1, 0.25, 0.5, 1), (len(shard) - 1, 1, 0, 0.25, 0.375, NOBODY)))
+    refusal_sheet.draw(tmp_path / "a.png", shard, rows)
+    last = shard.labels[-1]
+    assert titles[1:3] == ["under label 0 (18): 0.25", "looks like label 1: 0.50"]
+    assert titles[4:6] == [f"under label {last} (a): 0.25", "no, not like label 0 (18): 0.38"]
 
 
 def test_where_nothing_is_refused_the_list_is_empty_and_there_is_no_sheet(people, tmp_path, capsys):

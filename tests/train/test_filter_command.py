@@ -177,7 +177,7 @@ def test_the_list_is_of_the_teachers_own_centres(teacher, stored, people, tmp_pa
         np.testing.assert_allclose(
             [float(row[name]) for name in ("own cosine", "other's cosine")], [mine, theirs], atol=6e-5
         )
-        assert row["looks like"] == (str(other) if theirs > max(mine, threshold) else "")
+        assert row["looks like"] == (str(other) if theirs > max(mine, threshold) else "nobody")
 
 
 def test_two_devices_say_the_same(teacher, stored, people, tmp_path):

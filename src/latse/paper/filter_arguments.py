@@ -52,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "whom it looks like, for you to read and for `latse data clean`",
     )
     parser.add_argument(
-        "--sheet", metavar="FILE.png", help="draw the clearest of these beside the two people in question"
+        "--sheet",
+        metavar="FILE.png",
+        help="draw the clearest of these, of both kinds, beside the two people in question",
     )
     parser.add_argument(
         "--json", metavar="FILE", help="write what share is kept, what --check found, versions and device"

@@ -169,9 +169,9 @@ def store(args: argparse.Namespace, open_judgement: Callable[..., Judgement]) ->
 
 
 def _check_files(args: argparse.Namespace) -> None:
-    """Raise LatseError if two files would be one, or a list is there, which somebody may have edited."""
+    """Raise LatseError if two files would be one, or a list or a sheet is there."""
     refuse_same(args, "out", "list", "sheet", "json")
-    refuse_existing(*filter(None, [args.list]))
+    refuse_existing(*filter(None, [args.list, args.sheet]))
     make_parents(args.list, args.sheet)
 
 

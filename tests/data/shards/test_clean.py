@@ -195,11 +195,32 @@ def test_a_list_leaves_out_or_moves(shard, tmp_path, moves, new):
 def test_a_list_is_taken_as_it_was_edited(shard, tmp_path):
     file = write_refusals(tmp_path / "a.tsv", shard, [(1, 2, 3, 3), (5, 1, 0, 0), (8, 4, 1, NOBODY)])
     lines = file.read_text().splitlines()
-    assert lines[-1].endswith("\t")
-    file.write_text("\n".join([*lines[:3], lines[3][:-1] + "2", lines[5] + "3"]))
+    assert lines[-1].endswith("\tnobody")
+    edited = [*lines[:3], lines[3][:-1] + "2", lines[5].replace("nobody", "3")]
+    file.write_text("".join(f"{line}\n" for line in edited))
     assert clean(shard.folder, tmp_path / "out", "--verdicts", file, "--move") == 0
     found = labels_of(tmp_path / "out", shard)
     assert (found[1], found[5], found[8], len(found)) == (2, 1, 3, 13)
+
+
+def test_an_image_may_be_added_by_hand(shard, tmp_path, capsys):
+    file = write_refusals(tmp_path / "a.tsv", shard, [(1, 2, 3, NOBODY)])
+    with file.open("a") as text:
+        text.write(f"{shard.records[5]}\t\t1\t\t1\t\t\t\t\t2\n")
+    assert clean(shard.folder, tmp_path / "out", "--verdicts", file) == 0
+    figures = {"rank": 1, "other": None, "own_cosine": None, "other_cosine": None, "looks_like": 2}
+    added = {"record": shard.records[5], "label": 1, "new": None, "reason": "refused", **figures}
+    assert manifest(tmp_path / "out")["decisions"][1] == added
+    assert "1 of the images that are left out look like another person" in capsys.readouterr().out
+
+
+def test_what_move_would_keep_is_said(shard, tmp_path, capsys):
+    file = write_refusals(tmp_path / "a.tsv", shard, [(1, 2, 3, 3), (5, 1, 0, 0), (8, 4, 1, NOBODY)])
+    hint = "2 of the images that are left out look like another person: --move keeps these"
+    for out, options, is_said in (("a", [], True), ("b", ["--move"], False), ("c", ["--k", 4], False)):
+        assert clean(shard.folder, tmp_path / out, "--verdicts", file, *options) == 0
+        said = capsys.readouterr().out
+        assert (hint in said) == is_said and ("--move" in said) == is_said
 
 
 def test_of_a_list_k_takes_what_it_refuses(shard, tmp_path, capsys):

@@ -20,6 +20,11 @@ def refusals_of(rows):
     return Refusals.of(zip(*rows) if rows else [()] * 6)
 
 
+def save(path, lines):
+    """Write lines, each with its line break."""
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
 def cells(path):
     """The lines of a list, each by column."""
     lines = [line.split("\t") for line in path.read_text().splitlines() if not line.startswith("#")]
@@ -85,7 +90,7 @@ def test_a_person_can_read_it(shard, listed):
         "other's cosine": "0.7500",
         "looks like": "3",
     }
-    assert (second["name"], second["other's name"], second["looks like"]) == ('"B""o b"', "Ann", "")
+    assert (second["name"], second["other's name"], second["looks like"]) == ('"B""o b"', "Ann", "nobody")
 
 
 def test_the_clearest_comes_first():
@@ -108,7 +113,13 @@ EDITS = {
     ),
     "decimal commas": lambda text: text.replace("0.", "0,"),
     "empty lines": lambda text: text.replace("\n", "\n\n\t\t\n"),
-    "trailing tabs cut off": lambda text: "\n".join(line.rstrip("\t") for line in text.splitlines()),
+    "nobody left empty": lambda text: text.replace("nobody", ""),
+    "as wide everywhere, as LibreOffice saves it": lambda text: "".join(
+        f"{line}\t\t" + "\t" * (9 - line.count("\t")) + "\n" for line in text.splitlines()
+    ),
+    "by hand nothing but what is needed": lambda text: text.replace("0.1250\t0.1875", "0.125\t").replace(
+        "\t0\tAnn", "\t\t"
+    ),
     "fewer columns": lambda text: "\n".join(
         line if line.startswith("#") else "\t".join(np.delete(line.split("\t"), [1, 3, 6]))
         for line in text.splitlines()
@@ -118,7 +129,7 @@ EDITS = {
 
 @pytest.mark.parametrize("edit", EDITS)
 def test_what_an_editor_makes_of_it_says_the_same(shard, listed, edit):
-    listed.write_text(EDITS[edit](listed.read_text()))
+    save(listed, EDITS[edit](listed.read_text()).split("\n"))
     k, read = read_list(listed, shard)
     at = np.argsort(read.position)
     assert k == 1 and read.at(at).position.tolist() == [4, 8]
@@ -132,10 +143,10 @@ def test_utf_16_as_a_spreadsheet_saves_it(shard, listed):
 
 def test_a_deleted_line_is_no_refusal_and_another_person_may_be_named(shard, listed):
     lines = listed.read_text().splitlines()
-    listed.write_text("\n".join([*lines[:3], lines[3][:-1] + "0"]))
+    save(listed, [*lines[:3], lines[3][:-1] + "0"])
     read = read_list(listed, shard)[1]
     assert (read.position.tolist(), read.looks_like.tolist(), read.other.tolist()) == ([4], [0], [3])
-    listed.write_text("\n".join(lines[:3]))
+    save(listed, lines[:3])
     assert all(not len(column) for column in read_list(listed, shard)[1])
 
 
@@ -143,22 +154,23 @@ def test_a_deleted_line_is_no_refusal_and_another_person_may_be_named(shard, lis
     "column, value, complaint",
     [
         ("record", "99", "the set has no image with the record 99"),
-        ("record", "-1", "record is '-1', must be a whole number from 0"),
-        ("record", "², 5", "record is '², 5', must be a whole number"),
+        ("record", "-1", "the column 'record' has '-1', must be a whole number from 0 on"),
+        ("record", "², 5", "the column 'record' has '², 5', must be a whole number"),
         ("label", "0", "has the label 1, not 0"),
-        ("label", "", "label is '', must be a whole number from 0 to 3"),
-        ("rank", "x", "rank is 'x'"),
-        ("likeliest other", "4", "likeliest other is '4', must be a whole number from 0 to 3"),
-        ("looks like", "7", "looks like is '7'"),
+        ("label", "", "the column 'label' has nothing, must be a whole number from 0 to 3"),
+        ("label", "nobody", "the column 'label' has 'nobody', must be a whole number from 0 to 3"),
+        ("rank", "", "the column 'rank' has nothing, must be a whole number from 0 on"),
+        ("likeliest other", "4", "'likeliest other' has '4', must be a whole number from 0 to 3 or nobody"),
+        ("looks like", "7", "the column 'looks like' has '7', must be a whole number from 0 to 3 or nobody"),
         ("looks like", "1", "looks like its own label: without this line it stays there"),
-        ("own cosine", "much", "own cosine is 'much', must be a number"),
+        ("own cosine", "much", "the column 'own cosine' has 'much', must be a number"),
     ],
 )
 def test_a_value_that_cannot_be_is_named_by_its_line(shard, listed, column, value, complaint):
     lines = listed.read_text().splitlines()
     row = lines[3].split("\t")
     row[COLUMNS.index(column)] = value
-    listed.write_text("\n".join([*lines[:3], "\t".join(row), *lines[4:]]))
+    save(listed, [*lines[:3], "\t".join(row), *lines[4:]])
     with pytest.raises(LatseError) as raised:
         read_list(listed, shard)
     assert str(raised.value).startswith(f"{listed}, line 4: ") and complaint in str(raised.value)
@@ -168,17 +180,46 @@ def test_a_value_that_cannot_be_is_named_by_its_line(shard, listed, column, valu
     "edit, complaint",
     [
         (lambda lines: [*lines, lines[3]], "line 6: record .* is there twice"),
-        (lambda lines: lines[1:], "lists images of another set than"),
-        (lambda lines: [lines[0], *lines[2:]], "k is '', must be a whole number"),
+        (
+            lambda lines: lines[2:],
+            "lacks the line `# set: …` that `latse filter` wrote: put it back at the top",
+        ),
+        (lambda lines: [f"# set: {'0' * 32}", *lines[1:]], "lists images of another set than"),
+        (lambda lines: [lines[0], *lines[2:]], "`# k` has nothing, must be a whole number from 0 on"),
+        (lambda lines: [lines[0], "# k: x", *lines[2:]], "`# k` has 'x', must be a whole number from 0 on"),
+        (lambda lines: [line.replace("\t", ",") for line in lines], "'record'; tabs must part the columns"),
+        (lambda lines: [line.replace("\t", ";") for line in lines], "'record'; tabs must part the columns"),
         (lambda lines: lines[:2] + lines[3:], "is no list of `latse filter`: no column 'record'"),
         (lambda lines: lines[:2], "no column 'record'"),
         (lambda lines: [], "no column 'record'"),
     ],
 )
 def test_what_is_no_such_list_is_refused(shard, listed, edit, complaint):
-    listed.write_text("\n".join(edit(listed.read_text().splitlines())))
+    save(listed, edit(listed.read_text().splitlines()))
     with pytest.raises(LatseError, match=complaint):
         read_list(listed, shard)
+
+
+def test_a_list_that_is_cut_anywhere_in_its_last_line_is_refused(shard, tmp_path):
+    write_list(tmp_path / "a.tsv", shard, refusals_of([(4, 2, 3, 0.25, 0.75, 3)]), {"k": 1})
+    content, cut = (tmp_path / "a.tsv").read_bytes(), tmp_path / "cut.tsv"
+    start = content.rindex(b"\n", 0, -1) + 1
+    for end in range(start + 1, len(content)):
+        cut.write_bytes(content[:end])
+        with pytest.raises(LatseError) as raised:
+            read_list(cut, shard)
+        said = f"{cut}, line 4: it has no line break at its end, so it may be cut off"
+        assert str(raised.value).startswith(said)
+
+
+@pytest.mark.parametrize("count", range(1, len(COLUMNS)))
+def test_a_line_that_ends_before_a_column_is_refused(shard, listed, count):
+    lines = listed.read_text().splitlines()
+    save(listed, [*lines[:3], "\t".join(lines[3].split("\t")[:count]), *lines[4:]])
+    with pytest.raises(LatseError, match=r"line 4: the column '.*' has nothing, must be a") as raised:
+        read_list(listed, shard)
+    missing = [name for name in COLUMNS[count:] if name not in ("image", "name", "other's name")]
+    assert any(f"{name!r}" in str(raised.value) for name in missing)
 
 
 def test_a_list_of_another_set_is_refused_before_its_lines_are(listed, tmp_path):

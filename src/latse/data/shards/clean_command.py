@@ -10,13 +10,13 @@ SUMMARY = "make a copy of a set without the images that a teacher refuses"
 DESCRIPTION = (
     "Write the images of a set, byte for byte, into a new one, without those that k refuses both as they are "
     "and mirrored. FILE is what `latse filter` wrote: its verdicts, or the list of its --list. Of a list you "
-    "may have deleted lines, so that these images stay, or changed whom an image looks like. By a list, "
-    "--move keeps a refused image that looks like another person, under that person's label, and --merge "
-    "makes one of two labels whose refused images look like the other: at least two of them, and more than "
-    "half as many as the smaller label has. The label with more images keeps its number, and so does "
-    "everybody else: a label may have no image in the end. Beside the copy stands clean.json: each image "
-    "that does not stay as it was, and why. Of a set of `latse data noise` the command says how right that "
-    "is. The set is left as it is."
+    "may have deleted lines, so that these images stay, or changed whom an image looks like, a label or "
+    "nobody. By a list, --move keeps a refused image that looks like another person, under that person's "
+    "label, and --merge makes one of two labels whose refused images look like the other: at least two of "
+    "them, and more than half as many as the smaller label has. The label with more images keeps its "
+    "number, and so does everybody else: a label may have no image in the end. Beside the copy stands "
+    "clean.json: each image that does not stay as it was, and why. Of a set of `latse data noise` the "
+    "command says how right that is. The set is left as it is."
 )
 
 
@@ -57,6 +57,10 @@ def run(args: argparse.Namespace) -> None:
         f"{args.out}: {made['images']} images; {left_out} are left out, {moved} moved to whom they look like"
         + (f", {became}" if args.merge else "")
     )
+    gone = (decision for decision in made["decisions"] if decision["reason"] == "refused")
+    movable = sum(decision.get("looks_like") is not None for decision in gone)
+    if movable and not args.move:
+        print(f"{movable} of the images that are left out look like another person: --move keeps these")
     truth = made["truth"]
     if truth:
         print(f"{truth['wrong']} labels of the set are wrong, {truth['still_wrong']} of the copy")

@@ -172,12 +172,15 @@ def _reasons(
         if new[position] == old[position]:
             continue
         reason: dict[str, Any] = {"reason": "refused" if new[position] == LEFT_OUT else "moved"}
-        if other != NOBODY:
+        if max(other, looks_like) != NOBODY:
             cosines = {"own_cosine": _finite(own), "other_cosine": _finite(best)}
-            looks = None if looks_like == NOBODY else int(looks_like)
-            reason.update(rank=int(rank), other=int(other), **cosines, looks_like=looks)
+            reason.update(rank=int(rank), other=_known(other), **cosines, looks_like=_known(looks_like))
         reasons[int(position)] = reason
     return reasons
+
+
+def _known(label: int) -> int | None:
+    return int(label) if label != NOBODY else None
 
 
 def _finite(value: float) -> float | None:

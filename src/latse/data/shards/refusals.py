@@ -16,9 +16,10 @@ import numpy as np
 from latse.data.shards.names import read_names
 from latse.data.shards.records import Shard
 from latse.errors import LatseError
-from latse.files import NAMES, open_text, write_text
+from latse.files import NAMES, read_text, write_text
 
-NOBODY = -1  # as a label
+NOBODY, NOBODY_WRITTEN = -1, "nobody"  # as a label; in a list, whose lines so never end in an empty column
+LARGEST = 2**63 - 1
 COLUMNS = (
     "record",
     "image",
@@ -80,8 +81,7 @@ def write_list(path: str | os.PathLike, shard: Shard, refusals: Refusals, belong
     for position, rank, other, own, best, looks_like in zip(*refusals):
         label = shard.labels[position]
         called = [" ".join((names[person] or "").split()) if person >= 0 else "" for person in (label, other)]
-        likeliest = other if other != NOBODY else ""
-        looks = looks_like if looks_like != NOBODY else ""
+        likeliest, looks = (NOBODY_WRITTEN if who == NOBODY else who for who in (other, looks_like))
         place = [shard.records[position], shard.name(position), label, called[0], rank, likeliest, called[1]]
         writer.writerow([*place, *map(_cosine, (own, best)), looks])
     write_text(path, text.getvalue())
@@ -90,22 +90,31 @@ def write_list(path: str | os.PathLike, shard: Shard, refusals: Refusals, belong
 def read_list(path: str | os.PathLike, shard: Shard) -> tuple[int, Refusals]:
     """Read by which k a list's images are refused, and the images; lines may be missing, and in any order.
 
-    Raises LatseError, naming the line, if the list cannot be read, is of another set, lacks a column, has a
-    value that cannot be, or an image twice.
+    Raises LatseError, naming the line, if the list cannot be read, may be cut off, is of another set, lacks a
+    column, has a value that cannot be, or an image twice.
     """
     rows: dict[int, tuple] = {}
-    with open_text(path, NAMES) as text:
-        reader = csv.reader(text, delimiter="\t")
-        try:
-            k, columns = _begun(path, reader, shard)
-            for cells in filter(any, reader):
-                row = _parsed(dict(zip(columns, [*cells, *[""] * len(columns)])), shard)
-                if row[0] in rows:
-                    raise ValueError(f"record {shard.records[row[0]]} is there twice")
-                rows[row[0]] = row
-        except (ValueError, csv.Error) as error:
-            raise LatseError(f"{path}, line {reader.line_num}: {error}") from error
+    text = read_text(path, NAMES)
+    reader = csv.reader(io.StringIO(text), delimiter="\t")
+    try:
+        k, columns = _begun(path, reader, shard)
+        _refuse_cut(path, text)
+        for cells in filter(any, reader):
+            row = _parsed(dict(zip(columns, cells)), shard)
+            if row[0] in rows:
+                raise ValueError(f"record {shard.records[row[0]]} is there twice")
+            rows[row[0]] = row
+    except (ValueError, csv.Error) as error:
+        raise LatseError(f"{path}, line {reader.line_num}: {error}") from error
     return k, Refusals.of(zip(*rows.values()) if rows else [()] * len(Refusals._fields))
+
+
+def _refuse_cut(path: str | os.PathLike, text: str) -> None:
+    """Raise LatseError if a text does not end with a line break: of a label 12 may be left 1."""
+    if not text.endswith("\n"):
+        last = f"{path}, line {text.count(chr(10)) + 1}"
+        what_to_do = "end it with one if it is whole, else write the list anew"
+        raise LatseError(f"{last}: it has no line break at its end, so it may be cut off: {what_to_do}")
 
 
 def _begun(path: str | os.PathLike, lines: Iterator[list[str]], shard: Shard) -> tuple[int, list[str]]:
@@ -119,19 +128,22 @@ def _begun(path: str | os.PathLike, lines: Iterator[list[str]], shard: Shard) ->
         belongs[key.strip()] = value.strip()
     for name in COLUMNS:
         if name not in (*columns, *FOR_PEOPLE):
-            raise LatseError(f"{path} is no list of `latse filter`: no column {name!r}")
-    if belongs.get("set") != shard.digest():
+            what = f"no column {name!r}; tabs must part the columns"
+            raise LatseError(f"{path} is no list of `latse filter`: {what}")
+    if "set" not in belongs:
+        raise LatseError(
+            f"{path} lacks the line `# set: …` that `latse filter` wrote: put it back at the top"
+        )
+    if belongs["set"] != shard.digest():
         raise LatseError(f"{path} lists images of another set than {shard.folder}")
-    return _whole(belongs, "k", 2**63), columns
+    return _whole(belongs.get("k"), "`# k`"), columns
 
 
 def _parsed(cells: Mapping[str, str], shard: Shard) -> tuple:
     """Return a row of `Refusals`; ValueError if a value cannot be."""
-    record, rank = (_whole(cells, name, 2**63) for name in ("record", "rank"))
-    label, other, looks_like = (
-        _whole(cells, name, shard.classes) if name == "label" or cells[name] else NOBODY
-        for name in ("label", "likeliest other", "looks like")
-    )
+    record, rank = (_whole(cells.get(name), f"the column {name!r}") for name in ("record", "rank"))
+    label = _whole(cells.get("label"), "the column 'label'", shard.classes - 1)
+    other, looks_like = (_person(cells, name, shard.classes) for name in ("likeliest other", "looks like"))
     position = int(np.searchsorted(shard.records, record))
     if position == len(shard) or shard.records[position] != record:
         raise ValueError(f"the set has no image with the record {record}")
@@ -143,19 +155,30 @@ def _parsed(cells: Mapping[str, str], shard: Shard) -> tuple:
     return position, rank, other, own, best, looks_like
 
 
-def _whole(cells: Mapping[str, str], name: str, below: int) -> int:
-    text = cells.get(name, "").strip()
-    if not (text.isascii() and text.isdecimal() and int(text) < below):
-        raise ValueError(f"{name} is {text!r}, must be a whole number from 0 to {below - 1}")
+def _person(cells: Mapping[str, str], name: str, classes: int) -> int:
+    """Return a label or NOBODY, which may be written or left empty, but not be missing."""
+    if name in cells and cells[name].strip() in ("", NOBODY_WRITTEN):
+        return NOBODY
+    return _whole(cells.get(name), f"the column {name!r}", classes - 1, f" or {NOBODY_WRITTEN}")
+
+
+def _whole(text: str | None, what: str, most: int = LARGEST, otherwise: str = "") -> int:
+    text = (text or "").strip()
+    if not (text.isascii() and text.isdecimal() and int(text) <= most):
+        until = "on" if most == LARGEST else f"to {most}"
+        there = repr(text) if text else "nothing"
+        raise ValueError(f"{what} has {there}, must be a whole number from 0 {until}{otherwise}")
     return int(text)
 
 
 def _real(cells: Mapping[str, str], name: str) -> float:
+    if name not in cells:
+        raise ValueError(f"the column {name!r} has nothing, must be a number or empty")
     text = cells[name].strip().replace(",", ".")  # as a spreadsheet may write it
     try:
         return float(text or "-inf")
     except ValueError as error:
-        raise ValueError(f"{name} is {text!r}, must be a number") from error
+        raise ValueError(f"the column {name!r} has {text!r}, must be a number") from error
 
 
 def _cosine(value: float) -> str:
