@@ -225,7 +225,7 @@ HOSTILE = {
     "a long name": (b"c" + b"a" * 100_000 + b"\nx\n.", "asks for a{100}…, which is refused"),
     "a name that is a number": (b"I1\nI2\n\x93.", "a name that is no text"),
     "another protocol": (b"\x80\x06.", "protocol 6 is refused"),
-    "an unknown instruction": (b"\xff.", "uses 255, which is refused"),
+    "an unknown instruction": (b"\xff.", "it is no pickle: byte 0 is 255"),
     "a number of a megabyte": (
         op("LONG4", struct.pack("<I", 1 << 20)) + b"\1" * (1 << 20) + b".",
         "1048576 bytes",
