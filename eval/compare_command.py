@@ -86,7 +86,8 @@ def calibration(path: str | os.PathLike, model: FaceModel) -> list[Threshold]:
     check(path, content, CALIBRATION)
     origins, wanted = content["models"], _identity(model.origin)
     title = next((title for title, origin in origins.items() if _identity(origin) == wanted), None)
-    if title is None and model.origin.get("digest") in [origin.get("digest") for origin in origins.values()]:
+    files = [origin["digest"] for origin in origins.values() if "digest" in origin]
+    if title is None and model.origin.get("digest") in files:
         raise LatseError(f"{path} judges this {model.origin['source']}, but fed otherwise")
     if title is None:
         sources = ", ".join(origin["source"] for origin in origins.values())

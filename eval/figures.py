@@ -45,7 +45,10 @@ def find_people(images: np.ndarray, issame: np.ndarray) -> np.ndarray:
 
 
 def linked(image: np.ndarray, issame: np.ndarray) -> np.ndarray:
-    """Do what `find_people` does for pairs whose distinct images have numbers: int (2n,), from 0 on."""
+    """Tell people apart as `find_people` does, given `image`, int (2n,), the number of each distinct image.
+
+    Numbers begin at 0; `issame` is bool (n,). Returns int (2n,).
+    """
     left, right = image[0::2][issame], image[1::2][issame]
     links = coo_matrix((np.ones(len(left)), (left, right)), shape=(image.max() + 1,) * 2)
     return connected_components(links, directed=False)[1][image]

@@ -106,6 +106,16 @@ def test_the_calibration_of_a_network_that_is_fed_otherwise_is_refused_as_such(h
     assert capsys.readouterr().err == f"latse: {sentence}\n"
 
 
+def test_a_calibration_of_another_model_without_a_file_is_not_called_one_fed_otherwise(house, people, capsys):
+    faces = house / "00.png", house / "01.png", "--aligned"
+    of_pixels = json.loads((house / "eval.json").read_text())
+    of_pixels["models"] = {"pixels": of_pixels["models"]["pixels"]}
+    (house / "pixels.json").write_text(json.dumps(of_pixels))
+    model = "--model", "pca", "--train-data", people
+    compare(house, *faces, *model, "--calibration", house / "pixels.json", status=1)
+    assert capsys.readouterr().err == f"latse: {house}/pixels.json judges pixels, but not this pca\n"
+
+
 def test_another_calibration_is_refused(house, tmp_path, save_network, capsys):
     faces = house / "00.png", house / "01.png", "--aligned"
     save_network(tmp_path / "other" / "model", seed=1)

@@ -90,6 +90,9 @@ class Run:
         _refuse_other(made, read_object(made), asked, "--out")
 
 
+Runs = Dict[Tuple[str, int], Run]  # by row and seed
+
+
 def _refuse_other(path: Path, made: Mapping[str, Any], asked: Mapping[str, Any], option: str) -> None:
     other = [key for key, value in asked.items() if made.get(key) != value]
     if other:
@@ -120,9 +123,6 @@ def run(args: argparse.Namespace) -> None:
         write_text(out / "table.md", "\n".join(text))
     for title, rows in found.items():
         print(title, aligned(rows), sep="\n")
-
-
-Runs = Dict[Tuple[str, int], Run]
 
 
 def _runs(args: argparse.Namespace, study: Study, pairs: dict[str, str], out: Path) -> Runs:

@@ -18,6 +18,12 @@ DESCRIPTION = (
     "clean.json: each image that does not stay as it was, and why. Of a set of `latse data noise` the "
     "command says how right that is. The set is left as it is."
 )
+# What is said of each share of `decisions.against_truth`.
+TRUTH = {
+    "precision": "images that left their label had a wrong one",
+    "recall": "images with a wrong label left it",
+    "moved_right": "moved images have the right label now",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,10 +73,3 @@ def run(args: argparse.Namespace) -> None:
         for key, what in TRUTH.items():
             if truth[key] is not None:
                 print(f"{100 * truth[key]:.2f} % of the {what}")
-
-
-TRUTH = {
-    "precision": "images that left their label had a wrong one",
-    "recall": "images with a wrong label left it",
-    "moved_right": "moved images have the right label now",
-}
