@@ -79,6 +79,22 @@ def judged(rows, labels, members, before):
     return threshold, ranks
 
 
+def held_back(rows, labels, members, leaving):
+    """The leaving images that look less like another person than an image of that person looks like theirs."""
+    persons = sorted({*labels.tolist()})
+    best, other = {}, {}
+    for i in leaving:
+        cosines = own_and_others(rows, labels, members, i)[1]
+        best[i] = max(cosines)
+        other[i] = [person for person in persons if person != labels[i]][cosines.index(best[i])]
+    return {
+        i
+        for i in leaving
+        for j in leaving
+        if (labels[j], other[j]) == (other[i], labels[i]) and best[j] > best[i] + TIE
+    }
+
+
 def settled_by_loops(rows, labels):
     """The members at the end, the threshold, and the ranks."""
     count = len(rows)
@@ -95,6 +111,8 @@ def settled_by_loops(rows, labels):
     while True:
         threshold, ranks = judged(rows, labels, members, threshold)
         chosen = [ranks[i] == 0 and left[i] < 2 for i in range(count)]
+        back = held_back(rows, labels, members, [i for i in range(count) if members[i] and not chosen[i]])
+        chosen = [chosen[i] or i in back for i in range(count)]
         if chosen == members:
             return members, threshold, ranks
         left = [left[i] + (members[i] and not chosen[i]) for i in range(count)]
@@ -208,6 +226,12 @@ def test_two_images_that_disagree_are_kept_unless_they_look_like_another():
     assert judge((2, AXES[2]), (2, AXES[3])) == [0, 0]
     first, second = judge((2, AXES[2]), (2, AXES[1] + 0.1 * AXES[4]))
     assert first == 0 < second
+
+
+def test_of_two_labels_of_a_person_the_one_with_another_s_image_is_wrong():
+    """The right single image looks like the other label too, but only by way of the wrong image there."""
+    wrong = (2, AXES[4] + 0.4 * AXES[3])
+    assert [rank == 0 for rank in judge((2, AXES[5]), wrong, (3, AXES[4]))] == [True, False, True]
 
 
 def test_of_three_images_two_that_agree_outweigh_the_third():

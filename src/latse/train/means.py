@@ -19,6 +19,11 @@ Members are the images of rank 0; that is repeated until it stands still. The 0 
 the doubt: nobody can say which of two images that disagree is the right one, or whether a single one is. But
 of three images of which no two agree one is right at most, so there own counts as it is.
 
+Two images that are leaving the members are *opposites* if the label of each is the likeliest other person of
+the other image. Of opposites the one with the smaller best stays for this time: it may look like the other's
+person only because the other image is a member there. So of a wrong image and the one right image of its
+person the wrong one goes.
+
 The first members of a person are the images that its other images agree with best, and those that are more
 like these than like the first members of others: the plain mean of three images, one of them wrong, may be
 nobody. An image that has left the members twice stays out, so that the repetition ends.
@@ -38,7 +43,7 @@ from tqdm import tqdm
 from latse.data.shards.refusals import NOBODY, Refusals
 from latse.errors import LatseError
 
-RULE = 1  # the number of the rules above; verdicts by others are others
+RULE = 2  # the number of the rules above; verdicts by others are others
 TIE = 1e-5
 NUMBERS_AT_ONCE = 1 << 23  # of cosines: 32 MB
 ROWS_AT_ONCE = 2048
@@ -241,10 +246,11 @@ def settle(rows: Rows, labels: np.ndarray, people: int) -> Settled:
     while True:
         rounds += 1
         means = Means.of(rows, labels, members, people)
-        own, best = _measured(rows, means)
+        own, best, other = _measured(rows, means)
         threshold = _threshold(own, best, members, threshold)
         first, in_doubt = _judged(own, best, labels, threshold)
         chosen = first & ~barred
+        chosen |= _outdone(members & ~chosen, best, labels, other, people)
         if (chosen == members).all():
             return Settled(means, members, threshold, in_doubt, barred, rounds)
         leaving = members & ~chosen
@@ -267,23 +273,25 @@ def halfway(own: np.ndarray, best: np.ndarray) -> float:
 def _first_members(rows: Rows, labels: np.ndarray, people: int) -> tuple[np.ndarray, float]:
     """Return the first members, bool (n,), and the threshold by the means of all images."""
     everybody = np.ones(len(labels), bool)
-    own, best = _measured(rows, Means.of(rows, labels, everybody, people))
+    own, best, _ = _measured(rows, Means.of(rows, labels, everybody, people))
     threshold = _threshold(own, best, everybody, 1.0)  # 1: nobody looks like another
     most = np.full(people, -np.inf)
     np.maximum.at(most, labels, own)
     central = own >= most[labels] - TIE
-    own, best = _measured(rows, Means.of(rows, labels, central, people))
+    own, best, _ = _measured(rows, Means.of(rows, labels, central, people))
     return central | (own > best + TIE), threshold
 
 
-def _measured(rows: Rows, means: Means) -> tuple[np.ndarray, np.ndarray]:
-    """Return own and best of every image, float64 (n,) each."""
-    own, best = np.empty((2, len(rows)))
+def _measured(rows: Rows, means: Means) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return own and best of every image, float64 (n,) each, and the likeliest other, int64 (n,)."""
+    (own, best), other = np.empty((2, len(rows))), np.empty(len(rows), np.int64)
     for part in tqdm([*parts(len(rows), len(means.sums))], "compare", leave=False, disable=None):
         embeddings = rows[part]
         own[part] = means.own(embeddings, part)
-        best[part] = means.others(embeddings, part).max(axis=1)
-    return own, best
+        cosines = means.others(embeddings, part)
+        other[part] = cosines.argmax(axis=1)
+        best[part] = cosines[np.arange(len(cosines)), other[part]]
+    return own, best, other
 
 
 def _threshold(own: np.ndarray, best: np.ndarray, members: np.ndarray, before: float) -> float:
@@ -292,6 +300,23 @@ def _threshold(own: np.ndarray, best: np.ndarray, members: np.ndarray, before: f
     trusted = measured & members & (own > best + TIE)
     taken = trusted if trusted.any() else measured
     return halfway(own[taken], best[taken]) if taken.any() else before
+
+
+def _outdone(
+    leaving: np.ndarray, best: np.ndarray, labels: np.ndarray, other: np.ndarray, people: int
+) -> np.ndarray:
+    """Return which of the `leaving` have an opposite with a larger best: bool (n,), from arrays (n,)."""
+    at = np.flatnonzero(leaving)
+    pairs = labels[at] * people + other[at]
+    kinds, kind = np.unique(pairs, return_inverse=True)
+    most = np.full(len(kinds) + 1, -np.inf)  # the last is of those without opposites
+    np.maximum.at(most, kind, best[at])
+    opposite = other[at] * people + labels[at]
+    place = np.searchsorted(kinds, opposite)
+    place[~np.isin(opposite, kinds)] = len(kinds)
+    outdone = np.zeros(len(leaving), bool)
+    outdone[at] = most[place] > best[at] + TIE
+    return outdone
 
 
 def _judged(
