@@ -1,9 +1,9 @@
 """How `latse filter --centres means` judges, beside plain means, on sets of `latse data noise`.
 
-`python tests/paper/means_trial.py WHAT SET...` prints for both rules, by how many images carry the label, what
-share of the wrong labels and of the right ones k = 1 refuses, and how many verdicts are false: wrong labels
-that are kept and right ones that are refused. All sets are counted together. WHAT is a model of `latse eval`; pca
-and fisherfaces are fitted to each set.
+`python tests/paper/means_trial.py WHAT SET...` prints for both rules, by how many images carry the label,
+what share of the wrong labels and of the right ones k = 1 refuses, and how many verdicts are false: wrong
+labels that are kept and right ones that are refused. All sets are counted together. WHAT is a model of
+`latse eval`; pca and fisherfaces are fitted to each set.
 Plain means are those of all images of a person, the image itself left out, without benefit of the doubt.
 """
 
@@ -45,8 +45,11 @@ def main(what, *folders):
             for at, kind in enumerate((wrong & inside, ~wrong & inside)):
                 count[2 * at : 2 * at + 2] += refused[kind].sum(), kind.sum()
     for (rule, group), (caught, wrong, lost, right) in counts.items():
-        shares = f"{100 * caught / max(1, wrong):5.1f} of {wrong}, {100 * lost / max(1, right):5.1f} of {right}"
-        print(f"{rule.__name__:5}  {group:10}  {shares}; false: {wrong - caught + lost}")
+        shares = (
+            f"{100 * caught / max(1, wrong):5.1f} of {wrong}",
+            f"{100 * lost / max(1, right):5.1f} of {right}",
+        )
+        print(f"{rule.__name__:5}  {group:10}  {', '.join(shares)}; false: {wrong - caught + lost}")
 
 
 if __name__ == "__main__":

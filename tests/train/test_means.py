@@ -80,7 +80,7 @@ def judged(rows, labels, members, before):
 
 
 def held_back(rows, labels, members, leaving):
-    """The leaving images that look less like another person than an image of that person looks like theirs."""
+    """The leaving images that look less like a person than an image of that person looks like theirs."""
     persons = sorted({*labels.tolist()})
     best, other = {}, {}
     for i in leaving:
