@@ -36,7 +36,7 @@ COMMANDS = {
     "report": ("paper.report_arguments", "write one HTML page of all results of a run"),
     "export": ("models.export_arguments", "write a checkpoint's embedding as ONNX or as a plain MXNet pair"),
     "bench": ("bench.bench_command", "measure time and memory against other formulations"),
-    "study": ("paper.study_arguments", "train and judge variants of a recipe with several seeds"),
+    "study": ("study.study_arguments", "train and judge variants of a recipe with several seeds"),
 }
 SHORT_OF_MEMORY = (
     "this takes more memory than there is, or arrays of more than 2^31 numbers, which MXNet does not make: "

@@ -55,6 +55,7 @@ ROOMS = {
     "train": BASE | {"latse", "data", "graph", "models", "plan", "recipe", "recipe_keys", "symbols"},
     "eval": BASE | {"data", "graph", "models", "symbols"},
     "paper": BASE | {"data", "eval", "models", "plan", "recipe", "recipe_keys", "symbols", "train"},
+    "study": BASE | {"data", "eval", "models", "recipe", "train"},
     "bench": BASE | {"data", "eval", "graph", "models", "paper", "plan", "recipe", "symbols", "train"},
     "data_command": {"data", "paper"},
     "cli": {"ending", "errors", "files", "latse", "runtime"},

@@ -21,9 +21,10 @@ from latse.data.shards.names import read_names
 from latse.errors import LatseError
 from latse.eval import candidates, compare_command, figures, megaface
 from latse.graph.nodes import Graph
-from latse.paper import paper_tables, report_command, study_file
+from latse.paper import paper_tables, report_command
 from latse.plan import file as plan_file
 from latse.recipe_keys import CHANGEABLE, KEYS, OPEN
+from latse.study import study_file
 from latse.train import run_record
 
 # What a message must not hold; "list", "set" and "bytes" are English, too.

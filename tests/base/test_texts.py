@@ -21,8 +21,8 @@ from latse.files import read_object
 from latse.graph.nodes import Graph
 from latse.models.checkpoint import load_symbol
 from latse.own_class import Registry
-from latse.paper.study_file import read_study
 from latse.plan.file import KIND, digest, read_plan
+from latse.study.study_file import read_study
 
 POINTS = "1,2,3,4,5,6,7,8,9,10"
 FACE = f"{POINTS.replace(',', ' ')} 0.9"

@@ -1,1 +1,1 @@
-"""The paper's tables, figures and studies: what stands above training and judging."""
+"""The paper's tables and figures: what stands above training and judging."""

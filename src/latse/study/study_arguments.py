@@ -7,7 +7,7 @@ import argparse
 from latse.arguments import add_set_argument, later
 from latse.runtime import cores
 
-run = later("latse.paper.study_command")
+run = later("latse.study.study_command")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

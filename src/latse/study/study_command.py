@@ -1,6 +1,6 @@
 """`latse study`: train every row of a study with every seed, judge all on the same pairs, write one table.
 
-A study is a YAML file, `latse.paper.study_file`. Rows are trained and judged by `latse filter`, `latse train`
+A study is a YAML file, `latse.study.study_file`. Rows are trained and judged by `latse filter`, `latse train`
 and `latse eval` in processes of their own: a study does what its reader could do by hand. It can be stopped
 and resumed. What came out of a run is one small file in a folder of its own; a run whose file is there is not
 trained again, even where its folder is gone.
@@ -27,10 +27,10 @@ from latse.data.shards.records import Shard
 from latse.errors import LatseError, check_range
 from latse.files import digest, locked, make_folder, read_json, read_object, write_json, write_text
 from latse.form import ANYTHING, Each, check
-from latse.paper.study_file import KINDS, Study, read_study
-from latse.paper.study_table import JUDGED, claim_table, report, small, tables
 from latse.provenance import provenance
 from latse.runtime import cores
+from latse.study.study_file import KINDS, Study, read_study
+from latse.study.study_table import JUDGED, claim_table, report, small, tables
 from latse.text_table import aligned, markdown
 from latse.train import run_record
 

@@ -15,9 +15,9 @@ from latse.cli import main
 from latse.data.shards.records import Shard
 from latse.errors import LatseError
 from latse.files import digest, locked, make_folder
-from latse.paper import study_command, study_table
-from latse.paper.study_file import Row, Study, read_study
-from latse.paper.study_table import summary, tables
+from latse.study import study_command, study_table
+from latse.study.study_file import Row, Study, read_study
+from latse.study.study_table import summary, tables
 from latse.symbols.margins import MARGINS
 from latse.text_table import markdown
 

@@ -13,7 +13,7 @@ from scipy import stats
 from latse.eval.figures import read_metrics
 from latse.files import read_json
 from latse.form import ANYTHING, NUMBER, Each, Maybe, check
-from latse.paper.study_file import Study
+from latse.study.study_file import Study
 from latse.text_table import NOTHING
 
 # Title of a column of the table -> where its figure is in what a result says of one set.

@@ -1,0 +1,1 @@
+"""Studies: many short runs of one recipe, what is measured of each, and their tables."""
