@@ -21,6 +21,9 @@ import mxnet as mx
 
 # Parameters of the class centres and of the decoder, which may lie in one file with an encoder's.
 OTHER_PARTS = ("fc7_", "decoder_")
+# Those of the second network of a training. They come last by name, so that the first network's are drawn as
+# if it were alone.
+TWIN = "twin_"
 
 SLOPES = re.compile(r"(^|_)relu\d*_gamma$")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Mapping
+from typing import Callable, Mapping
 
 import mxnet as mx
 from mxnet.gluon import nn
@@ -13,6 +13,8 @@ from latse.symbols import losses
 from latse.symbols.decoder import Decoder
 from latse.symbols.gate import Gate, Rank
 from latse.symbols.margins import ClassCentres, Loss
+from latse.symbols.names import TWIN
+from latse.symbols.selection import Selection
 
 IMAGE_SHAPE = (3, 112, 112)
 
@@ -37,6 +39,72 @@ class Classifier(nn.HybridBlock):
         """Return the outputs."""
         dloss = self.margin(self.encoder(data), label, *margin_inputs)
         return F.MakeLoss(dloss, name="loss"), F.BlockGrad(dloss, name="dloss")
+
+
+class Branch(nn.HybridBlock):
+    """One network under a selection: `data`, `softmax_label` and the margin's inputs to its losses (N,).
+
+    With `has_scores` also to its scores (N, K), the cosines of `ClassCentres`. `make` makes its encoder and
+    its margin; their parameters begin with `prefix`. Raises LatseError if there are no class centres for the
+    scores, or a parameter has another name.
+    """
+
+    def __init__(self, make: Callable[[], tuple], prefix: str, has_scores: bool) -> None:
+        super().__init__(prefix=prefix)
+        with self.name_scope():
+            self.encoder, self.margin = make()
+            self.margin.set_embedding_size(self.encoder.embedding_size)
+            self.scores = _scores(self.margin) if has_scores else None
+        for parameter in self.collect_params():
+            if not parameter.startswith(prefix):
+                raise LatseError(
+                    f"two networks of {type(self.encoder).__name__} cannot be trained together: both would "
+                    f"have a parameter {parameter}"
+                )
+
+    def hybrid_forward(self, F, data, label, *margin_inputs):
+        """Return the losses and, if they are wanted, the scores."""
+        embedding = self.encoder(data)
+        loss = self.margin(embedding, label, *margin_inputs)
+        return (loss,) if self.scores is None else (loss, self.scores(embedding))
+
+
+class Selected(nn.HybridBlock):
+    """One network, or two side by side, that learn from the samples which a selection weighs.
+
+    Inputs: `data`, `softmax_label`, those of the margin and those of the selection.
+    Outputs: `loss` (N,), over all networks the sum of weight times loss; `dloss` (N,), the first network's
+    loss of each sample; `kept` (N,), 1 where the first network learns from it, else 0.
+
+    `make` makes an encoder and its margin, once for each network. The parameters of the second begin with
+    `latse.symbols.names.TWIN`.
+    """
+
+    def __init__(self, make: Callable[[], tuple], selection: Selection) -> None:
+        super().__init__(prefix="")
+        self.selection = selection
+        self.branches = nn.HybridSequential(prefix="")
+        for prefix in ("", TWIN)[: selection.networks]:
+            self.branches.add(Branch(make, prefix, selection.has_scores))
+        self._margin_inputs = self.branches[0].margin.inputs
+        further = dict.fromkeys((*self._margin_inputs, *selection.inputs))
+        self.inputs = ("data", "softmax_label", *further)
+
+    def hybrid_forward(self, F, data, label, *arrays):
+        """Return the outputs."""
+        given = dict(zip(self.inputs[2:], arrays))
+        margin_inputs, inputs = (
+            [given[name] for name in names] for names in (self._margin_inputs, self.selection.inputs)
+        )
+        found = [branch(data, label, *margin_inputs) for branch in self.branches]
+        losses, *scores = zip(*found)
+        *weights, term = self.selection(label, *inputs, *losses, *(one for ones in scores for one in ones))
+        loss = sum(weight * part for weight, part in zip(weights, losses))
+        return (
+            F.MakeLoss(F.broadcast_add(loss, term), name="loss"),
+            F.BlockGrad(losses[0], name="dloss"),
+            F.BlockGrad(weights[0] > 0, name="kept"),
+        )
 
 
 class FilteredStudent(Classifier):
@@ -168,6 +236,13 @@ class Likeliest(nn.HybridBlock):
         # A cosine is above -2.
         others = scores - 4 * F.one_hot(label, depth=self._classes)
         return F.pick(scores, label, axis=1), F.max(others, axis=1), F.argmax(others, axis=1)
+
+
+def _scores(margin: Loss) -> ClassCentres:
+    """Return what has the cosines with a margin's own class centres."""
+    if not hasattr(margin, "weight"):
+        raise LatseError("the selection compares embeddings with class centres, but the margin has none")
+    return ClassCentres(margin.classes, margin.weight)
 
 
 def trace(network: nn.HybridBlock) -> mx.sym.Symbol:

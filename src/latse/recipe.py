@@ -60,7 +60,7 @@ def load(
     Returns
     -------
     CfgNode
-        Every key of `KEYS` and every parameter of encoder and margin, frozen.
+        Every key of `KEYS` and every parameter of encoder, margin and selection, frozen.
 
     Raises
     ------

@@ -9,7 +9,7 @@ from yacs.config import CfgNode
 
 from latse.arguments import KVSTORES
 from latse.own_class import source
-from latse.symbols import encoders, losses, margins
+from latse.symbols import encoders, losses, margins, selection
 from latse.symbols.decoder import WIDEST, WIDTHS
 
 # What the large arrays of a training graph are computed in: `latse.train.precision`.
@@ -20,7 +20,7 @@ LARGEST_SCALE = 2.0**24
 ALL = "all"
 SCHEDULES = ("step", "cosine", "poly", "linear", "constant")
 # Sections whose key `name` chooses a class; their other keys are parameters of that class, all numbers.
-OPEN = {"encoder": encoders, "margin": margins}
+OPEN = {"encoder": encoders, "margin": margins, "selection": selection}
 SHARED = {"dropout", "s"}  # those that mean the same in every class that has them
 
 
@@ -105,6 +105,10 @@ def _are_own_losses(weights: dict, _: CfgNode) -> bool:
 
 SWITCH = Rule("true or false", lambda *_: True)
 NAME = Rule("a name that `latse recipes --keys` lists, or FILE.py:CLASS", lambda *_: True)  # see `OPEN`
+SELECTION = Rule(
+    "null with decoder.enabled or filter.k, else also a name of `latse recipes --keys` or FILE.py:CLASS",
+    lambda name, recipe: name is None or not (recipe.decoder.enabled or recipe.filter.k is not None),
+)
 FRACTION = Rule("a number in [0, 1)", lambda value, _: 0 <= value < 1)
 FACTOR = Rule("a number in (0, 1]", lambda value, _: 0 < value <= 1)
 POSITIVE = Rule("a positive number", lambda value, _: value > 0)
@@ -146,6 +150,7 @@ _KEYS = [
     Key("filter.k", None, "Keep samples whose label is in the teacher's top `k`; null: all.", COUNT, (int,)),
     Key("filter.gate_losses", False, "A refused sample trains neither classifier nor decoder.", SWITCH),
     Key("filter.refused_in_mean", False, "A refused sample still moves the mean face of its label.", SWITCH),
+    Key("selection.name", None, "Strategy by which losses select samples; null: none.", SELECTION, (str,)),
     Key("train.batch_size", 768, "Images in an iteration, over all devices.", at_least(1)),
     Key("train.images_per_person", 1, "Images of a person together in a batch; 1: in any order.", DIVISOR),
     Key("train.iterations", 24000, "Iterations of the whole run.", at_least(1)),

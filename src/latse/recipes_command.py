@@ -39,11 +39,12 @@ def shown(name: str, overrides: list[str]) -> str:
 
 
 def tables() -> list[str]:
-    """Return the tables of docs/recipes.md: keys, encoders, losses, recipes, studies."""
+    """Return the tables of docs/recipes.md: keys, encoders, losses, selections, recipes, studies."""
     return [
         _table([["key", "default", "must be", "meaning"], *map(_row, KEYS.values())]),
         _classes(OPEN["encoder"], OPEN["encoder"].ENCODERS, "encoder"),
         _classes(OPEN["margin"], OPEN["margin"].MARGINS, "loss"),
+        _classes(OPEN["selection"], OPEN["selection"].SELECTIONS, "selection"),
         _table([["recipe", "what it trains"], *_summaries(recipes.SHIPPED)]),
         _table([["study", "what it compares"], *_summaries(recipes.STUDIES)]),
     ]

@@ -33,12 +33,14 @@ class ClassCentres(nn.HybridBlock):
     ----------
     classes : int
         Number of people K; the class centres are the parameter `fc7_weight`, (K, D), of any length.
+    weight : mx.gluon.Parameter, default a new one
+        The class centres.
     """
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, weight: mx.gluon.Parameter | None = None) -> None:
         super().__init__(prefix="fc7_")
         self._classes = classes
-        self.weight = class_centres(self, classes)
+        self.weight = class_centres(self, classes) if weight is None else weight
 
     def hybrid_forward(self, F, embedding, weight):
         """Return the cosines."""

@@ -68,6 +68,14 @@ def test_a_backbone(run, capsys):
     assert Network(folder / "out/plain", 0)(np.zeros((2, 3, 112, 112), np.uint8)).shape == (2, 128)
 
 
+def test_a_selection(run):
+    folder = run("A selection")
+    record = json.loads((folder / "out/easy/run.json").read_text())
+    assert record["settings"]["selection"] == {"name": "my_selection.py:Easy", "times": 1.5}
+    line = last_metrics(folder / "out/easy")
+    assert 0 < line["kept"] <= 1 and line["loss"] <= line["dloss"]
+
+
 def test_a_generative_loss(run):
     folder = run("A generative loss")
     record = json.loads((folder / "out/loss/run.json").read_text())

@@ -161,11 +161,11 @@ WRONG = {
     ),
     "a name of the class centres": (
         (BODY, 'nn.HybridSequential(prefix="fc7_")'),
-        "must not call a parameter fc7_conv0_weight: such names are a loss's or the decoder's",
+        "must not call a parameter fc7_conv0_weight: such names are a loss's, the decoder's or a second",
     ),
     "a name of what a loss remembers": (
         (FORWARD, OWN_FORWARD.format("return F.identity(data * F.var('scale_running'), name='fc1')")),
-        "must not call a parameter scale_running: such names are a loss's or the decoder's",
+        "must not call a parameter scale_running: such names are a loss's, the decoder's or a second",
     ),
     "a length that it does not have": (
         (FORWARD, EMBEDDING),

@@ -103,6 +103,7 @@ def start(text: str, encoder: Mapping[str, Any], shapes: Shapes) -> Start:
         f"encoder {needed.network}": set(needed.needed),
         "class centres": known & {CENTRES},
         "decoder": {key for key in known if key.startswith(DECODER)},
+        "second network": {key for key in known if key.startswith(names.TWIN)},
     }
     parts.update({key: {key} for key in sorted(known - set().union(*parts.values()))})
     fates = {title: _fate(keys, shapes, present) for title, keys in parts.items() if keys}

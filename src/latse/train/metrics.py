@@ -18,7 +18,8 @@ from latse.files import explained, read_lines, replacing
 
 FILE = "metrics.jsonl"
 # What a line says besides the outputs of the training graph.
-FACTS = ("iteration", "epoch", "lr", "kept", "images_per_second", "loss_scale", "skipped")
+FACTS = {"iteration", "epoch", "lr", "kept", "precision", "recall", "images_per_second"}
+FACTS |= {"loss_scale", "skipped"}
 
 
 Watch = Callable[[Mapping[str, float]], Any]  # gets a line of the metrics
@@ -73,20 +74,21 @@ class Journal:
         self._begin()
 
     def add(self, iteration: int, values: dict[str, np.ndarray], due: bool = False, **facts: float) -> None:
-        """Take the values (B,) of the iteration just done; write their means since the last line.
+        """Take values, (m,) each, of the iteration just done; write their means over all since the last line.
 
         A line comes every few iterations and where it is `due`: at a checkpoint, so that a run that goes on
-        from there has the same lines. `facts` (epoch, lr) go into the line as they are.
+        from there has the same lines. `facts` (epoch, lr) go into the line as they are. Without a value there
+        is no mean.
         """
         for name, value in values.items():
-            self._sums[name].append(float(value.mean()))
+            self._sums[name] += value.sum(dtype=np.float64), value.size
+        self._count += 1
         self._bar.update(self._batch_size)
         if iteration % self._every and not due:
             return
         line = {"iteration": iteration, **facts}
-        line.update({name: float(np.mean(parts)) for name, parts in self._sums.items()})
-        count = len(self._sums["loss"])
-        line["images_per_second"] = count * self._batch_size / (time.perf_counter() - self._began)
+        line.update({name: float(total / size) for name, (total, size) in self._sums.items() if size})
+        line["images_per_second"] = self._count * self._batch_size / (time.perf_counter() - self._began)
         with explained(f"cannot write {self._path}"), self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         self._watch(line)
@@ -106,7 +108,8 @@ class Journal:
             self._log.removeHandler(handler)
 
     def _begin(self) -> None:
-        self._sums: dict[str, list[float]] = defaultdict(list)
+        self._sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))  # of values, and how many
+        self._count = 0
         self._began = time.perf_counter()
 
     def _forget(self, start: int) -> None:

@@ -7,7 +7,7 @@ import mxnet as mx
 from latse.errors import LatseError, blaming
 from latse.models.parameters import Fit, Shapes, needed_shapes
 from latse.symbols.encoders import Encoder
-from latse.symbols.names import OTHER_PARTS
+from latse.symbols.names import OTHER_PARTS, TWIN
 from latse.symbols.networks import IMAGE_SHAPE, trace
 from latse.symbols.running import is_running
 
@@ -41,9 +41,10 @@ def checked(name: str, encoder: Encoder) -> mx.sym.Symbol:
     for parameter in inputs:
         if inputs.count(parameter) > 1:
             raise LatseError(f"{name} has two variables called {parameter}: give one another name")
-        if parameter.startswith(OTHER_PARTS) or is_running(parameter):
+        if parameter.startswith((*OTHER_PARTS, TWIN)) or is_running(parameter):
             raise LatseError(
-                f"{name} must not call a parameter {parameter}: such names are a loss's or the decoder's"
+                f"{name} must not call a parameter {parameter}: such names are a loss's, the decoder's or a "
+                "second network's"
             )
     try:
         needed_shapes(symbol, **IMAGE)

@@ -14,6 +14,7 @@ from yacs.config import CfgNode
 from latse.errors import LatseError
 from latse.graph.nodes import VARIABLE, Entry, Graph, Node, Rewriting
 from latse.recipe_keys import DYNAMIC, EMULATED, HALF, LARGEST_SCALE, SINGLE
+from latse.symbols.names import TWIN
 
 LOSS_SCALE = "loss_scale"  # the further input (N,) of a float16 graph
 
@@ -24,7 +25,7 @@ PRODUCTS = frozenset({"Convolution", "Deconvolution", "FullyConnected"})
 # are float32. All other operators are given float32.
 FOLLOWING = frozenset({"Activation", "BatchNorm", "Dropout", "Flatten", "Reshape", "_copy", "elemwise_add"})
 # Parameters that begin so are a loss's, which is float32 throughout.
-LOSS_PREFIX = "fc7_"
+LOSS_PREFIXES = ("fc7_", f"{TWIN}fc7_")
 
 _MXNET_NUMBER_OF_FLOAT16 = "2"
 _MOST_ARRAYS = 200  # of which multi_all_finite has room on GPU, without a check
@@ -217,7 +218,7 @@ class _Halving(Rewriting):
         if node.op not in PRODUCTS:
             return False
         trained = self._variables(node.inputs[1][0]) - self._inputs
-        return bool(trained) and not any(name.startswith(LOSS_PREFIX) for name in trained)
+        return bool(trained) and not any(name.startswith(LOSS_PREFIXES) for name in trained)
 
     def _variables(self, i: int) -> set[str]:
         """Return the names of all variables that a node of the old graph depends on."""

@@ -36,7 +36,7 @@ FORM: Form = {
     "from?": {"start?": Maybe(TEXT)},
 }
 # A run goes on only where these are as they were, and of its settings all that is not `CHANGEABLE`.
-DECISIVE = ("seed", "encoder", "margin", "losses", "data", "teacher", "start")
+DECISIVE = ("seed", "encoder", "margin", "selection", "losses", "data", "teacher", "start")
 
 
 def record(args: argparse.Namespace, recipe: CfgNode, shard: Shard, stored: Stored | None) -> dict[str, Any]:
@@ -58,13 +58,14 @@ def record(args: argparse.Namespace, recipe: CfgNode, shard: Shard, stored: Stor
 
 
 def own_files(recipe: CfgNode) -> dict[str, Any]:
-    """Return the digests of the files of a user's own `encoder` and `margin`, and of each of the `losses`.
+    """Return the digests of the files of a user's own `encoder`, `margin`, `selection` and `losses`.
 
     None stands for a shipped one, and for no losses. Raises LatseError if a file cannot be read.
     """
     return {
         "encoder": _own_digest(recipe.encoder.name),
         "margin": _own_digest(recipe.margin.name),
+        "selection": _own_digest(recipe.selection.name or ""),
         "losses": [*map(_own_digest, recipe.decoder.losses)] or None,
     }
 

@@ -13,7 +13,7 @@ from latse.data.shards.loader import BatchStream
 from latse.data.shards.records import Batch, Shard
 from latse.models import checkpoint, run_folder
 from latse.recipe_keys import ALL
-from latse.train import mixed_learner, precision, state
+from latse.train import mixed_learner, precision, state, verdict_truth
 from latse.train.bank import MeanFaceBank
 from latse.train.metrics import Journal, Watch
 from latse.train.precision import DivergenceError
@@ -45,8 +45,8 @@ class Trainer:
     Raises
     ------
     LatseError
-        For a damaged state, or a folder that cannot be written; `DivergenceError` for a loss or parameter
-        that is not finite.
+        For a damaged state or noise.npz, or a folder that cannot be written; `DivergenceError` for a loss or
+        parameter that is not finite.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class Trainer:
     ) -> None:
         self._training, self._folder, self._teacher, self._begin = training, folder, teacher, begin
         self._recipe, train = training.recipe, training.recipe.train
+        self._records, self._right = shard.records, verdict_truth.rightly_labelled(shard)
         self._stream = BatchStream(shard, train.batch_size, training.seed, train.images_per_person)
 
     def run(
@@ -106,7 +107,7 @@ class Trainer:
         self._write_models(begin)  # which a run that was finished may have had as its last alone
 
     def _step(self, iteration: int, batch: Batch) -> dict[str, np.ndarray]:
-        """Do one iteration and return its losses and verdicts, each (B,)."""
+        """Do one iteration and return its losses and verdicts, each (B,), and how right these are."""
         keep = self._teacher.keep(batch)
         inputs = {
             "data": batch.image,
@@ -120,7 +121,15 @@ class Trainer:
         values = self._learner.step(inputs, (self._training.seed * 1_000_003 + iteration) % 2**31)
         if not np.isfinite(values["loss"]).all():
             raise DivergenceError(f"the loss is not finite at iteration {iteration + 1}")
-        return {**values, "kept": keep}
+        values = {"kept": keep, **values}
+        return {**values, **self._compared(batch, values["kept"])}
+
+    def _compared(self, batch: Batch, kept: np.ndarray) -> dict[str, np.ndarray]:
+        """Return, of a set with known noise, which kept samples are right and which right ones are kept."""
+        if self._right is None:
+            return {}
+        right = self._right[np.searchsorted(self._records, batch.record)].astype(np.float32)
+        return {"precision": right[kept > 0], "recall": kept[right > 0]}
 
     def _opened_bank(self, start: int) -> MeanFaceBank | None:
         shape = self._training.graph.shapes.get("mean_face")

@@ -17,9 +17,17 @@ from latse.errors import LatseError, blaming
 from latse.models.parameters import Shapes
 from latse.plan import memonger
 from latse.recipe_keys import SINGLE
-from latse.symbols import encoders, margins
+from latse.symbols import encoders, margins, selection
 from latse.symbols.decoder import Decoder
-from latse.symbols.networks import IMAGE_SHAPE, AutoEncoder, Classifier, FilteredStudent, Student, trace
+from latse.symbols.networks import (
+    IMAGE_SHAPE,
+    AutoEncoder,
+    Classifier,
+    FilteredStudent,
+    Selected,
+    Student,
+    trace,
+)
 from latse.train import metrics, moving_statistics, network_check, precision
 
 
@@ -106,7 +114,8 @@ class Training:
         kept = inference(recipe)
         with blaming("the network of the recipe cannot be traced"):
             graph = traced(recipe, classes, recipe.train.batch_size)
-        metrics.check_names(graph.symbol.list_outputs())
+        if recipe.decoder.enabled:
+            metrics.check_names(graph.symbol.list_outputs())
         network_check.check_trained(recipe.encoder.name, kept, *graph)
         return cls(recipe, classes, devices, graph, kept, seed)
 
@@ -141,7 +150,13 @@ def _network(recipe: CfgNode, classes: int) -> nn.HybridBlock:
     """Return the network that the recipe trains, over `classes` people."""
     # In a lean unit gamma·x is x less (1 - gamma)·x, a difference that float16 rounds too much.
     lean = recipe.train.precision == SINGLE
-    parts = encoders.create(lean=lean, **recipe.encoder), _loss(recipe, classes)
+
+    def make() -> tuple[encoders.Encoder, margins.Loss]:
+        return encoders.create(lean=lean, **recipe.encoder), _loss(recipe, classes)
+
+    if recipe.selection.name is not None:
+        return Selected(make, selection.create(**recipe.selection))
+    parts = make()
     if recipe.decoder.enabled:
         decoder = recipe.decoder
         weights = {"l1": decoder.l1_weight, "similarity": decoder.similarity_weight, **decoder.losses}

@@ -15,6 +15,16 @@ from latse.text_table import aligned, percent
 GROUPS = {"1": (1, 1), "2": (2, 2), "3": (3, 3), "4 and more": (4, np.inf), "all": (1, np.inf)}
 
 
+def rightly_labelled(shard: Shard) -> np.ndarray | None:
+    """Return which labels of a set are right, as `latse data noise` has written beside it.
+
+    bool (n,) in the order of `Shard.records`; None for any other set. Raises LatseError as `read_truth`.
+    """
+    if not Path(shard.folder, "noise.npz").exists():
+        return None
+    return read_truth(shard.folder).kind == CLEAN
+
+
 def against_truth(verdicts: Verdicts, shard: Shard) -> dict[str, Any] | None:
     """Compare verdicts on a set with what `latse data noise` has written beside it.
 
@@ -25,16 +35,16 @@ def against_truth(verdicts: Verdicts, shard: Shard) -> dict[str, Any] | None:
         labels are `wrong` and `right`, and the shares of them that are refused, `wrong_refused` and
         `right_refused`, means over images and mirror images; null of none.
     """
-    if not Path(shard.folder, "noise.npz").exists():
+    right = rightly_labelled(shard)
+    if right is None:
         return None
-    wrong = read_truth(shard.folder).kind != CLEAN
     images = np.bincount(shard.labels)[shard.labels]
     every = np.arange(len(shard))
     found: dict[str, Any] = {}
     for k in verdicts.ks:
         refused = 1 - np.mean([verdicts.keeps(k, every, mirror) for mirror in (False, True)], axis=0)
         groups = {name: (images >= least) & (images <= most) for name, (least, most) in GROUPS.items()}
-        found[str(k)] = {name: _shares(refused, wrong, group) for name, group in groups.items()}
+        found[str(k)] = {name: _shares(refused, ~right, group) for name, group in groups.items()}
     return found
 
 
