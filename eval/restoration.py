@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Callable, NamedTuple
 
+import cv2
 import numpy as np
-from skimage.metrics import structural_similarity
 
 from latse.eval.verification import distinct_images
+from latse.symbols.losses import K1, K2, RADIUS, SIGMA
+
+C1, C2 = K1**2, K2**2
 
 
 class Restoration(NamedTuple):
@@ -52,9 +55,10 @@ def judge_restoration(
     targets = mean_faces(images, number)
     own, other = targets[number], targets[(number + 1) % len(targets)]
     generated = (decoder(images).astype(np.float64) + 1) / 2
-    average = np.broadcast_to(own.mean(axis=0), own.shape)
-    pairs = ((generated, own), (generated, other), (average, own))
-    return Restoration(len(images), *(float(np.mean([*map(similarity, *pair)])) for pair in pairs))
+    average, count = own.mean(axis=0), np.bincount(number)
+    of_average = [similarity(average, target) for target in targets]
+    of_generated = (float(np.mean([*map(similarity, generated, faces)])) for faces in (own, other))
+    return Restoration(len(images), *of_generated, float(np.average(of_average, weights=count)))
 
 
 def mean_faces(images: np.ndarray, number: np.ndarray) -> np.ndarray:
@@ -67,15 +71,23 @@ def mean_faces(images: np.ndarray, number: np.ndarray) -> np.ndarray:
 
 
 def similarity(face: np.ndarray, other: np.ndarray) -> float:
-    """Return the SSIM (Wang et al. 2004) of two images (3, H, W) in [0, 1], as eq. 13 takes it."""
-    return float(
-        structural_similarity(
-            face,
-            other,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-            data_range=1,
-            channel_axis=0,
-        )
-    )
+    """Return the SSIM (Wang et al. 2004) of two images (3, H, W) in [0, 1], as eq. 13 takes it.
+
+    Equal to scikit-image's `structural_similarity(gaussian_weights=True, sigma=1.5,
+    use_sample_covariance=False, data_range=1)` in a fraction of its time.
+    """
+    return float(np.mean([*map(_channel_similarity, face.astype(np.float64), other.astype(np.float64))]))
+
+
+def _channel_similarity(x: np.ndarray, y: np.ndarray) -> float:
+    """Return the same of one channel of each, (H, W): small enough to be computed in the cache."""
+    mean_x, mean_y, squares, product = (_blurred(image) for image in (x, y, x * x + y * y, x * y))
+    means, mean_squares = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
+    luminance = (2 * means + C1) / (mean_squares + C1)
+    return float(np.mean(luminance * (2 * (product - means) + C2) / (squares - mean_squares + C2)))
+
+
+def _blurred(image: np.ndarray) -> np.ndarray:
+    """Return the Gaussian means of the windows inside an image, (H - 10, W - 10) of (H, W)."""
+    side, inside = 2 * RADIUS + 1, slice(RADIUS, -RADIUS)
+    return cv2.GaussianBlur(image, (side, side), SIGMA)[inside, inside]

@@ -25,6 +25,7 @@ from latse import recipe as recipes
 from latse.data.pairs.pairs import write_pairs
 from latse.data.shards.shard_writer import write_shard
 from latse.models import checkpoint
+from latse.train.metrics import COSTS
 
 # How long an example takes says something of the machine, not of the code.
 settings.register_profile("latse", deadline=None)
@@ -217,9 +218,9 @@ def quick_student():
 
 
 def metrics(folder):
-    """Return the lines of metrics.jsonl without what depends on the clock."""
+    """Return the lines of metrics.jsonl without what depends on the machine."""
     lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "images_per_second"} for line in lines]
+    return [{key: value for key, value in line.items() if key not in COSTS} for line in lines]
 
 
 def contents(folder):

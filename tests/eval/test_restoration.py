@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skimage.metrics import structural_similarity
 
 from latse.eval.restoration import judge_restoration, mean_faces, similarity
 
@@ -77,3 +78,10 @@ def test_a_decoder_that_draws_the_mean_faces_is_perfect_and_one_that_draws_all_a
     assert perfect.ssim_to_other < 0.9
     alike = judge_restoration(lambda given: np.repeat(2 * means[:1] - 1, 6, axis=0), images, people)
     assert alike.ssim == pytest.approx(alike.ssim_to_other)
+
+
+def test_similarity_is_that_of_scikit_image():
+    x, y = np.random.default_rng(3).random((2, 3, 112, 112))
+    like_ours = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    expected = structural_similarity(x, 0.7 * x + 0.3 * y, data_range=1, channel_axis=0, **like_ours)
+    assert similarity(x, 0.7 * x + 0.3 * y) == pytest.approx(expected, abs=1e-12)

@@ -2,6 +2,7 @@
 
 import json
 import resource
+import time
 
 import numpy as np
 import pytest
@@ -43,7 +44,19 @@ def test_a_line_is_the_mean_since_the_last_one(journal, tmp_path):
     first, second = read(tmp_path)
     assert (first["iteration"], first["loss"], first["epoch"], first["lr"]) == (2, 2.5, 0, 0.1)
     assert (second["iteration"], second["loss"]) == (4, 4.5)
-    assert second["images_per_second"] > 0
+
+
+def test_a_line_says_what_it_cost(journal, tmp_path):
+    one, began = journal(), (time.perf_counter(), time.process_time())
+    for iteration in range(1, 5):
+        one.add(iteration, {"loss": np.ones(4)})
+        sum(range(10**5))
+    lines, costs = read(tmp_path), ("seconds", "cpu_seconds")
+    for cost, begun, now in zip(costs, began, (time.perf_counter(), time.process_time())):
+        assert 0 < sum(line[cost] for line in lines) <= now - begun + 0.01
+    for line in lines:
+        assert line["images_per_second"] == pytest.approx(2 * 4 / line["seconds"])
+        assert 10 < line["peak_megabytes"] <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def test_a_line_that_is_due_comes_early_and_starts_the_next_mean(journal, tmp_path):

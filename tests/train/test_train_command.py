@@ -89,6 +89,9 @@ def test_what_a_run_leaves(teacher, run_metrics):
             "dloss",
             "kept",
             "images_per_second",
+            "seconds",
+            "cpu_seconds",
+            "peak_megabytes",
         }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import resource
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -18,8 +19,8 @@ from latse.files import explained, read_lines, replacing
 
 FILE = "metrics.jsonl"
 # What a line says besides the outputs of the training graph.
-FACTS = {"iteration", "epoch", "lr", "kept", "precision", "recall", "images_per_second"}
-FACTS |= {"loss_scale", "skipped"}
+COSTS = ("images_per_second", "seconds", "cpu_seconds", "peak_megabytes")
+FACTS = {"iteration", "epoch", "lr", "kept", "precision", "recall", "loss_scale", "skipped", *COSTS}
 
 
 Watch = Callable[[Mapping[str, float]], Any]  # gets a line of the metrics
@@ -88,7 +89,10 @@ class Journal:
             return
         line = {"iteration": iteration, **facts}
         line.update({name: float(total / size) for name, (total, size) in self._sums.items() if size})
-        line["images_per_second"] = self._count * self._batch_size / (time.perf_counter() - self._began)
+        line["seconds"] = time.perf_counter() - self._began
+        line["images_per_second"] = self._count * self._batch_size / line["seconds"]
+        line["cpu_seconds"] = time.process_time() - self._cpu_began
+        line["peak_megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
         with explained(f"cannot write {self._path}"), self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         self._watch(line)
@@ -110,7 +114,7 @@ class Journal:
     def _begin(self) -> None:
         self._sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))  # of values, and how many
         self._count = 0
-        self._began = time.perf_counter()
+        self._began, self._cpu_began = time.perf_counter(), time.process_time()
 
     def _forget(self, start: int) -> None:
         lines = read_lines(self._path, errors="replace") if self._path.is_file() else ()
