@@ -95,6 +95,28 @@ def intervals(
     )
 
 
+def share_interval(
+    found: np.ndarray, people: np.ndarray, samples: int = SAMPLES, level: float = LEVEL, seed: int = 0
+) -> list[float]:
+    """Estimate the interval [low, high] of a share, such as that of the mates that are found first.
+
+    Parameters
+    ----------
+    found : bool (n,)
+        Of what the share is.
+    people : int (n,)
+        Whose each is: people are drawn again, with all that is theirs.
+    samples, level, seed : int, float, int
+        As of `intervals`.
+    """
+    person = np.unique(people, return_inverse=True)[1]
+    theirs, hits = np.bincount(person), np.bincount(person, weights=found)
+    count = len(theirs)
+    times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), samples)
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    return np.quantile(times @ hits / (times @ theirs), ends).tolist()
+
+
 def pair_weights(
     people: np.ndarray, issame: np.ndarray, generator: np.random.Generator
 ) -> Iterator[np.ndarray]:

@@ -235,7 +235,7 @@ def identify_among(
 ) -> Identification:
     """Rank each image's mates where the images of all other people are the distractors.
 
-    Raises LatseError as `identify`.
+    The pairs of one person stand together, the people in ascending order. Raises LatseError as `identify`.
 
     Parameters
     ----------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path, PurePosixPath
-from typing import Any, Dict, Iterator, Tuple
+from typing import Any, Dict, Iterator, NamedTuple, Tuple
 
 import numpy as np
 from tqdm import tqdm
@@ -14,6 +14,7 @@ from latse.data.pairs.pairs import people_path
 from latse.errors import LatseError, check_range
 from latse.eval import canvas, megaface
 from latse.eval.candidates import FaceModel, open_models
+from latse.eval.confidence import share_interval
 from latse.eval.identification import (
     FARS,
     Gallery,
@@ -30,7 +31,16 @@ from latse.provenance import provenance
 from latse.text_table import aligned
 
 KIT_OPTIONS = ("probe_features", "distractor_features", "ending")
-Judged = Tuple[str, Dict[str, Any], int, Identification]  # title, origin, number of probes, ranks
+
+
+class Found(NamedTuple):
+    """Ranks, and whose pair of probe and mate each is: int (pairs,)."""
+
+    result: Identification
+    person: np.ndarray
+
+
+Judged = Tuple[str, Dict[str, Any], int, Found]  # title, origin, number of probes, ranks
 
 
 def run(args: argparse.Namespace) -> None:
@@ -46,8 +56,8 @@ def run(args: argparse.Namespace) -> None:
         make_folder(args.write_features)
     listed = _lists(args)
     judged = list(_of_images(args, **listed) if args.probes else _of_kit(args, **listed))
-    results = {title: result for title, _, _, result in judged}
-    *_, probes, first = judged[0]
+    results = {title: found.result for title, _, _, found in judged}
+    *_, probes, (first, _) = judged[0]
     counts = {"probes": probes, "mates": first.ranks.shape[1], "distractors": first.sizes[-1]}
     if args.json:
         report = {
@@ -55,7 +65,9 @@ def run(args: argparse.Namespace) -> None:
             "provenance": provenance(args, devices.contexts(args) if args.model else None),
             **counts,
             "left_out": {key: refined and refined.left_out for key, refined in listed.items()},
-            "models": {title: {"origin": origin, **result.as_json()} for title, origin, _, result in judged},
+            "models": {
+                title: {"origin": origin, **_with_intervals(found)} for title, origin, _, found in judged
+            },
         }
         write_json(args.json, report)
     if args.figure:
@@ -111,7 +123,7 @@ def _lists(args: argparse.Namespace) -> dict[str, Refined | None]:
 
 def _judge(
     model: FaceModel, probes: ImageSet, distractors: ImageSet | None, args: argparse.Namespace
-) -> Identification:
+) -> Found:
     """Embed and rank; a gallery is gone before that of the next model is made."""
     features = embed(model, probes)[:]
     gallery = embed(model, distractors) if distractors else None
@@ -144,12 +156,22 @@ def _title(ending: str) -> str:
 
 def _identify(
     probes: np.ndarray, people: np.ndarray, gallery: Gallery | None, args: argparse.Namespace
-) -> Identification:
+) -> Found:
     """Rank among a gallery, None for the images of the probes' other people."""
     order = np.random.default_rng(args.seed).permutation(len(probes if gallery is None else gallery))
+    pairs = mate_pairs(people)
+    person = people[pairs[:, 0]]
     if gallery is None:
-        return identify_among(probes, people, args.sizes, order)
-    return identify(probes, mate_pairs(people), gallery, args.sizes, order)
+        return Found(identify_among(probes, people, args.sizes, order), np.sort(person))
+    return Found(identify(probes, pairs, gallery, args.sizes, order), person)
+
+
+def _with_intervals(found: Found) -> dict[str, Any]:
+    """Return what the JSON says of ranks, with intervals of rank 1 over the people of the probes."""
+    content = found.result.as_json()
+    for size, ranks in zip(found.result.sizes, found.result.ranks):
+        content["sizes"][str(size)]["rank_1_interval"] = share_interval(ranks == 1, found.person)
+    return content
 
 
 def _write_features(folder: str, title: str, key: str, images: ImageSet, features: Gallery) -> None:

@@ -163,7 +163,10 @@ REFUSED = [
     ("bench plan", "@/tiny.yaml --data @/set --json @/out/x.json --peers @/none --repeats 0"),
     ("bench search", "--probes 0 --json @/out/x.json"),
     ("bench train", "--json @/out/x.json --torch-python @/none --peers @/none"),
-    ("study", "@/tiny.yaml --data @/set --pairs @/none --out @/out/study --results @/kept --jobs 1"),
+    (
+        "study",
+        "@/tiny.yaml --data @/set --pairs @/none --out @/out/study --results @/kept --identification @/none",
+    ),
     ("bench all", "@/out/all --peers @/none --only nothing"),
 ]
 # What is no path.

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latse.errors import LatseError
-from latse.eval.confidence import intervals, pair_weights
+from latse.eval.confidence import intervals, pair_weights, share_interval
 from latse.eval.roc import FAR_TARGETS, Thresholds
 from latse.eval.verification import judge
 
@@ -130,3 +130,18 @@ def test_intervals_cover_the_truth_and_pairs_alone_would_not():
             widths[method] += high - low
     assert covered[0] / 80 >= 0.85
     assert covered[1] < covered[0] and widths[1] < widths[0]
+
+
+def test_the_interval_of_a_share_is_that_of_people_drawn_again():
+    rng = np.random.default_rng(4)
+    people = rng.integers(0, 12, 300) ** 2
+    found = rng.random(300) < (people % 7) / 7
+    names = np.unique(people)
+    shares = []
+    for _ in range(4000):
+        drawn = np.concatenate([found[people == name] for name in rng.choice(names, len(names))])
+        shares.append(drawn.mean())
+    interval = share_interval(found, people, samples=4000)
+    assert interval == pytest.approx(np.quantile(shares, [0.025, 0.975]).tolist(), abs=0.02)
+    assert interval == share_interval(found, people, samples=4000)
+    assert share_interval(found, np.zeros(300, int)) == pytest.approx([found.mean()] * 2)

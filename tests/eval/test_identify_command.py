@@ -13,6 +13,7 @@ from latse.data.pairs.pairs import read_pairs, write_people
 from latse.data.shards.shard_writer import write_shard
 from latse.errors import LatseError
 from latse.eval import identify_command, image_sets
+from latse.eval.confidence import share_interval
 from latse.eval.references import raw_pixels
 from latse.files import digest
 from latse.models import runner
@@ -69,6 +70,8 @@ def test_identify_images(tmp_path, capsys, shard_folder, strangers, photograph_b
     ]
     found = report["models"]["pixels"]
     assert found["sizes"]["15"]["rank_1"] == pytest.approx(np.mean(np.array(ranks) == 1))
+    first, person = np.array(ranks) == 1, np.arange(72) // 12
+    assert found["sizes"]["15"]["rank_1_interval"] == share_interval(first, person)
     assert found["sizes"]["15"]["cmc"]["5"] == pytest.approx(np.mean(np.array(ranks) <= 5))
     assert found["sizes"]["15"]["cmc"]["16"] == 1
     assert set(found["sizes"]) == {"10", "15"}

@@ -15,6 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", help="YAML file, or the name of a shipped study, such as orl_losses")
     parser.add_argument("--data", required=True, metavar="FOLDER", help="train.rec, train.idx and property")
     parser.add_argument("--pairs", nargs="+", required=True, metavar="FILE.bin", help="pairs to judge on")
+    parser.add_argument(
+        "--identification",
+        metavar="FOLDER",
+        help="people to find: FOLDER/probes among FOLDER/distractors, as `latse data synth` makes them",
+    )
     parser.add_argument("--out", required=True, metavar="FOLDER", help="a folder for each row and seed in it")
     parser.add_argument(
         "--results",

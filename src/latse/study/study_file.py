@@ -10,10 +10,19 @@ from typing import Any, NamedTuple
 
 from latse import recipe as recipes
 from latse.errors import MOST, LatseError
+from latse.eval.model_arguments import BASELINES
 
 NAME = re.compile(r"[A-Za-z0-9][\w.+=-]*")
 NEEDED, OPTIONAL = ("recipe", "seeds", "rows"), ("noise", "claims")
 KINDS = ("mislabel", "distractor")
+MEANS = "means"
+
+
+class Outsider(NamedTuple):
+    """A teacher that is no row: any model of `latse eval`, by which `latse filter --centres means` judges."""
+
+    model: str
+    centres: str
 
 
 @dataclass(frozen=True)
@@ -26,13 +35,21 @@ class Row:
         Section of the recipe -> key -> value.
     noise : str or None
         On which noisy copy of the data it learns; None: on the data themselves.
-    teacher : str or None
-        The row whose model of the same seed is its teacher; None: it has no filter.
+    teacher : str, Outsider or None
+        The row whose model of the same seed is its teacher, or one from elsewhere; None: it has no filter.
+    start : str or None
+        The row with whose model of the same seed it begins; None: with random parameters.
     """
 
     changes: dict[str, Any]
     noise: str | None = None
-    teacher: str | None = None
+    teacher: str | Outsider | None = None
+    start: str | None = None
+
+    @property
+    def needs(self) -> list[str]:
+        """The rows whose models it needs."""
+        return [row for row in (self.teacher, self.start) if isinstance(row, str)]
 
 
 class Claim(NamedTuple):
@@ -55,7 +72,7 @@ class Study:
     rows : dict of str to Row
         By name, which is a folder's too, in the order of the file.
     order : list of str
-        The names of the rows, a teacher before those whom it teaches.
+        The names of the rows, each after those that it needs.
     noise : dict of str to dict
         By name, the fractions `mislabel` and `distractor` of a noisy copy, each from 0 to 1.
     claims : dict of str to Claim
@@ -125,8 +142,9 @@ def _rows(path: Path, rows: Any, noise: dict[str, dict[str, float]]) -> dict[str
     for name, row in read.items():
         if row.noise is not None and row.noise not in noise:
             raise LatseError(f"{path}: the row '{name}' has the noise {row.noise}, which is not described")
-        if row.teacher is not None and row.teacher not in read:
-            raise LatseError(f"{path}: the row '{name}' has the teacher {row.teacher}, which is no row")
+        for key, other in (("teacher", row.teacher), ("start", row.start)):
+            if isinstance(other, str) and other not in read:
+                raise LatseError(f"{path}: the row '{name}' has the {key} {other}, which is no row")
     return read
 
 
@@ -142,12 +160,12 @@ def _claims(path: Path, claims: Any, rows: dict[str, Row]) -> dict[str, Claim]:
 
 
 def _order(path: Path, rows: dict[str, Row]) -> list[str]:
-    """Return the names of the rows, a teacher before those whom it teaches; LatseError for a circle."""
+    """Return the names of the rows, each after those that it needs; LatseError for a circle."""
     order: list[str] = []
     while left := [name for name in rows if name not in order]:
-        ready = [name for name in left if rows[name].teacher in (None, *order)]
+        ready = [name for name in left if {*rows[name].needs} <= {*order}]
         if not ready:
-            raise LatseError(f"{path}: the row '{left[0]}' is, by way of its teachers, its own teacher")
+            raise LatseError(f"{path}: the row '{left[0]}' needs, by way of teachers and starts, itself")
         order += ready
     return order
 
@@ -159,10 +177,22 @@ def _row(path: Path, name: Any, content: Any) -> Row:
             "recipe"
         )
     changes = dict(content or {})
-    named = {key: changes.pop(key, None) for key in ("noise", "teacher")}
+    named = {key: changes.pop(key, None) for key in ("noise", "teacher", "start")}
+    if isinstance(named["teacher"], dict):
+        named["teacher"] = _outsider(path, name, named["teacher"])
     for key, value in named.items():
-        if not isinstance(value, (str, type(None))):
+        if not isinstance(value, (str, Outsider, type(None))):
             raise LatseError(
                 f"{path}: the {key} of the row '{name}' is {recipes.in_yaml(value)}, must be a name"
             )
     return Row(changes, **named)
+
+
+def _outsider(path: Path, name: Any, content: dict) -> Outsider:
+    """Return a teacher from elsewhere, its file as seen from the folder of the study."""
+    model = content.get("model")
+    if {*content} != {"model", "centres"} or content["centres"] != MEANS or not isinstance(model, str):
+        wrong = recipes.in_yaml(content)
+        must = "must be a row or {model: WHAT, centres: means}"
+        raise LatseError(f"{path}: the teacher of the row '{name}' is {wrong}, {must}")
+    return Outsider(model if model in BASELINES else str(path.parent / model), MEANS)

@@ -3,57 +3,24 @@
 from __future__ import annotations
 
 import math
-import os
 import statistics
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 import numpy as np
 from scipy import stats
 
-from latse.eval.figures import read_metrics
-from latse.files import read_json
-from latse.form import ANYTHING, NUMBER, Each, Maybe, check
-from latse.study.study_file import Study
+from latse.study.study_file import Outsider, Study
 from latse.text_table import NOTHING
 
 # Title of a column of the table -> where its figure is in what a result says of one set.
 COLUMNS = {
-    "accuracy": ("model", "accuracy"),
-    "TAR@1%FAR": ("model", "tar_at_far", "0.01"),
-    "AUC": ("model", "auc"),
-    "SSIM": ("model", "restoration", "ssim"),
-    "untrained accuracy": ("untrained", "accuracy"),
+    "accuracy": ("accuracy",),
+    "TAR@1%FAR": ("tar_at_far", "0.01"),
+    "AUC": ("auc",),
+    "SSIM": ("restoration", "ssim"),
 }
-# What is kept of a judgement. Its curves stay in the run's own folder.
-JUDGED = {
-    "accuracy": NUMBER,
-    "auc?": Maybe(NUMBER),
-    "eer?": Maybe(NUMBER),
-    "tar_at_far?": Each(Maybe(NUMBER)),
-    "restoration?": Maybe(
-        {"ssim?": Maybe(NUMBER), "ssim_to_other?": Maybe(NUMBER), "ssim_of_average?": Maybe(NUMBER)}
-    ),
-}
-MODELS = ("model", "untrained")
 LEVEL = 0.95
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
-
-
-def small(judged: str | os.PathLike, metrics: str | os.PathLike) -> dict[str, Any]:
-    """Return what is kept of a run: `provenance` of its judgement, `sets` by name, its last `metrics`.
-
-    `judged` is what `latse eval --json` wrote of the models `model` and `untrained`, `metrics` a run's
-    metrics.jsonl. Raises LatseError if a file is missing or damaged.
-    """
-    content = read_json(judged)
-    results = {"results": dict.fromkeys(MODELS, JUDGED)}
-    check(judged, content, {"provenance": Each(ANYTHING), "sets": Each(results, least=1)})
-    keys = [key.rstrip("?") for key in JUDGED]
-    sets = {
-        name: {title: {key: one["results"][title].get(key) for key in keys} for title in MODELS}
-        for name, one in content["sets"].items()
-    }
-    return {"provenance": content["provenance"], "sets": sets, "metrics": read_metrics(metrics)[-1]}
 
 
 def report(study: Study, results: Mapping[tuple[str, int], Mapping[str, Any]]) -> dict[str, Any]:
@@ -64,7 +31,8 @@ def report(study: Study, results: Mapping[tuple[str, int], Mapping[str, Any]]) -
         rows[name] = {
             "changes": row.changes,
             "noise": row.noise,
-            "teacher": row.teacher,
+            "teacher": row.teacher._asdict() if isinstance(row.teacher, Outsider) else row.teacher,
+            "start": row.start,
             "sets": {
                 title: {
                     column: summary([sets[seed][title] for seed in study.seeds], path)
@@ -72,6 +40,7 @@ def report(study: Study, results: Mapping[tuple[str, int], Mapping[str, Any]]) -
                 }
                 for title in sets[study.seeds[0]]
             },
+            "identification": _ranks([results[name, seed]["identification"] for seed in study.seeds]),
             "seeds": sets,
         }
     claims = {
@@ -79,6 +48,12 @@ def report(study: Study, results: Mapping[tuple[str, int], Mapping[str, Any]]) -
         for sentence, claim in study.claims.items()
     }
     return {"recipe": study.recipe.stem, "noise": study.noise, "rows": rows, "claims": claims}
+
+
+def _ranks(found: list[Mapping[str, Any] | None]) -> dict[str, Any]:
+    """Return by number of distractors mean and deviation of rank 1 over the seeds; nothing if none has it."""
+    sizes = found[0]["sizes"] if found[0] else ()
+    return {f"rank 1 @{size}": summary(found, ("sizes", size, "rank_1")) for size in sizes}
 
 
 def judge(better: Mapping[int, Any], than: Mapping[int, Any]) -> dict[str, Any]:
@@ -99,7 +74,7 @@ def judge(better: Mapping[int, Any], than: Mapping[int, Any]) -> dict[str, Any]:
     """
     titles = [*next(iter(better.values()))]  # the results of other seeds may have them in another order
     gains = [
-        [sets[title]["model"]["accuracy"] - than[seed][title]["model"]["accuracy"] for title in titles]
+        [sets[title]["accuracy"] - than[seed][title]["accuracy"] for title in titles]
         for seed, sets in better.items()
     ]
     differences = np.array(gains)
@@ -125,7 +100,7 @@ def claim_table(claims: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     return [["claim", "verdict", "points", f"{100 * LEVEL:g} % interval", *titles], *rows]
 
 
-def summary(per_seed: list[Mapping[str, Any]], path: tuple[str, ...]) -> dict[str, float] | None:
+def summary(per_seed: Sequence[Mapping[str, Any] | None], path: tuple[str, ...]) -> dict[str, float] | None:
     """Return mean and standard deviation of a figure over the seeds; None if a seed has none."""
     values: list[Any] = list(per_seed)
     for key in path:
@@ -138,9 +113,12 @@ def summary(per_seed: list[Mapping[str, Any]], path: tuple[str, ...]) -> dict[st
 def tables(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, list[list[str]]]:
     """Return a table for each set of pairs, its cells in percent, head first, from the `rows` of study.json.
 
-    A column without a figure, such as SSIM where no row has a decoder, is left out.
+    A column without a figure, such as SSIM where no row has a decoder, is left out. Another table is that of
+    identification, if there is any.
     """
-    return {title: _table({row: what["sets"][title] for row, what in rows.items()}) for title in _sets(rows)}
+    found = {title: _table({row: what["sets"][title] for row, what in rows.items()}) for title in _sets(rows)}
+    ranks = {row: what["identification"] for row, what in rows.items()}
+    return {**found, "found first among distractors": _table(ranks)} if any(ranks.values()) else found
 
 
 def _sets(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -148,7 +126,7 @@ def _sets(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _table(rows: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    columns = [column for column in COLUMNS if any(row[column] for row in rows.values())]
+    columns = [column for column in next(iter(rows.values())) if any(row[column] for row in rows.values())]
 
     def cell(figure: Mapping[str, float] | None) -> str:
         return NOTHING if figure is None else f"{100 * figure['mean']:.2f} ± {100 * figure['std']:.2f}"

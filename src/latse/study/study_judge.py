@@ -1,0 +1,51 @@
+"""What judges the model of a run: which commands, on which files."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, Mapping
+
+from latse.data.pairs.pairs import people_path
+from latse.data.shards.records import Shard
+from latse.errors import LatseError
+from latse.files import digest
+from latse.study.study_result import IDENTIFICATION, MODEL, VERIFICATION
+from latse.study.study_run import Run
+
+PROBES, DISTRACTORS = "probes", "distractors"  # folders of --identification
+
+
+def judged_by(args: argparse.Namespace) -> dict[str, Any]:
+    """Return digests of all that runs are judged on.
+
+    `pairs` by name of the set: `pairs` and, beside them, `people` (None: nobody says who is who);
+    `identification`, of probes and distractors, or None. Raises LatseError if a file is missing, or two sets
+    have one name.
+    """
+    pairs = {Path(path).stem: path for path in args.pairs}
+    if len(pairs) < len(args.pairs):
+        raise LatseError("two files of --pairs have one name, which is a column's: rename one")
+    folder = args.identification
+    sets = {name: Path(folder, name) for name in (PROBES, DISTRACTORS)} if folder else {}
+    return {
+        "pairs": {
+            name: {"pairs": digest(path), "people": _digest_if_there(people_path(path))}
+            for name, path in pairs.items()
+        },
+        "identification": {name: Shard(path).digest() for name, path in sets.items()} or None,
+    }
+
+
+def judge(args: argparse.Namespace, run: Run, environment: Mapping[str, str]) -> None:
+    """Write into the folder of a run what judges its model; raise LatseError if a command fails."""
+    model, folder = ("--model", f"{MODEL}={run.folder}/model,0"), args.identification
+    (run.folder / IDENTIFICATION).unlink(missing_ok=True)
+    run.latse(environment, "eval", *model, "--pairs", *args.pairs, "--json", run.folder / VERIFICATION)
+    if folder:
+        images = "--probes", Path(folder, PROBES), "--distractors", Path(folder, DISTRACTORS)
+        run.latse(environment, "identify", *model, *images, "--json", run.folder / IDENTIFICATION)
+
+
+def _digest_if_there(path: Path) -> str | None:
+    return digest(path) if path.exists() else None
