@@ -11,12 +11,25 @@ from latse.own_class import Registry
 from latse.symbols.encoders.base import Encoder
 from latse.symbols.encoders.gluoncv import PREFIX, GluonCVEncoder
 from latse.symbols.encoders.mobilefacenet import Y1, Y2
-from latse.symbols.encoders.resnet import ResNet, ResNet34, ResNet50, ResNet100, ResNet124, ResNetTiny
+from latse.symbols.encoders.resnet import (
+    ResNet,
+    ResNet8,
+    ResNet14,
+    ResNet20,
+    ResNet34,
+    ResNet50,
+    ResNet100,
+    ResNet124,
+    ResNetTiny,
+)
 
 __all__ = ["ENCODERS", "Encoder", "ResNet", "check", "create", "find", "parameters"]
 
 ENCODERS: dict[str, type[Encoder]] = {
     "resnet_tiny": ResNetTiny,
+    "resnet8": ResNet8,
+    "resnet14": ResNet14,
+    "resnet20": ResNet20,
     "resnet34": ResNet34,
     "resnet50": ResNet50,
     "resnet100": ResNet100,

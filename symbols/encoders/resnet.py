@@ -73,18 +73,25 @@ class ResNet(Encoder):
     units : tuple of int
         Number of residual units in each stage; the first unit of a stage halves height and width.
     widths : tuple of int
-        Channels of the 3x3 stem (stride 1) and of each stage.
+        Channels of the 3x3 stem and of each stage.
+    stem_stride : int
+        Stride of the stem, 1 as in insightface or 2.
     """
 
     units: tuple[int, ...]
     widths: tuple[int, ...] = STAGE_WIDTHS
+    stem_stride = 1
 
     def features(self) -> nn.HybridBlock:
         """Return stem and stages: (N, 3, 112, 112) becomes (N, C, 7, 7)."""
         unit = LeanUnit if self.lean else ImprovedUnit
         body = nn.HybridSequential(prefix="")
         stem = self.widths[0]
-        body.add(convolution(stem, 3, prefix="conv0_"), batch_norm("bn0_"), PReLU(stem, "relu0_"))
+        body.add(
+            convolution(stem, 3, self.stem_stride, prefix="conv0_"),
+            batch_norm("bn0_"),
+            PReLU(stem, "relu0_"),
+        )
         for stage, (count, channels) in enumerate(zip(self.units, self.widths[1:]), 1):
             for number in range(1, count + 1):
                 stride = 2 if number == 1 else 1
@@ -96,6 +103,24 @@ class ResNetTiny(ResNet):
     """The narrow ResNet of ORL's recipes."""
 
     units, widths = (1, 1, 1, 1), (16, 16, 32, 64, 16)
+
+
+class ResNet8(ResNet):
+    """The study's network of 8 layers, 6n + 2 as in He et al. 2016, §4.2."""
+
+    units, widths, stem_stride = (1, 1, 1), (16, 32, 64, 16), 2
+
+
+class ResNet14(ResNet8):
+    """The study's network of 14 layers."""
+
+    units = (2, 2, 2)
+
+
+class ResNet20(ResNet8):
+    """The study's network of 20 layers."""
+
+    units = (3, 3, 3)
 
 
 class ResNet34(ResNet):

@@ -175,7 +175,7 @@ def test_another_network_is_refused_with_what_is_missing(refused, theirs, tmp_pa
     sentence = refused(tmp_path / "mobile")
     seen = "4 parameters, conv_1_conv2d_weight (4, 3, 14, 14) to fc1_bias (128,)"
     assert f"mobile-0000.params holds no network that is known here: {seen}; " in sentence
-    assert "; the nearest, resnet_tiny, has 96, of which 96 are missing (" in sentence
+    assert "; the nearest, resnet8, has 76, of which 76 are missing (" in sentence
     wrong = refused(f"{theirs[0]},12", "--encoder", "resnet34")
     assert "does not fit resnet34" in wrong
     assert "missing (stage1_unit2_bn1_gamma" in wrong

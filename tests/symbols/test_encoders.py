@@ -39,6 +39,19 @@ def test_the_tiny_encoder_has_one_unit_a_stage_and_half_a_million_parameters(tin
     assert round(sum(parameter.data().size for parameter in trained) / 1e6, 2) == 0.49
 
 
+@pytest.mark.parametrize("depth", [8, 14, 20])
+def test_the_study_s_encoders_halve_the_image_at_once_and_have_6n_plus_2_layers(depth):
+    symbol = networks.trace(encoders.create(f"resnet{depth}"))
+    layers = [name for name in symbol.list_arguments() if name.endswith(("conv0_weight", "conv1_weight"))]
+    layers += [name for name in symbol.list_arguments() if name.endswith(("conv2_weight", "fc1_weight"))]
+    assert len(layers) == depth
+    inside = symbol.get_internals()
+    _, (stem, last), _ = mx.sym.Group([inside["conv0_fwd_output"], inside["bn1_fwd_output"]]).infer_shape(
+        data=(2, 3, 112, 112)
+    )
+    assert (stem, last) == ((2, 16, 56, 56), (2, 16, 7, 7))
+
+
 def test_the_normalisation_is_inside(tiny):
     grey = mx.nd.full((1, 3, 112, 112), 127.5)
     np.testing.assert_array_equal(
@@ -92,5 +105,5 @@ def test_the_gamma_of_the_last_batch_normalisation_is_fixed():
 
 
 def test_an_unknown_encoder_is_refused_with_the_known_ones():
-    with pytest.raises(LatseError, match="unknown encoder 'resnet18'; there are resnet_tiny, resnet34"):
+    with pytest.raises(LatseError, match="unknown encoder 'resnet18'; there are resnet_tiny, resnet8"):
         encoders.create("resnet18")
