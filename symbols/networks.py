@@ -195,6 +195,8 @@ class AutoEncoder(nn.HybridBlock):
 class Verdict(nn.HybridBlock):
     """The fixed teacher as a judge of labels (§3.3): how many classes it finds likelier than the label.
 
+    `classes` and `each` are as of `ClassCentres`.
+
     Its probabilities are softmax over scaled cosines without margin, so the order of the cosines is theirs.
     Inputs: `embedding` (N, D), `softmax_label` (N,). Outputs: `rank` (N,) in 0..classes-1; rank < k: in the
     top k; then `least` and `most`, between which it lies if each cosine is wrong by `doubt`/2 at most: these
@@ -204,9 +206,9 @@ class Verdict(nn.HybridBlock):
 
     inputs = ("embedding", "softmax_label")
 
-    def __init__(self, classes: int, doubt: float) -> None:
+    def __init__(self, classes: int, doubt: float, each: int = 1) -> None:
         super().__init__(prefix="")
-        self.scores = ClassCentres(classes)
+        self.scores = ClassCentres(classes, each)
         self.rank, self.least, self.most = Rank(), Rank(doubt), Rank(-doubt)
 
     def hybrid_forward(self, F, embedding, label):
@@ -220,15 +222,16 @@ class Likeliest(nn.HybridBlock):
     """Whom the fixed teacher finds in an image, besides the person that the label names.
 
     Inputs: `embedding` (N, D), `softmax_label` (N,). Outputs, (N,) each: the cosine with the label's class
-    centre, the largest one with another, and the class of that one, 0..classes-1.
+    centre, the largest one with another, and the class of that one, 0..classes-1. `classes` and `each` are as
+    of `ClassCentres`.
     """
 
     inputs = ("embedding", "softmax_label")
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, each: int = 1) -> None:
         super().__init__(prefix="")
         self._classes = classes
-        self.scores = ClassCentres(classes)
+        self.scores = ClassCentres(classes, each)
 
     def hybrid_forward(self, F, embedding, label):
         """Return the outputs."""
@@ -242,7 +245,7 @@ def _scores(margin: Loss) -> ClassCentres:
     """Return what has the cosines with a margin's own class centres."""
     if not hasattr(margin, "weight"):
         raise LatseError("the selection compares embeddings with class centres, but the margin has none")
-    return ClassCentres(margin.classes, margin.weight)
+    return ClassCentres(margin.classes, getattr(margin, "centres", 1), margin.weight)
 
 
 def trace(network: nn.HybridBlock) -> mx.sym.Symbol:

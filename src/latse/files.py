@@ -210,6 +210,11 @@ def digest(path: str | os.PathLike) -> str:
     return hashed.hexdigest()
 
 
+def digest_of(content: object) -> str:
+    """Return 32 hexadecimal digits that stand for something as JSON has it."""
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
+
+
 @contextlib.contextmanager
 def locked(folder: str | os.PathLike) -> Iterator[None]:
     """Keep other processes that ask for the same out of a folder; raise LatseError if one is in it."""

@@ -33,6 +33,7 @@ MARGINS: dict[str, type[Loss]] = {
     "arcface": family.ArcFace,
     "arcface_easy_margin": family.ArcFaceEasyMargin,
     "arcface_shifted": family.ArcFaceShifted,
+    "subcentre_arcface": family.SubCentreArcFace,
     "combined": family.Combined,
     "linearface": family.LinearFace,
     "sv_am_softmax": adaptive.SVAMSoftmax,

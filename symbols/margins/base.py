@@ -66,6 +66,9 @@ class Margin(Loss):
     loosest : mapping of str to float
         The parameters that are margins, each with the value at which it is loosest: from there to its own it
         must grow stricter (eq. 9).
+    centres : int
+        How many class centres a person has, 1 but for a margin that sets it before `__init__` of this class;
+        with several, `fc7_weight` is (K, centres, D).
     other_logit : method (F, cosine), or None
         g(θ) from cos θ of any shape where it is not s·cos θ. It costs several arrays of N×K; without it, the
         default, the sum over the other classes is one operator.
@@ -77,6 +80,7 @@ class Margin(Loss):
     """
 
     loosest: Mapping[str, float] = {}
+    centres = 1
     other_logit = None
 
     def __init__(self, classes: int, s: float = 64.0) -> None:
@@ -84,7 +88,7 @@ class Margin(Loss):
         if not s > 0:
             raise LatseError(f"s is {s}, must be positive")
         self._s = s
-        self.weight = class_centres(self, classes)
+        self.weight = class_centres(self, classes, self.centres)
 
     def target_logit(self, F, theta):
         """Return h(θ), the target's logit, for θ of any shape, float64, in [0, π] radians."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+from latse.errors import check_range
 from latse.symbols.margins.base import Margin, at_least, within
+from latse.symbols.margins.geometry import cosines_with_each
 
 
 class NormalisedSoftmax(Margin):
@@ -79,6 +81,29 @@ class ArcFaceShifted(ArcFace):
         """Return h(θ) for θ in [0, π] radians."""
         shifted = self._s * (F.cos(theta) - self._m2 * math.sin(self._m2))
         return F.where(theta < math.pi - self._m2, super().target_logit(F, theta), shifted)
+
+
+class SubCentreArcFace(ArcFace):
+    """ArcFace over several centres of each person, the nearest of which counts (Deng et al. 2020).
+
+    h(θ) = s·cos(θ + m2), θ to the nearest centre of the person, and g = s·cos θ_j to the nearest of another.
+    Images under a wrong label gather at other centres than the person's dominant one. `centres` is that
+    paper's K, at least 1, default 3: so many times ArcFace's class centres, and arrays of N×K·`centres`.
+    """
+
+    def __init__(self, classes: int, s: float = 64.0, m2: float = 0.5, centres: int = 3) -> None:
+        check_range("centres", centres, 1)
+        self.centres = centres
+        super().__init__(classes, s, m2)
+
+    def _classes(self, F, unit, weight, label):
+        if self.centres == 1:
+            return super()._classes(F, unit, weight, label)
+        embedding = F.cast(unit, dtype="float32")
+        cosine = cosines_with_each(F, embedding, weight, self.classes, self.centres)
+        rest = self._sum(F, self._s * F.max(cosine, axis=2), label)
+        nearest = F.pick(F.argmax(cosine, axis=2), label)
+        return rest, F.take(F.reshape(weight, shape=(-3, 0)), label * self.centres + nearest)
 
 
 class SphereFace(Margin):

@@ -13,19 +13,19 @@ TINIEST = 1e-22
 NEVER = -1e30
 
 
-def class_centres(block: nn.HybridBlock, classes: int) -> mx.gluon.Parameter:
+def class_centres(block: nn.HybridBlock, classes: int, each: int = 1) -> mx.gluon.Parameter:
     """Return the parameter `weight` of a block, under its prefix: the class centres, (classes, D).
 
-    D, the length of the embeddings, is 0 until it is known, as Gluon's layers have it for their inputs.
+    With several centres for `each` class it is (classes, each, D). D, the length of the embeddings, is 0
+    until it is known, as Gluon's layers have it for their inputs.
     """
+    shape = (classes, 0) if each == 1 else (classes, each, 0)
     with block.name_scope():
-        return block.params.get(
-            "weight", shape=(classes, 0), init=mx.init.Normal(0.01), allow_deferred_init=True
-        )
+        return block.params.get("weight", shape=shape, init=mx.init.Normal(0.01), allow_deferred_init=True)
 
 
 class ClassCentres(nn.HybridBlock):
-    """The cosine of every embedding with every class centre.
+    """The cosine of every embedding with every class centre, of several of a class the nearest.
 
     Input: embedding (N, D). Output: (N, classes) in [-1, 1].
 
@@ -33,19 +33,23 @@ class ClassCentres(nn.HybridBlock):
     ----------
     classes : int
         Number of people K; the class centres are the parameter `fc7_weight`, (K, D), of any length.
+    each : int, default 1
+        How many centres a class has; with several, the parameter is (K, each, D).
     weight : mx.gluon.Parameter, default a new one
         The class centres.
     """
 
-    def __init__(self, classes: int, weight: mx.gluon.Parameter | None = None) -> None:
+    def __init__(self, classes: int, each: int = 1, weight: mx.gluon.Parameter | None = None) -> None:
         super().__init__(prefix="fc7_")
-        self._classes = classes
-        self.weight = class_centres(self, classes) if weight is None else weight
+        self._classes, self._each = classes, each
+        self.weight = class_centres(self, classes, each) if weight is None else weight
 
     def hybrid_forward(self, F, embedding, weight):
         """Return the cosines."""
         embedding = F.cast(unit_length(F, F.cast(embedding, dtype="float64")), dtype="float32")
-        return cosines(F, embedding, weight, self._classes)
+        if self._each == 1:
+            return cosines(F, embedding, weight, self._classes)
+        return F.max(cosines_with_each(F, embedding, weight, self._classes, self._each), axis=2)
 
 
 def unit_length(F, vectors):
@@ -77,6 +81,12 @@ def cosines(F, embedding, centres, classes):
     squares = F.FullyConnected(F.square(centres), ones, no_bias=True, num_hidden=1, flatten=False)
     products = F.FullyConnected(embedding, centres, no_bias=True, num_hidden=classes)
     return F.broadcast_mul(products, F.reshape(F.rsqrt(squares + TINY), shape=(1, -1)))
+
+
+def cosines_with_each(F, embedding, centres, classes, each):
+    """Return the `cosines` (N, K, each) with all of several centres (K, each, D) of each class."""
+    every = cosines(F, embedding, F.reshape(centres, shape=(-3, 0)), classes * each)
+    return F.reshape(every, shape=(0, classes, each))
 
 
 def log_sum_exp_of_others(F, logits, label, classes):

@@ -49,13 +49,15 @@ class Regularised(Loss):
     Raises
     ------
     LatseError
-        If the loss has no class centres, or a weight is out of range.
+        If the loss has no class centres or several for each person, or a weight is out of range.
     """
 
     def __init__(self, loss: Loss, weights: dict) -> None:
         super().__init__(loss.classes)
         if not hasattr(loss, "weight"):
             raise LatseError("a loss without class centres takes no regularisers")
+        if getattr(loss, "centres", 1) > 1:
+            raise LatseError("a loss with several centres for each person takes no regularisers")
         self.inputs = loss.inputs
         self.loss = loss
         self.weight = loss.weight

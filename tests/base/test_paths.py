@@ -90,6 +90,7 @@ TAKEN = [
     ("train", "@/tiny.yaml --data @/set --out @/out/run-2 --verdicts @/verdicts.keep --set filter.k=5"),
     ("recipes", "@/tiny.yaml"),
     ("filter", "--data @/set --teacher @/run/student/model,0 --out @/out/v.keep --json @/out/f.json"),
+    ("filter", "--data @/set --teacher @/run/student/model,0 --centres dominant --out @/out/d.keep"),
     ("filter", "--data @/set --teacher pca --train-data @/set --centres means --out @/out/m.keep --check"),
     (
         "filter",

@@ -20,7 +20,7 @@ from latse.data.shards.records import Shard
 from latse.data.shards.shard_writer import write_shard
 from latse.errors import LatseError
 from latse.eval.figures import read_metrics
-from latse.files import digest, locked, make_folder
+from latse.files import digest, digest_of, locked, make_folder
 from latse.study import study_command, study_result, study_table
 from latse.study.study_file import Row, Study, read_study
 from latse.study.study_run import Run
@@ -234,6 +234,27 @@ def test_a_row_learns_from_its_noisy_set_under_its_teacher(taught, people):
         assert result["asked"]["noise"] == {"mislabel": 0.25}
         assert result["asked"]["teacher"]["row"] == "noisy" and result["asked"]["teacher"]["seed"] == seed
         assert 0 < result["metrics"]["kept"] < 1
+
+
+def test_a_row_learns_from_what_is_near_the_dominant_centres(
+    run_study, study_file, tmp_path, one_process, run_metrics
+):
+    file = study_file.with_name("dropped.yaml")
+    file.write_text(
+        "recipe: tiny.yaml\nseeds: [0]\nrows:\n"
+        "  several: {margin: {name: subcentre_arcface}}\n"
+        "  dropped: {teacher: {row: several, centres: dominant}, filter: {k: 1}}\n"
+    )
+    with one_process():
+        assert run_study(tmp_path / "out", file=file) == 0
+    folder = tmp_path / "out" / "dropped" / "seed-0"
+    verdicts = verdict_file.read(folder / "teacher.keep")
+    near = [verdicts.keeps(1, [*range(15)], mirrored).all() for mirrored in (False, True)]
+    assert all(line["kept"] == 1 for line in run_metrics(folder)) == all(near)
+    asked = json.loads((tmp_path / "out/results/dropped/seed-0.json").read_text())["asked"]
+    assert asked["centres"] == "dominant" and asked["teacher"]["centres"] is None
+    graph = digest(tmp_path / "out/several/seed-0/model-symbol.json")
+    assert verdicts.binding["graph"] == digest_of(["dominant", 75.0, graph])
 
 
 def test_a_row_begins_with_the_model_of_another(whole, results):
@@ -666,7 +687,7 @@ def refused(run_study, tmp_path, capsys):
         (STUDY.replace("{}", "{start: [b]}"), "the start of the row 'line' is [b], must be a name"),
         (
             STUDY.replace("{}", "{teacher: {model: pixels, centres: learned}}"),
-            "the teacher of the row 'line' is {centres: learned, model: pixels}, must be a row or {model:",
+            "the teacher of the row 'line' is {centres: learned, model: pixels}, must be a row, {row: NAME,",
         ),
         (
             STUDY.replace("{}", "{start: cos-0.2}").replace("m3: 0.2}", "m3: 0.2}, teacher: line"),

@@ -158,6 +158,22 @@ def sv_am_softmax(batch, s=64.0, m3=0.35, t=1.2):
     return Expected(*on_the_sphere(batch, h, g)[:2], {})
 
 
+def subcentre_arcface(batch, centres=3, **parameters):
+    """ArcFace of each sample over the centre of each person that is nearest to it."""
+    every = batch.arrays["fc7_weight"].astype(np.float64)
+    assert every.shape[1] == centres
+    gradients, losses = {"data": np.zeros(batch.embedding.shape), "fc7_weight": np.zeros_like(every)}, []
+    for i, embedding in enumerate(batch.embedding.astype(np.float64)):
+        cosine = (every / np.linalg.norm(every, axis=2, keepdims=True)) @ embedding
+        nearest = np.arange(batch.classes), cosine.argmax(axis=1)
+        one = Batch(embedding[None], batch.label[i : i + 1], batch.classes, {"fc7_weight": every[nearest]})
+        loss, gradient, _ = FORMULAS["arcface"](one, **parameters)
+        losses.append(loss[0])
+        gradients["data"][i] = gradient["data"][0]
+        gradients["fc7_weight"][nearest] += gradient["fc7_weight"]
+    return Expected(np.array(losses), gradients, {})
+
+
 def adacos_fixed(batch):
     return FORMULAS["normalised_softmax"](batch, s=math.sqrt(2) * math.log(batch.classes - 1))
 
@@ -266,6 +282,7 @@ FORMULAS = {
     "softmax": softmax,
     "softmax_bias": softmax_bias,
     "sphereface_annealed": sphereface_annealed,
+    "subcentre_arcface": subcentre_arcface,
     "sv_am_softmax": sv_am_softmax,
     "adacos_fixed": adacos_fixed,
     "adacos": adacos,
@@ -276,6 +293,7 @@ FORMULAS = {
 OTHER_PARAMETERS = {
     "cosface": [{"m3": 0.2}],
     "arcface": [{"m2": 0.3}],
+    "subcentre_arcface": [{"m2": 0.3}],
     "arcface_easy_margin": [{"m2": 0.3}],
     "arcface_shifted": [{"m2": 0.3}],
     "sphereface": [{"m1": 4.0}, {"m1": 1.0}],
@@ -306,6 +324,8 @@ def at_angles(name, theta, classes=5, seed=0, radius=64.0):
     arrays = random_arrays(name, classes, rng)
     centres = arrays.get("fc7_weight", rng.normal(size=(classes, 512)).astype(np.float32))
     label = rng.integers(0, classes, len(theta))
+    if centres.ndim == 3:  # the first of several for each person
+        centres = centres[:, 0]
     w = unit(centres.astype(np.float64))[0][label]
     aside = unit(along_the_sphere(rng.normal(size=w.shape), w))[0]
     length = rng.uniform(0.5, 50, theta.shape)
@@ -317,14 +337,16 @@ def at_angles(name, theta, classes=5, seed=0, radius=64.0):
 
 def random_arrays(name, classes, rng):
     """Values, fp32, for the parameters of a loss."""
+    parameters = margins.create(name, classes).collect_params()
+    centres = parameters["fc7_weight"].shape[:-1] if "fc7_weight" in parameters else (classes,)
     values = {
-        "fc7_weight": rng.normal(0, rng.choice([0.01, 0.1, 2]), (classes, 512)),
+        "fc7_weight": rng.normal(0, rng.choice([0.01, 0.1, 2]), (*centres, 512)),
         "fc7_bias": rng.normal(size=classes),
         "fc7_margin": rng.uniform(-0.3, 0.8, (classes, 1)),
         "fc7_scale_running": rng.uniform(5, 64, 1),
         "fc7_centre_running": rng.normal(size=(classes, 512)),
     }
-    return {key: values[key].astype(np.float32) for key in margins.create(name, classes).collect_params()}
+    return {key: values[key].astype(np.float32) for key in parameters}
 
 
 def with_arrays(block, arrays):

@@ -36,7 +36,7 @@ NAMES = list(FORMULAS)
 every_case = pytest.mark.parametrize("name, parameters", CASES)
 every_loss = pytest.mark.parametrize("name", NAMES)
 OVER_CENTRES = [case for case in CASES if case[0] != "triplet"]
-OF_A_MARGIN = [case for case in OVER_CENTRES if case[0] not in UNNORMALISED]
+OF_A_MARGIN = [case for case in OVER_CENTRES if case[0] not in (*UNNORMALISED, "subcentre_arcface")]
 # Their loss is a difference, of numbers of about 1 that fp32 has to 1e-7.
 DIFFERENCES = {"adaptiveface": 2e-6, "triplet": 2e-6}
 # Of finite differences, relative to the length of each vector.
@@ -66,8 +66,11 @@ def with_scale(name, parameters, s):
 def parallel(name, sign, seed=0, classes=5):
     """Embeddings at 0 (sign 1) or π (-1) exactly: class centres as initialised, times a power of two."""
     rng = np.random.default_rng(seed)
-    centres = rng.normal(0, 0.01, (classes, 512)).astype(np.float32)
+    several = (3,) if name == "subcentre_arcface" else ()
+    centres = rng.normal(0, 0.01, (classes, *several, 512)).astype(np.float32)
     arrays = {**random_arrays(name, classes, rng), "fc7_weight": centres}
+    if several:
+        centres = centres[:, 0]
     label = rng.integers(0, classes, 3)
     factor = sign * 2.0 ** rng.integers(-6, 7, (3, 1))
     return Batch((factor * centres[label]).astype(np.float32), label, classes, arrays)
@@ -392,6 +395,7 @@ WEIGHT, BIAS = {"fc7_weight": (10, 512)}, {"fc7_bias": (10,)}
 SHAPES = {
     "softmax_bias": {**WEIGHT, **BIAS},
     "centre_loss": {**WEIGHT, **BIAS, "fc7_centre_running": (10, 512)},
+    "subcentre_arcface": {"fc7_weight": (10, 3, 512)},
     "adacos": {**WEIGHT, "fc7_scale_running": (1,)},
     "adaptiveface": {**WEIGHT, "fc7_margin": (10, 1)},
     "triplet": {},
@@ -408,7 +412,7 @@ def test_the_parameters_by_name(name):
 @every_loss
 def test_an_embedding_may_be_of_any_length(name):
     batch = at_angles(name, [0.5, 1.1, 1.6], seed=7)
-    first = {key: array[:, :20] if array.shape[-1] == 512 else array for key, array in batch.arrays.items()}
+    first = {key: array[..., :20] if array.shape[-1] == 512 else array for key, array in batch.arrays.items()}
     batch = replace(batch, embedding=batch.embedding[:, :20], arrays=first)
     loss, gradients = evaluate_named(name, {}, batch)
     right = expected(name, {}, batch)
@@ -465,6 +469,7 @@ LOWEST_ALLOWED = {
     "sphereface_literal": {"m1": 1},
     "cosface": {"m3": 0},
     "arcface": {"m2": 0},
+    "subcentre_arcface": {"m2": 0},
     "arcface_easy_margin": {"m2": 0},
     "arcface_shifted": {"m2": 0},
     "combined": {"m1": 1, "m2": 0, "m3": 0},
@@ -476,7 +481,7 @@ LOWEST_ALLOWED = {
     "centre_loss": {"weight": 0, "alpha": 0},
     "triplet": {"m": 0},
 }
-ANY = {"linearface": {"b"}}
+ANY = {"linearface": {"b"}, "subcentre_arcface": {"centres"}}
 
 
 @every_loss
@@ -489,6 +494,20 @@ def test_parameters_have_their_ranges(name):
                 LatseError, match=f"^{parameter} is {value}, must be (at least|from) {lowest}"
             ):
                 margins.check(name, **{parameter: value})
+
+
+def test_there_is_a_centre_for_each_person_at_least():
+    """With one it is ArcFace, to the bit."""
+    with pytest.raises(LatseError, match="^centres is 0, must be at least 1$"):
+        margins.check("subcentre_arcface", centres=0)
+    batch = at_angles("arcface", [0.3, 1.0, 2.9], seed=3)
+    found, right = (
+        evaluate_named(name, more, batch)
+        for name, more in (("subcentre_arcface", {"centres": 1}), ("arcface", {}))
+    )
+    np.testing.assert_array_equal(found[0], right[0])
+    for key in ("data", "fc7_weight"):
+        np.testing.assert_array_equal(found[1][key], right[1][key])
 
 
 @pytest.mark.parametrize("name", ["arcface", "arcface_easy_margin", "arcface_shifted"])

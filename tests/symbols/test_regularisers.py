@@ -24,7 +24,7 @@ WEIGHTS = [
     {"exclusive": 2.0},
     {"hyperspherical_energy": 0.5, "exclusive": 3.0},
 ]
-ONES_WITH_CENTRES = [name for name in margins.MARGINS if name != "triplet"]
+ONES_WITH_CENTRES = [name for name in margins.MARGINS if name not in ("triplet", "subcentre_arcface")]
 
 
 def energy(w, label):
@@ -177,6 +177,13 @@ def test_traced_and_bound_it_is_the_same(name):
     for key, gradient in gradients.items():
         difference, length = error_norm(executor.grad_dict[key].asnumpy(), gradient)
         assert difference < 1e-6 * length
+
+
+def test_a_loss_with_several_centres_for_each_person_is_refused():
+    with pytest.raises(
+        LatseError, match="^a loss with several centres for each person takes no regularisers$"
+    ):
+        margins.Regularised(margins.create("subcentre_arcface", 5), WEIGHTS[0])
 
 
 def test_a_loss_without_class_centres_is_refused():

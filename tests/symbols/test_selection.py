@@ -291,6 +291,16 @@ def test_de_coupling_sees_the_cosines_with_the_class_centres(small_encoder):
     np.testing.assert_array_equal(outputs["kept_output"], differ)
 
 
+def test_the_nearest_of_several_centres_is_what_a_network_predicts(small_encoder):
+    outputs, _ = bound(small_encoder, selection.DeCoupling(), "subcentre_arcface", also=("", TWIN))
+    predicted = []
+    for prefix in ("", TWIN):
+        centres = parameter(f"{prefix}fc7_weight", (CLASSES, 3, 512)).reshape(-1, 512)
+        cosines = outputs[f"{prefix}fc1_output"] @ (centres / np.linalg.norm(centres, axis=1)[:, None]).T
+        predicted.append(np.argmax(cosines, axis=1) // 3)
+    np.testing.assert_array_equal(outputs["kept_output"], predicted[0] != predicted[1])
+
+
 def test_a_loss_without_class_centres_is_refused_where_they_are_needed(small_encoder):
     with pytest.raises(LatseError, match="the selection compares embeddings with class centres, but the"):
         bound(small_encoder, selection.DeCoupling(), "triplet")

@@ -10,12 +10,16 @@ import argparse
 import math
 
 from latse.arguments import later
-from latse.errors import LatseError
+from latse.errors import LatseError, check_range
 from latse.eval.model_arguments import BASELINES, FEATURES, WHAT, add_embedding_arguments, model, split
 from latse.models.run_folder import named_checkpoint
 
-LEARNED, MEANS = "learned", "means"
-RUNS = {LEARNED: later("latse.train.filter_command"), MEANS: later("latse.paper.means_command")}
+LEARNED, MEANS, DOMINANT = "learned", "means", "dominant"
+RUNS = {
+    LEARNED: later("latse.train.filter_command"),
+    MEANS: later("latse.paper.means_command"),
+    DOMINANT: later("latse.train.dominant_command"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=RUNS,
         default=LEARNED,
         help="what labels are ranked by: the teacher's own class centres (default), or the means of the "
-        "people's embeddings, without the image that is judged and those that look like somebody else",
+        "people's embeddings, without the image that is judged and those that look like somebody else; or, "
+        "instead of a rank, how far an image is from the dominant one of the person's centres, as "
+        "subcentre_arcface trains them",
+    )
+    parser.add_argument(
+        "--angle",
+        type=float,
+        metavar="DEGREES",
+        help="with --centres dominant: an image farther from it is refused, whatever k (default: 75)",
     )
     parser.add_argument("--out", required=True, metavar="FILE", help="the file; a killed run goes on")
     parser.add_argument("--k", type=int, nargs="+", default=[1, 3, 5], help="default: 1 3 5")
@@ -64,6 +76,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command for these centres; raise LatseError if there is no such teacher."""
+    if args.centres != DOMINANT and args.angle is not None:
+        raise LatseError("--angle is of --centres dominant alone")
+    if args.centres == DOMINANT and (args.list or args.sheet):
+        raise LatseError("--list and --sheet are by rank, which --centres dominant does not ask for")
+    check_range("--angle", 0 if args.angle is None else args.angle, 0, 180)
     if args.centres == MEANS:
         model(args.teacher)
     else:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,7 @@ import numpy as np
 from latse.data.shards.records import Shard
 from latse.eval.candidates import FaceModel, FeatureFile
 from latse.eval.identification import UnitRows
-from latse.files import digest
+from latse.files import digest, digest_of
 from latse.models.embedding import Network
 from latse.models.features import unit
 from latse.models.run_folder import parse, symbol_path
@@ -89,12 +87,8 @@ def binding(model: FaceModel, shard: Shard, train_data: str | None) -> dict[str,
     is_checkpoint = isinstance(getattr(model, "feature", None), Network)
     graph = digest(symbol_path(parse(source)[0])) if is_checkpoint else None
     return {
-        "teacher": made or _digest([source, fitted]),
-        "graph": _digest(["means", means.RULE, graph, model.origin.get("feeding")]),
+        "teacher": made or digest_of([source, fitted]),
+        "graph": digest_of(["means", means.RULE, graph, model.origin.get("feeding")]),
         "data": shard.digest(),
         "preprocessing": preprocessing(shard),
     }
-
-
-def _digest(content: list) -> str:
-    return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()

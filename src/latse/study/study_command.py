@@ -85,6 +85,7 @@ def _runs(args: argparse.Namespace, study: Study, judged: dict[str, Any], out: P
                 "data": data,
                 "noise": row.noise and study.noise[row.noise],
                 "teacher": outsider or (row.teacher and runs[row.teacher, seed].made_by),
+                "centres": row.centres,
                 "start": row.start and runs[row.start, seed].made_by,
             }
             place = out / "data" / row.noise / f"seed-{seed}" if row.noise else Path(args.data)
@@ -147,7 +148,8 @@ def _models(row: Row, seed: int, runs: Runs) -> dict[str, tuple[object, ...]]:
     if isinstance(row.teacher, Outsider):
         told["teacher"] = "--teacher", row.teacher.model, "--centres", row.teacher.centres
     elif row.teacher:
-        told["teacher"] = "--teacher", runs[row.teacher, seed].folder
+        by = ("--centres", row.centres) if row.centres else ()
+        told["teacher"] = "--teacher", runs[row.teacher, seed].folder, *by
     if row.start:
         told["start"] = "--start", runs[row.start, seed].folder
     return told

@@ -15,7 +15,7 @@ from latse.eval.model_arguments import BASELINES
 NAME = re.compile(r"[A-Za-z0-9][\w.+=-]*")
 NEEDED, OPTIONAL = ("recipe", "seeds", "rows"), ("noise", "claims")
 KINDS = ("mislabel", "distractor")
-MEANS = "means"
+MEANS, DOMINANT = "means", "dominant"
 
 
 class Outsider(NamedTuple):
@@ -39,12 +39,15 @@ class Row:
         The row whose model of the same seed is its teacher, or one from elsewhere; None: it has no filter.
     start : str or None
         The row with whose model of the same seed it begins; None: with random parameters.
+    centres : str or None
+        By what a teacher that is a row judges, where not by rank: `DOMINANT`.
     """
 
     changes: dict[str, Any]
     noise: str | None = None
     teacher: str | Outsider | None = None
     start: str | None = None
+    centres: str | None = None
 
     @property
     def needs(self) -> list[str]:
@@ -179,7 +182,10 @@ def _row(path: Path, name: Any, content: Any) -> Row:
     changes = dict(content or {})
     named = {key: changes.pop(key, None) for key in ("noise", "teacher", "start")}
     if isinstance(named["teacher"], dict):
-        named["teacher"] = _outsider(path, name, named["teacher"])
+        if {*named["teacher"]} == {"row", "centres"} and named["teacher"]["centres"] == DOMINANT:
+            named["teacher"], named["centres"] = named["teacher"]["row"], DOMINANT
+        else:
+            named["teacher"] = _outsider(path, name, named["teacher"])
     for key, value in named.items():
         if not isinstance(value, (str, Outsider, type(None))):
             raise LatseError(
@@ -193,6 +199,6 @@ def _outsider(path: Path, name: Any, content: dict) -> Outsider:
     model = content.get("model")
     if {*content} != {"model", "centres"} or content["centres"] != MEANS or not isinstance(model, str):
         wrong = recipes.in_yaml(content)
-        must = "must be a row or {model: WHAT, centres: means}"
+        must = "must be a row, {row: NAME, centres: dominant} or {model: WHAT, centres: means}"
         raise LatseError(f"{path}: the teacher of the row '{name}' is {wrong}, {must}")
     return Outsider(model if model in BASELINES else str(path.parent / model), MEANS)

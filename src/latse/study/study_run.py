@@ -31,7 +31,7 @@ class Run:
     made_by : dict
         All that decides the model: `row`, `seed`, `settings`, those of `run_record.own_files` that there are,
         `data`, `noise`; `teacher` and `start`, the same of another row's run, of a teacher from elsewhere
-        what `outside` says, or None.
+        what `outside` says, or None; `centres` of a teacher that is a row.
     judged_by : dict
         What decides the judgement besides: `study_judge.judged_by`.
     recipe : Path

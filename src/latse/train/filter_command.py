@@ -85,7 +85,7 @@ class Learned:
 
     def again(self, faces: np.ndarray, ks: Sequence[int]) -> Iterator[Answer]:
         """Answer for `faces`, see `Judgement`; a rank that rounding could move across a k is exact."""
-        for part, batch in _batches(self._shard, faces, self._batch_size):
+        for part, batch in batches(self._shard, faces, self._batch_size):
             ranks = self.judge.ranks(batch, ks)
             yield Answer(part, ranks, ranks)
 
@@ -115,7 +115,7 @@ class Learned:
         """Return own, best, other and rank of some faces: float64 (4, m)."""
         found = [np.empty((4, 0))]
         with tqdm(total=len(faces), desc=doing, unit="image", leave=False) as progress:
-            for part, batch in _batches(self._shard, faces, self._batch_size):
+            for part, batch in batches(self._shard, faces, self._batch_size):
                 found.append(np.stack([*self.judge.likeliest(batch), self.judge.ranks(batch, ks)]))
                 progress.update(len(part))
         return np.concatenate(found, axis=1)
@@ -123,12 +123,17 @@ class Learned:
 
 def run(args: argparse.Namespace) -> Refusals | None:
     """Judge by class centres, write and print; see `store` for what is returned and raised."""
+    return judge_by(Learned, args)
+
+
+def judge_by(judgement: type[Learned], args: argparse.Namespace) -> Refusals | None:
+    """Have a judgement of this kind write and print; see `store` for what is returned and raised."""
     check_range("--batch-size", args.batch_size, 2, MOST)
     if args.batch_size % 2:
         raise LatseError(
             f"--batch-size {args.batch_size}: an image and its mirror image go together, so even"
         )
-    return store(args, Learned)
+    return store(args, judgement)
 
 
 def store(args: argparse.Namespace, open_judgement: Callable[..., Judgement]) -> Refusals | None:
@@ -223,7 +228,7 @@ def judge_all(judge: Judge, shard: Shard, writer: VerdictWriter, batch_size: int
     left = writer.open_images()
     faces = (2 * left[:, None] + [0, 1]).ravel()
     with tqdm(total=len(shard), initial=len(shard) - len(left), desc="filter", unit="image") as progress:
-        for part, batch in _batches(shard, faces, batch_size):
+        for part, batch in batches(shard, faces, batch_size):
             writer.put(part[::2] // 2, judge.ranks(batch, writer.ks).reshape(-1, 2))
             progress.update(len(part) // 2)
 
@@ -279,8 +284,8 @@ def _truth(verdicts: Verdicts, shard: Shard) -> dict[str, Any] | None:
     return found
 
 
-def _batches(shard: Shard, faces: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Yield faces and a batch of them, read while the one before is in use.
+def batches(shard: Shard, faces: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Yield some of the faces and a batch of them, read while the one before is in use.
 
     The face 2·i is the image at position i, 2·i + 1 its mirror image.
     """

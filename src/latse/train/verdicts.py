@@ -19,7 +19,7 @@ from latse.errors import LatseError
 from latse.files import read_json
 from latse.graph import fold as inference
 from latse.models import checkpoint
-from latse.models.features import lengths
+from latse.models.features import lengths, unit
 from latse.models.parameters import fitting
 from latse.models.run_folder import parse
 from latse.models.runner import Runner
@@ -58,7 +58,8 @@ class Judge:
     Parameters
     ----------
     teacher : str
-        Its checkpoint `PREFIX,NUMBER`; the class centres `fc7_weight` must be among the parameters.
+        Its checkpoint `PREFIX,NUMBER`; the class centres `fc7_weight` must be among the parameters, (K, D),
+        or several for each person, (K, centres, D), of which the nearest counts.
     classes : int
         Number of people; the teacher must know as many.
     batch_size : int
@@ -95,27 +96,44 @@ class Judge:
         symbol = checkpoint.pick_outputs(symbol, ["fc1_output"], prefix)
         parameters = fitting(symbol, args, aux, (1, *IMAGE_SHAPE), path)
         embedding = symbol.infer_shape(data=(1, *IMAGE_SHAPE))[1][0]
-        if embedding[1:] != centres.shape[1:]:
+        if embedding[-1] != centres.shape[-1] or centres.ndim not in (2, 3):
             raise LatseError(
                 f"the teacher {path} has embeddings of {embedding[-1]} numbers and class centres of "
                 f"{centres.shape[-1]}: both must be equally long"
             )
         encoder, args, aux = inference.fast(symbol, *parameters, contexts=contexts)
-        self._encoder, self._classes = encoder, classes
+        self._encoder, self._of_encoder, self._classes = encoder, (args, aux), classes
+        self._each = centres.shape[1] if centres.ndim == 3 else 1
+        self._centres = centres
         self._parameters = {**args, "fc7_weight": centres}, aux
         self.alone = 0
         self._path = path
         self._contexts, self._batch_size = contexts, batch_size
-        self._together = self._runner(Verdict(classes, DOUBT), batch_size, contexts)
+        self._together = self._runner(Verdict(classes, DOUBT, self._each), batch_size, contexts)
 
     @functools.cached_property
     def _again(self) -> Runner:
         """The same for one image; most runs never need it."""
-        return self._runner(Verdict(self._classes, DOUBT), 1, self._contexts[:1], self._together)
+        return self._runner(Verdict(self._classes, DOUBT, self._each), 1, self._contexts[:1], self._together)
 
     @functools.cached_property
     def _likeliest(self) -> Runner:
-        return self._runner(Likeliest(self._classes), self._batch_size, self._contexts)
+        return self._runner(Likeliest(self._classes, self._each), self._batch_size, self._contexts)
+
+    @functools.cached_property
+    def _embedder(self) -> Runner:
+        images = {"data": (self._batch_size, *IMAGE_SHAPE)}
+        return Runner(self._encoder, *self._of_encoder, images, self._contexts)
+
+    @functools.cached_property
+    def _directions(self) -> np.ndarray:
+        """The class centres as unit vectors, float64 (K, centres, D); zeros where one has no direction."""
+        centres = self._centres.asnumpy().astype(np.float64).reshape(self._classes, self._each, -1)
+        length = np.linalg.norm(centres, axis=2, keepdims=True)
+        return np.divide(centres, length, out=np.zeros_like(centres), where=length > 0)
+
+    def _called(self, record: int) -> str:
+        return f"{self._path}: the embedding of record {record}"
 
     def _runner(
         self, head: Verdict | Likeliest, size: int, contexts: list[mx.Context], shared: Runner | None = None
@@ -130,6 +148,15 @@ class Judge:
         """
         return self._likeliest(batch.image, batch.label)
 
+    def own_cosines(self, batch: Batch) -> np.ndarray:
+        """Return the cosines with all centres of each label's person, float64 (n, centres).
+
+        Of a batch of `batch_size` images or fewer. LatseError if an embedding is zero or not finite.
+        """
+        (embeddings,) = self._embedder(batch.image)
+        directions = unit(embeddings.astype(np.float64), lambda row: self._called(batch.record[row]))
+        return np.einsum("nkd,nd->nk", self._directions[batch.label.astype(int)], directions)
+
     def ranks(self, batch: Batch, ks: Sequence[int]) -> np.ndarray:
         """Return how many classes the teacher finds likelier than each label, float32 (n,).
 
@@ -138,7 +165,7 @@ class Judge:
         label.
         """
         ranks, least, most, length = self._together(batch.image, batch.label)
-        lengths(length[:, None], lambda row: f"{self._path}: the embedding of record {batch.record[row]}")
+        lengths(length[:, None], lambda row: self._called(batch.record[row]))
         # One of `ks` keeps the least possible rank and refuses the most possible one.
         decides = (least[:, None] < ks) & (most[:, None] >= ks)
         for row in np.flatnonzero(decides.any(axis=1)):
