@@ -172,7 +172,7 @@ REFUSED = [
 ]
 # What is no path.
 NUMBERS = {int, float, orl_command.parse_people, margins_arguments._classes}
-WORDS = {"leave_out", "set", "shape", "gpus", "kvstore", "ending", "parameters"}
+WORDS = {"leave_out", "set", "rows", "shape", "gpus", "kvstore", "ending", "parameters"}
 NAMES = {
     ("bench all", "only"),
     *((name, "encoder") for name in ("import", "bench embed", "bench filter", "bench train")),

@@ -393,47 +393,7 @@ def test_a_claim_is_judged_over_the_seeds(taught, capsys):
     assert (found["better"], found["than"]) == ("clean", "noisy")
     assert found["effect"] == pytest.approx(statistics.fmean(differences))
     assert found["sets"] == pytest.approx(dict.fromkeys(("people", "again"), found["effect"]))
-    assert "**claims, by accuracy, paired over 2 seeds**" in (taught / "table.md").read_text()
-
-
-@pytest.mark.parametrize(
-    ("differences", "interval", "verdict"),
-    [
-        # 0.02 ± 4.302653 · 0.01 / √3, Student's t for two degrees of freedom
-        ([0.01, 0.02, 0.03], [-0.0048414, 0.0448414], "undecided"),
-        ([0.03, 0.04, 0.05], [0.0151586, 0.0648414], "holds"),
-        ([-0.05, -0.03, -0.04], [-0.0648414, -0.0151586], "does not hold"),
-        ([0.04], None, "undecided"),
-    ],
-)
-def test_a_claim_holds_if_the_interval_of_its_effect_says_so(differences, interval, verdict):
-    def sets(value, other):
-        return {"a": {"accuracy": value}, "b": {"accuracy": other}}
-
-    than = {seed: sets(0.5, 0.6) for seed in range(len(differences))}
-    # what the one set gains more the other gains less: the mean over the sets counts
-    better = {seed: sets(0.51 + gain, 0.59 + gain) for seed, gain in enumerate(differences)}
-    found = study_table.judge(better, than)
-    effect = statistics.fmean(differences)
-    assert found["effect"] == pytest.approx(effect)
-    assert found["interval"] == (interval and pytest.approx(interval, abs=1e-6))
-    assert found["verdict"] == verdict
-    assert found["sets"] == pytest.approx({"a": effect + 0.01, "b": effect - 0.01})
-    head, row = study_table.claim_table({"it helps": {"better": "x", "than": "y", **found}})
-    assert head == ["claim", "verdict", "points", "95 % interval", "a", "b"]
-    written = "–" if interval is None else "{:+.2f} to {:+.2f}".format(*(100 * bound for bound in interval))
-    assert row == ["it helps", verdict, f"{100 * effect:+.2f}", written, *row[4:]]
-
-
-def test_the_sets_of_a_claim_are_told_apart_by_name():
-    """The results of other seeds may have them in another order: the study went on with other --pairs."""
-    better = {0: {"a": 0.6, "b": 0.7}, 1: {"b": 0.7, "a": 0.6}}
-    than = {0: {"a": 0.5, "b": 0.5}, 1: {"a": 0.5, "b": 0.5}}
-    results = (
-        {seed: {title: {"accuracy": value} for title, value in sets.items()} for seed, sets in row.items()}
-        for row in (better, than)
-    )
-    assert study_table.judge(*results)["sets"] == pytest.approx({"a": 0.1, "b": 0.2})
+    assert "**claims, paired over 2 seeds**" in (taught / "table.md").read_text()
 
 
 def test_what_has_a_result_is_not_done_again_even_if_the_run_is_gone(
@@ -574,6 +534,41 @@ def test_after_a_run_that_fails_no_other_begins(run_study, study_file, tmp_path,
     assert sorted(begun) == [(0, "train"), (1, "eval"), (1, "train")][: 1 if jobs == 1 else 3]
 
 
+def test_some_rows_are_run_with_what_they_need(
+    run_study, study_file, pairs_file, tmp_path, capsys, monkeypatch
+):
+    """The claim stays if both its rows are asked for; a result of the whole study is as good."""
+    file = study_file.with_name("chosen.yaml")
+    file.write_text(TAUGHT + "tables: {both: {rows: [clean, pupil]}, all: {rows: ['*']}}")
+    monkeypatch.setattr(Run, "latse", lambda run, *_: make_folder(run.folder))
+    result = {"sets": {"people": {"accuracy": 0.5}}, "identification": None}
+    monkeypatch.setattr(study_command, "small", lambda _: result)
+
+    def made(*arguments):
+        assert run_study(tmp_path, "--results", tmp_path / "kept", *arguments, file=file) == 0
+        content = json.loads((tmp_path / "study.json").read_text())
+        return content, {"/".join(path.parts[-2:]) for path in (tmp_path / "kept").rglob("*.json")}
+
+    content, results = made("--rows", "pup*", "--seeds", 7)
+    assert results == {"pupil/seed-7.json", "noisy/seed-7.json"} and not content["claims"]
+    assert list(content["rows"]) == ["pupil", "noisy"]
+    table = (tmp_path / "table.md").read_text()
+    assert "**both**" in table and "| clean |" not in table
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").rglob("*.json")}
+    content, results = made("--seeds", 7)
+    assert list(content["claims"]) == ["noise harms"] and "clean/seed-7.json" in results
+    assert before.items() <= {path: path.stat().st_mtime_ns for path in before}.items()
+    capsys.readouterr()
+    asked = run_study(tmp_path, "--rows", "clean", "line", file=file)
+    assert (asked, capsys.readouterr().err.strip()) == (1, "latse: --rows names line, which is no row")
+    assert run_study(tmp_path, "--seeds", 7, 7, file=file) == 1
+    assert capsys.readouterr().err.strip() == "latse: --seeds is [7, 7], must name each seed once"
+    file.write_text(TAUGHT.replace("[clean, noisy]", "{better: clean, than: noisy, sets: [others]}"))
+    assert run_study(tmp_path, file=file) == 1
+    sentence = "latse: the claim 'noise harms' is of the set others; there are people"
+    assert capsys.readouterr().err.strip() == sentence
+
+
 @pytest.mark.parametrize("other", ["settings", "changes"])
 def test_a_run_that_began_otherwise_is_refused(run_study, tiny, tmp_path, capsys, other):
     """`latse train --resume` would go on with it; a row would be what no recipe says."""
@@ -636,12 +631,14 @@ def refused(run_study, tmp_path, capsys):
         ("rows: [", "study.yaml is not YAML: line 1: "),
         (
             "- 1",
-            "study.yaml must hold the keys recipe, seeds and rows, perhaps noise and claims, and no others",
+            "study.yaml must hold the keys recipe, seeds and rows, perhaps noise, claims, tables and plots, "
+            "and no others",
         ),
         ("recipe: a.yaml\nrows: {a: {}}", "study.yaml must hold the keys recipe, seeds and rows"),
         (
             STUDY + "sedes: [0]",
-            "study.yaml must hold the keys recipe, seeds and rows, perhaps noise and claims, and no others",
+            "study.yaml must hold the keys recipe, seeds and rows, perhaps noise, claims, tables and plots, "
+            "and no others",
         ),
         (
             STUDY.replace("[0, 1]", "[]"),

@@ -28,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the run itself is gone (default: OUT/results)",
     )
     parser.add_argument(
+        "--rows", nargs="+", metavar="ROW", help="only these rows, and those that they need; * stands for any"
+    )
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, metavar="N", help="these seeds (default: those of the study)"
+    )
+    parser.add_argument(
         "--jobs",
         type=int,
         default=cores(),

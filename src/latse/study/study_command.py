@@ -25,10 +25,11 @@ from latse.files import locked, make_folder, read_json, write_json, write_text
 from latse.provenance import provenance
 from latse.runtime import cores
 from latse.study import study_judge
-from latse.study.study_file import Outsider, Row, Study, read_study
+from latse.study.study_claims import claim_table, refuse_unknown_sets
+from latse.study.study_file import Outsider, Row, Study, part, read_study
 from latse.study.study_result import FILTER, small
 from latse.study.study_run import Run, Runs, outside
-from latse.study.study_table import claim_table, report, tables
+from latse.study.study_table import named_table, report, tables
 from latse.text_table import aligned, markdown
 from latse.train import run_record
 
@@ -41,18 +42,21 @@ def run(args: argparse.Namespace) -> None:
     Raises LatseError for a malformed study, or with the sentence of the first run that fails.
     """
     check_range("--jobs", args.jobs, 1)
-    study = read_study(args.study)
+    study = part(read_study(args.study), args.rows, args.seeds)
     judged = study_judge.judged_by(args)  # better missed before the work
+    refuse_unknown_sets(study.claims, [*judged["pairs"]])
     out = make_folder(args.out)
     with locked(out):
         runs = _runs(args, study, judged, out)
         _run_all(args, study, runs)
-        content = report(study, {key: read_json(run.result) for key, run in runs.items()})
+        results = {key: read_json(run.result) for key, run in runs.items()}
+        content = report(study, results)
         write_json(out / "study.json", {**content, "provenance": provenance(args)})
         found, seeds = tables(content["rows"]), f"{len(study.seeds)} seeds"
         found = {f"{name}: mean ± standard deviation over {seeds}": rows for name, rows in found.items()}
+        found.update({name: named_table(study, table, results) for name, table in study.tables.items()})
         if study.claims:
-            found[f"claims, by accuracy, paired over {seeds}"] = claim_table(content["claims"])
+            found[f"claims, paired over {seeds}"] = claim_table(content["claims"])
         text = [f"**{title}**\n\n{markdown(rows)}\n" for title, rows in found.items()]
         write_text(out / "table.md", "\n".join(text))
     for title, rows in found.items():

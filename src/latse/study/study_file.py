@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Sequence
 
 from latse import recipe as recipes
 from latse.errors import MOST, LatseError
 from latse.eval.model_arguments import BASELINES
+from latse.study.study_shown import NAME, Claim, Plot, Table, chosen, read_claims, read_plots, read_tables
 
-NAME = re.compile(r"[A-Za-z0-9][\w.+=-]*")
-NEEDED, OPTIONAL = ("recipe", "seeds", "rows"), ("noise", "claims")
+NEEDED, OPTIONAL = ("recipe", "seeds", "rows"), ("noise", "claims", "tables", "plots")
 KINDS = ("mislabel", "distractor")
 MEANS, DOMINANT = "means", "dominant"
 
@@ -55,13 +54,6 @@ class Row:
         return [row for row in (self.teacher, self.start) if isinstance(row, str)]
 
 
-class Claim(NamedTuple):
-    """That the row `better` is more accurate than the row `than`."""
-
-    better: str
-    than: str
-
-
 @dataclass(frozen=True)
 class Study:
     """What a study file says.
@@ -80,6 +72,8 @@ class Study:
         By name, the fractions `mislabel` and `distractor` of a noisy copy, each from 0 to 1.
     claims : dict of str to Claim
         By what they say.
+    tables, plots : dict of str to Table, dict of str to Plot
+        By name.
     """
 
     recipe: Path
@@ -88,6 +82,8 @@ class Study:
     order: list[str]
     noise: dict[str, dict[str, float]]
     claims: dict[str, Claim]
+    tables: dict[str, Table] = field(default_factory=dict)
+    plots: dict[str, Plot] = field(default_factory=dict)
 
 
 def read_study(path: str | os.PathLike) -> Study:
@@ -98,25 +94,48 @@ def read_study(path: str | os.PathLike) -> Study:
     content = recipes.read_yaml(path, str(path))
     if not isinstance(content, dict) or not {*NEEDED} <= {*content} <= {*NEEDED, *OPTIONAL}:
         raise LatseError(
-            f"{path} must hold the keys recipe, seeds and rows, perhaps noise and claims, and no others"
+            f"{path} must hold the keys recipe, seeds and rows, perhaps noise, claims, tables and plots, "
+            "and no others"
         )
     if not isinstance(content["recipe"], str):
         wrong = recipes.in_yaml(content["recipe"])
         raise LatseError(f"{path}: recipe is {wrong}, must be the name or the file of a recipe")
     noise = _noise(path, content.get("noise", {}))
     rows = _rows(path, content["rows"], noise)
-    recipe, seeds = recipes.find(content["recipe"], path.parent), _seeds(path, content["seeds"])
-    claims = _claims(path, content.get("claims", {}), rows)
-    return Study(recipe, seeds, rows, _order(path, rows), noise, claims)
+    recipe, seeds = recipes.find(content["recipe"], path.parent), _seeds(f"{path}: seeds", content["seeds"])
+    shown = (
+        read(path, content.get(key, {}), [*rows])
+        for key, read in (("claims", read_claims), ("tables", read_tables), ("plots", read_plots))
+    )
+    return Study(recipe, seeds, rows, _order(path, rows), noise, *shown)
 
 
-def _seeds(path: Path, seeds: Any) -> list[int]:
+def part(study: Study, rows: Sequence[str] | None, seeds: Sequence[int] | None) -> Study:
+    """Return a study of some rows, with those that they need, and of other seeds; None: as it is.
+
+    What it claims and shows is of these rows only. `rows` may have `*`. Raises LatseError for a row that is
+    none, and for a seed that is none or named twice.
+    """
+    wanted = {*chosen("--rows", rows, [*study.rows])} if rows else {*study.rows}
+    for name in reversed(study.order):
+        wanted |= {*study.rows[name].needs} if name in wanted else {*()}
+    return replace(
+        study,
+        seeds=_seeds("--seeds", [*seeds]) if seeds else study.seeds,
+        rows={name: row for name, row in study.rows.items() if name in wanted},
+        order=[name for name in study.order if name in wanted],
+        claims={sentence: claim for sentence, claim in study.claims.items() if {*claim.rows} <= wanted},
+        tables={name: table.of(wanted) for name, table in study.tables.items() if table.of(wanted).rows},
+    )
+
+
+def _seeds(subject: str, seeds: Any) -> list[int]:
     are_numbers = isinstance(seeds, list) and all(type(seed) is int and 0 <= seed <= MOST for seed in seeds)
+    wrong = f"{subject} is {recipes.in_yaml(seeds)}"
     if not are_numbers or not seeds:
-        wrong = recipes.in_yaml(seeds)
-        raise LatseError(f"{path}: seeds is {wrong}, must be a list of whole numbers from 0 to {MOST}")
+        raise LatseError(f"{wrong}, must be a list of whole numbers from 0 to {MOST}")
     if len({*seeds}) < len(seeds):
-        raise LatseError(f"{path}: seeds is {recipes.in_yaml(seeds)}, must name each seed once")
+        raise LatseError(f"{wrong}, must name each seed once")
     return seeds
 
 
@@ -149,17 +168,6 @@ def _rows(path: Path, rows: Any, noise: dict[str, dict[str, float]]) -> dict[str
             if isinstance(other, str) and other not in read:
                 raise LatseError(f"{path}: the row '{name}' has the {key} {other}, which is no row")
     return read
-
-
-def _claims(path: Path, claims: Any, rows: dict[str, Row]) -> dict[str, Claim]:
-    if not isinstance(claims, dict):
-        raise LatseError(f"{path}: claims is {recipes.in_yaml(claims)}, must be sentences with two rows each")
-    for sentence, pair in claims.items():
-        are_rows = isinstance(pair, list) and len(pair) == 2 and all(str(row) in rows for row in pair)
-        if not are_rows or pair[0] == pair[1]:
-            wrong = f"{recipes.in_yaml(sentence)}: {recipes.in_yaml(pair)}"
-            raise LatseError(f"{path}: the claim '{wrong}' must name two rows, the better one first")
-    return {str(sentence): Claim(*map(str, pair)) for sentence, pair in claims.items()}
 
 
 def _order(path: Path, rows: dict[str, Row]) -> list[str]:

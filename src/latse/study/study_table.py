@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from typing import Any, Mapping, Sequence
 
-import numpy as np
-from scipy import stats
-
-from latse.study.study_file import Outsider, Study
+from latse.recipe import in_yaml
+from latse.study.study_claims import Results, difference, judge
+from latse.study.study_columns import Column, column, expanded, in_set
+from latse.study.study_file import Outsider, Row, Study
+from latse.study.study_shown import Claim, Table
 from latse.text_table import NOTHING
 
-# Title of a column of the table -> where its figure is in what a result says of one set.
-COLUMNS = {
-    "accuracy": ("accuracy",),
-    "TAR@1%FAR": ("tar_at_far", "0.01"),
-    "AUC": ("auc",),
-    "SSIM": ("restoration", "ssim"),
-}
-LEVEL = 0.95
-HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
+# Title of a column of the table of one set -> where its figure is in what a result says of the set.
+COLUMNS = {title: in_set(title) for title in ("accuracy", "TAR@1%FAR", "AUC", "SSIM")}
 
 
-def report(study: Study, results: Mapping[tuple[str, int], Mapping[str, Any]]) -> dict[str, Any]:
+def report(study: Study, results: Results) -> dict[str, Any]:
     """Return what study.json says of a study, given the result of each row and seed."""
     rows = {}
     for name, row in study.rows.items():
@@ -44,8 +37,7 @@ def report(study: Study, results: Mapping[tuple[str, int], Mapping[str, Any]]) -
             "seeds": sets,
         }
     claims = {
-        sentence: {**claim._asdict(), **judge(rows[claim.better]["seeds"], rows[claim.than]["seeds"])}
-        for sentence, claim in study.claims.items()
+        sentence: {**claim.as_dict(), **judge(claim, results)} for sentence, claim in study.claims.items()
     }
     return {"recipe": study.recipe.stem, "noise": study.noise, "rows": rows, "claims": claims}
 
@@ -54,50 +46,6 @@ def _ranks(found: list[Mapping[str, Any] | None]) -> dict[str, Any]:
     """Return by number of distractors mean and deviation of rank 1 over the seeds; nothing if none has it."""
     sizes = found[0]["sizes"] if found[0] else ()
     return {f"rank 1 @{size}": summary(found, ("sizes", size, "rank_1")) for size in sizes}
-
-
-def judge(better: Mapping[int, Any], than: Mapping[int, Any]) -> dict[str, Any]:
-    """Judge the claim that a row is more accurate than another, paired by seed.
-
-    Parameters
-    ----------
-    better, than : mapping of int to dict
-        By seed, what the results of a row say of each set of pairs.
-
-    Returns
-    -------
-    dict
-        `effect`, the mean over seeds of the difference of the accuracies, each a mean over the sets of pairs;
-        `interval`, the 95 % interval of that mean by Student's t, None of a single seed; `verdict`: `HOLDS`
-        if the interval lies above 0, `FAILS` if below, else `UNDECIDED`; `sets`, the mean of each set. The
-        interval says how far other seeds would move the effect, not what other people would.
-    """
-    titles = [*next(iter(better.values()))]  # the results of other seeds may have them in another order
-    gains = [
-        [sets[title]["accuracy"] - than[seed][title]["accuracy"] for title in titles]
-        for seed, sets in better.items()
-    ]
-    differences = np.array(gains)
-    by_seed = differences.mean(axis=1)
-    effect, interval = float(by_seed.mean()), None
-    if len(by_seed) > 1:
-        half = float(stats.t.ppf(0.5 + LEVEL / 2, len(by_seed) - 1) * stats.sem(by_seed))
-        interval = [effect - half, effect + half]
-    low, high = interval or (-math.inf, math.inf)
-    verdict = HOLDS if low > 0 else FAILS if high < 0 else UNDECIDED
-    means = dict(zip(titles, differences.mean(axis=0).tolist()))
-    return {"effect": effect, "interval": interval, "verdict": verdict, "sets": means}
-
-
-def claim_table(claims: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """Return the cells of a table of claims, head first, from the `claims` of study.json, not none."""
-    titles = [*next(iter(claims.values()))["sets"]]
-    rows = []
-    for sentence, claim in claims.items():
-        interval = " to ".join(f"{100 * bound:+.2f}" for bound in claim["interval"] or ()) or NOTHING
-        effects = [f"{100 * effect:+.2f}" for effect in (claim["effect"], *claim["sets"].values())]
-        rows.append([sentence, claim["verdict"], effects[0], interval, *effects[1:]])
-    return [["claim", "verdict", "points", f"{100 * LEVEL:g} % interval", *titles], *rows]
 
 
 def summary(per_seed: Sequence[Mapping[str, Any] | None], path: tuple[str, ...]) -> dict[str, float] | None:
@@ -132,3 +80,70 @@ def _table(rows: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
         return NOTHING if figure is None else f"{100 * figure['mean']:.2f} ± {100 * figure['std']:.2f}"
 
     return [["", *columns], *([name, *(cell(row[key]) for key in columns)] for name, row in rows.items())]
+
+
+def named_table(study: Study, table: Table, results: Results) -> list[list[str]]:
+    """Return the cells of a table that the study's file describes, head first.
+
+    A figure is mean ± standard deviation over the seeds that have one; seeds are counted where some are
+    missing. A default column without any figure is left out. With a `base` a column says by how much the
+    first column's figure is above the base's, paired by seed, and its 95 % interval.
+    """
+    titles = [*next(iter(results.values()), {"sets": {}})["sets"]]
+    columns = {heading: column(name) for heading, name in expanded(table.columns, titles).items()}
+    names = {heading for heading, one in columns.items() if heading == one.name}
+    runs = {row: [results[row, seed] for seed in study.seeds if (row, seed) in results] for row in table.rows}
+    cells = {
+        heading: [_cell(one, [one.of(result) for result in found]) for found in runs.values()]
+        for heading, one in columns.items()
+    }
+    shown = {
+        heading: rows
+        for heading, rows in cells.items()
+        if not table.is_default or any(cell != NOTHING for cell in rows)
+    }
+    if table.base:
+        by = next(iter(columns.values())).name
+        shown[f"{by} above {table.base}"] = [_gain(row, table.base, by, results) for row in table.rows]
+    if any(len(found) < len(study.seeds) for found in runs.values()):
+        shown["seeds"] = [f"{len(found)} of {len(study.seeds)}" for found in runs.values()]
+    base = study.rows[table.base] if table.base else None
+    what = [changes(study.rows[row], None if row == table.base else base) for row in table.rows]
+    heads = ["", "what it changes", *(columns[key].label if key in names else key for key in shown)]
+    return [heads, *([*row] for row in zip(table.rows, what, *shown.values()))]
+
+
+def changes(row: Row, base: Row | None = None) -> str:
+    """Return what a row changes of the recipe, or what is another than in the row `base`."""
+    own, other = flat(row), flat(base) if base else {}
+    said = [
+        f"{key}: {in_yaml(value)}" for key, value in own.items() if key not in other or other[key] != value
+    ]
+    said += [f"{key} as in the recipe" if "." in key else f"no {key}" for key in other if key not in own]
+    return ", ".join(said) or NOTHING
+
+
+def flat(row: Row) -> dict[str, Any]:
+    """Return section.key -> value of what a row changes, and its `noise`, `teacher` and `start`, if any."""
+    sections = {name: keys if isinstance(keys, Mapping) else {} for name, keys in row.changes.items()}
+    found = {f"{name}.{key}": value for name, keys in sections.items() for key, value in keys.items()}
+    teacher = row.teacher.model.rpartition("/")[2] if isinstance(row.teacher, Outsider) else row.teacher
+    named = {"noise": row.noise, "teacher": teacher, "start": row.start}
+    return {**found, **{key: value for key, value in named.items() if value is not None}}
+
+
+def _cell(one: Column, values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return NOTHING
+    spread = f" ± {one.shown(statistics.stdev(known))}" if len(known) > 1 else ""
+    return f"{one.shown(statistics.fmean(known))}{spread}"
+
+
+def _gain(row: str, base: str, by: str, results: Results) -> str:
+    """Return by how much a row is above the base, with the interval."""
+    if row == base:
+        return NOTHING
+    one, (effect, interval, _) = column(by), difference(Claim((row, base), by=by), results, ())
+    bounds = f" ({' to '.join(one.shown(bound, '+') for bound in interval)})" if interval else ""
+    return f"{one.shown(effect, '+')}{bounds}"
