@@ -8,7 +8,7 @@ from latse.data import orl_command
 from latse.data.pairs import bin_to_npz_command, pairs_command
 from latse.data.photographs import align_command, pack_command
 from latse.data.shards import check_command, clean_command, merge_command, noise_command, unpack_command
-from latse.data.synth import synth_command
+from latse.data.synth import synth_command, truth_command
 from latse.paper import overlap_arguments
 
 # A module has SUMMARY (one line), DESCRIPTION, `add_arguments(parser)` and `run(args)`, which returns None or
@@ -25,6 +25,7 @@ COMMANDS = {
     "pack": pack_command,
     "pairs": pairs_command,
     "synth": synth_command,
+    "synth-truth": truth_command,
     "unpack": unpack_command,
 }
 

@@ -70,7 +70,7 @@ DATA = {
     "shards": {"images", "workers"},
     "photographs": {"images", "workers", "spool", "shards"},
     "pairs": {"images", "photographs"},
-    "synth": {"images", "spool", "shards", "photographs", "pairs"},
+    "synth": {"images", "workers", "spool", "shards", "photographs", "pairs"},
     "orl": {"images", "photographs", "pairs", "shards"},
     "orl_command": {"orl"},
 }

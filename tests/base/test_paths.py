@@ -144,6 +144,7 @@ TAKEN = [
 # The same where it would take long, or much more than a folder; all are refused with a sentence.
 REFUSED = [
     ("data overlap", "@/set --pairs @/none.bin --model @/net,0"),
+    ("data synth-truth", "@/set --processes 1"),
     ("data synth", "--out @/set --people 2 --images 2 --sheet @/out/s.png --json @/out/s.json"),
     ("train", "@/tiny.yaml --data @/set --out @/out/run-3 --plan @/none"),
     (

@@ -302,7 +302,7 @@ def test_folds_are_even_and_of_separate_people(people, seed):
 
 def test_ages_of_the_two_sides_are_about_thirty_years_apart(monkeypatch):
     asked = []
-    monkeypatch.setattr(sets, "_heads", lambda: None)
+    monkeypatch.setattr(sets, "all_heads", lambda: None)
     monkeypatch.setattr(sets, "render", lambda heads, person, view: asked.append(view.age))
     young, old = plan.VERIFICATION["cross-age"]
     for person in range(200):
@@ -411,7 +411,7 @@ def test_offline_without_the_heads_is_one_sentence(tmp_path, capsys, monkeypatch
     monkeypatch.setenv("LATSE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_DISABLE_PIP_VERSION_CHECK", "1")
-    monkeypatch.setattr(sets, "_heads", sets._heads.__wrapped__)
+    monkeypatch.setattr(sets, "all_heads", sets.all_heads.__wrapped__)
     arguments = ["--people", "4", "--images", "3", "--verification-people", "0"]
     assert main(["data", "synth", "--out", str(tmp_path / "it"), *arguments]) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]

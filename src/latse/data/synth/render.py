@@ -72,6 +72,14 @@ def render(heads: Heads, person: Person, view: View) -> Photo:
     return Photo(image, camera.project(posed_points)[:, :2].astype(np.float64))
 
 
+def drawn_occlusion(person: Person, view: View) -> str:
+    """Return what `render` draws over the face."""
+    random = np.random.default_rng([view.seed, 3])
+    if person.glasses:  # whether they are worn is drawn after the background
+        scene.background(random, SIZE)
+    return scene.occlusion_of(random, person, view)
+
+
 def _strands_kept(mesh: Mesh, drawn: Fragments, person: Person, view: View) -> np.ndarray:
     """Return which fragments stay: hair is full of gaps where it is thin."""
     kept = np.ones(len(drawn.pixel), bool)

@@ -52,13 +52,19 @@ def occlude(
     marks: Landmarks,
 ) -> None:
     """Draw glasses, a hand or a box over `image`, float32 sRGB, in place; `project` poses places."""
-    kind, points = view.occlusion, project(marks.points)[:, :2]
+    kind, points = occlusion_of(random, person, view), project(marks.points)[:, :2]
     if kind == "hand":
         _hand(image, random, person, points)
     elif kind == "box":
         _box(image, random, points)
-    elif kind in ("glasses", "sunglasses") or (kind == "none" and person.glasses and random.random() < 0.8):
+    elif kind in ("glasses", "sunglasses"):
         _glasses(image, person, marks, project, dark=kind == "sunglasses")
+
+
+def occlusion_of(random: np.random.Generator, person: Person, view: View) -> str:
+    """Return what is over the face, one of `people.OCCLUSIONS`: the view's, or the person's own glasses."""
+    wears = view.occlusion == "none" and person.glasses and random.random() < 0.8
+    return "glasses" if wears else view.occlusion
 
 
 def _glasses(image: np.ndarray, person: Person, marks: Landmarks, project: Project, dark: bool) -> None:

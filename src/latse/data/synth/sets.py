@@ -31,7 +31,7 @@ from latse.data.shards.records import Shard
 from latse.data.shards.shard_writer import ShardWriter
 from latse.data.shards.staging import is_made, refuse_set, staged, writing_into
 from latse.data.synth import heads, plan
-from latse.data.synth.people import draw_person, draw_view
+from latse.data.synth.people import View, draw_person, draw_view
 from latse.data.synth.plan import IDENTIFICATION, VERIFICATION, Group, Shot, SynthSettings
 from latse.data.synth.render import Photo, render
 from latse.data.synth.sheet import grid
@@ -49,7 +49,7 @@ ATTEMPTS = 100  # … and so on, so often at most
 Photographer = Callable[[int, int, int, Shot], Photo]
 Chunks = Dict[str, List[spool.Chunk]]  # the files of the spool by the name of their group
 
-_heads = functools.lru_cache(maxsize=1)(heads.load)
+all_heads = functools.lru_cache(maxsize=1)(heads.load)
 
 
 class Made(NamedTuple):
@@ -67,10 +67,15 @@ class Made(NamedTuple):
 
 def draw_picture(seed: int, person: int, image: int, shot: Shot) -> Photo:
     """Draw the picture `image` of a person of the population `seed`; raises LatseError without the heads."""
+    return render(all_heads(), draw_person(seed, person), view_of(seed, person, image, shot))
+
+
+def view_of(seed: int, person: int, image: int, shot: Shot) -> View:
+    """Return how that picture is taken."""
     age = None
     if shot.ages is not None:
         age = float(np.random.default_rng([seed, person, image, 2**16]).uniform(*shot.ages))
-    return render(_heads(), draw_person(seed, person), draw_view(seed, person, image, shot.kind, age))
+    return draw_view(seed, person, image, shot.kind, age)
 
 
 def make(
