@@ -35,6 +35,9 @@ BENCH_OUT ?= out/bench
 # For mutants and failing-runs: how many.
 MUTANTS ?= 200
 FAILING_RUNS ?= 500
+# For study-quick: rows of the study, * stands for any letters, and seeds.
+ROWS ?= margin-arcface
+SEEDS ?= 0
 # GPU numbers (0,1,...) or how many CPU contexts share a batch; the KVStore between them. Empty: one CPU.
 GPUS ?=
 CPUS ?=
@@ -68,7 +71,11 @@ tables = .venv/bin/latse tables $(1) --runs $(RUNS) $(if $(SETS),--data $(SETS))
 	$(addprefix --distractor-list ,$(DISTRACTOR_LIST)) $(addprefix --noisy-distractors ,$(NOISY_DISTRACTORS)) \
 	--seed $(SEED) $(DEVICES) $(addprefix --kvstore ,$(KVSTORE))
 
-.PHONY: help setup data synth train-teacher train-student eval figures report settings widths losses plan test test-deep test-gpu-stack fuzz failing-runs mutants lint clean
+# $(call study,RESULTS,OUT): what has a result is not trained again.
+study = .venv/bin/latse study paper --data data/study --pairs data/study/*.bin \
+	--identification data/study/identification --results $(1) --out $(2) --jobs 2
+
+.PHONY: help setup data synth train-teacher train-student eval figures report settings widths losses study study-quick study-page plan test test-deep test-gpu-stack fuzz failing-runs mutants lint clean
 .PHONY: bench tables table-1 table-2 table-3 table-4 table-5 table-6
 
 help: ## list the targets
@@ -123,6 +130,17 @@ widths: $(READY) $(HELD_OUT) ## compare widths of the ORL student's decoder with
 losses: $(READY) $(ORL) ## compare all losses on ORL into out/losses (a scaled-down Table 1)
 	.venv/bin/latse study orl_losses --out out/losses --data data/orl --pairs data/orl/orl.bin
 
+study: data/study/property ## train and judge what is missing of the study of the paper's claims (days), then its page
+	$(call study,docs/study/results,out/study)
+	$(MAKE) --no-print-directory study-page
+
+study-quick: data/study/property ## repeat ROWS='NAME …' of it with SEEDS='0 …' into out/study-quick
+	$(call study,out/study-quick/results,out/study-quick) --rows $(foreach row,$(ROWS),'$(row)') --seeds $(SEEDS)
+
+study-page: $(READY) ## write docs/study.md anew from docs/study/results, without training
+	.venv/bin/latse study-page paper --results docs/study/results --page docs/study.md \
+		--pictures docs/study/pictures
+
 tables: $(READY) ## train what is missing and has data (CASIA=FOLDER … PROBES=FOLDER …), print Tables 1 to 6
 	$(call tables,)
 
@@ -175,6 +193,9 @@ $(ORL): | $(READY)
 
 $(HELD_OUT): | $(READY)
 	.venv/bin/latse data fetch-orl --train-people 1-24 --test-people 25-30 --out data/held-out
+
+data/study/property: | $(READY)
+	.venv/bin/latse data synth --out data/study --people 300 --images 15 --verification-people 200 --distractors 1000
 
 data/orl-noisy/train.rec: | $(ORL)
 	.venv/bin/latse data noise data/orl data/orl-noisy --mislabel 0.1 --distractor 0.1

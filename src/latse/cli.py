@@ -37,6 +37,7 @@ COMMANDS = {
     "export": ("models.export_arguments", "write a checkpoint's embedding as ONNX or as a plain MXNet pair"),
     "bench": ("bench.bench_command", "measure time and memory against other formulations"),
     "study": ("study.study_arguments", "train and judge variants of a recipe with several seeds"),
+    "study-page": ("study.study_page_arguments", "write what a study found into a page, without training"),
 }
 SHORT_OF_MEMORY = (
     "this takes more memory than there is, or arrays of more than 2^31 numbers, which MXNet does not make: "

@@ -20,10 +20,10 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Lay out `rows` as a table of Markdown, the first row its head, figures to the right."""
+def markdown(rows: Sequence[Sequence[str]], texts: int = 1) -> str:
+    """Lay out `rows` as a table of Markdown, the first row its head, figures right of the first `texts`."""
     head, *body = rows
-    rule = ["---", *["---:"] * (len(head) - 1)]
+    rule = ["---"] * texts + ["---:"] * (len(head) - texts)
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *body))
 
 

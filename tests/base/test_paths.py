@@ -55,9 +55,12 @@ base: tiny.yaml
 decoder: {enabled: true, widths: [8, 8, 8, 8]}
 train: {iterations: 3, checkpoint_every: 1, keep: all}
 """
+STUDY = "recipe: tiny.yaml\nseeds: [0]\nrows: {line: {}}\nplots: {dots: {rows: [line], dots: accuracy}}\n"
+RESULT = '{"asked": {"row": "line", "seed": 0, "settings": {}}, "sets": {"a": {"accuracy": 1}}}'
 PAIRS = "1 1\nAnn\t1\t2\nAnn\t1\tBob\t1\n"
 # (command, its words, in which @ is the odd folder); all end with status 0.
 TAKEN = [
+    ("study-page", "@/study.yaml --results @/found --page @/page.md --pictures @/out/pictures"),
     ("data align", "@/faces/Ann/Ann_0001.jpg --out @/out/al --detector @/own.py:Middle --json @/out/a.json"),
     ("data align", "@/faces/Ann/Ann_0001.jpg --out @/out/al-2 --landmarks @/five.csv"),
     ("data bin-to-npz", "@/pairs.bin @/out/plain.npz"),
@@ -235,11 +238,15 @@ def odd(tmp_path_factory, people, pairs_file, pictures, save_network):
         "own.py": OWN,
         "tiny.yaml": RECIPE,
         "stages.yaml": STAGES,
+        "study.yaml": STUDY,
+        "page.md": "<!-- study: plot dots --><!-- end -->",
         "pairs.txt": PAIRS,
         "list.txt": "".join(f"{file.parent.name}/{file.name}\t{file.parent.name}\n" for file in files),
         "noisy.txt": "3.png\n1\tdistractors/1.png\n",
     }.items():
         (folder / name).write_text(text)
+    (folder / "found" / "line").mkdir(parents=True)
+    (folder / "found" / "line" / "seed-0.json").write_text(RESULT)
     save_network(folder / "net")
     np.save(folder / "rows-pairs.npy", np.random.default_rng(0).normal(size=(96, 4)))
     (folder / "results").mkdir()

@@ -1,0 +1,76 @@
+"""The results of a study as they lie in a folder, without its data and models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Mapping
+
+from latse.errors import LatseError
+from latse.files import read_json
+from latse.form import ANYTHING, COUNT, NUMBER, NUMERAL, TEXT, Each, Form, Maybe, Rows, check
+from latse.study.study_claims import Results
+from latse.study.study_file import Study
+from latse.study.study_result import SET
+from latse.study.study_table import flat
+
+SAME = ("data", "pairs", "identification")  # what the runs of a study are made from and judged on
+FORM: Form = {
+    "asked": {"row": TEXT, "seed": COUNT, "settings": Each(Each(ANYTHING))},
+    "sets": Each(SET, least=1),
+    "identification?": Maybe({"sizes": Each(ANYTHING, NUMERAL)}),
+    "curve?": Maybe(Each(Rows(Maybe(NUMBER)))),
+}
+
+
+def read_results(study: Study, folder: Path) -> Results:
+    """Return the results that are there, by row and seed, in the order of the study.
+
+    Raises LatseError if there is no such folder, a file in it is damaged or of another run than its name
+    says, its row has been changed since, or two results are of other data or judged on other people.
+    """
+    if not folder.is_dir():
+        raise LatseError(f"there is no folder {folder} of results: `latse study --results` fills it")
+    found: dict[tuple[str, int], Mapping[str, Any]] = {}
+    first = None
+    for row in study.rows:
+        for seed in study.seeds:
+            path = folder / row / f"seed-{seed}.json"
+            if not path.exists():
+                continue
+            content = read_json(path)
+            check(path, content, FORM)
+            asked = content["asked"]
+            first = first or (path, asked)
+            other = [key for key in SAME if asked.get(key) != first[1].get(key)]
+            if other:
+                raise LatseError(f"{path} is of a run with other {', '.join(other)} than {first[0]}")
+            changed = _changed(study, row, seed, asked)
+            if changed:
+                raise LatseError(f"{path} is of a run with other {', '.join(changed)} than the study's row")
+            found[row, seed] = content
+    return found
+
+
+def _changed(study: Study, row: str, seed: int, asked: Mapping[str, Any]) -> list[str]:
+    """Return what a row says otherwise than what was asked of a run."""
+    said = {**flat(study.rows[row]), "row": row, "seed": seed}
+    said["noise"] = study.noise.get(said.get("noise"))
+    return [key for key, value in said.items() if not _is(value, _asked(asked, key))]
+
+
+def _asked(asked: Mapping[str, Any], key: str) -> Any:
+    """Return what was asked for of `section.key`, of the row's, or of its teacher or start: their names."""
+    section, _, name = key.partition(".")
+    if name:
+        return asked["settings"].get(section, {}).get(name)
+    value = asked.get(key)
+    if key in ("teacher", "start") and isinstance(value, Mapping):
+        return value.get("row", value.get("model"))
+    return value
+
+
+def _is(value: Any, asked: Any) -> bool:
+    """Tell whether a value of a study is what was asked for; of a file, whose folder may differ, the name."""
+    if isinstance(value, str) and isinstance(asked, str):
+        return Path(value).name == Path(asked).name
+    return value == asked
