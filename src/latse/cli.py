@@ -24,6 +24,10 @@ COMMANDS = {
     "filter": ("paper.filter_arguments", "store a teacher's verdict on every image of a set"),
     "plan": ("paper.plan_arguments", "plan the memory of a recipe's graph by mirroring"),
     "eval": ("eval.eval_arguments", "verify pairs of unseen people and draw their generated faces"),
+    "inspect": (
+        "eval.inspect_arguments",
+        "measure class centres, generated faces, and what embeddings hold",
+    ),
     "embed": ("eval.embed_arguments", "embed photographs with any model, as an array of numpy"),
     "compare": ("eval.compare_arguments", "tell whether two photographs are of one person"),
     "identify": ("eval.identify_arguments", "find people among distractors, a million and more"),

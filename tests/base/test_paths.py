@@ -85,6 +85,7 @@ TAKEN = [
     ("data pairs", "@/faces @/out/drawn.bin --pairs 2 --folds 1"),
     ("data pairs", "@/faces @/out/listed.bin --list @/pairs.txt"),
     ("data unpack", "@/set @/out/unpacked"),
+    ("inspect", "@/net,0 --data @/set --pairs @/pairs.bin --json @/out/inspection.json"),
     (
         "train",
         "@/tiny.yaml --data @/set --out @/out/run --teacher @/run/student/model,0 "

@@ -132,7 +132,8 @@ def whole(run_study, study_file, people, told_pairs, photograph_bytes, tmp_path_
     write_shard(out / "found" / "distractors", strangers, 2)
     shutil.copytree(people, out / "found" / "probes")
     with one_process():
-        assert run_study(out, "--identification", out / "found", file=file, pairs=(told_pairs,)) == 0
+        judged = "--identification", out / "found", "--inspect"
+        assert run_study(out, *judged, file=file, pairs=(told_pairs,)) == 0
     return out
 
 
@@ -265,7 +266,7 @@ def test_a_row_begins_with_the_model_of_another(whole, results):
     assert asked["start"] == {
         key: value
         for key, value in results["clean"]["asked"].items()
-        if key not in ("pairs", "identification")
+        if key not in ("pairs", "identification", "inspection")
     }
     assert results["clean"]["asked"]["start"] is None
 
@@ -277,7 +278,7 @@ def test_a_model_that_a_row_begins_with_is_made_again_where_it_is_gone(
     (tmp_path / "results" / "goes-on" / "seed-3.json").unlink()
     asked = {"file": study_file.with_name("whole.yaml"), "pairs": (told_pairs,)}
     with one_process():
-        assert run_study(tmp_path, "--identification", whole / "found", **asked) == 0
+        assert run_study(tmp_path, "--identification", whole / "found", "--inspect", **asked) == 0
     made = {file.parent.parent.name for file in tmp_path.rglob("model-0000.params")}
     assert made == {"goes-on", "clean"}
 
@@ -342,6 +343,18 @@ def test_the_result_has_what_the_training_cost_and_how_it_went(whole, results):
             "wall_seconds": pytest.approx(sum(costs["seconds"])),
             "peak_megabytes": max(costs["peak_megabytes"]),
         }
+
+
+def test_the_result_has_what_was_inspected(whole, results):
+    for row, result in results.items():
+        assert result["asked"]["inspection"] == {"told": None}  # nobody knows the truth of these people
+        inspected = json.loads((whole / row / "seed-3" / "inspection.json").read_text())
+        found = result["inspection"]
+        assert set(found) == {"angles", "linear", "decoder"}
+        assert found["angles"]["all"]["own"] == pytest.approx(inspected["angles"]["all"]["own"], rel=1e-5)
+        assert ("wrong" in found["angles"]) == (result["asked"]["noise"] is not None)
+        assert (found["decoder"] is None) == (row != "faces")
+    assert (whole / "results" / "faces" / "seed-3.json").stat().st_size < 20000
 
 
 def test_a_curve_has_up_to_twenty_points_and_older_runs_no_cost():

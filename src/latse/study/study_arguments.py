@@ -20,6 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="people to find: FOLDER/probes among FOLDER/distractors, as `latse data synth` makes them",
     )
+    parser.add_argument(
+        "--inspect",
+        action="store_true",
+        help="also measure class centres, generated faces, and what embeddings hold, as `latse inspect` does",
+    )
     parser.add_argument("--out", required=True, metavar="FOLDER", help="a folder for each row and seed in it")
     parser.add_argument(
         "--results",

@@ -14,7 +14,8 @@ from latse.train.metrics import COSTS
 from latse.train.metrics import FILE as METRICS
 
 MODEL = "model"  # its title
-VERIFICATION, IDENTIFICATION, FILTER = "verification.json", "identification.json", "filter.json"
+VERIFICATION, IDENTIFICATION = "verification.json", "identification.json"
+INSPECTION, FILTER = "inspection.json", "filter.json"
 POINTS = 20  # of a curve
 RATES = Each(Maybe(NUMBER))
 # What is kept of the judgement on one set. Its curves stay in the run's own folder.
@@ -37,14 +38,16 @@ SET: dict[str, Form] = {
 }
 RANKED: Form = {**dict.fromkeys(("probes", "mates", "distractors"), COUNT)}
 SIZE: dict[str, Form] = {"rank_1": NUMBER, "rank_1_interval": INTERVAL}
+INSPECTED: dict[str, Form] = dict.fromkeys(("angles", "linear", "decoder"), Maybe(Each(ANYTHING)))
 FILTERED: dict[str, Form] = {"kept": Each(ANYTHING), "truth": Maybe(Each(ANYTHING))}
 
 
 def small(folder: Path) -> dict[str, Any]:
     """Return what is kept of the run in a folder.
 
-    `provenance` of its judgement; `sets` by name; `identification` and `filter`, None where there is none;
-    `metrics`, `curve` and `cost`, see `of_metrics`. Raises LatseError if a file is missing or damaged.
+    `provenance` of its judgement; `sets` by name; `identification`, `inspection` and `filter`, None
+    where there is none; `metrics`, `curve` and `cost`, see `of_metrics`. Raises LatseError if a file is
+    missing or damaged.
     """
     path = folder / VERIFICATION
     judged = read_json(path)
@@ -53,6 +56,7 @@ def small(folder: Path) -> dict[str, Any]:
         "provenance": judged["provenance"],
         "sets": {name: _kept(one["results"][MODEL], SET) for name, one in judged["sets"].items()},
         "identification": _identification(folder / IDENTIFICATION),
+        "inspection": _rounded(_read_kept(folder / INSPECTION, INSPECTED)),
         "filter": _read_kept(folder / FILTER, FILTERED),
         **of_metrics(read_metrics(folder / METRICS)),
     }
@@ -111,5 +115,7 @@ def _identification(path: Path) -> dict[str, Any] | None:
 
 
 def _rounded(value: Any) -> Any:
-    """Return a number with six digits."""
+    """Return a value with six digits of each number that is in it."""
+    if isinstance(value, dict):
+        return {key: _rounded(part) for key, part in value.items()}
     return float(f"{value:.6g}") if isinstance(value, float) else value
