@@ -60,7 +60,8 @@ PUBLISHED = ("Date", "Creator", "Format", "Type")
 TRAINING = (
     ("Discrimination loss", ("dloss",)),
     ("Generated faces: L1 distance, SSIM similarity", ("l1", "ssim")),
-    ("Share of samples kept by the filter", ("kept",)),
+    ("Share of samples kept", ("kept",)),
+    ("Precision and recall of the kept samples", ("precision", "recall")),
     ("Learning rate", ("lr",)),
 )
 
