@@ -13,6 +13,7 @@ from latse.symbols import losses
 from latse.symbols.decoder import Decoder
 from latse.symbols.gate import Gate, Rank
 from latse.symbols.margins import ClassCentres, Loss
+from latse.symbols.margins.geometry import TINY, unit_length
 from latse.symbols.names import TWIN
 from latse.symbols.selection import Selection
 
@@ -41,6 +42,28 @@ class Classifier(nn.HybridBlock):
         return F.MakeLoss(dloss, name="loss"), F.BlockGrad(dloss, name="dloss")
 
 
+class Scores(nn.HybridBlock):
+    """What `ClassCentres` computes, over the class centres of a margin and for a graph that is trained.
+
+    That one has a dense layer, which in MXNet 1.9.1 with oneDNN fails at the second step of some graphs where
+    nobody takes its gradient. Raises LatseError if the margin has no class centres.
+    """
+
+    def __init__(self, margin: Loss) -> None:
+        super().__init__(prefix="")
+        if not hasattr(margin, "weight"):
+            raise LatseError("the selection compares embeddings with class centres, but the margin has none")
+        self._classes, self.weight = margin.classes, margin.weight
+
+    def hybrid_forward(self, F, embedding, weight):
+        """Return the scores (N, K) of embeddings (N, D)."""
+        unit = F.cast(unit_length(F, F.cast(embedding, dtype="float64")), dtype="float32")
+        centres = F.reshape(weight, shape=(-1, 0), reverse=True)  # of each person one or several
+        length = F.expand_dims(F.norm(centres, axis=1), 0)
+        cosine = F.broadcast_div(F.dot(unit, centres, transpose_b=True), F.maximum(length, TINY))
+        return F.max(F.reshape(cosine, shape=(0, self._classes, -1)), axis=2)
+
+
 class Branch(nn.HybridBlock):
     """One network under a selection: `data`, `softmax_label` and the margin's inputs to its losses (N,).
 
@@ -54,7 +77,7 @@ class Branch(nn.HybridBlock):
         with self.name_scope():
             self.encoder, self.margin = make()
             self.margin.set_embedding_size(self.encoder.embedding_size)
-            self.scores = _scores(self.margin) if has_scores else None
+            self.scores = Scores(self.margin) if has_scores else None
         for parameter in self.collect_params():
             if not parameter.startswith(prefix):
                 raise LatseError(
@@ -239,13 +262,6 @@ class Likeliest(nn.HybridBlock):
         # A cosine is above -2.
         others = scores - 4 * F.one_hot(label, depth=self._classes)
         return F.pick(scores, label, axis=1), F.max(others, axis=1), F.argmax(others, axis=1)
-
-
-def _scores(margin: Loss) -> ClassCentres:
-    """Return what has the cosines with a margin's own class centres."""
-    if not hasattr(margin, "weight"):
-        raise LatseError("the selection compares embeddings with class centres, but the margin has none")
-    return ClassCentres(margin.classes, getattr(margin, "centres", 1), margin.weight)
 
 
 def trace(network: nn.HybridBlock) -> mx.sym.Symbol:

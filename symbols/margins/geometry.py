@@ -35,14 +35,12 @@ class ClassCentres(nn.HybridBlock):
         Number of people K; the class centres are the parameter `fc7_weight`, (K, D), of any length.
     each : int, default 1
         How many centres a class has; with several, the parameter is (K, each, D).
-    weight : mx.gluon.Parameter, default a new one
-        The class centres.
     """
 
-    def __init__(self, classes: int, each: int = 1, weight: mx.gluon.Parameter | None = None) -> None:
+    def __init__(self, classes: int, each: int = 1) -> None:
         super().__init__(prefix="fc7_")
         self._classes, self._each = classes, each
-        self.weight = class_centres(self, classes, each) if weight is None else weight
+        self.weight = class_centres(self, classes, each)
 
     def hybrid_forward(self, F, embedding, weight):
         """Return the cosines."""

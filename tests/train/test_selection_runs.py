@@ -10,6 +10,7 @@ from latse.cli import main
 from latse.data.shards.loader import BatchStream
 from latse.data.shards.noise import CLEAN, add_noise, read_truth
 from latse.data.shards.records import Shard
+from latse.data.shards.shard_writer import write_shard
 from latse.models import checkpoint
 from latse.symbols.names import TWIN
 from latse.symbols.selection import SELECTIONS
@@ -186,6 +187,15 @@ def test_a_strategy_of_ones_own_is_part_of_the_run(train, tmp_path, run_metrics,
     path.write_text(path.read_text() + "\n# another\n")
     assert train("run", f"{path}:Below", *settings, options=["--resume"]) == 1
     assert "holds a run with another selection" in capsys.readouterr().err
+
+
+def test_networks_of_many_people_are_compared(train, pictures, run_metrics, tmp_path):
+    """From 17 people on MXNet fails at the second iteration if this is a dense layer without a gradient."""
+    write_shard(
+        tmp_path / "many", [(person, picture) for person, (_, picture) in enumerate(2 * pictures)], 30
+    )
+    assert train("run", "de_coupling", data=tmp_path / "many") == 0
+    assert len(run_metrics(tmp_path / "run")) == 4
 
 
 def test_a_warm_start_is_the_first_networks(train, tmp_path, capsys):
