@@ -452,6 +452,22 @@ def test_a_folder_of_results_alone_says_that_nothing_was_trained(tmp_path):
         assert reader.row(kind) == [kind, f"latse train RECIPE --data FOLDER --out {tmp_path / 'out'}"]
 
 
+def test_the_tables_of_a_study_are_shown_as_they_are(tmp_path, capsys):
+    path = tmp_path / "out" / "study.json"
+    found = {
+        "margins": [["", "what it changes", "accuracy, %"], ["arc & <b>", "margin.m2: 0.5", "91.00 ± 1.00"]]
+    }
+    content = {"kind": "study", "provenance": PROVENANCE, "recipe": "orl_teacher", "tables": found}
+    write(path, content)
+    assert report(tmp_path / "out", tmp_path / "r.html") == 0
+    reader = Reader((tmp_path / "r.html").read_text())
+    assert reader.row("arc & <b>") == found["margins"][1]
+    assert "What orl_teacher gives where each row changes something of it." in reader.text
+    write(path, {**content, "tables": {"margins": []}})
+    assert report(tmp_path / "out", tmp_path / "r.html") == 1
+    assert "study.json: tables.margins is [], must be a list of at least 1" in capsys.readouterr().err
+
+
 def run_of(folder, *titles):
     """Write a run, and what `latse eval` said of models where there are any, under a name of one's own."""
     write(folder / "run.json", run_record("teacher", 40))

@@ -175,7 +175,8 @@ def test_every_row_is_trained_with_every_seed(finished):
 
 def test_the_report_is_that_of_the_judgements(finished):
     report = json.loads((finished / "study.json").read_text())
-    assert report["recipe"] == "tiny"
+    assert (report["kind"], report["recipe"]) == ("study", "tiny")
+    assert report["tables"] == {TITLE: tables(report["rows"])["people"]}
     assert report["provenance"]["command"].startswith("latse study ")
     assert list(report["rows"]) == ["line", "cos-0.2"]
     assert [row["changes"] for row in report["rows"].values()] == [

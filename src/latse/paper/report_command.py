@@ -28,6 +28,7 @@ KINDS = {
     "templates": "latse templates --model {run} --data FOLDER --json {run}/templates.json",
     "figures": "latse figures --run {above} --data FOLDER --pairs FILE.bin --out {folder}/figures",
 }
+SHOWN = (*KINDS, "study")  # no run lacks a study
 # What else may be absent -> the command that makes it.
 TRAIN = "latse train RECIPE --data FOLDER --out {folder}"
 OTHERS = {
@@ -57,7 +58,7 @@ class Material(NamedTuple):
     """What a folder holds: of runs by their names each record and metrics that are there."""
 
     folder: Path
-    results: dict[str, list[Result]]  # by each kind of `KINDS`
+    results: dict[str, list[Result]]  # by each kind of `SHOWN`
     records: dict[str, Result]  # the run.json
     metrics: dict[str, list[dict[str, Any]]]  # the records of metrics.jsonl
 
@@ -70,7 +71,7 @@ def gather(folder: Path) -> Material:
     if not folder.is_dir():
         raise LatseError(f"{folder} is no folder of a run")
     places = _places(folder)
-    results: dict[str, list[Result]] = {kind: [] for kind in KINDS}
+    results: dict[str, list[Result]] = {kind: [] for kind in SHOWN}
     for path in (path for _, place in places for path in sorted(place.glob("[!.]*.json"))):
         content = read_json(path)
         kind = _kind(path, content)
@@ -119,7 +120,7 @@ def _kind(path: Path, content: Any) -> str | None:
     kind = content.get("kind") if isinstance(content, dict) else None
     if path.stem in KINDS and kind != path.stem:
         raise LatseError(f'{path}: its kind is {shown(kind)}, must be "{path.stem}"')
-    if kind not in tuple(KINDS):  # it may be anything
+    if kind not in SHOWN:  # it may be anything
         return None
     check(path, content, FORMS[kind])
     return kind
@@ -161,7 +162,7 @@ def _sections(material: Material, own: Mapping[str, Any]) -> list[Section]:
         "the paper’s tables": report_sections.paper(material.folder),
         "settings": report_sections.settings(material.records),
     }
-    absent = [kind for kind, results in material.results.items() if not results]
+    absent = [kind for kind in KINDS if not material.results[kind]]
     absent += [name for name, section in others.items() if section is None]
     return [
         *shown,

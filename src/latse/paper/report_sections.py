@@ -266,6 +266,15 @@ def figures(result: Mapping[str, Any], folder: Path, where: str) -> Section:
     return Section("figures", f"Figures{where}", " ".join(lead), pictures)
 
 
+def study(result: Mapping[str, Any], look: Mapping[str, Look], where: str) -> Section:
+    """Lay out the tables that `latse study` printed."""
+    lead = f"What {result['recipe']} gives where each row changes something of it."
+    blocks = [
+        BLOCKS.table(head, rows, title, prose=True) for title, (head, *rows) in result["tables"].items()
+    ]
+    return Section("study", f"Study{where}", lead, blocks)
+
+
 def training(
     runs: Mapping[str, list[dict[str, Any]]],
     records: Mapping[str, tuple[Path, Mapping[str, Any]]],

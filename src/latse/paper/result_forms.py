@@ -90,4 +90,9 @@ FORMS: dict[str, Form] = {
         "figures": Each({"file": TEXT, "caption": TEXT}),
         "absent?": Each(TEXT),
     },
+    "study": {
+        "provenance": Each(ANYTHING),
+        "recipe": TEXT,
+        "tables": Each(Rows(Rows(TEXT, 1), 1)),
+    },
 }

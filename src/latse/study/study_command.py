@@ -51,12 +51,13 @@ def run(args: argparse.Namespace) -> None:
         _run_all(args, study, runs)
         results = {key: read_json(run.result) for key, run in runs.items()}
         content = report(study, results)
-        write_json(out / "study.json", {**content, "provenance": provenance(args)})
         found, seeds = tables(content["rows"]), f"{len(study.seeds)} seeds"
         found = {f"{name}: mean ± standard deviation over {seeds}": rows for name, rows in found.items()}
         found.update({name: named_table(study, table, results) for name, table in study.tables.items()})
         if study.claims:
             found[f"claims, paired over {seeds}"] = claim_table(content["claims"])
+        content = {"kind": "study", "provenance": provenance(args), **content, "tables": found}
+        write_json(out / "study.json", content)
         text = [f"**{title}**\n\n{markdown(rows)}\n" for title, rows in found.items()]
         write_text(out / "table.md", "\n".join(text))
     for title, rows in found.items():
