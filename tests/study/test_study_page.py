@@ -199,6 +199,7 @@ def test_a_wrong_page_is_one_sentence_and_stays(write, tmp_path, capsys, text, s
         (lambda one: one["asked"].update(noise=None), "is of a run with other noise than the study's row"),
         (lambda one: one["asked"].update(teacher=None), "with other teacher than the study's row"),
         (lambda one: one["asked"]["settings"]["filter"].update(k=2), "with other filter.k than the study's"),
+        (lambda one: one["asked"]["settings"].update(train={"iterations": 3}), "with other train than "),
         (lambda one: one.update(sets={}), "sets is {}, must be an object with at least 1 key"),
         (lambda one: one.update(curve={"loss": 3}), "curve.loss is 3, must be a list"),
     ],

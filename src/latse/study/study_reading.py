@@ -26,7 +26,8 @@ def read_results(study: Study, folder: Path) -> Results:
     """Return the results that are there, by row and seed, in the order of the study.
 
     Raises LatseError if there is no such folder, a file in it is damaged or of another run than its name
-    says, its row has been changed since, or two results are of other data or judged on other people.
+    says, its row has been changed since, or two results differ in what no row changes: in data, pairs, people
+    to find or a section of the recipe.
     """
     if not folder.is_dir():
         raise LatseError(f"there is no folder {folder} of results: `latse study --results` fills it")
@@ -41,14 +42,23 @@ def read_results(study: Study, folder: Path) -> Results:
             check(path, content, FORM)
             asked = content["asked"]
             first = first or (path, asked)
-            other = [key for key in SAME if asked.get(key) != first[1].get(key)]
-            if other:
-                raise LatseError(f"{path} is of a run with other {', '.join(other)} than {first[0]}")
             changed = _changed(study, row, seed, asked)
             if changed:
                 raise LatseError(f"{path} is of a run with other {', '.join(changed)} than the study's row")
+            other = [key for key in SAME if asked.get(key) != first[1].get(key)]
+            other += _other_settings(study, asked, first[1])
+            if other:
+                raise LatseError(f"{path} is of a run with other {', '.join(other)} than {first[0]}")
             found[row, seed] = content
     return found
+
+
+def _other_settings(study: Study, asked: Mapping[str, Any], first: Mapping[str, Any]) -> list[str]:
+    """Return the sections of the recipe that neither row changes and that differ nevertheless."""
+    changed = {*study.rows[asked["row"]].changes, *study.rows[first["row"]].changes}
+    settings = asked["settings"], first["settings"]
+    names = dict.fromkeys(name for one in settings for name in one if name not in changed)
+    return [name for name in names if settings[0].get(name) != settings[1].get(name)]
 
 
 def _changed(study: Study, row: str, seed: int, asked: Mapping[str, Any]) -> list[str]:

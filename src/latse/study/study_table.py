@@ -124,11 +124,11 @@ def changes(row: Row, base: Row | None = None) -> str:
 
 
 def flat(row: Row) -> dict[str, Any]:
-    """Return section.key -> value of what a row changes, and its `noise`, `teacher` and `start`, if any."""
+    """Return section.key -> value of what a row changes, and those of noise, teacher, … that it has."""
     sections = {name: keys if isinstance(keys, Mapping) else {} for name, keys in row.changes.items()}
     found = {f"{name}.{key}": value for name, keys in sections.items() for key, value in keys.items()}
     teacher = row.teacher.model.rpartition("/")[2] if isinstance(row.teacher, Outsider) else row.teacher
-    named = {"noise": row.noise, "teacher": teacher, "start": row.start}
+    named = {"noise": row.noise, "teacher": teacher, "centres": row.centres, "start": row.start}
     return {**found, **{key: value for key, value in named.items() if value is not None}}
 
 
