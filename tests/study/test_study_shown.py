@@ -6,7 +6,7 @@ import pytest
 
 from latse.errors import LatseError
 from latse.study.study_claims import claim_table, judge, refuse_unknown_sets
-from latse.study.study_columns import NAMES, column
+from latse.study.study_columns import NAMES, column, curve
 from latse.study.study_file import read_study
 from latse.study.study_shown import Claim, Plot
 from latse.study.study_table import changes, named_table
@@ -114,6 +114,20 @@ def test_a_mean_goes_over_the_sets_that_are_asked_for():
     with pytest.raises(LatseError, match="there is no column 'acuracy': there are accuracy, "):
         column("acuracy")
     assert all(column(name).name == name for name in NAMES)
+
+
+def test_a_curve_goes_over_the_iterations_or_the_stages_of_a_run():
+    stages = {str(number): {"a": {"ssim": number / 1000}} for number in (1000, 250, 0)}
+    found = {"curve": {"iteration": [1, 2, 3], "loss": [9.0, None, 7.0]}, "stages": {**stages, "x": {}}}
+    assert curve("loss", found) == [(1, 9.0), (3, 7.0)]
+    assert curve("stages/*/a/ssim", {**found, "metrics": {"iteration": 1500}}) == [
+        (250, 0.25),
+        (1000, 1.0),
+        (1500, 0.0),
+    ]
+    for name in ("acuracy", "stages/*/b/ssim", "curve/*/a", "loss/*/a"):
+        assert curve(name, found) == []
+    assert curve("loss", {"curve": None}) == curve("stages/*/a/ssim", {}) == []
 
 
 @pytest.mark.parametrize(

@@ -125,9 +125,26 @@ def expanded(columns: Mapping[str, str], sets: Sequence[str]) -> dict[str, str]:
 
 def at(content: Any, keys: Sequence[str]) -> float | None:
     """Return the number at `keys` of nested objects, None where there is none."""
-    for key in keys:
-        content = content.get(key) if isinstance(content, Mapping) else None
-    return content if isinstance(content, (int, float)) and not isinstance(content, bool) else None
+    found = _inside(content, keys)
+    return found if isinstance(found, (int, float)) and not isinstance(found, bool) else None
+
+
+def curve(name: str, result: Result) -> list[tuple[float, float]]:
+    """Return iteration and figure of each point of a curve, ascending; none where the result has none.
+
+    `name` is a key of metrics.jsonl; or keys of a result with / between them, of which one is *, for each
+    number there. That number is the iteration; 0, a run's final checkpoint, stands for its last one.
+    """
+    before, every, after = name.partition("/*/")
+    if not every:
+        known = result.get("curve") or {}
+        pairs = zip(known.get("iteration", ()), known.get(name, ()))
+    else:
+        stages = _inside(result, before.split("/"))
+        numbers = [key for key in stages if key.isdigit()] if isinstance(stages, Mapping) else []
+        last = at(result, ("metrics", "iteration")) or 0
+        pairs = ((int(key) or last, at(stages[key], after.split("/"))) for key in numbers)
+    return sorted((place, value) for place, value in pairs if value is not None)
 
 
 def in_set(name: str) -> tuple[str, ...]:
@@ -140,6 +157,12 @@ def in_set(name: str) -> tuple[str, ...]:
 def _in_set(name: str) -> tuple[str, ...] | None:
     far = TAR.fullmatch(name)
     return ("tar_at_far", str(float(f"{float(far[1]) / 100:g}"))) if far else OF_SET.get(name)
+
+
+def _inside(content: Any, keys: Sequence[str]) -> Any:
+    for key in keys:
+        content = content.get(key) if isinstance(content, Mapping) else None
+    return content
 
 
 def _mean(keys: Sequence[str], sets: Sequence[str]) -> Callable[[Result], float | None]:

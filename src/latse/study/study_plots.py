@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from latse.eval.canvas import blank, plain, save
 from latse.eval.margin_curves import COLOURS, METADATA, STYLES
 from latse.study.study_claims import Results, mean_and_interval
-from latse.study.study_columns import Column, column
+from latse.study.study_columns import Column, column, curve
 from latse.study.study_shown import Plot
 
 WIDTH, LINE, HEIGHT = 7.5, 0.24, 4.2  # inches: a picture, a row, a picture whose rows are no lines
@@ -82,18 +82,18 @@ def _scatter(plot: Plot, seeds: Sequence[int], results: Results) -> Figure:
 
 def _curves(plot: Plot, seeds: Sequence[int], results: Results) -> Figure:
     """Draw a line for each row: the mean of seeds with the same iterations; the seeds are faint."""
+    metric = plot.columns[0]
     figure = blank((WIDTH, max(HEIGHT, LINE * (len(plot.rows) + 2))))
     axes = figure.add_subplot()
     for number, row in enumerate(plot.rows):
-        curves = [results[row, seed].get("curve") or {} for seed in seeds if (row, seed) in results]
-        known = [(curve["iteration"], curve[plot.columns[0]]) for curve in curves if plot.columns[0] in curve]
+        found = [curve(metric, results[row, seed]) for seed in seeds if (row, seed) in results]
+        lines = [np.array(points, float).T for points in found if points]
         look = {"color": COLOURS[number % len(COLOURS)], "linestyle": STYLES[number % len(STYLES)]}
-        lines = [(np.array(at, float), np.array(values, float)) for at, values in known]
         for at, values in lines if len(lines) > 1 else ():
             axes.plot(at, values, **{**look, "alpha": FAINT, "linewidth": 0.6})
         if lines and all(np.array_equal(at, lines[0][0]) for at, _ in lines):
             axes.plot(lines[0][0], np.mean([values for _, values in lines], axis=0), label=plain(row), **look)
-    axes.set(xlabel="iteration", ylabel=plain(plot.columns[0]))
+    axes.set(xlabel="iteration", ylabel=plain(metric.rpartition("*/")[2]))
     axes.grid(axis="y", color=INK, alpha=0.12)
     _beside(axes)
     _tidy(axes)
