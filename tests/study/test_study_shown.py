@@ -7,7 +7,7 @@ import pytest
 from latse.errors import LatseError
 from latse.study.study_claims import claim_table, judge, refuse_unknown_sets
 from latse.study.study_columns import NAMES, column, curve
-from latse.study.study_file import read_study
+from latse.study.study_file import part, read_study
 from latse.study.study_shown import Claim, Plot
 from latse.study.study_table import changes, named_table
 
@@ -242,6 +242,21 @@ def test_a_table_shows_its_rows_and_what_they_change(read):
         ["cos", "margin.name: cosface", "65.00", "1 of 3"],
     ]
     assert changes(study.rows["plain"]) == "–"
+
+
+def test_some_rows_of_a_study_are_shown_without_the_others(read):
+    study = read(
+        "tables: {both: {rows: ['*'], base: plain}, none: {rows: [arc]}}\n"
+        "claims: {a: [cos, plain], b: {gain: [cos, plain], over: [arc, plain]}, c: [arc, plain]}\n"
+        "plots: {one: {rows: ['*'], dots: accuracy}}\n"
+    )
+    some = part(study, ["cos"], [4])
+    assert ([*some.rows], some.order, some.seeds) == (["cos"], ["cos"], [4])
+    assert [*some.tables] == ["both"] and not some.claims
+    cells = named_table(some, some.tables["both"], {("cos", 4): results(cos=[0.6])["cos", 0]})
+    assert [row[0] for row in cells] == ["", "cos"] and "above" not in " ".join(cells[0])
+    assert [*part(study, ["cos", "plain"], None).claims] == ["a"]
+    assert part(study, None, None) == study
 
 
 def test_claims_tables_and_plots_are_read(read):

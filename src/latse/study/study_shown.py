@@ -65,8 +65,9 @@ class Table:
     is_default: bool = False
 
     def of(self, rows: Collection[str]) -> Table:
-        """Return the table of those rows that are among `rows`."""
-        return replace(self, rows=tuple(row for row in self.rows if row in rows))
+        """Return the table of those rows that are among `rows`; without its base if that is not."""
+        base = self.base if self.base in rows else None
+        return replace(self, rows=tuple(row for row in self.rows if row in rows), base=base)
 
 
 class Plot(NamedTuple):
