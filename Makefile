@@ -35,8 +35,10 @@ BENCH_OUT ?= out/bench
 # For mutants and failing-runs: how many.
 MUTANTS ?= 200
 FAILING_RUNS ?= 500
-# For study-quick: rows of the study, * stands for any letters, and seeds.
-ROWS ?= margin-arcface
+# For study: further pairs to judge on, such as london.bin. For study-quick: rows of the study, * stands for any letters,
+# and seeds.
+STRANGERS ?=
+ROWS ?= linear flips-40 flips-40-k1 flips-40-k3 linear-gen
 SEEDS ?= 0
 # GPU numbers (0,1,...) or how many CPU contexts share a batch; the KVStore between them. Empty: one CPU.
 GPUS ?=
@@ -72,10 +74,10 @@ tables = .venv/bin/latse tables $(1) --runs $(RUNS) $(if $(SETS),--data $(SETS))
 	--seed $(SEED) $(DEVICES) $(addprefix --kvstore ,$(KVSTORE))
 
 # $(call study,RESULTS,OUT): what has a result is not trained again.
-study = .venv/bin/latse study paper --data data/study --pairs data/study/*.bin \
-	--identification data/study/identification --results $(1) --out $(2) --jobs 2
+study = .venv/bin/latse study paper --data data/study --pairs data/study/*.bin data/orl/orl.bin $(STRANGERS) \
+	--identification data/study/identification --inspect --results $(1) --out $(2) --jobs 2
 
-.PHONY: help setup data synth train-teacher train-student eval figures report settings widths losses study study-quick study-page plan test test-deep test-gpu-stack fuzz failing-runs mutants lint clean
+.PHONY: help setup data synth train-teacher train-student eval figures report settings widths losses study study-quick study-settings study-page plan test test-deep test-gpu-stack fuzz failing-runs mutants lint clean
 .PHONY: bench tables table-1 table-2 table-3 table-4 table-5 table-6
 
 help: ## list the targets
@@ -130,12 +132,16 @@ widths: $(READY) $(HELD_OUT) ## compare widths of the ORL student's decoder with
 losses: $(READY) $(ORL) ## compare all losses on ORL into out/losses (a scaled-down Table 1)
 	.venv/bin/latse study orl_losses --out out/losses --data data/orl --pairs data/orl/orl.bin
 
-study: data/study/property ## train and judge what is missing of the study of the paper's claims (days), then its page
+study: data/study/train.truth.npz $(ORL) ## train and judge what is missing of the study of the paper's claims (days), then its page
 	$(call study,docs/study/results,out/study)
 	$(MAKE) --no-print-directory study-page
 
-study-quick: data/study/property ## repeat ROWS='NAME …' of it with SEEDS='0 …' into out/study-quick
+study-quick: data/study/train.truth.npz $(ORL) ## repeat ROWS='NAME …' of it with SEEDS='0 …' into out/study-quick
 	$(call study,out/study-quick/results,out/study-quick) --rows $(foreach row,$(ROWS),'$(row)') --seeds $(SEEDS)
+
+study-settings: data/study/property data/study-validation/property ## compare settings of that study on people of no other set
+	.venv/bin/latse study paper_settings --data data/study --pairs data/study-validation/*.bin \
+		--results docs/study/settings --out out/study-settings --jobs 2
 
 study-page: $(READY) ## write docs/study.md anew from docs/study/results, without training
 	.venv/bin/latse study-page paper --results docs/study/results --page docs/study.md \
@@ -196,6 +202,14 @@ $(HELD_OUT): | $(READY)
 
 data/study/property: | $(READY)
 	.venv/bin/latse data synth --out data/study --people 300 --images 15 --verification-people 200 --distractors 1000
+
+data/study/train.truth.npz: | data/study/property
+	.venv/bin/latse data synth-truth data/study
+
+# Of another seed, so of other people. Only its pairs are used.
+data/study-validation/property: | $(READY)
+	.venv/bin/latse data synth --out data/study-validation --seed 1 --people 2 --images 2 --verification-people 60 \
+		--distractors 0
 
 data/orl-noisy/train.rec: | $(ORL)
 	.venv/bin/latse data noise data/orl data/orl-noisy --mislabel 0.1 --distractor 0.1

@@ -159,7 +159,7 @@ def test_linear_probes_are_those_of_ridge_regression_on_other_people(monkeypatch
         x, y = (rows[train] - mean) / spread, facts["seen"][train]
         penalties = [10.0**power * len(train) for power in range(-3, 4)]
         misses = [sum(missed(x, y, one, penalty) for one in range(len(train))) for penalty in penalties]
-        assert 0 < np.argmin(misses)  # the choice tells
+        assert np.argmin(misses) > 0  # the choice tells
         predicted[test] = ridge(x, y, penalties[np.argmin(misses)])((rows[test] - mean) / spread)
     expected = 1 - ((facts["seen"] - predicted) ** 2).sum() / (60 * facts["seen"].var())
     assert linear_probes.probe(rows, facts, people)["seen"]["score"] == pytest.approx(expected)

@@ -433,6 +433,17 @@ def test_what_has_a_result_is_not_done_again_even_if_the_run_is_gone(
     assert (after["asked"], after["sets"]) == (before["asked"], before["sets"])
 
 
+def test_results_that_were_judged_on_more_are_taken(
+    taught, run_study, study_file, pairs_file, tmp_path, capsys
+):
+    places = {"file": study_file.with_name("taught.yaml"), "pairs": (pairs_file,)}
+    assert run_study(tmp_path / "out", "--results", taught / "results", **places) == 0
+    assert not list(tmp_path.rglob("*.params"))
+    more = {**places, "pairs": (pairs_file, taught / "again.bin"), "out": tmp_path / "more"}
+    assert run_study(more.pop("out"), "--results", taught / "results", "--inspect", **more) == 1
+    assert "is of a run with other inspection: choose another --results" in capsys.readouterr().err
+
+
 def test_the_result_of_another_run_is_refused(finished, run_study, pairs_file, tmp_path, capsys):
     results = finished / "results"
     other = tmp_path / "other.bin"

@@ -59,12 +59,19 @@ class Run:
         return {**self.made_by, **self.judged_by}
 
     def is_done(self) -> bool:
-        """Tell whether the result is there; raise LatseError if it is of a run with other settings."""
+        """Tell whether the result is there, perhaps judged on more than is asked for.
+
+        Raises LatseError if it is of a run with other settings, or was judged on less or on other sets.
+        """
         if not self.result.exists():
             return False
         content = read_json(self.result)
         check(self.result, content, FORM)
-        _refuse_other(self.result, content["asked"], self.asked, "--results")
+        made = content["asked"]
+        covered = {
+            key: made.get(key) for key, value in self.judged_by.items() if _holds(made.get(key), value)
+        }
+        _refuse_other(self.result, made, {**self.asked, **covered}, "--results")
         return True
 
     def has_model(self) -> bool:
@@ -105,6 +112,12 @@ def outside(teacher: Outsider) -> dict[str, Any]:
         files = [parameters_path(prefix, number), symbol_path(prefix)]
     named = {"model": Path(teacher.model).name, "centres": teacher.centres}
     return {**named, "digests": [*map(digest, files)]}
+
+
+def _holds(judged: Any, asked: Mapping[str, Any] | None) -> bool:
+    """Tell whether a run was judged on all sets that are asked for, None for none."""
+    known = judged if isinstance(judged, Mapping) else {}
+    return all(name in known and known[name] == value for name, value in (asked or {}).items())
 
 
 def _refuse_other(path: Path, made: Mapping[str, Any], asked: Mapping[str, Any], option: str) -> None:
