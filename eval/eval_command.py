@@ -142,7 +142,8 @@ def _restoration(model: FaceModel, images: np.ndarray, pair_set: PairSet) -> dic
     symbol = checkpoint.load_symbol(checkpoint.symbol_path(parse(model.origin["source"])[0]))
     if FACES not in symbol.get_internals().list_outputs():
         return None
-    return judge_restoration(_decoder(model), images, pair_set.people)._asdict()
+    decoder = _decoder(model)
+    return judge_restoration(decoder, images, pair_set.people, decoder.batch_size)._asdict()
 
 
 def _encoder(model: FaceModel) -> Network | None:

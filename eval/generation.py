@@ -7,7 +7,7 @@ from typing import Mapping
 import numpy as np
 
 from latse.data.shards.records import Shard
-from latse.eval.restoration import mean_faces, similarity
+from latse.eval.restoration import mean_face, similarity
 
 SAMPLE = 2000  # images of a set whose mean stands for that of all
 
@@ -40,14 +40,11 @@ def likeness(faces: np.ndarray, targets: Mapping[str, np.ndarray]) -> dict[str, 
 def average_face(shard: Shard) -> np.ndarray:
     """Return the mean of images of a set, mirror images included: float64 (3, H, W) in [0, 1]."""
     chosen = np.linspace(0, len(shard) - 1, min(SAMPLE, len(shard))).astype(int)
-    return mean_faces(shard.batch(chosen).image, np.zeros(len(chosen), int))[0]
+    return mean_face(shard.batch(chosen).image)
 
 
 def faces_of(shard: Shard, labels: np.ndarray) -> np.ndarray:
     """Return the mean face of each label's images, mirror images included: float64 (m, 3, H, W) in [0, 1]."""
     people, number = np.unique(labels, return_inverse=True)
-    means = []
-    for person in people:
-        images = shard.batch(np.flatnonzero(shard.labels == person)).image
-        means.append(mean_faces(images, np.zeros(len(images), int))[0])
-    return np.stack(means)[number]
+    positions = (np.flatnonzero(shard.labels == person) for person in people)
+    return np.stack([mean_face(shard.batch(own).image) for own in positions])[number]

@@ -15,7 +15,7 @@ from latse.data.shards.records import Shard
 from latse.data.synth import truth_file
 from latse.eval import class_centres, generation
 from latse.eval.linear_probes import FOLDS, probe
-from latse.eval.restoration import mean_faces
+from latse.eval.restoration import mean_face
 from latse.eval.verification import distinct_images
 from latse.files import digest
 from latse.models import checkpoint, run_folder
@@ -170,8 +170,8 @@ def _some(strangers: Strangers) -> np.ndarray:
 
 
 def _targets(strangers: Strangers, some: np.ndarray) -> dict[str, np.ndarray]:
-    number = np.unique(strangers.people, return_inverse=True)[1]
-    targets = {TO_MEAN: mean_faces(strangers.images, number)[number[some]]}
+    means = [mean_face(strangers.images[strangers.people == person]) for person in strangers.people[some]]
+    targets = {TO_MEAN: np.stack(means)}
     if strangers.frontal is not None:
         targets[TO_FRONTAL] = strangers.frontal[some] / 255
     return targets

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from latse.eval.verification import distinct_images
+from latse.models.runner import in_batches
 from latse.symbols.losses import K1, K2, RADIUS, SIGMA
 
 C1, C2 = K1**2, K2**2
@@ -37,7 +38,7 @@ class Restoration(NamedTuple):
 
 
 def judge_restoration(
-    decoder: Callable[[np.ndarray], np.ndarray], images: np.ndarray, people: np.ndarray
+    decoder: Callable[[np.ndarray], np.ndarray], images: np.ndarray, people: np.ndarray, batch_size: int
 ) -> Restoration:
     """Compare what a decoder generates from images with the mean faces of their people.
 
@@ -49,25 +50,32 @@ def judge_restoration(
         RGB; byte-identical ones count once.
     people : int array (n,)
         The person on each image.
+    batch_size : int
+        Images that the decoder gets at a time, at least 1. Memory grows with it and with the people, not with
+        the images.
     """
     first, _ = distinct_images(images)
-    images, number = images[first], np.unique(people[first], return_inverse=True)[1]
-    targets = mean_faces(images, number)
-    own, other = targets[number], targets[(number + 1) % len(targets)]
-    generated = (decoder(images).astype(np.float64) + 1) / 2
-    average, count = own.mean(axis=0), np.bincount(number)
-    of_average = [similarity(average, target) for target in targets]
-    of_generated = (float(np.mean([*map(similarity, generated, faces)])) for faces in (own, other))
-    return Restoration(len(images), *of_generated, float(np.average(of_average, weights=count)))
+    number, count = np.unique(people[first], return_inverse=True, return_counts=True)[1:]
+    targets = np.stack([mean_face(images[first[number == person]]) for person in range(len(count))])
+
+    def of_batch(rows: np.ndarray) -> np.ndarray:
+        generated = (decoder(images[first[rows]]).astype(np.float64) + 1) / 2
+        own, other = (targets[(number[rows] + shift) % len(targets)] for shift in (0, 1))
+        return np.array([[*map(similarity, generated, faces)] for faces in (own, other)]).T
+
+    of_generated = in_batches(of_batch, np.arange(len(first)), batch_size, "restoration").mean(axis=0)
+    average = np.tensordot(count / len(first), targets, 1)
+    of_average = np.average([similarity(average, target) for target in targets], weights=count)
+    return Restoration(len(first), *map(float, of_generated), float(of_average))
 
 
-def mean_faces(images: np.ndarray, number: np.ndarray) -> np.ndarray:
-    """Return each person's mean image, mirror images included.
+def mean_face(images: np.ndarray) -> np.ndarray:
+    """Return the mean of a person's images and their mirror images.
 
-    uint8 (n, 3, H, W) and the numbers of their people, 0 to p - 1, become float64 (p, 3, H, W) in [0, 1].
+    uint8 (n, 3, H, W) become float64 (3, H, W) in [0, 1].
     """
-    means = np.stack([images[number == person].mean(axis=0) / 255 for person in range(number.max() + 1)])
-    return (means + means[..., ::-1]) / 2
+    mean = images.mean(axis=0) / 255
+    return (mean + mean[..., ::-1]) / 2
 
 
 def similarity(face: np.ndarray, other: np.ndarray) -> float:

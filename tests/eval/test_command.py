@@ -59,7 +59,8 @@ def sets(pairs_file, people, tmp_path):
 def restored(prefix, pairs):
     """How like the faces that a checkpoint generates from the images of pairs are to mean faces."""
     decoder = Network(prefix, 0, "generated_output")
-    return judge_restoration(decoder, read_pairs(pairs).images, read_people(pairs))._asdict()
+    images, people = read_pairs(pairs).images, read_people(pairs)
+    return judge_restoration(decoder, images, people, decoder.batch_size)._asdict()
 
 
 def evaluate(house, *arguments):
