@@ -419,8 +419,8 @@ def test_what_has_a_result_is_not_done_again_even_if_the_run_is_gone(
     assert run_study(tmp_path / "out", *arguments, **asked) == 0
     assert not list(tmp_path.rglob("*.params"))
     assert (tmp_path / "out" / "table.md").read_text() == (taught / "table.md").read_text()
-    lost = tmp_path / "results" / "pupil" / "seed-1.json"
-    before = json.loads(lost.read_text())
+    lost, teacher = (tmp_path / "results" / row / "seed-1.json" for row in ("pupil", "noisy"))
+    before, of_teacher = json.loads(lost.read_text()), teacher.read_bytes()
     lost.unlink()
     with one_process():
         assert run_study(tmp_path / "out", *arguments, **asked) == 0
@@ -429,6 +429,7 @@ def test_what_has_a_result_is_not_done_again_even_if_the_run_is_gone(
         Path("pupil/seed-1"),
         Path("noisy/seed-1"),  # its teacher's model had gone
     }
+    assert teacher.read_bytes() == of_teacher
     after = json.loads(lost.read_text())
     assert (after["asked"], after["sets"]) == (before["asked"], before["sets"])
 
@@ -439,6 +440,8 @@ def test_results_that_were_judged_on_more_are_taken(
     places = {"file": study_file.with_name("taught.yaml"), "pairs": (pairs_file,)}
     assert run_study(tmp_path / "out", "--results", taught / "results", **places) == 0
     assert not list(tmp_path.rglob("*.params"))
+    content = json.loads((tmp_path / "out" / "study.json").read_text())
+    assert {*content["rows"]["clean"]["sets"]} == {*content["claims"]["noise harms"]["sets"]} == {"people"}
     more = {**places, "pairs": (pairs_file, taught / "again.bin"), "out": tmp_path / "more"}
     assert run_study(more.pop("out"), "--results", taught / "results", "--inspect", **more) == 1
     assert "is of a run with other inspection: choose another --results" in capsys.readouterr().err
@@ -656,14 +659,14 @@ def refused(run_study, tmp_path, capsys):
         ("rows: [", "study.yaml is not YAML: line 1: "),
         (
             "- 1",
-            "study.yaml must hold the keys recipe, seeds and rows, perhaps noise, claims, tables and plots, "
-            "and no others",
+            "study.yaml must hold the keys recipe, seeds and rows, perhaps noise, means, claims, tables "
+            "and plots, and no others",
         ),
         ("recipe: a.yaml\nrows: {a: {}}", "study.yaml must hold the keys recipe, seeds and rows"),
         (
             STUDY + "sedes: [0]",
-            "study.yaml must hold the keys recipe, seeds and rows, perhaps noise, claims, tables and plots, "
-            "and no others",
+            "study.yaml must hold the keys recipe, seeds and rows, perhaps noise, means, claims, tables "
+            "and plots, and no others",
         ),
         (
             STUDY.replace("[0, 1]", "[]"),

@@ -18,7 +18,7 @@ recipe: orl_teacher
 seeds: [0, 1, 2]
 noise: {flips: {mislabel: 0.2}}
 rows:
-  arc: {margin: {name: arcface, m2: 0.5}}
+  arc: {margin: {name: arcface, m2: 5e-1}}
   noisy: {noise: flips}
   filtered: {noise: flips, teacher: arc, filter: {k: 1}}
   plain:
@@ -113,7 +113,7 @@ def test_the_page_says_what_the_results_say(write, tmp_path, capsys):
     assert page.startswith(
         "# By hand\n\n<!-- study: table both -->\n\n"
         "|  | what it changes | accuracy, % | seeds |\n| --- | --- | ---: | ---: |\n"
-        "| arc | margin.name: arcface, margin.m2: 0.5 | 91.00 ± 1.00 | 3 of 3 |\n"
+        "| arc | margin.name: arcface, margin.m2: 5e-1 | 91.00 ± 1.00 | 3 of 3 |\n"
         "| plain | – | – | 0 of 3 |\n\n<!-- end -->\nBetween.\n"
     )
     assert "| it \\| &lt;b>helps&lt;/b> | undecided | accuracy | – | – | 0 | – |\n" in page

@@ -244,6 +244,29 @@ def test_a_table_shows_its_rows_and_what_they_change(read):
     assert changes(study.rows["plain"]) == "–"
 
 
+def test_means_go_over_the_sets_that_the_study_names(read):
+    study = read(
+        "means: [b]\n"
+        "tables: {both: {rows: [arc, cos], columns: [accuracy, accuracy on *, CPU minutes], base: cos}}\n"
+        "claims:\n"
+        "  x: [arc, cos]\n"
+        "  y: {better: arc, than: cos, sets: [a]}\n"
+        "  z: {better: arc, than: cos, by: rank 1}\n"
+        "plots: {dots: {rows: [arc], dots: accuracy}}\n"
+    )
+    found = results(arc=[0.8, 0.82, 0.84], cos=[0.6, 0.6, 0.6])
+    for result in (result for (row, _), result in found.items() if row == "arc"):
+        result["sets"]["a"]["accuracy"] = 0.5
+    cells = named_table(study, study.tables["both"], found)
+    assert [row[2] for row in cells] == ["accuracy, %", "77.00 ± 2.00", "55.00 ± 0.00"]
+    assert cells[1][3] == "50.00 ± 0.00" and cells[1][6].startswith("+22.00 (")
+    effects = {said: judge(claim, found)["effect"] for said, claim in study.claims.items()}
+    assert effects == {"x": pytest.approx(0.22), "y": pytest.approx(-0.15), "z": None}
+    assert study.plots["dots"].sets == ("b",)
+    with pytest.raises(LatseError, match="means is 3, must be a list of sets of pairs"):
+        read("means: 3\n")
+
+
 def test_some_rows_of_a_study_are_shown_without_the_others(read):
     study = read(
         "tables: {both: {rows: ['*'], base: plain}, none: {rows: [arc]}}\n"

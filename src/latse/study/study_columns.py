@@ -113,6 +113,17 @@ def column(name: str, sets: Sequence[str] = ()) -> Column:
     raise LatseError(f"there is no column '{name}': there are {known}, and keys of a result with / between")
 
 
+def is_mean(name: str) -> bool:
+    """Tell whether a column is a mean over sets of pairs."""
+    kind, _, one = name.partition(ON)
+    return bool(_in_set(kind)) and not one
+
+
+def averaged(name: str, sets: Sequence[str]) -> Column:
+    """Return the column of a name, a mean over these sets of pairs (none: all) if it is one."""
+    return column(name, sets if is_mean(name) else ())
+
+
 def expanded(columns: Mapping[str, str], sets: Sequence[str]) -> dict[str, str]:
     """Return heading -> name, a column on every set, `… on *`, as one for each of the `sets`."""
     found = {}

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from latse import recipe as recipes
 from latse.data.shards.records import Shard
 from latse.errors import LatseError, check_range
-from latse.files import locked, make_folder, read_json, write_json, write_text
+from latse.files import locked, make_folder, write_json, write_text
 from latse.provenance import provenance
 from latse.runtime import cores
 from latse.study import study_judge
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     with locked(out):
         runs = _runs(args, study, judged, out)
         _run_all(args, study, runs)
-        results = {key: read_json(run.result) for key, run in runs.items()}
+        results = {key: run.read() for key, run in runs.items()}
         content = report(study, results)
         found, seeds = tables(content["rows"]), f"{len(study.seeds)} seeds"
         found = {f"{name}: mean ± standard deviation over {seeds}": rows for name, rows in found.items()}
@@ -163,7 +163,10 @@ def _models(row: Row, seed: int, runs: Runs) -> dict[str, tuple[object, ...]]:
 def _run_one(
     args: argparse.Namespace, run: Run, environment: Mapping[str, str], models: dict[str, tuple[object, ...]]
 ) -> None:
-    """Filter, train and judge; `models` is what `_models` returns, and they are there."""
+    """Filter, train and judge; `models` is what `_models` returns, and they are there.
+
+    A run whose result is there is only trained: another needs its model.
+    """
     filtered: tuple[object, ...] = ()
     if "teacher" in models:
         filtered = "--verdicts", run.folder / "teacher.keep"  # `latse filter` locks the folder
@@ -173,5 +176,7 @@ def _run_one(
     changes = [word for change in args.set for word in ("--set", change)]
     trained = ("--data", run.data, "--out", run.folder, "--seed", run.seed, "--resume", *changes)
     run.latse(environment, "train", run.recipe, *trained, *filtered, *models.get("start", ()))
+    if run.is_done():
+        return
     study_judge.judge(args, run, environment)
     write_json(run.result, {"kind": KIND, "asked": run.asked, **small(run.folder)})

@@ -12,7 +12,7 @@ from latse.errors import MOST, LatseError
 from latse.eval.model_arguments import BASELINES
 from latse.study.study_shown import NAME, Claim, Plot, Table, chosen, read_claims, read_plots, read_tables
 
-NEEDED, OPTIONAL = ("recipe", "seeds", "rows"), ("noise", "claims", "tables", "plots")
+NEEDED, OPTIONAL = ("recipe", "seeds", "rows"), ("noise", "means", "claims", "tables", "plots")
 KINDS = ("mislabel", "distractor")
 MEANS, DOMINANT = "means", "dominant"
 
@@ -94,8 +94,8 @@ def read_study(path: str | os.PathLike) -> Study:
     content = recipes.read_yaml(path, str(path))
     if not isinstance(content, dict) or not {*NEEDED} <= {*content} <= {*NEEDED, *OPTIONAL}:
         raise LatseError(
-            f"{path} must hold the keys recipe, seeds and rows, perhaps noise, claims, tables and plots, "
-            "and no others"
+            f"{path} must hold the keys recipe, seeds and rows, perhaps noise, means, claims, tables "
+            "and plots, and no others"
         )
     if not isinstance(content["recipe"], str):
         wrong = recipes.in_yaml(content["recipe"])
@@ -103,11 +103,21 @@ def read_study(path: str | os.PathLike) -> Study:
     noise = _noise(path, content.get("noise", {}))
     rows = _rows(path, content["rows"], noise)
     recipe, seeds = recipes.find(content["recipe"], path.parent), _seeds(f"{path}: seeds", content["seeds"])
-    shown = (
-        read(path, content.get(key, {}), [*rows])
-        for key, read in (("claims", read_claims), ("tables", read_tables), ("plots", read_plots))
+    means = _means(path, content.get("means", []))
+    names = [*rows]
+    claims = read_claims(path, content.get("claims", {}), names)
+    tables = read_tables(path, content.get("tables", {}), names)
+    plots = read_plots(path, content.get("plots", {}), names)
+    return Study(
+        recipe,
+        seeds,
+        rows,
+        _order(path, rows),
+        noise,
+        {said: claim.over_means(means) for said, claim in claims.items()},
+        {name: replace(table, sets=means) for name, table in tables.items()},
+        {name: plot._replace(sets=means) for name, plot in plots.items()},
     )
-    return Study(recipe, seeds, rows, _order(path, rows), noise, *shown)
 
 
 def part(study: Study, rows: Sequence[str] | None, seeds: Sequence[int] | None) -> Study:
@@ -137,6 +147,12 @@ def _seeds(subject: str, seeds: Any) -> list[int]:
     if len({*seeds}) < len(seeds):
         raise LatseError(f"{wrong}, must name each seed once")
     return seeds
+
+
+def _means(path: Path, means: Any) -> tuple[str, ...]:
+    if not isinstance(means, list) or not all(isinstance(name, str) for name in means):
+        raise LatseError(f"{path}: means is {recipes.in_yaml(means)}, must be a list of sets of pairs")
+    return tuple(means)
 
 
 def _noise(path: Path, noise: Any) -> dict[str, dict[str, float]]:

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from latse.eval.canvas import blank, plain, save
 from latse.eval.margin_curves import COLOURS, METADATA, STYLES
 from latse.study.study_claims import Results, mean_and_interval
-from latse.study.study_columns import Column, column, curve
+from latse.study.study_columns import Column, averaged, curve
 from latse.study.study_shown import Plot
 
 WIDTH, LINE, HEIGHT = 7.5, 0.24, 4.2  # inches: a picture, a row, a picture whose rows are no lines
@@ -37,7 +37,7 @@ def draw(path: Path, plot: Plot, seeds: Sequence[int], results: Results) -> None
 
 def _dots(plot: Plot, seeds: Sequence[int], results: Results) -> Figure:
     """Draw a line for each row: the mean with its interval, the seeds faint."""
-    one = column(plot.columns[0])
+    one = averaged(plot.columns[0], plot.sets)
     figure = blank((WIDTH, LINE * (len(plot.rows) + 3)))
     axes = figure.add_subplot()
     for line, row in enumerate(plot.rows):
@@ -58,7 +58,7 @@ def _dots(plot: Plot, seeds: Sequence[int], results: Results) -> Figure:
 
 def _scatter(plot: Plot, seeds: Sequence[int], results: Results) -> Figure:
     """Draw a point for each row: two means with their intervals, the seeds faint."""
-    across, up = map(column, plot.columns)
+    across, up = (averaged(one, plot.sets) for one in plot.columns)
     figure = blank((WIDTH, max(HEIGHT, LINE * (len(plot.rows) + 2))))
     axes = figure.add_subplot()
     for number, row in enumerate(plot.rows):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any, Mapping
 
@@ -83,4 +84,7 @@ def _is(value: Any, asked: Any) -> bool:
     """Tell whether a value of a study is what was asked for; of a file, whose folder may differ, the name."""
     if isinstance(value, str) and isinstance(asked, str):
         return Path(value).name == Path(asked).name
+    if isinstance(value, str) and isinstance(asked, float):  # YAML takes 5e-2 for a text, a recipe does not
+        with contextlib.suppress(ValueError):
+            return float(value) == asked
     return value == asked

@@ -74,6 +74,13 @@ class Run:
         _refuse_other(self.result, made, {**self.asked, **covered}, "--results")
         return True
 
+    def read(self) -> dict[str, Any]:
+        """Return the result, cut to what it is asked to be judged on."""
+        content = read_json(self.result)
+        sets = {name: content["sets"][name] for name in self.judged_by["pairs"]}
+        others = {key: content.get(key) for key in ("identification", "inspection") if self.judged_by[key]}
+        return {**content, "identification": None, "inspection": None, **others, "sets": sets}
+
     def has_model(self) -> bool:
         """Tell whether the training came to its end, and its model is still there."""
         return (self.folder / MODEL).exists()

@@ -9,7 +9,7 @@ from typing import Any, Collection, Mapping, NamedTuple, Sequence
 
 from latse import recipe as recipes
 from latse.errors import LatseError
-from latse.study.study_columns import ACCURACY, DEFAULT, EACH, ON, column
+from latse.study.study_columns import ACCURACY, DEFAULT, EACH, ON, column, is_mean
 
 NAME = re.compile(r"[A-Za-z0-9][\w.+=-]*")
 PAIR = "must name two rows, the better one first"
@@ -42,6 +42,10 @@ class Claim:
     by: str = ACCURACY
     sets: tuple[str, ...] = ()
 
+    def over_means(self, sets: tuple[str, ...]) -> Claim:
+        """Return the claim over these sets, if its column is a mean and it names none itself."""
+        return self if self.sets or not is_mean(self.by) else replace(self, sets=sets)
+
     @property
     def rows(self) -> tuple[str, ...]:
         """The rows that it names."""
@@ -57,12 +61,16 @@ class Claim:
 
 @dataclass(frozen=True)
 class Table:
-    """Which rows stand together, heading -> column, and the row with which the others are compared."""
+    """Which rows stand together, heading -> column, and the row with which the others are compared.
+
+    Means go over `sets`, none: over all.
+    """
 
     rows: tuple[str, ...]
     columns: dict[str, str]
     base: str | None = None
     is_default: bool = False
+    sets: tuple[str, ...] = ()
 
     def of(self, rows: Collection[str]) -> Table:
         """Return the table of those rows that are among `rows`; without its base if that is not."""
@@ -71,11 +79,15 @@ class Table:
 
 
 class Plot(NamedTuple):
-    """A picture of some rows: its kind, of `KINDS`, and its columns, of a curve its metric."""
+    """A picture of some rows: its kind, of `KINDS`, and its columns, of a curve its metric.
+
+    Means go over `sets`, none: over all.
+    """
 
     rows: tuple[str, ...]
     kind: str
     columns: tuple[str, ...]
+    sets: tuple[str, ...] = ()
 
 
 def chosen(subject: str, names: Any, rows: Sequence[str]) -> tuple[str, ...]:

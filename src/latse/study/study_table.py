@@ -7,7 +7,7 @@ from typing import Any, Mapping, Sequence
 
 from latse.recipe import in_yaml
 from latse.study.study_claims import Results, difference, judge
-from latse.study.study_columns import Column, column, expanded, in_set
+from latse.study.study_columns import Column, averaged, column, expanded, in_set, is_mean
 from latse.study.study_file import Outsider, Row, Study
 from latse.study.study_shown import Claim, Table
 from latse.text_table import NOTHING
@@ -90,7 +90,9 @@ def named_table(study: Study, table: Table, results: Results) -> list[list[str]]
     first column's figure is above the base's, paired by seed, and its 95 % interval.
     """
     titles = [*next(iter(results.values()), {"sets": {}})["sets"]]
-    columns = {heading: column(name) for heading, name in expanded(table.columns, titles).items()}
+    columns = {
+        heading: averaged(name, table.sets) for heading, name in expanded(table.columns, titles).items()
+    }
     names = {heading for heading, one in columns.items() if heading == one.name}
     runs = {row: [results[row, seed] for seed in study.seeds if (row, seed) in results] for row in table.rows}
     cells = {
@@ -104,7 +106,7 @@ def named_table(study: Study, table: Table, results: Results) -> list[list[str]]
     }
     if table.base:
         by = next(iter(columns.values())).name
-        shown[f"{by} above {table.base}"] = [_gain(row, table.base, by, results) for row in table.rows]
+        shown[f"{by} above {table.base}"] = [_gain(row, table, by, results) for row in table.rows]
     if any(len(found) < len(study.seeds) for found in runs.values()):
         shown["seeds"] = [f"{len(found)} of {len(study.seeds)}" for found in runs.values()]
     base = study.rows[table.base] if table.base else None
@@ -140,10 +142,11 @@ def _cell(one: Column, values: Sequence[float | None]) -> str:
     return f"{one.shown(statistics.fmean(known))}{spread}"
 
 
-def _gain(row: str, base: str, by: str, results: Results) -> str:
-    """Return by how much a row is above the base, with the interval."""
-    if row == base:
+def _gain(row: str, table: Table, by: str, results: Results) -> str:
+    """Return by how much a row is above the table's base, with the interval."""
+    if table.base is None or row == table.base:
         return NOTHING
-    one, (effect, interval, _) = column(by), difference(Claim((row, base), by=by), results, ())
+    sets = table.sets if is_mean(by) else ()
+    one, (effect, interval, _) = column(by), difference(Claim((row, table.base), by=by), results, sets)
     bounds = f" ({' to '.join(one.shown(bound, '+') for bound in interval)})" if interval else ""
     return f"{one.shown(effect, '+')}{bounds}"

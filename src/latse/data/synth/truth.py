@@ -82,7 +82,7 @@ def make(
         path = folder if group.name == "train" else folder / f"{group.name}.bin"
         _check_first(path, settings, group, photographer)
         files[truth_file.truth_path(path)] = group
-    for path, group in files.items():
+    for path, group in reversed(files.items()):  # that of the training set tells that all are there
         truth_file.write(path, truth_of(settings, group, processes))
     return [*files]
 
