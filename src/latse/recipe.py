@@ -263,6 +263,15 @@ def _check(recipe: CfgNode, origins: dict[str, str]) -> None:
     """Raise LatseError for the first value that is out of range, naming what set it."""
     values = {f"{section}.{key}": value for section in recipe for key, value in recipe[section].items()}
     set_by = {**dict.fromkeys(values, DEFAULT), **origins}
+    for section, classes in OPEN.items():
+        parameters = {}
+        for key, value in recipe[section].items():  # the name first
+            parameters[key] = value
+            try:
+                classes.check(**parameters)
+            except LatseError as error:
+                name = f"{section}.{key}"
+                raise LatseError(f"{set_by[name]}: {name}: {error}") from error
     for name, key in KEYS.items():
         try:
             holds = key.must.holds(values[name], recipe)
@@ -276,12 +285,3 @@ def _check(recipe: CfgNode, origins: dict[str, str]) -> None:
             ]
             must = f"must be {key.must.says}{''.join(others)}"
             raise LatseError(f"{set_by[name]}: {name} is {in_yaml(values[name])}, {must}")
-    for section, classes in OPEN.items():
-        parameters = {}
-        for key, value in recipe[section].items():  # the name first
-            parameters[key] = value
-            try:
-                classes.check(**parameters)
-            except LatseError as error:
-                name = f"{section}.{key}"
-                raise LatseError(f"{set_by[name]}: {name}: {error}") from error

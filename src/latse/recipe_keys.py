@@ -106,8 +106,12 @@ def _are_own_losses(weights: dict, _: CfgNode) -> bool:
 SWITCH = Rule("true or false", lambda *_: True)
 NAME = Rule("a name that `latse recipes --keys` lists, or FILE.py:CLASS", lambda *_: True)  # see `OPEN`
 SELECTION = Rule(
-    "null with decoder.enabled or filter.k, else also a name of `latse recipes --keys` or FILE.py:CLASS",
-    lambda name, recipe: name is None or not (recipe.decoder.enabled or recipe.filter.k is not None),
+    "null with decoder.enabled, filter.k or a margin.name that remembers something from batch to batch, else "
+    "also a name of `latse recipes --keys` or FILE.py:CLASS",
+    lambda name, recipe: (
+        name is None
+        or not (recipe.decoder.enabled or recipe.filter.k is not None or margins.remembers(**recipe.margin))
+    ),
 )
 FRACTION = Rule("a number in [0, 1)", lambda value, _: 0 <= value < 1)
 FACTOR = Rule("a number in (0, 1]", lambda value, _: 0 < value <= 1)

@@ -7,6 +7,7 @@ from latse.symbols.margins import adaptive, family, triplet, unnormalised
 from latse.symbols.margins.base import Loss, Margin
 from latse.symbols.margins.geometry import ClassCentres
 from latse.symbols.margins.regularisers import REGULARISERS, Regularised
+from latse.symbols.running import is_running
 
 __all__ = [
     "MARGINS",
@@ -19,6 +20,7 @@ __all__ = [
     "create",
     "find",
     "parameters",
+    "remembers",
     "source",
 ]
 
@@ -54,6 +56,11 @@ find, parameters = _REGISTRY.find, _REGISTRY.parameters
 def check(name: str, **parameters: float) -> None:
     """Raise LatseError if there is no loss `name`, or a parameter is unknown or out of range."""
     _REGISTRY.create(name, A_FEW, **parameters)
+
+
+def remembers(name: str, **parameters: float) -> bool:
+    """Tell whether a loss has a running parameter (`latse.symbols.running`); raises as `check`."""
+    return any(map(is_running, _REGISTRY.create(name, A_FEW, **parameters).collect_params()))
 
 
 def create(name: str, classes: int, **parameters: float) -> Loss:

@@ -162,11 +162,21 @@ def test_a_set_without_known_noise_has_neither(train, run_metrics, tmp_path):
     assert not {"precision", "recall"} & run_metrics(tmp_path / "run")[0].keys()
 
 
-@pytest.mark.parametrize(("key", "value"), [("filter.k", 1), ("decoder.enabled", "true")])
-def test_a_selection_with_filter_or_decoder_is_refused(train, capsys, key, value):
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("filter.k", 1),
+        ("decoder.enabled", "true"),
+        ("margin.name", "adacos"),  # the weights would weigh its scale's step, too
+        ("margin.name", "centre_loss"),
+    ],
+)
+def test_what_no_selection_goes_with_is_refused(train, capsys, key, value):
     assert train("run", "co_teaching", f"{key}={value}") == 1
     error = capsys.readouterr().err
-    assert "selection.name is co_teaching, must be null with decoder.enabled or filter.k" in error
+    assert (
+        "selection.name is co_teaching, must be null with decoder.enabled, filter.k or a margin.name" in error
+    )
     assert f"({key} is {value}, set by --set)" in error
 
 
