@@ -69,6 +69,27 @@ def test_a_student_learns_the_same_from_both(tiny, teacher, stored, people, tmp_
     assert run_contents(tmp_path / "stored") == run_contents(tmp_path / "online")
 
 
+def test_a_run_goes_on_only_with_verdicts_of_the_same_rule(tiny, teacher, stored, people, tmp_path, capsys):
+    """The same teacher's: those by the people's means are of another rule."""
+    recipe, out, means = tmp_path / "filtered.yaml", tmp_path / "out", tmp_path / "means.keep"
+    recipe.write_text(f"base: {tiny}\nfilter: {{k: 3}}\ntrain: {{iterations: 1}}\nschedule: {{warmup: 0}}\n")
+    assert judge(people, teacher, means, "--centres", "means", "--k", 3) == 0
+    assert Stored(means, 3, Shard(people)).teacher == Stored(stored, 3, Shard(people)).teacher
+
+    def train(*source):
+        places = ["--data", people, "--out", out, *source]
+        return main(["train", str(recipe), *map(str, places)])
+
+    assert train("--verdicts", stored) == 0
+    assert train("--verdicts", means, "--resume") == 1
+    assert f"{out} holds a run with another rule" in capsys.readouterr().err
+    assert train("--teacher", teacher, "--resume") == 0
+    record = json.loads((out / "run.json").read_text())
+    del record["rule"]
+    (out / "run.json").write_text(json.dumps(record))
+    assert train("--verdicts", means, "--resume") == 0
+
+
 def test_what_it_prints_and_writes(teacher, people, tmp_path, capsys):
     out = tmp_path / "a.keep"
     assert judge(people, teacher, out, "--k", 2, 5, "--json", tmp_path / "a.json") == 0

@@ -36,7 +36,7 @@ FORM: Form = {
     "from?": {"start?": Maybe(TEXT)},
 }
 # A run goes on only where these are as they were, and of its settings all that is not `CHANGEABLE`.
-DECISIVE = ("seed", "encoder", "margin", "selection", "losses", "data", "teacher", "start")
+DECISIVE = ("seed", "encoder", "margin", "selection", "losses", "data", "teacher", "rule", "start")
 
 
 def record(args: argparse.Namespace, recipe: CfgNode, shard: Shard, stored: Stored | None) -> dict[str, Any]:
@@ -50,6 +50,7 @@ def record(args: argparse.Namespace, recipe: CfgNode, shard: Shard, stored: Stor
         **own_files(recipe),
         "data": {"images": len(shard), "people": shard.classes, "digest": shard.digest()},
         "teacher": stored.teacher if stored else _parameters_digest(args.teacher),
+        "rule": stored.rule if stored else _graph_digest(args.teacher),
         "start": _parameters_digest(args.start),
         "from": {key: getattr(args, key) for key in ("data", "teacher", "verdicts", "start")},
         "versions": versions(),
@@ -94,6 +95,7 @@ def gone_on(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], iterat
         if key not in CHANGEABLE:
             what = f"{key}: {_difference(before.get(key), now.get(key))}"
             raise LatseError(f"{folder} holds a run with other settings ({what}): choose another --out")
+    old = {"rule": new["rule"], **old}  # a run of an older version does not say it
     for key in DECISIVE:
         if old.get(key) != new[key]:
             raise LatseError(
@@ -150,6 +152,11 @@ def _without_folders(value: Any) -> Any:
 def _parameters_digest(text: str | None) -> str | None:
     """Return the digest of a checkpoint's parameters, None for no checkpoint."""
     return text and digest(checkpoint.parameters_path(*parse(text)))
+
+
+def _graph_digest(text: str | None) -> str | None:
+    """Return the digest of a checkpoint's graph, None for no checkpoint."""
+    return text and digest(checkpoint.symbol_path(parse(text)[0]))
 
 
 def _own_digest(name: str) -> str | None:

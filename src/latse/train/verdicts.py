@@ -195,6 +195,8 @@ class Stored:
     ----------
     teacher : str
         Digest of the teacher's parameters.
+    rule : str
+        That of how it judges: of its graph, and of what else `latse filter` was told to judge by.
     """
 
     def __init__(self, path: str | os.PathLike, k: int, shard: Shard) -> None:
@@ -204,7 +206,7 @@ class Stored:
             raise LatseError(f"{path} holds verdicts on another set than {shard.folder}")
         if binding["preprocessing"] != preprocessing(shard):
             raise LatseError(f"{path} holds verdicts on {shard.folder} decoded or mirrored otherwise")
-        self.teacher = binding["teacher"]
+        self.teacher, self.rule = binding["teacher"], binding["graph"]
         self._records, self._k = shard.records, k
         self._verdicts.check(k)
 
