@@ -131,7 +131,7 @@ def test_a_set_that_would_be_drawn_otherwise_is_refused(known, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"redrawn": {"train": 1}}, "pictures were drawn again where no face was found, nobody knows which"),
+        ({"settings": SMALL._replace(detect=True)._asdict()}, "was made with --detect: nobody knows which"),
         ({"settings": {"people": 1}}, "holds no whole set of `latse data synth`"),
         ({"bytes": {"train.rec": 7}}, "holds no whole set of `latse data synth`"),
     ],

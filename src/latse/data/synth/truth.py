@@ -61,7 +61,7 @@ def make(
     Parameters
     ----------
     folder : path
-        As `latse data synth` has made it, without `--detect` or with no picture drawn again.
+        As `latse data synth` has made it without `--detect`.
     processes : int
         At least 1; they draw the faces.
     photographer : function
@@ -140,10 +140,10 @@ def _settings(folder: Path) -> SynthSettings:
     made = read_object(folder / MANIFEST)
     if not is_made(folder, MANIFEST, {}) or set(made.get("settings", {})) != {*SynthSettings._fields}:
         raise LatseError(f"{folder} holds no whole set of `latse data synth`")
-    if any(made.get("redrawn", {}).values()):
-        raise LatseError(f"{folder}: pictures were drawn again where no face was found, nobody knows which")
     settings = SynthSettings(**made["settings"])
     plan.check(settings)
+    if settings.detect:
+        raise LatseError(f"{folder} was made with --detect: nobody knows which pictures were drawn again")
     return settings
 
 
