@@ -2,12 +2,15 @@
 
 import json
 import resource
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 
 from latse.errors import LatseError
+from latse.train import metrics
 from latse.train.metrics import FILE, Journal
 
 
@@ -56,7 +59,28 @@ def test_a_line_says_what_it_cost(journal, tmp_path):
         assert 0 < sum(line[cost] for line in lines) <= now - begun + 0.01
     for line in lines:
         assert line["images_per_second"] == pytest.approx(2 * 4 / line["seconds"])
-        assert 10 < line["peak_megabytes"] <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        assert 10 < line["peak_megabytes"] <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 + 1
+
+
+def test_the_memory_of_the_parent_is_not_that_of_the_run(tmp_path):
+    np.ones(10**8)  # 763 MiB
+    program = (
+        "import sys; from pathlib import Path; import numpy as np; from latse.train.metrics import Journal\n"
+        "Journal(Path(sys.argv[1]), 0, 1, 1, 1).add(1, {'loss': np.ones(1)})"
+    )
+    subprocess.run([sys.executable, "-c", program, tmp_path], check=True)
+    assert read(tmp_path)[0]["peak_megabytes"] < 500
+
+
+@pytest.mark.parametrize("status", [None, "Name:\tpython\n"])
+def test_without_a_peak_of_its_own_it_is_that_of_getrusage(journal, tmp_path, monkeypatch, status):
+    proc = tmp_path / "status"
+    if status:
+        proc.write_text(status)
+    monkeypatch.setattr(metrics, "STATUS", proc)
+    journal(every=1).add(1, {"loss": np.ones(1)})
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    assert read(tmp_path)[0]["peak_megabytes"] == pytest.approx(peak, rel=0.1)
 
 
 def test_a_line_that_is_due_comes_early_and_starts_the_next_mean(journal, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import resource
 import time
 from collections import defaultdict
@@ -18,6 +19,7 @@ from latse.errors import LatseError
 from latse.files import explained, read_lines, replacing
 
 FILE = "metrics.jsonl"
+STATUS = Path("/proc/self/status")
 # What a line says besides the outputs of the training graph.
 COSTS = ("images_per_second", "seconds", "cpu_seconds", "peak_megabytes")
 FACTS = {"iteration", "epoch", "lr", "kept", "precision", "recall", "loss_scale", "skipped", *COSTS}
@@ -92,7 +94,7 @@ class Journal:
         line["seconds"] = time.perf_counter() - self._began
         line["images_per_second"] = self._count * self._batch_size / line["seconds"]
         line["cpu_seconds"] = time.process_time() - self._cpu_began
-        line["peak_megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        line["peak_megabytes"] = _peak_megabytes()
         with explained(f"cannot write {self._path}"), self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         self._watch(line)
@@ -120,6 +122,13 @@ class Journal:
         lines = read_lines(self._path, errors="replace") if self._path.is_file() else ()
         with replacing(self._path) as temporary:
             temporary.write_text("".join(line + "\n" for _, line in lines if _iteration(line) <= start))
+
+
+def _peak_megabytes() -> float:
+    """Return the most memory that the process has had, MiB."""
+    found = re.search(rb"VmHWM:\s*(\d+) kB", STATUS.read_bytes() if STATUS.is_file() else b"")
+    # The latter is at least what the parent had when it started the process.
+    return int(found[1] if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 2**10
 
 
 def _iteration(line: str) -> float:
