@@ -132,7 +132,7 @@ widths: $(READY) $(HELD_OUT) ## compare widths of the ORL student's decoder with
 losses: $(READY) $(ORL) ## compare all losses on ORL into out/losses (a scaled-down Table 1)
 	.venv/bin/latse study orl_losses --out out/losses --data data/orl --pairs data/orl/orl.bin
 
-study: data/study/train.truth.npz $(ORL) ## train and judge what is missing of the study of the paper's claims (days), then its page
+study: data/study/train.truth.npz $(ORL) ## train and judge what is missing of the study of the paper's claims (many hours), then its page
 	$(call study,docs/study/results,out/study)
 	$(MAKE) --no-print-directory study-page
 

@@ -30,7 +30,7 @@ BASE = {
 }
 ROOMS = {
     "arguments": set(),
-    "arrays": set(),
+    "arrays": {"errors", "files"},
     "ending": set(),
     "errors": set(),
     "text_table": set(),

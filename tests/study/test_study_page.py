@@ -221,7 +221,6 @@ def test_a_folder_that_is_not_there_is_no_empty_one(write, tmp_path, capsys):
     assert f"there is no folder {tmp_path / 'results'} of results" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not (ROOT / "docs" / "study.md").exists(), reason="there is no such page yet")
 def test_the_page_of_the_paper_is_what_its_results_say():
     page, folder = ROOT / "docs" / "study.md", ROOT / "docs" / "study"
     study = read_study("paper")

@@ -7,18 +7,17 @@ The copy has `noise.npz`, a row for each image, and `noise.json`, what it was ma
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from latse.arrays import read_npz
 from latse.data.shards.records import Shard
 from latse.data.shards.shard_writer import MOST_SHARDS, write_images
 from latse.data.shards.staging import refuse_set, staged
 from latse.errors import LatseError, check_range
-from latse.files import explained, read_json, replacing, write_json
+from latse.files import read_json, replacing, write_json
 
 CLEAN, MISLABELLED, DISTRACTOR = 0, 1, 2
 KINDS = ("clean", "mislabelled", "distractor")
@@ -130,11 +129,7 @@ def read_truth(folder: str | os.PathLike) -> Truth:
     path = Path(folder) / "noise.npz"
     if not path.exists():
         raise LatseError(f"{folder} has no noise.npz: it was not made by `latse data noise`")
-    try:
-        with explained(f"cannot read {path}"), np.load(path, allow_pickle=False) as file:
-            truth = Truth(*(file[name] for name in Truth._fields))
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise LatseError(f"{path} is damaged") from error
+    truth = Truth(*read_npz(path, Truth._fields))
     shapes = {array.shape for array in truth}
     if len(shapes) > 1 or len(shapes.pop()) != 1 or any(array.dtype.kind not in "iu" for array in truth):
         raise LatseError(f"{path} is damaged")

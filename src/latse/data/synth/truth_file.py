@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from latse.arrays import read_npz
 from latse.errors import LatseError
-from latse.files import explained, replacing
+from latse.files import replacing
 
 
 class Truth(NamedTuple):
@@ -83,11 +82,7 @@ def read(path: str | os.PathLike, images: int) -> Truth:
     file = truth_path(path)
     if not file.exists():
         raise LatseError(f"there is no {file}: `latse data synth-truth` writes it beside a synthetic set")
-    try:
-        with explained(f"cannot read {file}"), np.load(file, allow_pickle=False) as content:
-            truth = Truth(*(content[name] for name in Truth._fields))
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise LatseError(f"{file} is damaged") from error
+    truth = Truth(*read_npz(file, Truth._fields))
     lengths = {"images": images, "people": len(truth.people)}
     for name, array in truth._asdict().items():
         length = lengths["people" if name in OF_PEOPLE else "images"]
