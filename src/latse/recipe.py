@@ -118,6 +118,12 @@ def as_dict(recipe: CfgNode) -> dict[str, Any]:
     return {key: as_dict(value) if isinstance(value, CfgNode) else value for key, value in recipe.items()}
 
 
+def completed(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return settings that an older version has kept, with the default of each key that it did not have."""
+    defaults = as_dict(default())
+    return {name: {**defaults.get(name, {}), **settings.get(name, {})} for name in {**defaults, **settings}}
+
+
 def changed(name: str, recipe: CfgNode) -> dict[str, Any] | None:
     """Return what a recipe has otherwise than the shipped one of the same name.
 

@@ -151,6 +151,12 @@ _KEYS = [
     Key("decoder.similarity_weight", 1.0, "Weight of (1 - SSIM)/2 (eq. 13).", NOT_NEGATIVE),
     Key("decoder.losses", {}, "Further losses of the generated face, with weights.", OWN_LOSSES),
     Key("decoder.momentum", 0.9, "Momentum of a person's mean face (eq. 12).", FRACTION),
+    Key(
+        "decoder.mirrored_in_mean",
+        True,
+        "An image moves the mean face as the network sees it, perhaps mirrored; false: as the set holds it.",
+        SWITCH,
+    ),
     Key("filter.k", None, "Keep samples whose label is in the teacher's top `k`; null: all.", COUNT, (int,)),
     Key("filter.gate_losses", False, "A refused sample trains neither classifier nor decoder.", SWITCH),
     Key("filter.refused_in_mean", False, "A refused sample still moves the mean face of its label.", SWITCH),

@@ -171,7 +171,8 @@ REFUSED = [
     ("bench train", "--json @/out/x.json --torch-python @/none --peers @/none"),
     (
         "study",
-        "@/tiny.yaml --data @/set --pairs @/none --out @/out/study --results @/kept --identification @/none",
+        "@/tiny.yaml --data @/set --others @/none --pairs @/none --out @/out/study --results @/kept "
+        "--identification @/none",
     ),
     ("bench all", "@/out/all --peers @/none --only nothing"),
 ]

@@ -15,7 +15,7 @@ from latse import recipe as recipes
 from latse.cli import main
 from latse.data.pairs.pairs import people_path, write_people
 from latse.data.shards import verdict_file
-from latse.data.shards.noise import CLEAN, read_truth
+from latse.data.shards.noise import CLEAN, add_noise, read_truth
 from latse.data.shards.records import Shard
 from latse.data.shards.shard_writer import write_shard
 from latse.errors import LatseError
@@ -23,6 +23,7 @@ from latse.eval.figures import read_metrics
 from latse.files import digest, digest_of, locked, make_folder
 from latse.study import study_command, study_result, study_table
 from latse.study.study_file import Row, Study, read_study
+from latse.study.study_reading import read_results
 from latse.study.study_run import Run
 from latse.study.study_table import summary, tables
 from latse.symbols.margins import MARGINS
@@ -259,6 +260,28 @@ def test_a_row_learns_from_what_is_near_the_dominant_centres(
     assert verdicts.binding["graph"] == digest_of(["dominant", 75.0, graph])
 
 
+def test_a_teacher_that_learned_other_people_judges_by_their_means(
+    run_study, study_file, people, pairs_file, tmp_path, one_process
+):
+    add_noise(people, tmp_path / "others", mislabel=0.5, distractor=0.0, seed=4)
+    file, out = study_file.with_name("others.yaml"), tmp_path / "out"
+    file.write_text(
+        "recipe: tiny.yaml\nseeds: [0]\nrows:\n"
+        "  stranger: {others: true}\n"
+        "  taught: {teacher: {row: stranger, centres: means}, filter: {k: 1}}\n"
+    )
+    with one_process():
+        assert run_study(out, "--others", tmp_path / "others", file=file) == 0
+    results = read_results(read_study(file), out / "results")
+    learned = {row: result["asked"]["data"] for (row, _), result in results.items()}
+    assert learned == {"stranger": Shard(tmp_path / "others").digest(), "taught": Shard(people).digest()}
+    assert results["taught", 0]["asked"]["centres"] == "means"
+    assert run_record.read(out / "stranger" / "seed-0")["from"]["data"] == str(tmp_path / "others")
+    judged = verdict_file.read(out / "taught" / "seed-0" / "teacher.keep").binding["teacher"]
+    assert judged == digest(out / "stranger" / "seed-0" / "model-0000.params")
+    assert study_table.changes(read_study(file).rows["stranger"]) == "others: true"
+
+
 def test_a_row_begins_with_the_model_of_another(whole, results):
     model = digest(whole / "clean" / "seed-3" / "model-0000.params")
     record = run_record.read(whole / "goes-on" / "seed-3")
@@ -445,6 +468,21 @@ def test_results_that_were_judged_on_more_are_taken(
     more = {**places, "pairs": (pairs_file, taught / "again.bin"), "out": tmp_path / "more"}
     assert run_study(more.pop("out"), "--results", taught / "results", "--inspect", **more) == 1
     assert "is of a run with other inspection: choose another --results" in capsys.readouterr().err
+
+
+def test_results_of_an_older_version_are_taken(taught, run_study, study_file, pairs_file, tmp_path):
+    """A key of a recipe that it did not have is at its default."""
+    results = shutil.copytree(taught / "results", tmp_path / "results")
+    for file in results.rglob("*.json"):
+        content = json.loads(file.read_text())
+        for asked in (content["asked"], content["asked"]["teacher"]):
+            if asked:
+                del asked["settings"]["filter"]["refused_in_mean"], asked["settings"]["regularisers"]
+        file.write_text(json.dumps(content))
+    asked = {"file": study_file.with_name("taught.yaml"), "pairs": (pairs_file, taught / "again.bin")}
+    assert run_study(tmp_path / "out", "--results", results, **asked) == 0
+    assert not list(tmp_path.rglob("*.params"))
+    assert len(read_results(read_study(asked["file"]), results)) == 6
 
 
 def test_the_result_of_another_run_is_refused(finished, run_study, pairs_file, tmp_path, capsys):
@@ -714,6 +752,20 @@ def refused(run_study, tmp_path, capsys):
             STUDY.replace("{}", "{teacher: {model: pixels, centres: learned}}"),
             "the teacher of the row 'line' is {centres: learned, model: pixels}, must be a row, {row: NAME,",
         ),
+        (STUDY.replace("{}", "{others: 3}"), "others of the row 'line' is 3, must be true or false"),
+        (
+            STUDY.replace("{}", "{others: true, noise: b}") + "noise: {b: {mislabel: 0.1}}",
+            "the row 'line' has noise, which the set of other people never has",
+        ),
+        (
+            STUDY.replace("{}", "{others: true}").replace("m3: 0.2}", "m3: 0.2}, teacher: line"),
+            "the row 'cos-0.2' has the teacher line, which learns other people: write {row: line, centres: ",
+        ),
+        (
+            STUDY.replace("{}", "{others: true}").replace("m3: 0.2}", "m3: 0.2}, start: line"),
+            "the row 'cos-0.2' has the start line, which learns other people",
+        ),
+        (STUDY.replace("{}", "{others: true}"), "a row learns from other people: name their set by --others"),
         (
             STUDY.replace("{}", "{start: cos-0.2}").replace("m3: 0.2}", "m3: 0.2}, teacher: line"),
             "the row 'line' needs, by way of teachers and starts, itself",

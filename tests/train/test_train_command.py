@@ -275,6 +275,19 @@ def test_another_run_in_the_folder_is_refused(refused, teacher, tmp_path, filter
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
+def test_a_run_of_an_older_version_goes_on(train, teacher, tmp_path):
+    """A key of a recipe that it did not have is at its default."""
+    out = shutil.copytree(teacher, tmp_path / "older")
+    kept = json.loads((out / "run.json").read_text())
+    settings = kept["settings"]
+    older = {section: values for section, values in settings.items() if section != "regularisers"}
+    older["decoder"] = {key: value for key, value in settings["decoder"].items() if key != "momentum"}
+    (out / "run.json").write_text(json.dumps({**kept, "settings": older}))
+    assert train("--seed", 5, "--resume", "--set=train.iterations=8", out=out) == 0
+    settings["train"]["iterations"] = 8
+    assert json.loads((out / "run.json").read_text())["settings"] == settings
+
+
 def files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 

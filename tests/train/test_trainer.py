@@ -282,6 +282,26 @@ def test_a_refused_sample_moves_no_mean_unless_asked(trainer, tmp_path):
     assert started == {"strict": [True, False, True, False, True], "lax": [True] * 5}
 
 
+def test_a_mirrored_image_moves_the_mean_mirrored_unless_asked(trainer, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        MeanFaceBank, "update", lambda bank, images, *_: seen.append(images) or np.zeros(images.shape)
+    )
+    batches = []
+    for overrides in ((), ("decoder.mirrored_in_mean=false",)):
+        one = trainer(tmp_path / str(len(overrides)), *overrides, teacher=KeepAll())
+        batches += [one._stream.batch(number) for number in range(one._recipe.train.iterations)]
+        one.run()
+    mirrored = np.concatenate([batch.mirrored for batch in batches[: len(batches) // 2]])
+    assert 0 < mirrored.sum() < len(mirrored)
+    as_seen, as_held = np.split(np.concatenate(seen), 2)
+    np.testing.assert_array_equal(
+        as_seen, np.concatenate([batch.image for batch in batches])[: len(mirrored)]
+    )
+    np.testing.assert_array_equal(as_held[mirrored], as_seen[mirrored][..., ::-1])
+    np.testing.assert_array_equal(as_held[~mirrored], as_seen[~mirrored])
+
+
 def test_weight_decay_spares_biases_and_shifts(trainer, tmp_path):
     """With a learning rate that only decay can be seen at, weights shrink and biases stay."""
     recipe = (

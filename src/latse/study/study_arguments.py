@@ -14,6 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `latse study`."""
     parser.add_argument("study", help="YAML file, or the name of a shipped study, such as orl_losses")
     parser.add_argument("--data", required=True, metavar="FOLDER", help="train.rec, train.idx and property")
+    parser.add_argument(
+        "--others", metavar="FOLDER", help="a set of other people, from which rows with `others: true` learn"
+    )
     parser.add_argument("--pairs", nargs="+", required=True, metavar="FILE.bin", help="pairs to judge on")
     parser.add_argument(
         "--identification",

@@ -43,6 +43,8 @@ def run(args: argparse.Namespace) -> None:
     """
     check_range("--jobs", args.jobs, 1)
     study = part(read_study(args.study), args.rows, args.seeds)
+    if args.others is None and any(row.others for row in study.rows.values()):
+        raise LatseError(f"{args.study}: a row learns from other people: name their set by --others")
     judged = study_judge.judged_by(args)  # better missed before the work
     refuse_unknown_sets(study.claims, [*judged["pairs"]])
     out = make_folder(args.out)
@@ -66,7 +68,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _runs(args: argparse.Namespace, study: Study, judged: dict[str, Any], out: Path) -> Runs:
     """Return the run of each row and seed, each after those that it needs; write the recipe of each row."""
-    data, runs = Shard(args.data).digest(), {}
+    sets = {False: args.data, True: args.others}
+    data, runs = {is_others: place and Shard(place).digest() for is_others, place in sets.items()}, {}
     results = make_folder(args.results or out / "results")
     for name in study.order:
         row, recipe = study.rows[name], out / name / f"{name}.yaml"
@@ -87,13 +90,14 @@ def _runs(args: argparse.Namespace, study: Study, judged: dict[str, Any], out: P
                 "seed": seed,
                 "settings": recipes.as_dict(settings),
                 **{key: digests for key, digests in run_record.own_files(settings).items() if digests},
-                "data": data,
+                "data": data[row.others],
                 "noise": row.noise and study.noise[row.noise],
                 "teacher": outsider or (row.teacher and runs[row.teacher, seed].made_by),
                 "centres": row.centres,
                 "start": row.start and runs[row.start, seed].made_by,
             }
-            place = out / "data" / row.noise / f"seed-{seed}" if row.noise else Path(args.data)
+            noisy = row.noise and out / "data" / row.noise / f"seed-{seed}"
+            place = noisy or Path(sets[row.others])
             result = results / name / f"seed-{seed}.json"
             runs[name, seed] = Run(name, seed, made_by, judged, recipe, folder, place, result)
     return runs

@@ -39,7 +39,9 @@ class Row:
     start : str or None
         The row with whose model of the same seed it begins; None: with random parameters.
     centres : str or None
-        By what a teacher that is a row judges, where not by rank: `DOMINANT`.
+        By what a teacher that is a row judges, where not by rank: `DOMINANT` or `MEANS`.
+    others : bool
+        Whether it learns from the set of other people.
     """
 
     changes: dict[str, Any]
@@ -47,6 +49,7 @@ class Row:
     teacher: str | Outsider | None = None
     start: str | None = None
     centres: str | None = None
+    others: bool = False
 
     @property
     def needs(self) -> list[str]:
@@ -180,9 +183,19 @@ def _rows(path: Path, rows: Any, noise: dict[str, dict[str, float]]) -> dict[str
     for name, row in read.items():
         if row.noise is not None and row.noise not in noise:
             raise LatseError(f"{path}: the row '{name}' has the noise {row.noise}, which is not described")
+        if row.others and row.noise is not None:
+            raise LatseError(f"{path}: the row '{name}' has noise, which the set of other people never has")
         for key, other in (("teacher", row.teacher), ("start", row.start)):
             if isinstance(other, str) and other not in read:
                 raise LatseError(f"{path}: the row '{name}' has the {key} {other}, which is no row")
+        if row.start and read[row.start].others != row.others:
+            raise LatseError(f"{path}: the row '{name}' has the start {row.start}, which learns other people")
+        teacher = read[row.teacher] if isinstance(row.teacher, str) else row
+        if teacher.others != row.others and row.centres != MEANS:
+            raise LatseError(
+                f"{path}: the row '{name}' has the teacher {row.teacher}, which learns other people: write "
+                f"{{row: {row.teacher}, centres: means}}"
+            )
     return read
 
 
@@ -204,10 +217,15 @@ def _row(path: Path, name: Any, content: Any) -> Row:
             "recipe"
         )
     changes = dict(content or {})
+    others = changes.pop("others", False)
+    if not isinstance(others, bool):
+        wrong = recipes.in_yaml(others)
+        raise LatseError(f"{path}: others of the row '{name}' is {wrong}, must be true or false")
     named = {key: changes.pop(key, None) for key in ("noise", "teacher", "start")}
     if isinstance(named["teacher"], dict):
-        if {*named["teacher"]} == {"row", "centres"} and named["teacher"]["centres"] == DOMINANT:
-            named["teacher"], named["centres"] = named["teacher"]["row"], DOMINANT
+        centres = named["teacher"].get("centres")
+        if {*named["teacher"]} == {"row", "centres"} and centres in (DOMINANT, MEANS):
+            named["teacher"], named["centres"] = named["teacher"]["row"], centres
         else:
             named["teacher"] = _outsider(path, name, named["teacher"])
     for key, value in named.items():
@@ -215,7 +233,7 @@ def _row(path: Path, name: Any, content: Any) -> Row:
             raise LatseError(
                 f"{path}: the {key} of the row '{name}' is {recipes.in_yaml(value)}, must be a name"
             )
-    return Row(changes, **named)
+    return Row(changes, others=others, **named)
 
 
 def _outsider(path: Path, name: Any, content: dict) -> Outsider:
@@ -223,6 +241,6 @@ def _outsider(path: Path, name: Any, content: dict) -> Outsider:
     model = content.get("model")
     if {*content} != {"model", "centres"} or content["centres"] != MEANS or not isinstance(model, str):
         wrong = recipes.in_yaml(content)
-        must = "must be a row, {row: NAME, centres: dominant} or {model: WHAT, centres: means}"
+        must = "must be a row, {row: NAME, centres: dominant or means} or {model: WHAT, centres: means}"
         raise LatseError(f"{path}: the teacher of the row '{name}' is {wrong}, {must}")
     return Outsider(model if model in BASELINES else str(path.parent / model), MEANS)

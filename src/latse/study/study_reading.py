@@ -8,15 +8,15 @@ from typing import Any, Mapping
 
 from latse.errors import LatseError
 from latse.files import read_json
-from latse.form import ANYTHING, COUNT, NUMBER, NUMERAL, TEXT, Each, Form, Maybe, Rows, check
+from latse.form import ANYTHING, NUMBER, NUMERAL, Each, Form, Maybe, Rows, check
 from latse.study.study_claims import Results
 from latse.study.study_file import Study
-from latse.study.study_result import SET
+from latse.study.study_result import ASKED, SET, completed
 from latse.study.study_table import flat
 
-SAME = ("data", "pairs", "identification")  # what the runs of a study are made from and judged on
+SAME = ("pairs", "identification")  # what the runs of a study are judged on
 FORM: Form = {
-    "asked": {"row": TEXT, "seed": COUNT, "settings": Each(Each(ANYTHING))},
+    "asked": ASKED,
     "sets": Each(SET, least=1),
     "identification?": Maybe({"sizes": Each(ANYTHING, NUMERAL)}),
     "curve?": Maybe(Each(Rows(Maybe(NUMBER)))),
@@ -33,16 +33,17 @@ def read_results(study: Study, folder: Path) -> Results:
     if not folder.is_dir():
         raise LatseError(f"there is no folder {folder} of results: `latse study --results` fills it")
     found: dict[tuple[str, int], Mapping[str, Any]] = {}
-    first = None
-    for row in study.rows:
+    first, of_data = None, {}  # the latter by whether the people are the others
+    for row, described in study.rows.items():
         for seed in study.seeds:
             path = folder / row / f"seed-{seed}.json"
             if not path.exists():
                 continue
             content = read_json(path)
             check(path, content, FORM)
-            asked = content["asked"]
+            asked = completed(content["asked"])
             first = first or (path, asked)
+            beside = of_data.setdefault(described.others, (path, asked))
             changed = _changed(study, row, seed, asked)
             if changed:
                 raise LatseError(f"{path} is of a run with other {', '.join(changed)} than the study's row")
@@ -50,6 +51,8 @@ def read_results(study: Study, folder: Path) -> Results:
             other += _other_settings(study, asked, first[1])
             if other:
                 raise LatseError(f"{path} is of a run with other {', '.join(other)} than {first[0]}")
+            if asked.get("data") != beside[1].get("data"):
+                raise LatseError(f"{path} is of a run with other data than {beside[0]}")
             found[row, seed] = content
     return found
 
@@ -66,6 +69,7 @@ def _changed(study: Study, row: str, seed: int, asked: Mapping[str, Any]) -> lis
     """Return what a row says otherwise than what was asked of a run."""
     said = {**flat(study.rows[row]), "row": row, "seed": seed}
     said["noise"] = study.noise.get(said.get("noise"))
+    said.pop("others", None)  # the digest of the data tells
     return [key for key, value in said.items() if not _is(value, _asked(asked, key))]
 
 

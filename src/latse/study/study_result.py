@@ -7,9 +7,10 @@ from typing import Any, Mapping
 
 import numpy as np
 
+from latse import recipe as recipes
 from latse.eval.figures import read_metrics
 from latse.files import read_json
-from latse.form import ANYTHING, COUNT, INTERVAL, NUMBER, Each, Form, Maybe, check
+from latse.form import ANYTHING, COUNT, INTERVAL, NUMBER, TEXT, Each, Form, Maybe, check
 from latse.train.metrics import COSTS
 from latse.train.metrics import FILE as METRICS
 
@@ -38,8 +39,19 @@ SET: dict[str, Form] = {
 }
 RANKED: Form = {**dict.fromkeys(("probes", "mates", "distractors"), COUNT)}
 SIZE: dict[str, Form] = {"rank_1": NUMBER, "rank_1_interval": INTERVAL}
+# What decided a run: `latse.study.study_run.Run.asked`.
+_NEEDED: dict[str, Form] = {"settings?": Each(Each(ANYTHING))}
+_NEEDED.update(dict.fromkeys(("teacher?", "start?"), Maybe(_NEEDED)))
+ASKED: Form = {**_NEEDED, "row": TEXT, "seed": COUNT, "settings": Each(Each(ANYTHING))}
 INSPECTED: dict[str, Form] = dict.fromkeys(("angles", "linear", "decoder"), Maybe(Each(ANYTHING)))
 FILTERED: dict[str, Form] = {"kept": Each(ANYTHING), "truth": Maybe(Each(ANYTHING))}
+
+
+def completed(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decided a run, keys of a recipe that an older version did not have at their defaults."""
+    others = {key: asked[key] for key in ("teacher", "start") if "settings" in (asked.get(key) or {})}
+    settings = recipes.completed(asked["settings"])
+    return {**asked, **{key: completed(other) for key, other in others.items()}, "settings": settings}
 
 
 def small(folder: Path) -> dict[str, Any]:

@@ -12,13 +12,13 @@ from latse.data.shards.noise import add_noise
 from latse.errors import LatseError
 from latse.eval.model_arguments import BASELINES, model, split
 from latse.files import digest, read_json, read_object
-from latse.form import ANYTHING, Each, check
+from latse.form import Each, check
 from latse.models.run_folder import checkpoint_of, parameters_path, parse, symbol_path
 from latse.study.study_file import KINDS, Outsider
-from latse.study.study_result import SET
+from latse.study.study_result import ASKED, SET, completed
 
 MODEL = "model-0000.params"
-FORM = {"asked": Each(ANYTHING), "sets": Each(SET, least=1)}
+FORM = {"asked": ASKED, "sets": Each(SET, least=1)}
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Run:
             return False
         content = read_json(self.result)
         check(self.result, content, FORM)
-        made = content["asked"]
+        made = completed(content["asked"])
         covered = {
             key: made.get(key) for key, value in self.judged_by.items() if _holds(made.get(key), value)
         }

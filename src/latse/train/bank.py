@@ -94,7 +94,7 @@ class MeanFaceBank:
         Parameters
         ----------
         images : uint8 array (B, 3, H, W)
-            RGB as fed to the network, mirrored or not.
+            RGB, mirrored or not.
         labels : array (B,)
             Whole numbers in 0..classes-1.
         teaches : bool array (B,)

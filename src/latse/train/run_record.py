@@ -72,13 +72,16 @@ def own_files(recipe: CfgNode) -> dict[str, Any]:
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """Return the record of the run in `folder`, None if none has begun; raise LatseError if it is damaged."""
+    """Return the record of the run in `folder`, None if none has begun; raise LatseError if it is damaged.
+
+    Keys of a recipe that an older version did not have are at their defaults.
+    """
     path = folder / FILE
     if not path.exists():
         return None
     found = read_json(path)
     check(path, found, _SETTINGS)
-    return found
+    return {**found, "settings": recipes.completed(found["settings"])}
 
 
 def gone_on(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], iteration: int) -> dict[str, Any]:

@@ -117,7 +117,8 @@ class Trainer:
         }
         if self._bank is not None:
             teaches = keep.astype(bool) | self._recipe.filter.refused_in_mean
-            inputs["mean_face"] = self._bank.update(batch.image, batch.label, teaches)
+            faces = batch.image if self._recipe.decoder.mirrored_in_mean else batch.unmirrored()
+            inputs["mean_face"] = self._bank.update(faces, batch.label, teaches)
         values = self._learner.step(inputs, (self._training.seed * 1_000_003 + iteration) % 2**31)
         if not np.isfinite(values["loss"]).all():
             raise DivergenceError(f"the loss is not finite at iteration {iteration + 1}")

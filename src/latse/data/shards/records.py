@@ -44,6 +44,10 @@ class Batch(NamedTuple):
     record: np.ndarray
     mirrored: np.ndarray
 
+    def unmirrored(self) -> np.ndarray:
+        """Return the images as the set holds them, uint8 (B, 3, height, width)."""
+        return np.where(self.mirrored[:, None, None, None], self.image[..., ::-1], self.image)
+
 
 class Shard:
     """One insightface data set, opened for reading at random positions from any number of threads.
