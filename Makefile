@@ -74,10 +74,10 @@ tables = .venv/bin/latse tables $(1) --runs $(RUNS) $(if $(SETS),--data $(SETS))
 	--seed $(SEED) $(DEVICES) $(addprefix --kvstore ,$(KVSTORE))
 
 # $(call study,RESULTS,OUT): what has a result is not trained again.
-study = .venv/bin/latse study paper --data data/study --pairs data/study/*.bin data/orl/orl.bin $(STRANGERS) \
+study = .venv/bin/latse study paper --data data/study --others data/study-others --pairs data/study/*.bin data/orl/orl.bin $(STRANGERS) \
 	--identification data/study/identification --inspect --results $(1) --out $(2) --jobs 2
 
-.PHONY: help setup data synth train-teacher train-student eval figures report settings widths losses study study-quick study-settings study-page plan test test-deep test-gpu-stack fuzz failing-runs mutants lint clean
+.PHONY: help setup data synth train-teacher train-student eval figures report settings widths losses study study-quick study-settings study-open study-page plan test test-deep test-gpu-stack fuzz failing-runs mutants lint clean
 .PHONY: bench tables table-1 table-2 table-3 table-4 table-5 table-6
 
 help: ## list the targets
@@ -132,20 +132,26 @@ widths: $(READY) $(HELD_OUT) ## compare widths of the ORL student's decoder with
 losses: $(READY) $(ORL) ## compare all losses on ORL into out/losses (a scaled-down Table 1)
 	.venv/bin/latse study orl_losses --out out/losses --data data/orl --pairs data/orl/orl.bin
 
-study: data/study/train.truth.npz $(ORL) ## train and judge what is missing of the study of the paper's claims (many hours), then its page
+study: data/study/train.truth.npz data/study-others/property $(ORL) ## train and judge what is missing of the study of the paper's claims (many hours), then its page
 	$(call study,docs/study/results,out/study)
 	$(MAKE) --no-print-directory study-page
 
-study-quick: data/study/train.truth.npz $(ORL) ## repeat ROWS='NAME …' of it with SEEDS='0 …' into out/study-quick
+study-quick: data/study/train.truth.npz data/study-others/property $(ORL) ## repeat ROWS='NAME …' of it with SEEDS='0 …' into out/study-quick
 	$(call study,out/study-quick/results,out/study-quick) --rows $(foreach row,$(ROWS),'$(row)') --seeds $(SEEDS)
 
 study-settings: data/study/property data/study-validation/property ## compare settings of that study on people of no other set
 	.venv/bin/latse study paper_settings --data data/study --pairs data/study-validation/*.bin \
 		--results docs/study/settings --out out/study-settings --jobs 2
 
-study-page: $(READY) ## write docs/study.md anew from docs/study/results, without training
+study-open: data/study/train.truth.npz data/study-validation/plain.truth.npz ## compare what the paper leaves open, on the same people
+	.venv/bin/latse study paper_open --data data/study --pairs data/study-validation/*.bin --inspect \
+		--set train.iterations=750 --results docs/study/open --out out/study-open --jobs 2
+
+study-page: $(READY) ## write docs/study.md, study_settings.md and study_open.md anew from docs/study, without training
 	.venv/bin/latse study-page paper --results docs/study/results --page docs/study.md \
 		--pictures docs/study/pictures
+	.venv/bin/latse study-page paper_settings --results docs/study/settings --page docs/study_settings.md
+	.venv/bin/latse study-page paper_open --results docs/study/open --page docs/study_open.md
 
 tables: $(READY) ## train what is missing and has data (CASIA=FOLDER … PROBES=FOLDER …), print Tables 1 to 6
 	$(call tables,)
@@ -210,6 +216,13 @@ data/study/train.truth.npz: | data/study/property
 data/study-validation/property: | $(READY)
 	.venv/bin/latse data synth --out data/study-validation --seed 1 --people 2 --images 2 --verification-people 60 \
 		--distractors 0
+
+data/study-others/property: | $(READY)
+	.venv/bin/latse data synth --out data/study-others --seed 2 --people 300 --images 15 --verification-people 0 \
+		--distractors 0
+
+data/study-validation/plain.truth.npz: | data/study-validation/property
+	.venv/bin/latse data synth-truth data/study-validation
 
 data/orl-noisy/train.rec: | $(ORL)
 	.venv/bin/latse data noise data/orl data/orl-noisy --mislabel 0.1 --distractor 0.1

@@ -221,10 +221,18 @@ def test_a_folder_that_is_not_there_is_no_empty_one(write, tmp_path, capsys):
     assert f"there is no folder {tmp_path / 'results'} of results" in capsys.readouterr().err
 
 
-def test_the_page_of_the_paper_is_what_its_results_say():
-    page, folder = ROOT / "docs" / "study.md", ROOT / "docs" / "study"
-    study = read_study("paper")
-    shown = Page(study, read_results(study, folder / "results"), folder / "pictures", page.parent)
+@pytest.mark.parametrize(
+    ("name", "page", "results"),
+    [
+        ("paper", "study", "results"),
+        ("paper_settings", "study_settings", "settings"),
+        ("paper_open", "study_open", "open"),
+    ],
+)
+def test_the_page_of_a_study_is_what_its_results_say(name, page, results):
+    page, folder = ROOT / "docs" / f"{page}.md", ROOT / "docs" / "study"
+    study = read_study(name)
+    shown = Page(study, read_results(study, folder / results), folder / "pictures", page.parent)
     text = page.read_text()
-    assert shown.filled(text, "docs/study.md") == text, "make study-page"
+    assert shown.filled(text, page.name) == text, "make study-page"
     assert all(path.exists() for path in shown.plots.values())

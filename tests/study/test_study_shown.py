@@ -43,6 +43,7 @@ RESULT = {
     "filter": {"truth": {"2": {"all": {"wrong_refused": 0.75, "right_refused": 0.25}}}},
     "metrics": {"kept": 0.8, "precision": 0.95, "recall": 0.9, "loss": 1.5},
     "cost": {"cpu_seconds": 90, "wall_seconds": 80, "peak_megabytes": 512.5},
+    "faces": {"a": {"ssim": 0.4, "l1": 0.1}, "b": {"ssim": 0.2}},
     "truth": {"probes": {"age": {"r2": 0.123456}}},
 }
 EXPECTED = {
@@ -69,6 +70,9 @@ EXPECTED = {
     "truth/probes/age/r2": "0.1235",
     "sets/a/tar_at_far/0.01": "0.5",
     "sets/a": "–",
+    "faces/*/ssim": "0.3",
+    "faces/*/ssim on b": "0.2",
+    "faces/*/l1": "–",
 }
 
 
@@ -108,6 +112,7 @@ def test_a_mean_goes_over_the_sets_that_are_asked_for():
     assert column("AUC", ["b"]).of(RESULT) == 0.6
     assert column("AUC", ["b", "a"]).of(RESULT) == pytest.approx(0.7)
     assert column("AUC", ["b", "c"]).of(RESULT) is None
+    assert column("faces/*/l1", ["a"]).of(RESULT) == 0.1 and column("faces/*/l1").is_by_set
     for name in ("kept", "accuracy on a"):
         with pytest.raises(LatseError, match=f"the column '{name}' is no mean over sets of pairs"):
             column(name, ["a"])
@@ -212,7 +217,7 @@ def test_a_table_shows_its_rows_and_what_they_change(read):
         "tables:\n"
         "  margins: {rows: [plain, 'arc*'], columns: [accuracy, accuracy on *, CPU minutes], base: arc}\n"
         "  default: {rows: [cos]}\n"
-        "  headed: {rows: [cos], columns: {first: accuracy on a}}\n"
+        "  headed: {rows: [cos], columns: {first: accuracy on a}, base: plain}\n"
     )
     found = results(arc=[0.8, 0.82, 0.84], arc_noisy=[0.7, 0.74, 0.72], cos=[0.6, 0.6, 0.6])
     cells = named_table(study, study.tables["margins"], found)
@@ -238,8 +243,8 @@ def test_a_table_shows_its_rows_and_what_they_change(read):
     assert default[0] == ["", "what it changes", "accuracy, %", "CPU minutes"]
     headed = named_table(study, study.tables["headed"], {("cos", 1): found["cos", 1]})
     assert headed == [
-        ["", "what it changes", "first", "seeds"],
-        ["cos", "margin.name: cosface", "65.00", "1 of 3"],
+        ["", "what it changes", "first", "first above plain", "seeds"],
+        ["cos", "margin.name: cosface", "65.00", "–", "1 of 3"],
     ]
     assert changes(study.rows["plain"]) == "–"
 

@@ -87,7 +87,8 @@ def column(name: str, sets: Sequence[str] = ()) -> Column:
     name : str
         `accuracy`, `AUC`, `EER`, `SSIM` and `TAR@X%FAR` are means over the sets of pairs, or of the set that
         is named, as in `accuracy on SET`; `rank 1`, `rank 1 @SIZE`; a name of `OF_RUN`; or the keys of
-        another number in a result, with / between them.
+        another number in a result, with / between them; with * for the name of a set of pairs they are such
+        a mean, too.
     sets : sequence of str
         Of a mean, over which sets it goes; none: over all.
 
@@ -97,9 +98,10 @@ def column(name: str, sets: Sequence[str] = ()) -> Column:
         If there is no such column, or it is no mean over the sets that are asked for.
     """
     kind, _, one = name.partition(ON)
-    in_set = _in_set(kind)
-    if in_set and not (one and sets):
-        return Column(name, _mean(in_set, [one] if one else sets), *SHARE, is_by_set=not one)
+    of_set = _of_set(kind)
+    if of_set and not (one and sets):
+        written = SHARE if _in_set(kind) else ANY
+        return Column(name, _mean(of_set, [one] if one else sets), *written, is_by_set=not one)
     if sets:
         raise LatseError(f"the column '{name}' is no mean over sets of pairs, and takes no others")
     rank = RANK.fullmatch(name)
@@ -116,7 +118,7 @@ def column(name: str, sets: Sequence[str] = ()) -> Column:
 def is_mean(name: str) -> bool:
     """Tell whether a column is a mean over sets of pairs."""
     kind, _, one = name.partition(ON)
-    return bool(_in_set(kind)) and not one
+    return bool(_of_set(kind)) and not one
 
 
 def averaged(name: str, sets: Sequence[str]) -> Column:
@@ -176,9 +178,21 @@ def _inside(content: Any, keys: Sequence[str]) -> Any:
     return content
 
 
-def _mean(keys: Sequence[str], sets: Sequence[str]) -> Callable[[Result], float | None]:
+def _of_set(name: str) -> Callable[[Result, str], float | None] | None:
+    """Return what takes the figure of one set of pairs from a result; None for a figure of the run."""
+    keys, (before, every, after) = _in_set(name), name.partition("/*/")
+    if keys:
+        return lambda result, title: at(result["sets"].get(title), keys)
+    if every:
+        return lambda result, title: at(result, [*before.split("/"), title, *after.split("/")])
+    return None
+
+
+def _mean(
+    of_set: Callable[[Result, str], float | None], sets: Sequence[str]
+) -> Callable[[Result], float | None]:
     def of(result: Result) -> float | None:
-        values = [at(result["sets"].get(title), keys) for title in sets or result["sets"]]
+        values = [of_set(result, title) for title in sets or result["sets"]]
         known = [value for value in values if value is not None]
         return statistics.fmean(known) if len(known) == len(values) else None
 

@@ -105,8 +105,8 @@ def named_table(study: Study, table: Table, results: Results) -> list[list[str]]
         if not table.is_default or any(cell != NOTHING for cell in rows)
     }
     if table.base:
-        by = next(iter(columns.values())).name
-        shown[f"{by} above {table.base}"] = [_gain(row, table, by, results) for row in table.rows]
+        heading, by = next(iter(columns.items()))
+        shown[f"{heading} above {table.base}"] = [_gain(row, table, by.name, results) for row in table.rows]
     if any(len(found) < len(study.seeds) for found in runs.values()):
         shown["seeds"] = [f"{len(found)} of {len(study.seeds)}" for found in runs.values()]
     base = study.rows[table.base] if table.base else None
