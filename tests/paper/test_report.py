@@ -463,6 +463,10 @@ def test_the_tables_of_a_study_are_shown_as_they_are(tmp_path, capsys):
     reader = Reader((tmp_path / "r.html").read_text())
     assert reader.row("arc & <b>") == found["margins"][1]
     assert "What orl_teacher gives where each row changes something of it." in reader.text
+    (tmp_path / "out" / "dots.svg").write_text("<svg/>")
+    write(path, {**content, "plots": {"dots": "dots.svg"}})
+    assert report(tmp_path / "out", tmp_path / "r.html") == 0
+    assert "data:image/svg+xml;base64," in (tmp_path / "r.html").read_text()
     write(path, {**content, "tables": {"margins": []}})
     assert report(tmp_path / "out", tmp_path / "r.html") == 1
     assert "study.json: tables.margins is [], must be a list of at least 1" in capsys.readouterr().err

@@ -104,7 +104,7 @@ def taught(run_study, study_file, pairs_file, tmp_path_factory, one_process):
     """The folder of a finished study with a noisy set and a teacher, judged on two sets of pairs."""
     out = tmp_path_factory.mktemp("taught")
     file, again = study_file.with_name("taught.yaml"), out / "again.bin"
-    file.write_text(TAUGHT)
+    file.write_text(TAUGHT + "plots: {both: {rows: [noisy, pupil], dots: accuracy}}\n")
     again.write_bytes(pairs_file.read_bytes())
     with one_process():
         assert run_study(out, file=file, pairs=(pairs_file, again)) == 0
@@ -282,6 +282,29 @@ def test_a_teacher_that_learned_other_people_judges_by_their_means(
     assert study_table.changes(read_study(file).rows["stranger"]) == "others: true"
 
 
+def test_a_baseline_is_judged_like_a_row(run_study, study_file, people, pairs_file, tmp_path, one_process):
+    file, out = study_file.with_name("baselines.yaml"), tmp_path / "out"
+    file.write_text(
+        "recipe: tiny.yaml\nseeds: [0, 1]\nnoise: {flips: {mislabel: 0.5}}\nrows:\n"
+        "  line: {}\n  components: {model: pca}\n  discriminants: {noise: flips, model: fisherfaces}\n"
+        "claims: {a network is better: [line, components]}\n"
+    )
+    with one_process():
+        assert run_study(out, "--inspect", file=file) == 0
+    assert not list(out.glob("components/*/*.params")) and not list(out.glob("components/*/metrics.jsonl"))
+    study = read_study(file)
+    results = read_results(study, out / "results")
+    assert len(results) == 6 and results["components", 0]["asked"]["model"] == "pca"
+    places = "--train-data", people, "--pairs", pairs_file, "--json", tmp_path / "eval.json"
+    assert main(["eval", "--model", "pca", *map(str, places)]) == 0
+    (judged,) = json.loads((tmp_path / "eval.json").read_text())["sets"].values()
+    (kept,) = results["components", 0]["sets"].values()
+    assert kept["accuracy"] == judged["results"]["pca"]["accuracy"]
+    assert results["components", 0]["inspection"] is None and results["line", 0]["inspection"] is not None
+    assert study_table.changes(study.rows["discriminants"]) == "noise: flips, model: fisherfaces"
+    assert run_study(out, "--inspect", file=file) == 0
+
+
 def test_a_row_begins_with_the_model_of_another(whole, results):
     model = digest(whole / "clean" / "seed-3" / "model-0000.params")
     record = run_record.read(whole / "goes-on" / "seed-3")
@@ -414,6 +437,11 @@ def test_every_set_of_pairs_has_its_table(taught):
     assert list(found) == ["people", "again"] and found["people"] == found["again"]
     assert [row[0] for row in found["again"][1:]] == ["pupil", "clean", "noisy"]  # as the file has them
     assert (taught / "table.md").read_text().count("**again: ") == 1
+
+
+def test_the_plots_of_a_study_are_drawn(taught):
+    assert json.loads((taught / "study.json").read_text())["plots"] == {"both": "both.svg"}
+    assert "</svg>" in (taught / "both.svg").read_text()
 
 
 def test_a_claim_is_judged_over_the_seeds(taught, capsys):
@@ -751,6 +779,18 @@ def refused(run_study, tmp_path, capsys):
         (
             STUDY.replace("{}", "{teacher: {model: pixels, centres: learned}}"),
             "the teacher of the row 'line' is {centres: learned, model: pixels}, must be a row, {row: NAME,",
+        ),
+        (
+            STUDY.replace("{}", "{model: pcb}"),
+            "the row 'line' must hold model: one of pixels, pca, fisherfaces",
+        ),
+        (
+            STUDY.replace("{}", "{model: pca, margin: {s: 32}}"),
+            "the row 'line' must hold model: one of pixels, pca, fisherfaces, dlib, perhaps noise, others",
+        ),
+        (
+            STUDY.replace("{}", "{model: pca}").replace("m3: 0.2}", "m3: 0.2}, start: line"),
+            "the row 'cos-0.2' has the start line, which is no row of a network",
         ),
         (STUDY.replace("{}", "{others: 3}"), "others of the row 'line' is 3, must be true or false"),
         (

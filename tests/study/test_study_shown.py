@@ -217,7 +217,7 @@ def test_a_table_shows_its_rows_and_what_they_change(read):
         "tables:\n"
         "  margins: {rows: [plain, 'arc*'], columns: [accuracy, accuracy on *, CPU minutes], base: arc}\n"
         "  default: {rows: [cos]}\n"
-        "  headed: {rows: [cos], columns: {first: accuracy on a}, base: plain}\n"
+        "  headed: {rows: [cos], columns: {first: accuracy on a}, base: cos}\n"
     )
     found = results(arc=[0.8, 0.82, 0.84], arc_noisy=[0.7, 0.74, 0.72], cos=[0.6, 0.6, 0.6])
     cells = named_table(study, study.tables["margins"], found)
@@ -243,7 +243,7 @@ def test_a_table_shows_its_rows_and_what_they_change(read):
     assert default[0] == ["", "what it changes", "accuracy, %", "CPU minutes"]
     headed = named_table(study, study.tables["headed"], {("cos", 1): found["cos", 1]})
     assert headed == [
-        ["", "what it changes", "first", "first above plain", "seeds"],
+        ["", "what it changes", "first", "first above cos", "seeds"],
         ["cos", "margin.name: cosface", "65.00", "–", "1 of 3"],
     ]
     assert changes(study.rows["plain"]) == "–"

@@ -151,7 +151,7 @@ def _sections(material: Material, own: Mapping[str, Any]) -> list[Section]:
             where = f" in {path.relative_to(material.folder)}" if len(results) > 1 else ""
             with reading(path):
                 layout = getattr(report_sections, kind)
-                section = layout(content, path.parent if kind == "figures" else look, where)
+                section = layout(content, look if kind in JUDGED else path.parent, where)
                 shown.append(section._replace(anchor=f"{kind}-{number}" if where else kind))
                 records[section.title] = content["provenance"]
                 for name, model in content["models"].items() if kind in JUDGED else ():

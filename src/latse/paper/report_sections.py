@@ -266,11 +266,17 @@ def figures(result: Mapping[str, Any], folder: Path, where: str) -> Section:
     return Section("figures", f"Figures{where}", " ".join(lead), pictures)
 
 
-def study(result: Mapping[str, Any], look: Mapping[str, Look], where: str) -> Section:
-    """Lay out the tables that `latse study` printed."""
+def study(result: Mapping[str, Any], folder: Path, where: str) -> Section:
+    """Lay out what `latse study` printed, and drew into `folder`; LatseError if a picture cannot be read."""
     lead = f"What {result['recipe']} gives where each row changes something of it."
     blocks = [
         BLOCKS.table(head, rows, title, prose=True) for title, (head, *rows) in result["tables"].items()
+    ]
+    blocks += [
+        BLOCKS.picture(
+            _address(folder / file), name, "Thick: the mean over the seeds, with its 95 % interval."
+        )
+        for name, file in result.get("plots", {}).items()
     ]
     return Section("study", f"Study{where}", lead, blocks)
 

@@ -94,5 +94,6 @@ FORMS: dict[str, Form] = {
         "provenance": Each(ANYTHING),
         "recipe": TEXT,
         "tables": Each(Rows(Rows(TEXT, 1), 1)),
+        "plots?": Each(TEXT),
     },
 }

@@ -27,6 +27,7 @@ from latse.runtime import cores
 from latse.study import study_judge
 from latse.study.study_claims import claim_table, refuse_unknown_sets
 from latse.study.study_file import Outsider, Row, Study, part, read_study
+from latse.study.study_plots import draw
 from latse.study.study_result import FILTER, small
 from latse.study.study_run import Run, Runs, outside
 from latse.study.study_table import named_table, report, tables
@@ -37,7 +38,7 @@ KIND = "study run"
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train and judge what is missing, then print and write the tables.
+    """Train and judge what is missing, then print and write the tables, and draw the plots.
 
     Raises LatseError for a malformed study, or with the sentence of the first run that fails.
     """
@@ -58,7 +59,16 @@ def run(args: argparse.Namespace) -> None:
         found.update({name: named_table(study, table, results) for name, table in study.tables.items()})
         if study.claims:
             found[f"claims, paired over {seeds}"] = claim_table(content["claims"])
-        content = {"kind": "study", "provenance": provenance(args), **content, "tables": found}
+        plots = {name: f"{name}.svg" for name in study.plots}
+        for name, file in plots.items():
+            draw(out / file, study.plots[name], study.seeds, results)
+        content = {
+            "kind": "study",
+            "provenance": provenance(args),
+            **content,
+            "tables": found,
+            "plots": plots,
+        }
         write_json(out / "study.json", content)
         text = [f"**{title}**\n\n{markdown(rows)}\n" for title, rows in found.items()]
         write_text(out / "table.md", "\n".join(text))
@@ -95,6 +105,7 @@ def _runs(args: argparse.Namespace, study: Study, judged: dict[str, Any], out: P
                 "teacher": outsider or (row.teacher and runs[row.teacher, seed].made_by),
                 "centres": row.centres,
                 "start": row.start and runs[row.start, seed].made_by,
+                "model": row.model,
             }
             noisy = row.noise and out / "data" / row.noise / f"seed-{seed}"
             place = noisy or Path(sets[row.others])
@@ -169,8 +180,19 @@ def _run_one(
 ) -> None:
     """Filter, train and judge; `models` is what `_models` returns, and they are there.
 
-    A run whose result is there is only trained: another needs its model.
+    A run whose result is there is only trained: another needs its model. A baseline is only judged.
     """
+    if run.made_by["model"] is None:
+        _train(args, run, environment, models)
+    if run.is_done():
+        return
+    study_judge.judge(args, run, environment)
+    write_json(run.result, {"kind": KIND, "asked": run.asked, **small(run.folder)})
+
+
+def _train(
+    args: argparse.Namespace, run: Run, environment: Mapping[str, str], models: dict[str, tuple[object, ...]]
+) -> None:
     filtered: tuple[object, ...] = ()
     if "teacher" in models:
         filtered = "--verdicts", run.folder / "teacher.keep"  # `latse filter` locks the folder
@@ -180,7 +202,3 @@ def _run_one(
     changes = [word for change in args.set for word in ("--set", change)]
     trained = ("--data", run.data, "--out", run.folder, "--seed", run.seed, "--resume", *changes)
     run.latse(environment, "train", run.recipe, *trained, *filtered, *models.get("start", ()))
-    if run.is_done():
-        return
-    study_judge.judge(args, run, environment)
-    write_json(run.result, {"kind": KIND, "asked": run.asked, **small(run.folder)})

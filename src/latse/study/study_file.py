@@ -42,6 +42,8 @@ class Row:
         By what a teacher that is a row judges, where not by rank: `DOMINANT` or `MEANS`.
     others : bool
         Whether it learns from the set of other people.
+    model : str or None
+        A baseline of `latse eval` that is judged instead of a network; it may learn from the row's data.
     """
 
     changes: dict[str, Any]
@@ -50,6 +52,7 @@ class Row:
     start: str | None = None
     centres: str | None = None
     others: bool = False
+    model: str | None = None
 
     @property
     def needs(self) -> list[str]:
@@ -186,8 +189,10 @@ def _rows(path: Path, rows: Any, noise: dict[str, dict[str, float]]) -> dict[str
         if row.others and row.noise is not None:
             raise LatseError(f"{path}: the row '{name}' has noise, which the set of other people never has")
         for key, other in (("teacher", row.teacher), ("start", row.start)):
-            if isinstance(other, str) and other not in read:
-                raise LatseError(f"{path}: the row '{name}' has the {key} {other}, which is no row")
+            if isinstance(other, str) and (other not in read or read[other].model):
+                raise LatseError(
+                    f"{path}: the row '{name}' has the {key} {other}, which is no row of a network"
+                )
         if row.start and read[row.start].others != row.others:
             raise LatseError(f"{path}: the row '{name}' has the start {row.start}, which learns other people")
         teacher = read[row.teacher] if isinstance(row.teacher, str) else row
@@ -221,6 +226,10 @@ def _row(path: Path, name: Any, content: Any) -> Row:
     if not isinstance(others, bool):
         wrong = recipes.in_yaml(others)
         raise LatseError(f"{path}: others of the row '{name}' is {wrong}, must be true or false")
+    model = changes.pop("model", None)
+    if model is not None and (model not in BASELINES or {*changes} - {"noise"}):
+        must = f"the row '{name}' must hold model: one of {', '.join(BASELINES)}, perhaps noise, others"
+        raise LatseError(f"{path}: {must}, and nothing else")
     named = {key: changes.pop(key, None) for key in ("noise", "teacher", "start")}
     if isinstance(named["teacher"], dict):
         centres = named["teacher"].get("centres")
@@ -233,7 +242,7 @@ def _row(path: Path, name: Any, content: Any) -> Row:
             raise LatseError(
                 f"{path}: the {key} of the row '{name}' is {recipes.in_yaml(value)}, must be a name"
             )
-    return Row(changes, others=others, **named)
+    return Row(changes, others=others, model=model, **named)
 
 
 def _outsider(path: Path, name: Any, content: dict) -> Outsider:

@@ -42,15 +42,19 @@ def judged_by(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def judge(args: argparse.Namespace, run: Run, environment: Mapping[str, str]) -> None:
-    """Write into the folder of a run what judges its model; raise LatseError if a command fails."""
-    model, folder = ("--model", f"{MODEL}={run.folder}/model,0"), args.identification
+    """Write into the folder of a run what judges its model; raise LatseError if a command fails.
+
+    A baseline is not inspected: it has neither class centres nor a decoder.
+    """
+    baseline, folder = run.made_by["model"], args.identification
+    model = "--model", f"{MODEL}={baseline or run.folder / 'model,0'}", "--train-data", run.data
     for name in (IDENTIFICATION, INSPECTION):
         (run.folder / name).unlink(missing_ok=True)
     run.latse(environment, "eval", *model, "--pairs", *args.pairs, "--json", run.folder / VERIFICATION)
     if folder:
         images = "--probes", Path(folder, PROBES), "--distractors", Path(folder, DISTRACTORS)
         run.latse(environment, "identify", *model, *images, "--json", run.folder / IDENTIFICATION)
-    if args.inspect:
+    if args.inspect and not baseline:
         sets = "--data", run.data, "--pairs", *args.pairs
         run.latse(environment, "inspect", run.folder, *sets, "--json", run.folder / INSPECTION)
 

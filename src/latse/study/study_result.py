@@ -58,8 +58,8 @@ def small(folder: Path) -> dict[str, Any]:
     """Return what is kept of the run in a folder.
 
     `provenance` of its judgement; `sets` by name; `identification`, `inspection` and `filter`, None
-    where there is none; `metrics`, `curve` and `cost`, see `of_metrics`. Raises LatseError if a file is
-    missing or damaged.
+    where there is none; `metrics`, `curve` and `cost`, see `of_metrics`, if it was trained. Raises
+    LatseError if a file is missing or damaged.
     """
     path = folder / VERIFICATION
     judged = read_json(path)
@@ -70,7 +70,7 @@ def small(folder: Path) -> dict[str, Any]:
         "identification": _identification(folder / IDENTIFICATION),
         "inspection": _rounded(_read_kept(folder / INSPECTION, INSPECTED)),
         "filter": _read_kept(folder / FILTER, FILTERED),
-        **of_metrics(read_metrics(folder / METRICS)),
+        **(of_metrics(read_metrics(folder / METRICS)) if (folder / METRICS).exists() else {}),
     }
 
 

@@ -31,7 +31,8 @@ class Run:
     made_by : dict
         All that decides the model: `row`, `seed`, `settings`, those of `run_record.own_files` that there are,
         `data`, `noise`; `teacher` and `start`, the same of another row's run, of a teacher from elsewhere
-        what `outside` says, or None; `centres` of a teacher that is a row.
+        what `outside` says, or None; `centres` of a teacher that is a row; `model`, the baseline that is
+        judged instead of a network, or None.
     judged_by : dict
         What decides the judgement besides: `study_judge.judged_by`.
     recipe : Path

@@ -131,7 +131,7 @@ def flat(row: Row) -> dict[str, Any]:
     found = {f"{name}.{key}": value for name, keys in sections.items() for key, value in keys.items()}
     teacher = row.teacher.model.rpartition("/")[2] if isinstance(row.teacher, Outsider) else row.teacher
     named = {"noise": row.noise, "teacher": teacher, "centres": row.centres, "start": row.start}
-    named["others"] = row.others or None
+    named.update(others=row.others or None, model=row.model)
     return {**found, **{key: value for key, value in named.items() if value is not None}}
 
 
