@@ -184,7 +184,7 @@ def test_a_margin_takes_its_own_parameters_and_has_all_of_them(write):
 @pytest.mark.parametrize("name", margins.MARGINS)
 @pytest.mark.parametrize("path", ONE_OF_EACH_MARGIN, ids=lambda path: path.stem)
 def test_a_shipped_recipe_takes_every_margin(path, name):
-    """A margin's own parameters go but for s where the other has it; all parameters of the other are there."""
+    """A margin's own parameters go, but for s where the other has it; all those of the other are there."""
     shipped, parameters = recipes.as_dict(recipes.load(path).margin), margins.parameters(name)
     changed = recipes.as_dict(recipes.load(path, [f"margin.name={name}"]).margin)
     scale = {key: shipped[key] for key in ("s",) if key in parameters}
