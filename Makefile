@@ -44,6 +44,10 @@ SEEDS ?= 0
 GPUS ?=
 CPUS ?=
 KVSTORE ?=
+# Of train-teacher and train-student: processes that train together, those that add up, and a file of hosts for them.
+WORKERS ?=
+SERVERS ?=
+HOSTS ?=
 # 1 installs mxnet for CUDA 11, 0 for CPU; by default CUDA where GPUS asks for it or where it is already.
 GPU ?= $(if $(GPUS)$(wildcard .venv/ready-gpu),1,0)
 
@@ -57,14 +61,16 @@ SHARD := $(if $(filter data/orl,$(DATA)),$(ORL))
 FILTERED := $(if $(filter data/orl,$(DATA)),data/orl-noisy,$(DATA))
 TEACHER := $(TEACHER_RECIPE:%=$(OUT)/teacher/model,0)
 SETS := $(strip $(foreach name,CASIA MS1MV2 MS1MV3,$(addprefix $(name)=,$($(name)))))
+LAUNCH := $(if $(WORKERS)$(HOSTS),.venv/bin/latse launch $(addprefix --workers ,$(WORKERS)) \
+	$(addprefix --servers ,$(SERVERS)) $(addprefix --hosts ,$(HOSTS)) --)
 DEVICES := $(addprefix --gpus ,$(GPUS)) $(addprefix --cpus ,$(CPUS))
 
 PYTHONS := python3.8 python3.9 python3.10 python3.11 python3
 SUITABLE := import ensurepip, sys; sys.exit(not (3, 8) <= sys.version_info[:2] <= (3, 11))
 
 # $(call train,RECIPE,NAME): a finished run ends at once, an interrupted one goes on, none starts anew.
-train = .venv/bin/latse train $(1) --data $(DATA) --out $(OUT)/$(2) --seed $(SEED) --resume \
-	$(DEVICES) $(addprefix --kvstore ,$(KVSTORE))
+train = $(LAUNCH) .venv/bin/latse train $(1) --data $(DATA) --out $(OUT)/$(2) --seed $(SEED) --resume \
+	$(DEVICES) $(addprefix --kvstore ,$(or $(KVSTORE),$(if $(LAUNCH),dist_sync)))
 
 # $(call tables,OPTIONS): what is missing is trained where its data are given.
 tables = .venv/bin/latse tables $(1) --runs $(RUNS) $(if $(SETS),--data $(SETS)) \
@@ -81,7 +87,7 @@ study = .venv/bin/latse study paper --data data/study --others data/study-others
 .PHONY: bench tables table-1 table-2 table-3 table-4 table-5 table-6
 
 help: ## list the targets
-	@echo 'make TARGET [RECIPE=NAME DATA=FOLDER OUT=FOLDER SEED=N GPUS=0,1,... CPUS=N KVSTORE=NAME GPU=1]'
+	@echo 'make TARGET [RECIPE=NAME DATA=FOLDER OUT=FOLDER SEED=N GPUS=0,1,... CPUS=N KVSTORE=NAME WORKERS=N HOSTS=FILE GPU=1]'
 	@sed -nE 's/^([a-z0-9 -]+):.*## /  \1: /p' Makefile
 
 setup: $(READY) ## install latse into .venv (GPU=1: with CUDA 11)

@@ -8,7 +8,9 @@ import os
 from typing import Any, Callable
 
 SET = "--set"
-KVSTORES = ("local", "device", "nccl")
+# The distributed ones join the workers of `latse launch`.
+DISTRIBUTED = ("dist_sync", "dist_sync_device")
+KVSTORES = ("local", "device", "nccl", *DISTRIBUTED)
 
 
 def later(module: str, function: str = "run") -> Callable[[argparse.Namespace], Any]:

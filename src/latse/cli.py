@@ -20,6 +20,7 @@ from latse.runtime import mxnet_build, require_mxnet
 COMMANDS = {
     "data": ("data_command", "make insightface shards and verification pairs"),
     "train": ("train.train_arguments", "train a teacher or a student from a recipe"),
+    "launch": ("cluster.launch_arguments", "train in several processes, on this machine or over ssh"),
     "recipes": ("recipes_arguments", "list the shipped recipes, show one, or explain every key"),
     "filter": ("paper.filter_arguments", "store a teacher's verdict on every image of a set"),
     "plan": ("paper.plan_arguments", "plan the memory of a recipe's graph by mirroring"),

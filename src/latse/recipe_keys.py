@@ -188,5 +188,6 @@ _KEYS = [
 KEYS = {key.name: key for key in _KEYS}
 # What a run that goes on may have otherwise than it began: no array has another shape or meaning for it.
 CHANGEABLE = {name for name in KEYS if name.startswith("schedule.")} | {
-    f"train.{name}" for name in ("iterations", "loss_scale", "checkpoint_every", "keep", "log_every")
+    f"train.{name}"
+    for name in ("iterations", "kvstore", "loss_scale", "checkpoint_every", "keep", "log_every")
 }

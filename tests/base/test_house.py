@@ -52,7 +52,9 @@ ROOMS = {
     "plan": {"errors", "files", "form", "graph"},
     "data": {"arguments", "arrays", "errors", "files", "form", "own_class"},
     "models": BASE | {"graph", "symbols"},
-    "train": BASE | {"latse", "data", "graph", "models", "plan", "recipe", "recipe_keys", "symbols"},
+    "cluster": {"arguments", "child", "errors", "files", "runtime"},
+    "train": BASE
+    | {"latse", "cluster", "data", "graph", "models", "plan", "recipe", "recipe_keys", "symbols"},
     "eval": BASE | {"data", "graph", "models", "symbols"},
     "paper": BASE | {"data", "eval", "models", "plan", "recipe", "recipe_keys", "symbols", "train"},
     "study": BASE | {"data", "eval", "models", "recipe", "train"},

@@ -289,6 +289,26 @@ def test_devices_reach_every_training(installed, variable, option):
         assert words[position : position + 2] == option
 
 
+@pytest.mark.parametrize(
+    ("given", "launched", "kvstore"),
+    [
+        (("WORKERS=2",), "launch --workers 2 --", "dist_sync"),
+        (("HOSTS=hosts", "SERVERS=3"), "launch --servers 3 --hosts hosts --", "dist_sync"),
+        (
+            ("WORKERS=2", "HOSTS=h", "KVSTORE=dist_sync_device"),
+            "launch --workers 2 --hosts h --",
+            "dist_sync_device",
+        ),
+    ],
+)
+def test_workers_are_launched(installed, given, launched, kvstore):
+    teacher, student, *others = commands(with_orl(installed), "train-student", *given)
+    for words in (teacher, student):
+        text = " ".join(words)
+        assert text.startswith(launched) and "latse train " in text and f"--kvstore {kvstore}" in text
+    assert not any("launch" in words for words in others)
+
+
 def test_help_names_every_target(checkout):
     text = (REPOSITORY / "Makefile").read_text()
     targets = [name for line in re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE) for name in line.split()]

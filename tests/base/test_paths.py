@@ -174,11 +174,12 @@ REFUSED = [
         "@/tiny.yaml --data @/set --others @/none --pairs @/none --out @/out/study --results @/kept "
         "--identification @/none",
     ),
+    ("launch", "--hosts @/none -- true"),
     ("bench all", "@/out/all --peers @/none --only nothing"),
 ]
 # What is no path.
 NUMBERS = {int, float, orl_command.parse_people, margins_arguments._classes}
-WORDS = {"leave_out", "set", "rows", "shape", "gpus", "kvstore", "ending", "parameters"}
+WORDS = {"leave_out", "set", "rows", "shape", "gpus", "kvstore", "ending", "parameters", "words"}
 NAMES = {
     ("bench all", "only"),
     *((name, "encoder") for name in ("import", "bench embed", "bench filter", "bench train")),

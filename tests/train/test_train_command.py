@@ -563,7 +563,7 @@ def test_a_wrong_start_is_one_sentence_and_no_run_is_begun(refused, teacher, tmp
         (("--set", "train.batchsize=3"), "; did you mean train.batch_size?"),
         (
             ("--kvstore", "locale"),
-            "latse: --kvstore: train.kvstore is locale, must be one of local, device, nccl",
+            "latse: --kvstore: train.kvstore is locale, must be one of local, device, nccl, dist_sync",
         ),
         (("--kvstore", "nccl"), "needs the GPU build"),
         (("--kvstore", ""), "latse: the argument after --kvstore is empty"),

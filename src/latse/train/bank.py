@@ -116,6 +116,8 @@ class MeanFaceBank:
         for label in labels[(labels < 0) | (labels >= self._classes)]:
             raise LatseError(f"{self._faces.path} has no person {label}, only 0 to {self._classes - 1}")
         targets = np.empty(images.shape, np.float32)
+        if not len(labels):
+            return targets
         batch = images.reshape(len(images), 1, -1), teaches, targets.reshape(len(images), 1, -1)
         shares = _shares(labels, len(self._mixers))
         if len(shares) == 1:

@@ -6,7 +6,9 @@ from typing import Mapping
 
 import mxnet as mx
 import numpy as np
+from mxnet.test_utils import environment
 
+from latse.cluster.alone import ALONE, Alone
 from latse.models.runner import as_input
 from latse.train import state
 from latse.train.moving_statistics import MovingStatistics
@@ -20,11 +22,11 @@ LABEL = "softmax_label"
 class Learner:
     """What learns: one training graph, bound, with all that a step changes.
 
-    At iteration 0 what is not in `begin` begins at random.
+    At iteration 0 what is not in `begin` begins at random. Of several `workers` all begin as worker 0 does.
     """
 
-    def __init__(self, training: Training, begin: RunState = AFRESH) -> None:
-        self._training = training
+    def __init__(self, training: Training, begin: RunState = AFRESH, workers: Alone = ALONE) -> None:
+        self._training, self._workers = training, workers
         symbol, shapes = training.graph
         others = [name for name in shapes if name != LABEL]
         self._module = mx.mod.Module(symbol, others, [LABEL], context=training.devices)
@@ -64,8 +66,16 @@ class Learner:
         return {name: array.asnumpy() for name, array in zip(self._output_names, self._module.get_outputs())}
 
     def capture(self, iteration: int) -> RunState:
-        """Return all that a run needs to go on after `iteration` steps."""
-        return state.capture(self._module, iteration)
+        """Return all that a run needs to go on after `iteration` steps, the same on all workers.
+
+        Where they have other statistics of batch normalisation, they all go on with the mean.
+        """
+        captured = state.capture(self._module, iteration)
+        if self._workers.count == 1:
+            return captured
+        captured = captured._replace(aux_params=self._workers.mean("aux", captured.aux_params))
+        self._module.set_params(self._module.get_params()[0], captured.aux_params)
+        return captured
 
     def _update(self) -> None:
         self._module.update()
@@ -79,24 +89,41 @@ class Learner:
             mx.init.Xavier(rnd_type="gaussian", factor_type="out", magnitude=2),
             arg_params=begin.arg_params,
             aux_params=begin.aux_params,
-            allow_missing=begin.iteration == 0,
+            allow_missing=begin.iteration == 0 or not begin.arg_params,
         )
+        if self._workers.count > 1:
+            arg_params, aux_params = self._module._arg_params, self._module._aux_params
+            agreed = self._workers.first("arg", arg_params), self._workers.first("aux", aux_params)
+            self._module.set_params(*agreed)
         return NOTHING
 
     def _set_optimiser(self, begin: RunState, masters: NamedArrays) -> None:
         recipe = self._training.recipe
         train = recipe.train
-        self._module.init_optimizer(
-            kvstore=train.kvstore,
-            optimizer=SGDWithRunning.__name__,
-            optimizer_params={
-                "one_by_one": self._training.devices[0].device_type == "cpu",
-                "lr_scheduler": schedule(recipe),
-                "momentum": train.momentum,
-                "wd": train.weight_decay,
-                "multi_precision": True,  # of float16 parameters, where there are any
-                "rescale_grad": 1 / train.batch_size,  # each sample's loss counts equally on any device
-                "begin_num_update": begin.iteration,
-            },
-        )
-        state.restore(self._module, begin.momentum, masters)
+        # Of several workers each moves its own parameters by the sum of all gradients: the servers then run
+        # nothing that was sent to them, and every worker knows the whole state.
+        own = {} if self._workers.count == 1 else {"MXNET_UPDATE_ON_KVSTORE": "0"}
+        with environment(own):
+            self._module.init_optimizer(
+                kvstore=self._workers.store(train.kvstore),
+                optimizer=SGDWithRunning.__name__,
+                optimizer_params={
+                    "one_by_one": self._training.devices[0].device_type == "cpu",
+                    "lr_scheduler": schedule(recipe),
+                    "momentum": train.momentum,
+                    "wd": train.weight_decay,
+                    "multi_precision": True,  # of float16 parameters, where there are any
+                    "rescale_grad": 1 / train.batch_size,  # each sample's loss counts equally on any device
+                    "begin_num_update": begin.iteration,
+                },
+            )
+        state.restore(self._module, self._agreed_momentum(begin), masters)
+
+    def _agreed_momentum(self, begin: RunState) -> NamedArrays:
+        """Return the momentum that worker 0 begins with."""
+        if self._workers.count == 1:
+            return begin.momentum
+        names, *_ = self._workers.gather("the momentum at the start", sorted(begin.momentum))
+        parameters = self._module._arg_params
+        own = {name: begin.momentum.get(name, mx.nd.zeros(parameters[name].shape)) for name in names}
+        return self._workers.first("momentum", own)

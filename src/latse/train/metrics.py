@@ -10,11 +10,12 @@ import resource
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, Callable, Collection, Mapping
+from typing import Any, Callable, Collection, Iterator, Mapping
 
 import numpy as np
 from tqdm import tqdm
 
+from latse.cluster.alone import ALONE, Alone
 from latse.errors import LatseError
 from latse.files import explained, read_lines, replacing
 
@@ -36,44 +37,21 @@ def check_names(outputs: Collection[str]) -> None:
             raise LatseError(f"a generative loss needs another name than '{fact}', {taken}")
 
 
-class Journal:
-    """Averages the losses and writes them down.
+class Averages:
+    """Averages the losses over some iterations and the workers of a run; what comes of it goes nowhere.
 
     Parameters
     ----------
-    folder : Path
-        Where `metrics.jsonl` and `train.log` are.
-    start, stop : int
-        Iterations done and to be done; lines past `start`, of a run that was cut off, are removed.
     batch_size : int
-        Images an iteration.
+        Images an iteration, of all workers.
     every : int
         Iterations a line.
-    watch : callable, default nothing
-        Gets each line when it is written.
+    workers : Alone
+        Those of the run.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        start: int,
-        stop: int,
-        batch_size: int,
-        every: int,
-        watch: Watch = lambda line: None,
-    ) -> None:
-        self._path, self._watch = folder / FILE, watch
-        self._batch_size, self._every = batch_size, every
-        self._forget(start)
-        self._log = _logger(folder / "train.log")
-        self._log.info("iteration %d of %d", start, stop)
-        self._bar = tqdm(
-            total=stop * batch_size,
-            initial=start * batch_size,
-            unit=" images",
-            desc=folder.name,
-            smoothing=0.05,
-        )
+    def __init__(self, batch_size: int, every: int, workers: Alone) -> None:
+        self._batch_size, self._every, self._workers = batch_size, every, workers
         self._begin()
 
     def add(self, iteration: int, values: dict[str, np.ndarray], due: bool = False, **facts: float) -> None:
@@ -86,21 +64,80 @@ class Journal:
         for name, value in values.items():
             self._sums[name] += value.sum(dtype=np.float64), value.size
         self._count += 1
-        self._bar.update(self._batch_size)
+        self._advance()
         if iteration % self._every and not due:
             return
         line = {"iteration": iteration, **facts}
-        line.update({name: float(total / size) for name, (total, size) in self._sums.items() if size})
+        line.update({name: float(total / size) for name, (total, size) in self._totals(iteration) if size})
         line["seconds"] = time.perf_counter() - self._began
         line["images_per_second"] = self._count * self._batch_size / line["seconds"]
         line["cpu_seconds"] = time.process_time() - self._cpu_began
         line["peak_megabytes"] = _peak_megabytes()
-        with explained(f"cannot write {self._path}"), self._path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        self._watch(line)
-        self._bar.set_postfix(loss=f"{line['loss']:.3f}", refresh=False)
-        self._log.info(" ".join(f"{key}={value:.6g}" for key, value in line.items()))
+        self._write(line)
         self._begin()
+
+    def note(self, text: str) -> None:
+        """Take a sentence on the run."""
+
+    def close(self) -> None:
+        """Take no more."""
+
+    def _totals(self, iteration: int) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield by name the sum of all workers' values, and how many they are."""
+        own = {name: pair.tolist() for name, pair in self._sums.items()}
+        said = self._workers.gather(f"the metrics of iteration {iteration}", own)
+        for name in own:
+            yield name, np.sum([each[name] for each in said if name in each], axis=0)
+
+    def _advance(self) -> None:
+        """Show that an iteration is done."""
+
+    def _write(self, line: dict[str, float]) -> None:
+        """Take a line."""
+
+    def _begin(self) -> None:
+        self._sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))  # of values, and how many
+        self._count = 0
+        self._began, self._cpu_began = time.perf_counter(), time.process_time()
+
+
+class Journal(Averages):
+    """Averages the losses and writes them down.
+
+    Parameters
+    ----------
+    folder : Path
+        Where `metrics.jsonl` and `train.log` are.
+    start, stop : int
+        Iterations done and to be done; lines past `start`, of a run that was cut off, are removed.
+    batch_size, every, workers : int, int, Alone
+        As those of `Averages`.
+    watch : callable, default nothing
+        Gets each line when it is written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        start: int,
+        stop: int,
+        batch_size: int,
+        every: int,
+        watch: Watch = lambda line: None,
+        workers: Alone = ALONE,
+    ) -> None:
+        self._path, self._watch = folder / FILE, watch
+        self._forget(start)
+        self._log = _logger(folder / "train.log")
+        self._log.info("iteration %d of %d", start, stop)
+        self._bar = tqdm(
+            total=stop * batch_size,
+            initial=start * batch_size,
+            unit=" images",
+            desc=folder.name,
+            smoothing=0.05,
+        )
+        super().__init__(batch_size, every, workers)
 
     def note(self, text: str) -> None:
         """Write a sentence into the log file."""
@@ -113,10 +150,15 @@ class Journal:
             handler.close()
             self._log.removeHandler(handler)
 
-    def _begin(self) -> None:
-        self._sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))  # of values, and how many
-        self._count = 0
-        self._began, self._cpu_began = time.perf_counter(), time.process_time()
+    def _advance(self) -> None:
+        self._bar.update(self._batch_size)
+
+    def _write(self, line: dict[str, float]) -> None:
+        with explained(f"cannot write {self._path}"), self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        self._watch(line)
+        self._bar.set_postfix(loss=f"{line['loss']:.3f}", refresh=False)
+        self._log.info(" ".join(f"{key}={value:.6g}" for key, value in line.items()))
 
     def _forget(self, start: int) -> None:
         lines = read_lines(self._path, errors="replace") if self._path.is_file() else ()

@@ -8,6 +8,7 @@ import mxnet as mx
 import numpy as np
 from mxnet.test_utils import environment
 
+from latse.cluster.alone import ALONE, Alone
 from latse.recipe_keys import SINGLE
 from latse.train import precision
 from latse.train.learner import LABEL, Learner
@@ -26,10 +27,10 @@ class MixedLearner(Learner):
     Raises LatseError if a device does not compute in the recipe's precision.
     """
 
-    def __init__(self, training: Training, begin: RunState = AFRESH) -> None:
+    def __init__(self, training: Training, begin: RunState = AFRESH, workers: Alone = ALONE) -> None:
         precision.check(training.recipe, training.devices)
         self._scale = precision.LossScale(training.recipe.train.loss_scale, begin.scaling)
-        super().__init__(training, begin)
+        super().__init__(training, begin, workers)
 
     def step(self, inputs: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
         """Learn from one batch as `Learner.step` does; raise LatseError if too many in a row are skipped.
@@ -81,7 +82,7 @@ class MixedLearner(Learner):
             super()._set_optimiser(begin, masters)
 
 
-def create(training: Training, begin: RunState = AFRESH) -> Learner:
+def create(training: Training, begin: RunState = AFRESH, workers: Alone = ALONE) -> Learner:
     """Return what learns in the recipe's precision; the arguments are those of `Learner`."""
     kind = Learner if training.recipe.train.precision == SINGLE else MixedLearner
-    return kind(training, begin)
+    return kind(training, begin, workers)

@@ -5,9 +5,17 @@ from __future__ import annotations
 import argparse
 
 from latse.arguments import KVSTORES, add_device_arguments, add_set_argument, later
+from latse.cluster.place import WORKER, from_environment
+from latse.cluster.serving import serve
 from latse.models.run_folder import named_checkpoint
 
-run = later("latse.train.train_command")
+
+def run(args: argparse.Namespace) -> int:
+    """Train; or, where the process is none of the workers of its run, serve them."""
+    place = from_environment()
+    if place is not None and place.role != WORKER:
+        return serve(place)
+    return later("latse.train.train_command")(args)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

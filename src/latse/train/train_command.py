@@ -14,6 +14,10 @@ from yacs.config import CfgNode
 
 import latse
 from latse import recipe as recipes
+from latse.arguments import DISTRIBUTED
+from latse.cluster.alone import ALONE, Alone
+from latse.cluster.place import from_environment
+from latse.cluster.workers import Workers
 from latse.devices import contexts
 from latse.errors import LatseError
 from latse.files import locked, make_folder, read_json, remove_parts, write_json
@@ -31,6 +35,7 @@ from latse.train.training import Training, open_shard
 from latse.train.verdicts import Judge, KeepAll, Stored, Teacher, TopK, warn_of_another_set
 
 PLAN = "memory-plan.json"
+AIM = "what is to be done"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,8 +43,24 @@ def run(args: argparse.Namespace) -> int:
     recipe = recipes.load(args.recipe, args.set, {"--kvstore": ("train.kvstore", args.kvstore)})
     devices = contexts(args)
     _check_devices(recipe, devices, args)
+    workers = _workers(recipe)
+    try:
+        status = (
+            _run(args, recipe, devices, workers)
+            if workers.rank == 0
+            else _follow(args, recipe, devices, workers)
+        )
+    except LatseError as error:
+        workers.fail(str(error))
+        raise
+    workers.close()
+    return status
+
+
+def _run(args: argparse.Namespace, recipe: CfgNode, devices: list[mx.Context], workers: Alone) -> int:
+    """Train as the worker that reads and writes the folder of the run."""
     shard = open_shard(args.data)
-    training = Training.of(recipe, shard.classes, devices, args.seed)
+    training = Training.of(recipe, shard.classes, devices, args.seed, workers.count)
     folder = make_folder(args.out)
     with locked(folder):
         for name in ("model-*", "untrained-*", state.FILE):
@@ -50,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
         if old is not None:
             record = run_record.gone_on(folder, old, record, reached)
             if _is_finished(folder, old, record, reached):
+                workers.gather(AIM, False)
                 bank.remove_traces(folder)
                 print(f"{folder}: the run is finished, {reached} iterations")
                 return _ended(folder, args.data)
@@ -58,8 +80,9 @@ def run(args: argparse.Namespace) -> int:
         begin = _warm(args.start, training) if args.start and not reached else AFRESH
         planned = _planned(args, training, folder)
         write_json(folder / run_record.FILE, record)
+        workers.gather(AIM, True)
         note = warn_of_another_set(args.teacher, shard) if args.teacher and recipe.filter.k else ""
-        trainer = Trainer(planned, shard, folder, teacher, begin)
+        trainer = Trainer(planned, shard, folder, teacher, begin, workers)
         with _watching(args, reached) as watch, Interruption() as interruption, _advising(
             folder, args, recipe
         ):
@@ -70,6 +93,30 @@ def run(args: argparse.Namespace) -> int:
         return 128 + interruption.number
     print(f"{folder} holds model-symbol.json, model-0000.params, run.json, metrics.jsonl and train.log")
     return _ended(folder, args.data)
+
+
+def _follow(args: argparse.Namespace, recipe: CfgNode, devices: list[mx.Context], workers: Alone) -> int:
+    """Train as another worker, which keeps nothing."""
+    shard, folder = open_shard(args.data), Path(args.out)
+    training = Training.of(recipe, shard.classes, devices, args.seed, workers.count)
+    teacher = Stored(args.verdicts, recipe.filter.k, shard) if args.verdicts else _teacher(args, training)
+    planned = _planned(args, training, folder)
+    trains, *_ = workers.gather(AIM, None)
+    if not trains:
+        return 0
+    with Interruption() as interruption:
+        done = Trainer(planned, shard, folder, teacher, workers=workers).run(asked_to_stop=interruption.came)
+    return 0 if done == recipe.train.iterations else 128 + interruption.number
+
+
+def _workers(recipe: CfgNode) -> Alone:
+    """Return the workers of the run; raise LatseError if the KVStore is of another kind."""
+    place, kind = from_environment(), recipe.train.kvstore
+    if (place is None) == (kind in DISTRIBUTED):
+        joins = f"train.kvstore {kind} joins several workers: `latse launch` starts them"
+        alone = f"DMLC_ROLE is set, so train.kvstore must be one of {', '.join(DISTRIBUTED)}, not {kind}"
+        raise LatseError(joins if place is None else alone)
+    return Workers(place, kind) if place else ALONE
 
 
 def _check_devices(recipe: CfgNode, devices: list[mx.Context], args: argparse.Namespace) -> None:
@@ -188,7 +235,7 @@ def _with_rate(rate: float, args: argparse.Namespace) -> str:
 
 
 def _teacher(args: argparse.Namespace, training: Training) -> Teacher:
-    k, size = training.recipe.filter.k, training.recipe.train.batch_size
+    k, size = training.recipe.filter.k, training.batch_size
     if k is None:
         return KeepAll()
     return TopK(Judge(args.teacher, training.classes, size, training.devices), k)

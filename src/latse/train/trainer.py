@@ -6,16 +6,18 @@ import contextlib
 from pathlib import Path
 from typing import Callable
 
+import mxnet as mx
 import numpy as np
 from yacs.config import CfgNode
 
+from latse.cluster.alone import ALONE, Alone
 from latse.data.shards.loader import BatchStream
 from latse.data.shards.records import Batch, Shard
 from latse.models import checkpoint, run_folder
 from latse.recipe_keys import ALL
-from latse.train import mixed_learner, precision, state, verdict_truth
-from latse.train.bank import MeanFaceBank
-from latse.train.metrics import Journal, Watch
+from latse.train import mixed_learner, owned_bank, precision, state, verdict_truth
+from latse.train.metrics import Averages, Journal, Watch
+from latse.train.owned_bank import Bank
 from latse.train.precision import DivergenceError
 from latse.train.state import AFRESH, RunState
 from latse.train.training import Training
@@ -41,6 +43,8 @@ class Trainer:
         Says which samples reach the encoder.
     begin : RunState, default nothing
         What the first iteration begins with; all that is not there begins at random.
+    workers : Alone
+        Those of the run. Only worker 0 reads and writes the folder, and needs `begin`.
 
     Raises
     ------
@@ -50,12 +54,19 @@ class Trainer:
     """
 
     def __init__(
-        self, training: Training, shard: Shard, folder: Path, teacher: Teacher, begin: RunState = AFRESH
+        self,
+        training: Training,
+        shard: Shard,
+        folder: Path,
+        teacher: Teacher,
+        begin: RunState = AFRESH,
+        workers: Alone = ALONE,
     ) -> None:
         self._training, self._folder, self._teacher, self._begin = training, folder, teacher, begin
-        self._recipe, train = training.recipe, training.recipe.train
+        self._recipe, self._workers, train = training.recipe, workers, training.recipe.train
         self._records, self._right = shard.records, verdict_truth.rightly_labelled(shard)
-        self._stream = BatchStream(shard, train.batch_size, training.seed, train.images_per_person)
+        part = workers.rank, workers.count
+        self._stream = BatchStream(shard, training.batch_size, training.seed, train.images_per_person, part)
 
     def run(
         self,
@@ -69,19 +80,18 @@ class Trainer:
         with a checkpoint. Returns how many iterations are done.
         """
         train = self._recipe.train
-        begin = state.load(self._folder) or self._begin
+        begin = self._agreed()
         done = start = begin.iteration
-        self._learner = mixed_learner.create(self._training, begin)
+        self._learner = mixed_learner.create(self._training, begin, self._workers)
         self._begin_models(begin)
         self._bank = self._opened_bank(start)
-        every = train.log_every
-        journal = Journal(self._folder, start, train.iterations, train.batch_size, every, watch)
-        with contextlib.closing(journal):
+        with contextlib.closing(self._journal(start, watch)) as journal:
             if note:
                 journal.note(note)
             for iteration, batch in self._stream.prefetch(start, train.iterations):
                 values = self._step(iteration, batch)
-                done, epoch, stops = iteration + 1, self._stream.epoch(iteration), asked_to_stop()
+                done, epoch = iteration + 1, self._stream.epoch(iteration)
+                stops = any(self._workers.gather(f"iteration {done}", asked_to_stop()))
                 saves = stops or done % train.checkpoint_every == 0 or done == train.iterations
                 journal.add(done, values, due=saves, epoch=epoch, lr=self._learner.learning_rate)
                 if values.get("skipped"):
@@ -96,10 +106,33 @@ class Trainer:
             self._bank.close()
         return done
 
+    def _agreed(self) -> RunState:
+        """Return what the run goes on from; to other workers than 0 the learner tells the rest."""
+        begin = state.load(self._folder) or self._begin if self._is_first else AFRESH
+        scaling = {name: array.asnumpy().tolist() for name, array in begin.scaling.items()}
+        (iteration, scaling), *_ = self._workers.gather("the start", (begin.iteration, scaling))
+        if self._is_first:
+            return begin
+        return RunState(iteration, scaling={name: mx.nd.array(array) for name, array in scaling.items()})
+
+    @property
+    def _is_first(self) -> bool:
+        """Whether this worker reads and writes the folder."""
+        return self._workers.rank == 0
+
+    def _journal(self, start: int, watch: Watch) -> Averages:
+        train = self._recipe.train
+        if not self._is_first:
+            return Averages(train.batch_size, train.log_every, self._workers)
+        last, size, every = train.iterations, train.batch_size, train.log_every
+        return Journal(self._folder, start, last, size, every, watch, self._workers)
+
     def _begin_models(self, begin: RunState) -> None:
         """Write the model before the first iteration; of a run that goes on, leave those up to its state."""
         if begin.iteration == 0:
             self._save_model("untrained", self._learner.capture(0))
+            return
+        if not self._is_first:
             return
         for number in run_folder.stored(self._folder / "model"):
             if number > begin.iteration or number == LAST:
@@ -119,7 +152,8 @@ class Trainer:
             teaches = keep.astype(bool) | self._recipe.filter.refused_in_mean
             faces = batch.image if self._recipe.decoder.mirrored_in_mean else batch.unmirrored()
             inputs["mean_face"] = self._bank.update(faces, batch.label, teaches)
-        values = self._learner.step(inputs, (self._training.seed * 1_000_003 + iteration) % 2**31)
+        place = iteration * self._workers.count + self._workers.rank  # the dropout of each worker is its own
+        values = self._learner.step(inputs, (self._training.seed * 1_000_003 + place) % 2**31)
         if not np.isfinite(values["loss"]).all():
             raise DivergenceError(f"the loss is not finite at iteration {iteration + 1}")
         values = {"kept": keep, **values}
@@ -132,22 +166,26 @@ class Trainer:
         right = self._right[np.searchsorted(self._records, batch.record)].astype(np.float32)
         return {"precision": right[kept > 0], "recall": kept[right > 0]}
 
-    def _opened_bank(self, start: int) -> MeanFaceBank | None:
+    def _opened_bank(self, start: int) -> Bank | None:
         shape = self._training.graph.shapes.get("mean_face")
         if shape is None:
             return None
-        momentum = self._recipe.decoder.momentum
-        return MeanFaceBank(self._folder, self._training.classes, shape[1:], momentum, start)
+        momentum, classes = self._recipe.decoder.momentum, self._training.classes
+        return owned_bank.opened(self._workers, self._folder, classes, shape[1:], momentum, start)
 
     def _checkpoint(self, done: int) -> None:
         """Write the models that others read, then the state: a run whose state is its last is complete."""
         captured = self._learner.capture(done)
         if not precision.all_finite([*captured.arg_params.values(), *captured.aux_params.values()]):
             raise DivergenceError(f"a parameter is not finite after iteration {done}")
-        self._write_models(captured)
+        if self._is_first:
+            self._write_models(captured)
         if self._bank is not None:
             self._bank.flush()
-        state.save(self._folder, captured)
+        self._workers.gather(f"checkpoint {done}", None)
+        if self._is_first:
+            state.save(self._folder, captured)
+        self._workers.gather(f"the state at iteration {done}", None)
         if self._bank is not None:
             self._bank.checkpoint(done)
 
@@ -161,7 +199,8 @@ class Trainer:
             checkpoint.parameters_path(self._folder / "model", number).unlink()
 
     def _save_model(self, name: str, captured: RunState, number: int = LAST) -> None:
-        state.save_model(self._folder / name, number, self._training.kept, captured)
+        if self._is_first:
+            state.save_model(self._folder / name, number, self._training.kept, captured)
 
 
 def superseded(recipe: CfgNode, numbers: list[int]) -> list[int]:

@@ -80,18 +80,20 @@ class Training:
     classes : int
         Number of people.
     devices : list of mx.Context
-        The batch is split over them evenly.
+        The worker's batch is split over them evenly.
     graph : TrainingGraph
-        The recipe's, with the shapes for the whole batch.
+        The recipe's, with the shapes for the worker's batch.
     kept : mx.sym.Symbol
         What a checkpoint keeps of it: `fc1_output` and, with a decoder, `generated_output`.
     seed : int, default 0
         Decides the initial parameters, the order of the images, flips and dropout; at least 0.
+    workers : int, default 1
+        How many processes share the batch, each with such devices.
 
     Raises
     ------
     LatseError
-        For a batch that the devices cannot share.
+        For a batch that workers and devices cannot share.
     """
 
     recipe: CfgNode
@@ -100,12 +102,23 @@ class Training:
     graph: TrainingGraph
     kept: mx.sym.Symbol
     seed: int = 0
+    workers: int = 1
 
     def __post_init__(self) -> None:
-        share(self.recipe.train.batch_size, self.devices)
+        whole = self.recipe.train.batch_size
+        if whole % self.workers:
+            raise LatseError(f"train.batch_size {whole} cannot be split over {self.workers} workers")
+        share(self.batch_size, self.devices)
+
+    @property
+    def batch_size(self) -> int:
+        """How many images of a batch are this worker's."""
+        return self.recipe.train.batch_size // self.workers
 
     @classmethod
-    def of(cls, recipe: CfgNode, classes: int, devices: list[mx.Context], seed: int = 0) -> Training:
+    def of(
+        cls, recipe: CfgNode, classes: int, devices: list[mx.Context], seed: int = 0, workers: int = 1
+    ) -> Training:
         """Return the training of the recipe's own graph.
 
         Raises LatseError if nobody could read its checkpoints, or a loss is called like something else in the
@@ -117,7 +130,8 @@ class Training:
         if recipe.decoder.enabled:
             metrics.check_names(graph.symbol.list_outputs())
         network_check.check_trained(recipe.encoder.name, kept, *graph)
-        return cls(recipe, classes, devices, graph, kept, seed)
+        run = cls(recipe, classes, devices, graph, kept, seed, workers)
+        return replace(run, graph=graph.for_batch(run.batch_size))
 
     def with_symbol(self, symbol: mx.sym.Symbol) -> Training:
         """Return the training of another Symbol with the same inputs, such as the planned one."""
@@ -126,7 +140,7 @@ class Training:
     @property
     def device_graph(self) -> TrainingGraph:
         """The graph with the shapes for one device's share of the batch, as the planner takes them."""
-        return self.graph.for_batch(share(self.recipe.train.batch_size, self.devices))
+        return self.graph.for_batch(share(self.batch_size, self.devices))
 
 
 def inference(recipe: CfgNode) -> mx.sym.Symbol:

@@ -1,0 +1,73 @@
+"""The workers of a run of several processes, as one of them sees them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+
+from latse.cluster.alone import Alone, NamedArrays
+from latse.cluster.meeting import Member
+from latse.cluster.place import Place
+
+
+class Workers(Alone):
+    """One of several workers, each in a process of its own, perhaps on a host of its own.
+
+    Parameters
+    ----------
+    place : Place
+        Where this process is.
+    kind : str
+        Name of MXNet's distributed KVStore.
+    """
+
+    def __init__(self, place: Place, kind: str) -> None:
+        self._member, self.count = Member(place), place.workers
+        self._store = mx.kv.create(kind)
+        self.rank, self._known = self._store.rank, set()
+
+    def store(self, name: str) -> mx.kv.KVStore:
+        """Return the KVStore that all workers share."""
+        return self._store
+
+    def gather(self, what: str, value: Any) -> list[Any]:
+        """Return what each worker says, by rank, once all have; `value` as JSON holds it."""
+        return self._member.gather(self.rank, what, value)
+
+    def first(self, title: str, arrays: NamedArrays) -> NamedArrays:
+        """Return the arrays of worker 0; a `title` can be asked for once."""
+        found = {}
+        for name in sorted(arrays):
+            key, array = f"first {title}:{name}", arrays[name].astype(np.float32)
+            self._store.init(key, array)  # worker 0's counts
+            found[name] = mx.nd.zeros_like(array)
+            self._store.pull(key, out=found[name])
+        return found
+
+    def mean(self, title: str, arrays: NamedArrays) -> NamedArrays:
+        """Return the means over the workers of float32 arrays."""
+        found = {}
+        for name in sorted(arrays):
+            key, array = f"mean {title}:{name}", arrays[name].as_in_context(mx.cpu())
+            if key not in self._known:
+                self._store.init(key, mx.nd.zeros_like(array))
+                self._known.add(key)
+            self._store.push(key, array)
+            total = mx.nd.zeros_like(array)
+            self._store.pull(key, out=total)
+            found[name] = total / self.count
+        return found
+
+    def fail(self, sentence: str) -> None:
+        """Tell the others why this one ends."""
+        self._member.fail(sentence)
+
+    def close(self) -> None:
+        """Leave the others, who are all done; the last one ends the servers."""
+        self.gather("the end", None)
+        mx.nd.waitall()
+        self._member.leave()
+        self._store.__del__()
+        self._store.handle = None  # which Python's own end of it may free again

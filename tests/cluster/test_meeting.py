@@ -1,0 +1,166 @@
+"""The meeting: what workers say to each other, and how a run ends where one of them is gone."""
+
+import queue
+import socket
+import threading
+
+import pytest
+
+from latse.cluster import meeting
+from latse.cluster.meeting import Host, Member
+from latse.cluster.place import Place
+from latse.errors import LatseError
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        return one.getsockname()[1] - 1
+
+
+@pytest.fixture
+def place():
+    return Place("scheduler", 2, 1, "127.0.0.1", free_port(), "scheduler", 30.0)
+
+
+@pytest.fixture
+def met(place):
+    """A host, and members by name; `ends` of each gets the sentence with which its run ends."""
+    ends = {name: queue.Queue() for name in ("scheduler", "server", "worker 0", "worker 1")}
+    notes = queue.Queue()
+    host = Host(place, ends["scheduler"].put, notes.put)
+
+    def join(name):
+        return Member(place._replace(role=name.partition(" ")[0], name=name), ends[name].put)
+
+    yield place, ends, notes, join
+    host.close()
+
+
+def say(member, rank, what, value):
+    """Say something in a thread; return the queue that gets what all have said."""
+    heard = queue.Queue()
+    threading.Thread(target=lambda: heard.put(member.gather(rank, what, value)), daemon=True).start()
+    return heard
+
+
+def test_each_hears_what_all_say_by_rank(met):
+    _, _, _, join = met
+    join("server")
+    one, other = join("worker 0"), join("worker 1")
+    for number in range(3):
+        first = say(one, 1, f"iteration {number}", {"loss": [0.1, number]})
+        with pytest.raises(queue.Empty):
+            first.get(timeout=0.05)
+        second = say(other, 0, f"iteration {number}", number)
+        assert first.get(timeout=10) == second.get(timeout=10) == [number, {"loss": [0.1, number]}]
+
+
+def test_a_number_comes_through_to_the_bit(met):
+    _, _, _, join = met
+    values = [0.1 + 0.2, 1e-310, float("inf")]
+    heard = say(join("worker 0"), 0, "sums", values), say(join("worker 1"), 1, "sums", values)
+    assert [each.get(timeout=10) for each in heard] == [[values, values]] * 2
+
+
+def test_whoever_dies_ends_the_run_for_all(met):
+    _, ends, _, join = met
+    server, one, other = join("server"), join("worker 0"), join("worker 1")
+    heard = say(one, 0, "iteration 7", None), say(other, 1, "iteration 7", None)
+    assert all(each.get(timeout=10) for each in heard)
+    other._connection.shutdown(socket.SHUT_RDWR)
+    for name in ("scheduler", "server", "worker 0"):
+        sentence = ends[name].get(timeout=10)
+        assert sentence.startswith("worker 1 (127.0.0.1, process ")
+        assert sentence.endswith(") has died, after iteration 7")
+    assert server and ends["scheduler"].empty()
+
+
+def test_whoever_fails_says_why(met):
+    _, ends, _, join = met
+    one, other = join("worker 0"), join("worker 1")
+    one.fail("train.rec is damaged")
+    for name in ("scheduler", "worker 1"):
+        assert ends[name].get(timeout=10).endswith("): train.rec is damaged")
+    assert other
+
+
+def test_whoever_leaves_ends_nothing(met):
+    _, ends, _, join = met
+    one, other = join("worker 0"), join("worker 1")
+    one.leave()
+    one._connection.shutdown(socket.SHUT_RDWR)
+    other.leave()
+    with pytest.raises(queue.Empty):
+        ends["scheduler"].get(timeout=0.3)
+
+
+def test_members_end_where_the_scheduler_dies(met):
+    _, ends, _, join = met
+    one = join("worker 0")
+    one._connection.shutdown(socket.SHUT_RDWR)
+    assert ends["worker 0"].get(timeout=10) == "the scheduler has died"
+
+
+def test_silence_ends_the_run(place, monkeypatch):
+    monkeypatch.setattr(meeting, "BEAT", 0.05)
+    monkeypatch.setattr(Member, "_beat", lambda member: None)  # as of a process that has been stopped
+    end = queue.Queue()
+    host = Host(place, end.put)
+    member = Member(place._replace(role="server", name="server 0"), lambda sentence: None)
+    assert end.get(timeout=10).endswith(") has given no sign of life for 1 s")
+    assert member
+    host.close()
+
+
+def test_a_worker_that_does_not_come_is_named_and_then_ends_the_run(place, monkeypatch):
+    monkeypatch.setattr(meeting, "TOLD", 0.3)
+    end, notes = queue.Queue(), queue.Queue()
+    place = place._replace(timeout=2.0)
+    host = Host(place, end.put, notes.put)
+    one, other = (
+        Member(place._replace(role="worker", name=f"worker {rank}"), lambda sentence: None) for rank in (0, 1)
+    )
+    heard = say(one, 0, "iteration 3", None)
+    assert notes.get(timeout=10).startswith("waits for worker 1 (127.0.0.1, process ")
+    sentence = end.get(timeout=10)
+    assert sentence.startswith("waits for worker 1 (")
+    assert sentence.endswith(") at iteration 3 for 2 s, the longest that is waited")
+    assert other and heard.empty()
+    host.close()
+
+
+def test_who_is_missing_at_the_start_is_counted(place, monkeypatch):
+    monkeypatch.setattr(meeting, "TOLD", 0.1)
+    end, notes = queue.Queue(), queue.Queue()
+    place = place._replace(timeout=1.5)
+    host = Host(place, end.put, notes.put)
+    assert notes.get(timeout=10).startswith("waits for 3 of 3 processes; there: nobody, since ")
+    assert Member(place._replace(role="server", name="server 0"), lambda sentence: None)
+    assert end.get(timeout=10).startswith("waits for 2 of 3 processes; there: server 0 (127.0.0.1, process ")
+    host.close()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"x" * (meeting.LONGEST + 1) + b"\n", b"[1]\n", b'{"say": 1}\n', b'{"role": "worker"}\n', b"\x80\n"],
+)
+def test_a_stranger_ends_nothing(met, line):
+    place, ends, _, join = met
+    with socket.create_connection((place.host, place.port + 1)) as connection:
+        connection.sendall(line)
+    with pytest.raises(queue.Empty):
+        ends["scheduler"].get(timeout=0.2)
+    heard = say(join("worker 0"), 0, "x", 1), say(join("worker 1"), 1, "x", 2)
+    assert [each.get(timeout=10) for each in heard] == [[1, 2]] * 2
+
+
+def test_where_no_scheduler_is_nobody_waits_for_ever(place):
+    with pytest.raises(LatseError, match=r"the scheduler at 127.0.0.1, port \d+ has not answered for 1 s"):
+        Member(place._replace(timeout=0.5), lambda sentence: None)
+
+
+def test_a_port_that_is_taken_is_named(place):
+    with socket.create_server((place.host, place.port + 1)), pytest.raises(
+        LatseError, match=f"nothing can listen at 127.0.0.1, port {place.port + 1}: "
+    ):
+        Host(place, lambda sentence: None)
