@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import os
 import re
 import sys
 import traceback
@@ -69,6 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _refuse_empty(arguments)
         args = _parser(arguments).parse_args(arguments)
+        _refuse_to_serve(args.command)
         if getattr(args, "json", None):
             refuse_other(args.json, "JSON")
         return args.run(args) or 0
@@ -89,6 +91,13 @@ def _refuse_empty(arguments: list[str]) -> None:
     for before, word in zip(["latse", *arguments], arguments):
         if re.fullmatch("(--[a-z-]+=)?", word):
             raise LatseError(f"the argument after {word[:-1] or before} is empty")
+
+
+def _refuse_to_serve(command: str) -> None:
+    """Raise LatseError where MXNet, once imported, would serve instead of doing what was asked for."""
+    role = os.environ.get("DMLC_ROLE")
+    if role in ("scheduler", "server") and command != "train":
+        raise LatseError(f"DMLC_ROLE is {role}: of all commands latse train alone serves others")
 
 
 def _parser(arguments: list[str]) -> argparse.ArgumentParser:

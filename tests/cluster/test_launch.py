@@ -281,3 +281,12 @@ def test_a_kvstore_of_another_kind_is_refused(recipe, people, tmp_path, capsys, 
     assert main(words) == 1
     sentence = "DMLC_ROLE is set, so train.kvstore must be one of dist_sync, dist_sync_device, not local"
     assert sentence in capsys.readouterr().err
+
+
+def test_only_training_serves_others(monkeypatch, capsys):
+    monkeypatch.setenv("DMLC_ROLE", "server")
+    assert main(["encoders", "list"]) == 1
+    assert (
+        capsys.readouterr().err
+        == "latse: DMLC_ROLE is server: of all commands latse train alone serves others\n"
+    )
