@@ -51,7 +51,7 @@ ROOMS = {
     "graph": {"errors"},
     "plan": {"errors", "files", "form", "graph"},
     "data": {"arguments", "arrays", "errors", "files", "form", "own_class"},
-    "models": BASE | {"graph", "symbols"},
+    "models": BASE | {"form", "graph", "symbols"},
     "cluster": {"arguments", "child", "errors", "files", "runtime"},
     "train": BASE
     | {"latse", "cluster", "data", "graph", "models", "plan", "recipe", "recipe_keys", "symbols"},

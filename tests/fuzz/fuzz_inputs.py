@@ -1,6 +1,7 @@
 """Damaged and made-up records, indices and pairs for what reads them; each a function of its seed."""
 
 import io
+import json
 import pickle
 import pickletools
 import struct
@@ -8,13 +9,24 @@ import tempfile
 from pathlib import Path
 
 import cv2
+import mxnet as mx
 import numpy as np
+from mxnet.gluon import nn
 
+from latse.child import in_child
 from latse.data.pairs.pairs import read_encoded, read_pairs, write_pairs
+from latse.data.shards import verdict_file
 from latse.data.shards.check import check_set
 from latse.data.shards.recordio import MAGIC
 from latse.data.shards.records import Shard
 from latse.data.shards.shard_writer import write_shard
+from latse.models import checkpoint
+from latse.models.embedding import Network
+from latse.plan import memonger
+from latse.symbols.encoders import Encoder
+from latse.symbols.layers import PReLU, batch_norm
+from latse.symbols.networks import trace
+from latse.train import state
 
 SIZE = (8, 8)
 NUMBERS = [
@@ -274,8 +286,6 @@ class Records:
 
     def _write_plain(self, folder, images):
         """No header record; labels of several numbers; images with the magic number in them."""
-        import mxnet as mx
-
         output = mx.recordio.MXIndexedRecordIO(str(folder / "train.idx"), str(folder / "train.rec"), "w")
         for number, (label, content) in enumerate(images):
             header = mx.recordio.IRHeader(0, [label, 5.0] if number % 2 else float(label), number, 0)
@@ -384,4 +394,107 @@ def with_checksums(content):
     return bytes(data)
 
 
-TARGETS = {"records": Records, "check": Checked, "pairs": PairFiles}
+def made_checkpoint(folder):
+    """Write a small checkpoint, a state of a run and a plan, as they are trained and written."""
+
+    class Small(Encoder):
+        def features(self):
+            body = nn.HybridSequential(prefix="")
+            body.add(nn.Conv2D(2, 16, 16, prefix="conv_"), batch_norm("bn_"), PReLU(2, "relu_"))
+            return body
+
+    symbol = trace(Small())
+    shapes, _, aux = symbol.infer_shape(data=(1, 3, 112, 112))
+    names = dict(zip(symbol.list_arguments(), shapes))
+    args = {name: mx.nd.ones(shape) for name, shape in names.items() if name != "data"}
+    auxiliary = {name: mx.nd.ones(shape) for name, shape in zip(symbol.list_auxiliary_states(), aux)}
+    checkpoint.save(folder / "model", 0, symbol, args, auxiliary)
+    state.save(folder, state.RunState(7, args, auxiliary, args))
+    plan = memonger.plan(symbol, {"data": (1, 3, 112, 112)}, mx.cpu())
+    memonger.write_plan(folder / "plan.json", plan, {"command": "latse plan"})
+
+
+class Checkpoints:
+    """A checkpoint, a state and a memory plan, of which one file is damaged."""
+
+    def __init__(self):
+        with tempfile.TemporaryDirectory() as folder:
+            in_child("a checkpoint", made_checkpoint, Path(folder))
+            self.seed = {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
+
+    def write(self, random, folder):
+        damaged = random.choice([*self.seed])
+        for name, data in self.seed.items():
+            if name == damaged and name.endswith(".json") and random.random() < 0.7:
+                data = edited_json(random, data)  # noqa: PLW2901
+            elif name == damaged:
+                data = mutate(random, data, data, MUTATIONS)  # noqa: PLW2901
+            (folder / name).write_bytes(data)
+
+    def read(self, folder):
+        state.load(folder)
+        symbol, _, _ = checkpoint.load(folder / "model", 0)
+        Network(folder / "model", 0, "fc1_output", [mx.cpu()], 1)(np.zeros((1, 3, 112, 112), np.uint8))
+        memonger.read_plan(folder / "plan.json", symbol)
+
+
+def edited_json(random, data):
+    """Change some values of a JSON file to others, of the same kind or not."""
+    content = json.loads(data)
+    for _ in range(random.choice((1, 1, 2, 4))):
+        place = content
+        while True:
+            keys = [*place] if isinstance(place, dict) else [*range(len(place))]
+            if not keys:
+                break
+            key = random.choice(keys)
+            if isinstance(place[key], (dict, list)) and place[key] and random.random() < 0.95:
+                place = place[key]
+                continue
+            place[key] = random.choice(
+                (
+                    random.choice((-1, 0, 1, 2, 3, 7, 2**31, 2**63, 1e300, None, True, [], {})),
+                    random.choice(
+                        ("", "0", "-1", "(0, 0)", "(-1, -1)", "9" * 30, "nan", "None", "null", "data")
+                    ),
+                    random.choice(("Custom", "BatchNorm", "Concat", "split", "_copy", "Pooling", "Reshape")),
+                )
+            )
+            break
+    return json.dumps(content).encode()
+
+
+def made_verdicts(path, binding):
+    """Write verdicts on five images."""
+    file = verdict_file.VerdictWriter(path, binding, (1, 3), 5)
+    file.put(np.arange(5), np.zeros((5, 2), np.int64))
+    file.finish()
+
+
+class VerdictFiles:
+    """Files of verdicts, damaged; the digest at the end is put right in some."""
+
+    def __init__(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path, binding = Path(folder, "a.keep"), dict.fromkeys(verdict_file.BINDING, "00" * 16)
+            in_child("verdicts", made_verdicts, path, binding)
+            self.seed = path.read_bytes()
+
+    def write(self, random, folder):
+        data = mutate(random, self.seed[: -verdict_file.DIGEST], self.seed, [*MUTATIONS, edit_lines])
+        data += verdict_file._digest(data) if random.random() < 0.7 else self.seed[-verdict_file.DIGEST :]
+        (folder / "a.keep").write_bytes(data)
+
+    def read(self, folder):
+        verdicts = verdict_file.read(folder / "a.keep")
+        verdicts.check(1)
+        verdicts.keeps(1, np.arange(5), np.zeros(5, bool))
+
+
+TARGETS = {
+    "records": Records,
+    "check": Checked,
+    "pairs": PairFiles,
+    "checkpoints": Checkpoints,
+    "verdicts": VerdictFiles,
+}

@@ -104,7 +104,7 @@ class _Folding:
             if node.op != "Convolution" or not any(node.numbers("pad", ())):
                 continue
             before = self._source.nodes[node.inputs[0][0]]
-            if before.op == "BatchNorm" and _by_channel(before):
+            if before.op == "BatchNorm" and _by_channel(before) and self._is_given(before):
                 scale, shift, deviation = _affine(self._source, before)
                 with np.errstate(divide="ignore", invalid="ignore"):
                     moved = shift / scale
@@ -115,14 +115,19 @@ class _Folding:
     def _folded(self, number: int, node: Node) -> Value | Linear:
         if not _by_channel(node):
             return self._other(node)
-        if node.op in LINEAR and all(map(self._source.is_parameter, node.inputs[1:])):
+        if node.op in LINEAR and self._is_given(node):
             return self._linear(node)
         if node.op in ADDITIONS:
             return self._sum(number, node)
         if node.op == "LeakyReLU" and self._depthwise and node.attrs.get("act_type") == "prelu":
             return self._rectified(number, node)
-        alone = {"BatchNorm": self._batch_norm, "Flatten": self._flatten}
-        return alone.get(node.op, self._other)(node)
+        if node.op == "BatchNorm" and self._is_given(node):
+            return self._batch_norm(node)
+        return self._flatten(node) if node.op == "Flatten" else self._other(node)
+
+    def _is_given(self, node: Node) -> bool:
+        """Tell whether all but the first input of a node are parameters."""
+        return all(map(self._source.is_parameter, node.inputs[1:]))
 
     def _other(self, node: Node) -> Value:
         inputs = [self._plain(entry) for entry in node.inputs]

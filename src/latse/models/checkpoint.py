@@ -6,7 +6,6 @@ read what is written here, and the other way round.
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any, Mapping, Sequence
 
@@ -16,7 +15,9 @@ import numpy as np
 from latse.errors import LatseError
 from latse.files import ascii_name, existing, explained, read_text, replacing
 from latse.graph.nodes import Arrays, sentence
+from latse.models.arrays_file import check_arrays
 from latse.models.run_folder import FILE, parameters_path, symbol_path
+from latse.models.symbol_file import check_symbol
 
 
 def save(
@@ -67,8 +68,10 @@ def write_arrays(path: str | os.PathLike, arrays: Mapping[str, mx.nd.NDArray]) -
 def read_arrays(path: str | os.PathLike) -> Any:
     """Read arrays in MXNet's format: a dict of them by name, or a list where they have no names.
 
-    Raises LatseError if the file cannot be read, and MXNetError if it is damaged.
+    Raises LatseError if the file cannot be read or its lengths do not fit it, and MXNetError if it is damaged
+    otherwise.
     """
+    check_arrays(path)
     with explained(f"cannot read {path}"), ascii_name(path) as name:
         return mx.nd.load(name)
 
@@ -111,10 +114,10 @@ def load_symbol(path: str | os.PathLike) -> mx.sym.Symbol:
     """Read a symbol from JSON; raise LatseError if the file is missing or damaged."""
     path = existing(FILE, path)
     text = read_text(path)
+    check_symbol(text, str(path))
     try:
-        json.loads(text)  # MXNet's own reader takes a file whose end is cut off
         return mx.sym.load_json(text)
-    except (mx.base.MXNetError, ValueError) as error:
+    except mx.base.MXNetError as error:
         raise LatseError(f"{path} is damaged or unreadable: it holds no MXNet symbol") from error
 
 
