@@ -169,6 +169,7 @@ def test_names_with_spaces_and_other_endings(tmp_path):
         ("Ann\t1\t5", "Ann\t1\t6", "line 2: there is no photograph .*Ann/Ann_0006.jpg"),
         ("Dee", "Eve", "line 4: there is no photograph .*Eve/Eve_0002.jpg"),
         ("Dee\t2", "Bob\t1", "line 4 names Bob as two people"),
+        ("Dee", "../photos/Dee/../../x", "line 4: ../photos/Dee/../../x leads out of "),
         ("Dee", "D\0e", "line 4: there is no photograph"),
         ("Dee", "\udcff", "line 4: there is no photograph"),
     ],
@@ -322,6 +323,8 @@ def test_paths_with_spaces(photos, tmp_path, separator):
         ("a.png b.png\n", "line 1: 'a.png b.png' has no format"),
         ("Ann/Ann_0001.png Ann/Ann_0001.png 1", "line 1 pairs a photograph with itself"),
         ("\n\nAnn/Ann_0001.png Ann/Ann_0009.png 1", "line 3: there is no photograph .*/Ann/Ann_0009.png"),
+        ("Ann/Ann_0001.png ../Ann_0002.png 1", "line 1: .*/../Ann_0002.png leads out of "),
+        ("Ann/Ann_0001.png /etc/Ann_0002.png 1", "line 1: /etc/Ann_0002.png leads out of "),
         (
             "Ann/Ann_0001.png Ann/Ann_0002.png 1\nAnn 1 2",
             "line 2 is LFW's NAME N M and .*, the lines above are PATH",

@@ -597,6 +597,9 @@ def test_all_lines_decide_what_a_list_is(tmp_path):
         ("1\ta.png\t1\tx\n", "line 1: '1\\ta.png\\t1\\tx' has no format"),
         ("0\t1\t2\n1\t1\t3\n", f"list can be read as {IM2REC} and as {INSIGHTFACE}: names with an ending"),
         ("a.png\tA\na.png\tB\na.png\tA\n", "names a.png twice for A"),
+        ("a/b.png\tA\n\n../b.png\tB\n", "list, line 3: ../b.png leads out of "),
+        ("a/../../b.png\tA\n", "list, line 1: a/../../b.png leads out of "),
+        ("/etc/b.png\tA\n", "list, line 1: /etc/b.png leads out of "),
         ("\n", "list is empty"),
     ],
 )

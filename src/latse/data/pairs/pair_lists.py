@@ -13,7 +13,7 @@ from typing import Callable, NamedTuple
 import numpy as np
 
 from latse.data.photographs import photographs
-from latse.data.photographs.list_formats import ListFormat, fields, is_file, recognise
+from latse.data.photographs.list_formats import ListFormat, fields, is_file, recognise, refuse_outside
 from latse.errors import LatseError, check_range
 from latse.files import NAMES, read_lines
 
@@ -217,6 +217,7 @@ def _by_number(
         raise LatseError(f"{at} names {name} as two people")
     found = []
     for person, text in ((name, number), (other, another)):
+        refuse_outside(folder, person, at)
         stem = f"{person}_{int(text):04d}"
         found.append(listed(folder / person).get(stem))
         if found[-1] is None:
@@ -227,6 +228,7 @@ def _by_number(
 def _by_path(folder: Path, at: str, first: str, second: str, is_one: bool) -> tuple[Path, Path, bool]:
     """Return the photographs of a line with their paths, and whether they show one person."""
     for path in (folder / first, folder / second):
+        refuse_outside(folder, str(path), at)
         if not path.is_file():
             raise LatseError(f"{at}: there is no photograph {path}")
     return folder / first, folder / second, is_one

@@ -29,6 +29,17 @@ class ListFormat(NamedTuple):
         return f"{self.title}{self.note and '; '}{self.note}"
 
 
+def refuse_outside(root: str | os.PathLike, path: str, at: str) -> None:
+    """Raise LatseError, which says `at` which line, if a path of a list leads out of the folder `root`.
+
+    Links in the folder may: they are its owner's.
+    """
+    folder = os.path.normpath(os.path.abspath(root))
+    whole = os.path.normpath(os.path.join(folder, path))
+    if os.path.commonpath([folder, whole]) != folder:
+        raise LatseError(f"{at}: {path} leads out of {root}")
+
+
 def recognise(
     file: str | os.PathLike, formats: Sequence[ListFormat], lines: Iterable[tuple[int, str]]
 ) -> ListFormat:

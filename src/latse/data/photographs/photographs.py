@@ -14,7 +14,7 @@ from typing import Callable, Iterable, Iterator, NamedTuple
 import numpy as np
 
 from latse.data.images import is_image_file
-from latse.data.photographs.list_formats import PHOTOGRAPHS, recognise
+from latse.data.photographs.list_formats import PHOTOGRAPHS, recognise, refuse_outside
 from latse.errors import LatseError
 from latse.files import NAMES, explained, read_lines, refuse_irregular
 
@@ -136,8 +136,9 @@ def _in_list(file: Path, root: Path, say: Callable[[str], None]) -> Iterator[Pho
     person, end = array.array("i"), array.array("q", [0])
     failure = "cannot write a temporary file (TMPDIR says where)"
     with explained(failure), tempfile.TemporaryFile() as paths:
-        for _, line in read_lines(file, NAMES):
+        for number, line in read_lines(file, NAMES):
             path, name = form.read(line)
+            refuse_outside(root, path, f"{file}, line {number}")
             person.append(numbers.setdefault(name, len(numbers)))
             end.append(end[-1] + paths.write(path.encode("utf-8", NAMES)))
         names = list(numbers)
