@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from pathlib import Path
 from typing import Any, Callable, Iterable, NamedTuple, Sequence
 
 from latse.errors import LatseError
@@ -34,8 +35,8 @@ def refuse_outside(root: str | os.PathLike, path: str, at: str) -> None:
 
     Links in the folder may: they are its owner's.
     """
-    folder = os.path.normpath(os.path.abspath(root))
-    whole = os.path.normpath(os.path.join(folder, path))
+    folder = os.path.normpath(Path(root).absolute())
+    whole = os.path.normpath(Path(folder, path))
     if os.path.commonpath([folder, whole]) != folder:
         raise LatseError(f"{at}: {path} leads out of {root}")
 
