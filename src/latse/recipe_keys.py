@@ -18,6 +18,7 @@ PRECISIONS = (SINGLE, HALF, EMULATED)
 DYNAMIC = "dynamic"
 LARGEST_SCALE = 2.0**24
 ALL = "all"
+STOP, SKIP = "stop", "skip"
 SCHEDULES = ("step", "cosine", "poly", "linear", "constant")
 # Sections whose key `name` chooses a class; their other keys are parameters of that class, all numbers.
 OPEN = {"encoder": encoders, "margin": margins, "selection": selection}
@@ -175,6 +176,12 @@ _KEYS = [
     Key("train.kvstore", "local", "How devices share gradients.", one_of(KVSTORES)),
     Key("train.precision", SINGLE, "What the large arrays are computed in.", one_of(PRECISIONS)),
     Key("train.loss_scale", DYNAMIC, "Factor of the loss where precision is not float32.", SCALE, (float,)),
+    Key(
+        "train.not_finite",
+        STOP,
+        "What comes of a batch whose loss is no finite number: the run stops, or goes on without it.",
+        one_of((STOP, SKIP)),
+    ),
     Key("train.memory_plan", False, "Train with the memory plan of least memory.", SWITCH),
     Key("train.checkpoint_every", 1000, "Iterations between checkpoints.", at_least(1)),
     Key("train.keep", ALL, "Checkpoints that stay: `all`, the newest N, or a list.", KEEP, (int, list)),
@@ -189,5 +196,13 @@ KEYS = {key.name: key for key in _KEYS}
 # What a run that goes on may have otherwise than it began: no array has another shape or meaning for it.
 CHANGEABLE = {name for name in KEYS if name.startswith("schedule.")} | {
     f"train.{name}"
-    for name in ("iterations", "kvstore", "loss_scale", "checkpoint_every", "keep", "log_every")
+    for name in (
+        "iterations",
+        "kvstore",
+        "not_finite",
+        "loss_scale",
+        "checkpoint_every",
+        "keep",
+        "log_every",
+    )
 }

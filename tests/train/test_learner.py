@@ -126,3 +126,34 @@ def test_parameters_begin_as_the_seed_draws_them(tiny_recipe):
         assert scaled.mean() == pytest.approx(0, abs=noise)
         assert scaled.std() == pytest.approx(1, abs=noise)
         assert (scaled**4).mean() == pytest.approx(3, abs=10 * noise)  # uniform numbers have 1.8
+
+
+@pytest.mark.parametrize("update_on_kvstore", ["1", "0"])
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_step_that_is_not_accepted_changes_nothing(
+    tiny_recipe, small_encoder, monkeypatch, devices, update_on_kvstore
+):
+    """Neither parameters nor momentum nor the statistics of BatchNorm; the schedule goes on."""
+    monkeypatch.setenv("MXNET_UPDATE_ON_KVSTORE", update_on_kvstore)
+    recipe = tiny_recipe(f"encoder.name={small_encoder}", "schedule.mode=linear", "train.iterations=10")
+    contexts = [mx.cpu(number) for number in range(devices)]
+    made = [Learner(Training.of(recipe, 5, contexts, 3)) for _ in range(2)]
+    random, batches = np.random.default_rng(0), []
+    for _ in range(3):
+        images, labels = random.integers(0, 256, (BATCH, *IMAGE_SHAPE)), random.integers(0, 5, BATCH)
+        batches.append({"data": images, "softmax_label": labels})
+    seen = []
+    for learner in made:
+        learner.step(batches[0], 0)
+    states = [learner.capture(1) for learner in made]
+    refused = made[0].step(batches[1], 1, lambda outputs: bool(seen.append(outputs)))
+    assert seen == [refused] and np.isfinite(refused["loss"]).all()
+    states[0] = made[0].capture(2)
+    for one, other in zip(states[0][1:4], states[1][1:4]):
+        assert one.keys() == other.keys()
+        for name in one.keys() - {"fc1_gamma"}:  # which every forward pass sets to 1
+            np.testing.assert_array_equal(one[name].asnumpy(), other[name].asnumpy(), err_msg=name)
+    accepted = made[0].step(batches[2], 2, lambda outputs: True)
+    assert made[0].learning_rate < made[1].learning_rate
+    made[1].step(batches[1], 1)
+    assert made[0].learning_rate < made[1].learning_rate and accepted["loss"].shape == (BATCH,)

@@ -16,6 +16,7 @@ from latse.symbols.networks import IMAGE_SHAPE
 from latse.train import mixed_learner, state
 from latse.train.bank import MeanFaceBank
 from latse.train.learner import Learner
+from latse.train.precision import DivergenceError
 from latse.train.state import RunState
 from latse.train.trainer import Trainer
 from latse.train.training import Training, TrainingGraph, inference, traced
@@ -445,6 +446,50 @@ def test_a_loss_that_is_not_finite_ends_the_run(trainer, tmp_path, run_metrics):
     with pytest.raises(LatseError, match="the loss is not finite at iteration"):
         wild.run()
     assert not list((tmp_path / "run").glob("model-*"))
+    assert len(list((tmp_path / "run").glob("not_finite-*.json"))) == 1
+
+
+@pytest.fixture
+def sometimes_not_finite(monkeypatch):
+    """Make the loss of some iterations, from 1, not finite."""
+
+    def make(*iterations):
+        outputs, calls = Learner._outputs, []
+
+        def not_finite(learner):
+            calls.append(learner)
+            found = outputs(learner)
+            if len(calls) in iterations:
+                found["loss"][1] = np.inf
+            return found
+
+        monkeypatch.setattr(Learner, "_outputs", not_finite)
+
+    return make
+
+
+def test_a_batch_whose_loss_is_not_finite_is_left_out(trainer, tmp_path, run_metrics, sometimes_not_finite):
+    sometimes_not_finite(3)
+    one = trainer(tmp_path / "run", "train.not_finite=skip", "train.log_every=1")
+    one.run()
+    lines = run_metrics(tmp_path / "run")
+    assert [line.get("skipped", 0) for line in lines] == [0, 0, 1, 0, 0, 0]
+    assert "loss" not in lines[2] and all(np.isfinite(line["loss"]) for line in lines if line is not lines[2])
+    assert "iteration 3 skipped: the loss is not finite" in (tmp_path / "run" / "train.log").read_text()
+    (file,) = (tmp_path / "run").glob("not_finite-*.json")
+    content = json.loads(file.read_text())
+    batch = one._stream.batch(2)
+    assert (file.name, content["iteration"]) == ("not_finite-0000003.json", 3)
+    assert [image["record"] for image in content["images"]] == batch.record.tolist()
+    assert [image["label"] for image in content["images"]] == batch.label.tolist()
+    assert [image["loss"] == "inf" for image in content["images"]] == [False, True, False, False]
+
+
+def test_too_many_batches_in_a_row_end_the_run(trainer, tmp_path, sometimes_not_finite, monkeypatch):
+    monkeypatch.setattr("latse.train.trainer.PATIENCE", 2)
+    sometimes_not_finite(1, 3, 4, 5)
+    with pytest.raises(DivergenceError, match="the loss of 3 iterations in a row is not finite, the last 5"):
+        trainer(tmp_path / "run", "train.not_finite=skip").run()
 
 
 def test_an_undecodable_image_ends_the_run_and_names_its_record(people, tmp_path, tiny_recipe, quick_student):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Mapping
+from typing import Callable, Dict, Mapping
 
 import mxnet as mx
 import numpy as np
@@ -17,6 +17,7 @@ from latse.train.state import AFRESH, NOTHING, NamedArrays, RunState
 from latse.train.training import Training
 
 LABEL = "softmax_label"
+Accepts = Callable[[Dict[str, np.ndarray]], bool]
 
 
 class Learner:
@@ -41,7 +42,9 @@ class Learner:
         """The rate of the last step, or of the first one before it."""
         return self._module._optimizer.learning_rate
 
-    def step(self, inputs: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    def step(
+        self, inputs: Mapping[str, np.ndarray], seed: int, accepts: Accepts | None = None
+    ) -> dict[str, np.ndarray]:
         """Learn from one batch.
 
         Parameters
@@ -50,6 +53,9 @@ class Learner:
             Every input of the graph by name, of any type; other names are not read.
         seed : int
             Of this step's dropout, in 0..2³¹ - 1.
+        accepts : callable, optional
+            Takes what is returned and tells whether to learn from it. Otherwise the step changes nothing,
+            but counts as an iteration of the schedule.
 
         Returns
         -------
@@ -59,11 +65,22 @@ class Learner:
         mx.random.seed(seed)
         arrays = {name: as_input(inputs[name]) for name in self._training.graph.shapes}
         label = arrays.pop(LABEL)
+        before = [array.copy() for array in self._auxiliary()] if accepts else []
         with self._statistics.moved(self._iteration):
             self._module.forward_backward(mx.io.DataBatch(list(arrays.values()), [label]))
         self._iteration += 1
-        self._update()
-        return {name: array.asnumpy() for name, array in zip(self._output_names, self._module.get_outputs())}
+        if accepts is None:
+            self._update()  # before the outputs are waited for
+            return self._outputs()
+        outputs = self._outputs()
+        if accepts(outputs):
+            self._update()
+        else:
+            mx.nd.waitall()  # BatchNorm moves its statistics behind the engine's back
+            for array, old in zip(self._auxiliary(), before):
+                old.copyto(array)
+            self._module._optimizer.skip()
+        return outputs
 
     def capture(self, iteration: int) -> RunState:
         """Return all that a run needs to go on after `iteration` steps, the same on all workers.
@@ -76,6 +93,13 @@ class Learner:
         captured = captured._replace(aux_params=self._workers.mean("aux", captured.aux_params))
         self._module.set_params(self._module.get_params()[0], captured.aux_params)
         return captured
+
+    def _outputs(self) -> dict[str, np.ndarray]:
+        return {name: array.asnumpy() for name, array in zip(self._output_names, self._module.get_outputs())}
+
+    def _auxiliary(self) -> list[mx.nd.NDArray]:
+        """Return the moving statistics on every device."""
+        return [array for copies in self._module._exec_group.aux_arrays for array in copies]
 
     def _update(self) -> None:
         self._module.update()

@@ -157,7 +157,7 @@ class Journal(Averages):
         with explained(f"cannot write {self._path}"), self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         self._watch(line)
-        self._bar.set_postfix(loss=f"{line['loss']:.3f}", refresh=False)
+        self._bar.set_postfix(loss=f"{line.get('loss', math.nan):.3f}", refresh=False)
         self._log.info(" ".join(f"{key}={value:.6g}" for key, value in line.items()))
 
     def _forget(self, start: int) -> None:

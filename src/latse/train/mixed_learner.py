@@ -11,7 +11,7 @@ from mxnet.test_utils import environment
 from latse.cluster.alone import ALONE, Alone
 from latse.recipe_keys import SINGLE
 from latse.train import precision
-from latse.train.learner import LABEL, Learner
+from latse.train.learner import LABEL, Accepts, Learner
 from latse.train.state import AFRESH, NamedArrays, RunState
 from latse.train.training import Training
 
@@ -32,7 +32,9 @@ class MixedLearner(Learner):
         self._scale = precision.LossScale(training.recipe.train.loss_scale, begin.scaling)
         super().__init__(training, begin, workers)
 
-    def step(self, inputs: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    def step(
+        self, inputs: Mapping[str, np.ndarray], seed: int, accepts: Accepts | None = None
+    ) -> dict[str, np.ndarray]:
         """Learn from one batch as `Learner.step` does; raise LatseError if too many in a row are skipped.
 
         Its outputs, of the unscaled loss, are joined by `loss_scale` and `skipped` (1,): the scale of this
@@ -40,7 +42,7 @@ class MixedLearner(Learner):
         """
         scale = self._scale.value
         scales = np.full(len(inputs[LABEL]), scale, np.float32)
-        values = super().step({**inputs, precision.LOSS_SCALE: scales}, seed)
+        values = super().step({**inputs, precision.LOSS_SCALE: scales}, seed, accepts)
         skipped = np.array([self._scale.streak < 0], np.float32)
         return {**values, "loss_scale": np.array([scale], np.float32), "skipped": skipped}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Mapping
 
 import mxnet as mx
 import numpy as np
@@ -13,8 +13,9 @@ from yacs.config import CfgNode
 from latse.cluster.alone import ALONE, Alone
 from latse.data.shards.loader import BatchStream
 from latse.data.shards.records import Batch, Shard
+from latse.files import make_folder, write_json
 from latse.models import checkpoint, run_folder
-from latse.recipe_keys import ALL
+from latse.recipe_keys import ALL, STOP
 from latse.train import mixed_learner, owned_bank, precision, state, verdict_truth
 from latse.train.metrics import Averages, Journal, Watch
 from latse.train.owned_bank import Bank
@@ -23,6 +24,7 @@ from latse.train.state import AFRESH, RunState
 from latse.train.training import Training
 from latse.train.verdicts import Teacher
 
+PATIENCE = 32  # iterations that may be left out in a row
 LAST = 0  # number of the checkpoint that is the last one
 
 
@@ -65,6 +67,7 @@ class Trainer:
         self._training, self._folder, self._teacher, self._begin = training, folder, teacher, begin
         self._recipe, self._workers, train = training.recipe, workers, training.recipe.train
         self._records, self._right = shard.records, verdict_truth.rightly_labelled(shard)
+        self._skipped = 0  # iterations up to now, in a row
         part = workers.rank, workers.count
         self._stream = BatchStream(shard, training.batch_size, training.seed, train.images_per_person, part)
 
@@ -95,8 +98,11 @@ class Trainer:
                 saves = stops or done % train.checkpoint_every == 0 or done == train.iterations
                 journal.add(done, values, due=saves, epoch=epoch, lr=self._learner.learning_rate)
                 if values.get("skipped"):
-                    scale = f"loss scale {values['loss_scale'].item():g}"
-                    journal.note(f"iteration {done} skipped: a gradient is not finite at {scale}")
+                    scaled = (
+                        "loss_scale" in values
+                        and f"a gradient is not finite at loss scale {values['loss_scale'].item():g}"
+                    )
+                    journal.note(f"iteration {done} skipped: {scaled or 'the loss is not finite'}")
                 if saves:
                     self._checkpoint(done)
                     journal.note(f"checkpoint {done}")
@@ -153,11 +159,40 @@ class Trainer:
             faces = batch.image if self._recipe.decoder.mirrored_in_mean else batch.unmirrored()
             inputs["mean_face"] = self._bank.update(faces, batch.label, teaches)
         place = iteration * self._workers.count + self._workers.rank  # the dropout of each worker is its own
-        values = self._learner.step(inputs, (self._training.seed * 1_000_003 + place) % 2**31)
-        if not np.isfinite(values["loss"]).all():
-            raise DivergenceError(f"the loss is not finite at iteration {iteration + 1}")
+        seed = (self._training.seed * 1_000_003 + place) % 2**31
+        if self._recipe.train.not_finite == STOP:
+            values = self._learner.step(inputs, seed)
+            if not np.isfinite(values["loss"]).all():
+                self._note_not_finite(iteration, batch, values["loss"])
+                raise DivergenceError(f"the loss is not finite at iteration {iteration + 1}")
+        else:
+            values = self._learner.step(inputs, seed, lambda found: self._all_finite(iteration, batch, found))
+            if self._skipped:
+                return {"kept": keep, "skipped": np.ones(1)}
         values = {"kept": keep, **values}
         return {**values, **self._compared(batch, values["kept"])}
+
+    def _all_finite(self, iteration: int, batch: Batch, found: Mapping[str, np.ndarray]) -> bool:
+        """Tell whether the loss of every worker is finite; raise DivergenceError if too many were not."""
+        own = bool(np.isfinite(found["loss"]).all())
+        if not own:
+            self._note_not_finite(iteration, batch, found["loss"])
+        finite = all(self._workers.gather(f"the loss of iteration {iteration + 1}", own))
+        self._skipped = 0 if finite else self._skipped + 1
+        if self._skipped > PATIENCE:
+            last = iteration + 1
+            raise DivergenceError(
+                f"the loss of {self._skipped} iterations in a row is not finite, the last {last}"
+            )
+        return finite
+
+    def _note_not_finite(self, iteration: int, batch: Batch, loss: np.ndarray) -> None:
+        """Write down which images a batch had, as the set numbers them, and the loss of each."""
+        rows = zip(batch.record.tolist(), batch.label.astype(int).tolist(), loss.tolist())
+        worker = f"-{self._workers.rank}" if self._workers.rank else ""
+        path = make_folder(self._folder) / f"not_finite-{iteration + 1:07d}{worker}.json"
+        images = [{"record": record, "label": label, "loss": str(each)} for record, label, each in rows]
+        write_json(path, {"kind": "batch", "iteration": iteration + 1, "images": images})
 
     def _compared(self, batch: Batch, kept: np.ndarray) -> dict[str, np.ndarray]:
         """Return, of a set with known noise, which kept samples are right and which right ones are kept."""
