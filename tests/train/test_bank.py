@@ -231,7 +231,7 @@ def test_a_torn_last_entry_is_ignored(open_bank, tmp_path, cut):
     bank.checkpoint(7)
     wanted = np.load(tmp_path / FACES)
     bank.update(*batch(1, [1]), everything(1))
-    [journal] = tmp_path.glob("*undo*")
+    journal = max(tmp_path.glob("*undo*"))
     journal.write_bytes(journal.read_bytes() * 2)
     with journal.open("r+b") as file:
         file.truncate(journal.stat().st_size - cut)
@@ -324,7 +324,7 @@ def test_crash_reopen_and_replay_gives_the_bits_of_the_unbroken_run(tmp_path_fac
 
     expected, _ = run(unbroken, 0, len(steps))
     _, reached = run(broken, 0, crash)
-    [journal] = broken.glob("*undo*")
+    journal = max(broken.glob("*undo*"))
     with journal.open("ab") as file:
         file.write(os.urandom(torn % (9 + 2 * int(np.prod(SHAPE)))))
     replayed, _ = run(broken, reached, len(steps))
@@ -604,7 +604,8 @@ def test_workers_note_a_row_once_between_them(open_bank, tmp_path):
     other.update(*batch(2, [1, 2, 3]), everything(3))
     entry = 9 + 2 * int(np.prod(SHAPE))
     sizes = {path.name: path.stat().st_size // entry for path in tmp_path.glob("*undo*")}
-    assert sizes == {"mean_faces.undo-00000007": 2, "mean_faces.undo-00000007.1": 2}
+    older = {"mean_faces.undo-00000000": 3}  # of the checkpoint before, for the case that this one is damaged
+    assert sizes == {"mean_faces.undo-00000007": 2, "mean_faces.undo-00000007.1": 2, **older}
     wanted = np.load(tmp_path / FACES)
     for one in (other, bank):
         one.flush()
@@ -612,6 +613,24 @@ def test_workers_note_a_row_once_between_them(open_bank, tmp_path):
     other.update(*batch(3, [0, 1]), everything(2))
     open_bank(9)
     np.testing.assert_array_equal(np.load(tmp_path / FACES), wanted)
+
+
+def test_the_bank_goes_back_to_the_checkpoint_before_the_last(open_bank, tmp_path):
+    bank, faces = open_bank(), {}
+    other = open_bank(worker=1)
+    for number in (7, 9, 12):
+        bank.update(*batch(number, [0, 1, number % 4]), everything(3))
+        other.update(*batch(number + 1, [1, 2]), everything(2))
+        bank.flush()
+        faces[number] = np.load(tmp_path / FACES)
+        bank.checkpoint(number)
+        other.checkpoint(number)
+    bank.update(*batch(4, [0, 1, 2, 3]), everything(4))
+    names = {path.name for path in tmp_path.glob("*undo*")}
+    assert names == {f"mean_faces.undo-{n:08d}{worker}" for n in (9, 12) for worker in ("", ".1")}
+    open_bank(9)
+    np.testing.assert_array_equal(np.load(tmp_path / FACES), faces[9])
+    assert {path.name for path in tmp_path.glob("*undo*")} == {"mean_faces.undo-00000009"}
 
 
 def test_workers_leave_nothing_behind_and_none_comes_before_worker_0(open_bank, tmp_path):

@@ -67,9 +67,57 @@ def test_a_full_disk_is_named_and_the_older_state_stays(tmp_path, missing):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (space, limits[1]))
     try:
-        with pytest.raises(LatseError, match=f"{state.FILE}: is the disk full"):
+        with pytest.raises(LatseError, match=f"{state.NEW}: is the disk full"):
             state.save(tmp_path, made_up(8, size=10_000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert same(state.load(tmp_path), made_up())
     assert [path.name for path in tmp_path.iterdir()] == [state.FILE]
+
+
+def test_the_state_before_the_last_stays_and_takes_its_place(tmp_path):
+    said = []
+    for number in (7, 8, 9):
+        state.save(tmp_path, made_up(number))
+    assert {path.name for path in tmp_path.iterdir()} == {state.FILE, state.BEFORE}
+    state.recover(tmp_path, said.append)
+    assert same(state.load(tmp_path), made_up(9)) and not said
+    content = bytearray((tmp_path / state.FILE).read_bytes())
+    content[200] ^= 1  # a bit of a number, which no length tells of
+    (tmp_path / state.FILE).write_bytes(content)
+    with pytest.raises(LatseError, match="is damaged"):
+        state.load(tmp_path)
+    state.recover(tmp_path, said.append)
+    assert same(state.load(tmp_path), made_up(8))
+    (sentence,) = said
+    assert f"{tmp_path / state.FILE} is damaged" in sentence
+    assert sentence.endswith(f"it is {state.DAMAGED} now, and the run goes on from the checkpoint before, 8")
+    assert (tmp_path / state.DAMAGED).read_bytes() == content
+    state.save(tmp_path, made_up(10))
+    state.forget_before(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {state.FILE, state.DAMAGED}
+
+
+def test_a_state_that_was_renamed_when_the_process_died_takes_its_place(tmp_path):
+    state.save(tmp_path, made_up(7))
+    (tmp_path / state.FILE).rename(tmp_path / state.BEFORE)
+    state.recover(tmp_path, pytest.fail)
+    assert same(state.load(tmp_path), made_up(7))
+
+
+def test_where_both_states_are_damaged_the_last_is_named(tmp_path):
+    for number in (7, 8):
+        state.save(tmp_path, made_up(number))
+    for name in (state.FILE, state.BEFORE):
+        (tmp_path / name).write_bytes(b"")
+    state.recover(tmp_path, pytest.fail)
+    with pytest.raises(LatseError, match=state.FILE):
+        state.load(tmp_path)
+
+
+def test_a_state_of_an_older_version_has_no_digest(tmp_path):
+    state.save(tmp_path, made_up(7))
+    arrays = mx.nd.load(str(tmp_path / state.FILE))
+    del arrays[state.DIGEST]
+    mx.nd.save(str(tmp_path / state.FILE), arrays)
+    assert same(state.load(tmp_path), made_up(7))

@@ -241,6 +241,22 @@ def crashed(trainer, folder, monkeypatch, *overrides):
             trainer(folder, *overrides).run()
 
 
+def test_a_run_whose_last_checkpoint_is_damaged_goes_on_from_the_one_before(
+    trainer, tmp_path, run_contents, monkeypatch
+):
+    settings = "train.checkpoint_every=1", "train.keep=1"
+    trainer(tmp_path / "unbroken", *settings).run()
+    folder = tmp_path / "broken"
+    crashed(trainer, folder, monkeypatch, *settings)
+    (folder / state.FILE).write_bytes((folder / state.FILE).read_bytes()[:-1])
+    said = []
+    state.recover(folder, said.append)
+    assert "goes on from the checkpoint before, 2" in said[0]
+    trainer(folder, *settings).run()
+    (folder / state.DAMAGED).unlink()
+    assert run_contents(folder) == run_contents(tmp_path / "unbroken")
+
+
 def test_a_resumed_run_needs_its_momentum(trainer, tmp_path, run_contents, monkeypatch):
     trainer(tmp_path / "unbroken").run()
     crashed(trainer, tmp_path / "forgetful", monkeypatch)

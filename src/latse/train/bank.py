@@ -27,8 +27,9 @@ class MeanFaceBank:
 
     The file runs ahead of the last checkpoint. So that a run killed at any moment resumes to the same bits,
     a row's old content is appended to a journal before the row first changes after a checkpoint; opening the
-    bank at that checkpoint puts the old contents back. Nothing but `flush` waits for the disk: what a process
-    has written outlives it, whereas after a power failure rows may be newer than the checkpoint.
+    bank at that checkpoint, or at the one before it, puts the old contents back. Nothing but `flush` waits
+    for the disk: what a process has written outlives it, whereas after a power failure rows may be newer than
+    the checkpoint.
 
     Several workers (processes, each with a bank of its own) may share the folder. Each changes a row under
     the row's lock: every row ends as if all its updates had happened one after the other, and no worker sees
@@ -134,14 +135,19 @@ class MeanFaceBank:
         self._started.flush()
 
     def checkpoint(self, iteration: int) -> None:
-        """Take the checkpoint of `iteration`, which has been written, as the state to go back to."""
-        self._journal.remove()
+        """Take the checkpoint of `iteration`, which has been written, as the state to go back to.
+
+        The way back to the checkpoint before it stays open, should this one turn out to be damaged.
+        """
+        self._journal.remove_older()
+        self._journal.close()
         self._begin_journal(iteration)
 
     def close(self) -> None:
         """Flush and close the files; a finished run leaves no journal behind."""
         self.flush()
-        self._journal.remove()
+        self._journal.close()
+        self._journal.remove_all()
         for file in (self._faces, self._started, self._touched):
             file.close()
         self._pool.shutdown()
@@ -200,7 +206,7 @@ class MeanFaceBank:
         for label, started in undo.noted(self._folder, iteration, face):
             self._faces.write(label, face)
             self._started.write(label, started)
-        undo.remove_all(self._folder)
+        undo.remove(self._folder, iteration)
 
     def _begin_journal(self, iteration: int) -> None:
         face_bytes = self._mixers[0].mean.nbytes
@@ -243,7 +249,7 @@ class _Mixer:
 
 def remove_traces(folder: Path) -> None:
     """Remove what a bank leaves that was not closed, after the last checkpoint of a run."""
-    undo.remove_all(folder)
+    undo.remove(folder)
     (folder / TOUCHED).unlink(missing_ok=True)
 
 

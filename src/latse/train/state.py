@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+from hashlib import blake2b
 from pathlib import Path
 from types import MappingProxyType
-from typing import Mapping, NamedTuple
+from typing import Any, Callable, Mapping, NamedTuple
 
 import mxnet as mx
+import numpy as np
 
 from latse.errors import LatseError
 from latse.models import checkpoint
 from latse.models.parameters import Parameters
 
-FILE = "state.params"
+FILE, BEFORE, DAMAGED = "state.params", "state.before.params", "state.damaged.params"
+NEW = "state.new.params"  # while it is written
+DIGEST = "digest"  # of the other arrays
 PARTS = ("arg", "aux", "momentum", "scaling")
 NamedArrays = Mapping[str, mx.nd.NDArray]
 NOTHING: NamedArrays = MappingProxyType({})
@@ -72,22 +77,62 @@ def restore(module: mx.mod.Module, momentum: NamedArrays, masters: NamedArrays =
 
 
 def save(folder: Path, state: RunState) -> None:
-    """Write the state into `folder`, atomically; raise LatseError if that is impossible."""
+    """Write the state into `folder`, atomically; raise LatseError if that is impossible.
+
+    The state that was there stays, under another name.
+    """
     arrays = {
         f"{part}:{name}": array for part, named in zip(PARTS, state[1:]) for name, array in named.items()
     }
     arrays["iteration"] = mx.nd.array([state.iteration], dtype="int64")
-    checkpoint.write_arrays(folder / FILE, arrays)
+    arrays[DIGEST] = mx.nd.array(_digest(arrays), dtype="uint8")
+    path, new = folder / FILE, folder / NEW
+    checkpoint.write_arrays(new, arrays)
+    if path.exists():
+        path.replace(folder / BEFORE)
+    new.replace(path)
+
+
+def forget_before(folder: Path) -> None:
+    """Remove the state before the last, of a run that is finished."""
+    (folder / BEFORE).unlink(missing_ok=True)
+
+
+def recover(folder: Path, say: Callable[[str], Any]) -> None:
+    """Put the state before the last in the place of the last one where that is missing or damaged.
+
+    `say` gets a sentence if it was damaged; the file stays as `DAMAGED`. Where both are damaged nothing
+    happens.
+    """
+    path, before = folder / FILE, folder / BEFORE
+    if not before.exists():
+        return
+    if not path.exists():  # the process died between two renamings
+        before.replace(path)
+        return
+    try:
+        _read(path)
+    except LatseError as error:
+        with contextlib.suppress(LatseError):
+            iteration = _read(before).iteration
+            path.replace(folder / DAMAGED)
+            before.replace(path)
+            say(f"{error}: it is {DAMAGED} now, and the run goes on from the checkpoint before, {iteration}")
 
 
 def load(folder: Path) -> RunState | None:
     """Read the state in `folder`; None if there is none; raise LatseError if it is damaged."""
     path = folder / FILE
-    if not path.exists():
-        return None
+    return _read(path) if path.exists() else None
+
+
+def _read(path: Path) -> RunState:
     parts: dict[str, dict[str, mx.nd.NDArray]] = {part: {} for part in PARTS}
     try:
         arrays = checkpoint.read_arrays(path)
+        digest = arrays.pop(DIGEST, None)  # older states have none
+        if digest is not None and digest.asnumpy().tobytes() != _digest(arrays).tobytes():
+            raise ValueError("the digest is another")
         iteration = int(arrays.pop("iteration").asscalar())
         for key, array in arrays.items():
             part, _, name = key.partition(":")
@@ -95,6 +140,16 @@ def load(folder: Path) -> RunState | None:
     except (mx.base.MXNetError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise LatseError(f"{path} is damaged, the run cannot go on from it") from error
     return RunState(iteration, *(parts[part] for part in PARTS))
+
+
+def _digest(arrays: NamedArrays) -> np.ndarray:
+    """Return a digest of names, types, shapes and numbers: uint8 (16,)."""
+    hashed = blake2b(digest_size=16)
+    for name in sorted(arrays):
+        array = arrays[name].asnumpy()
+        hashed.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        hashed.update(array.data)
+    return np.frombuffer(hashed.digest(), np.uint8)
 
 
 def save_model(prefix: Path, number: int, symbol: mx.sym.Symbol, state: RunState) -> None:

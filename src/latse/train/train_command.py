@@ -63,8 +63,9 @@ def _run(args: argparse.Namespace, recipe: CfgNode, devices: list[mx.Context], w
     training = Training.of(recipe, shard.classes, devices, args.seed, workers.count)
     folder = make_folder(args.out)
     with locked(folder):
-        for name in ("model-*", "untrained-*", state.FILE):
+        for name in ("model-*", "untrained-*", state.NEW):
             remove_parts(folder, name)
+        state.recover(folder, lambda text: print(f"latse: {text}", file=sys.stderr))
         stored = Stored(args.verdicts, recipe.filter.k, shard) if args.verdicts else None
         record = run_record.record(args, recipe, shard, stored)
         reached, old = _reached(folder, args.resume), run_record.read(folder)

@@ -110,6 +110,8 @@ class Trainer:
                     break
         if self._bank is not None:
             self._bank.close()
+        if done == train.iterations and self._is_first:
+            state.forget_before(self._folder)
         return done
 
     def _agreed(self) -> RunState:

@@ -34,30 +34,53 @@ class UndoJournal:
             self._file.write(self._entries, entry)
             self._entries += 1  # only now: a part of an entry is written over by the next
 
-    def remove(self) -> None:
-        """Remove the journal, which a newer checkpoint has made useless."""
+    def close(self) -> None:
+        """Close the file, which stays: a newer checkpoint may turn out to be damaged."""
         self._file.close()
+
+    def remove_older(self) -> None:
+        """Remove the same worker's journals of earlier checkpoints."""
+        own = self._file.path
+        for path in own.parent.glob(NAME + "*"):
+            if _worker(path) == _worker(own) and _iteration(path) < _iteration(own):
+                path.unlink()
+
+    def remove_all(self) -> None:
+        """Remove the same worker's journals, this one too."""
+        self.remove_older()
         self._file.path.unlink()
 
 
 def noted(folder: Path, iteration: int, face: np.ndarray) -> Iterator[tuple[int, bytes]]:
     """Yield label and state byte of every entry that any worker has noted since a checkpoint.
 
-    `face`, C-contiguous and of a row's size, then holds the row's content. A torn last entry, whose row had
-    not been changed yet, is left out.
+    Of a row the oldest entry comes last: whoever writes all of them back ends with what was there at the
+    checkpoint. `face`, C-contiguous and of a row's size, then holds the row's content. A
+    torn last entry, whose row had not been changed yet, is left out.
     """
-    head, name = bytearray(HEAD), _name(iteration)
-    for path in (*folder.glob(name), *folder.glob(name + ".*")):
+    head = bytearray(HEAD)
+    for path in sorted(folder.glob(NAME + "*"), key=_iteration, reverse=True):
+        if _iteration(path) < iteration:
+            continue
         with explained(f"cannot read {path}"), path.open("rb", buffering=0) as file:
             while file.readinto(head) == len(head) and file.readinto(face) == face.nbytes:
                 yield int.from_bytes(head[:8], "little"), bytes(head[8:])
 
 
-def remove_all(folder: Path) -> None:
-    """Remove the journals of all checkpoints and workers."""
+def remove(folder: Path, since: int = 0) -> None:
+    """Remove the journals of all workers since a checkpoint, by default all."""
     for path in folder.glob(NAME + "*"):
-        path.unlink()
+        if _iteration(path) >= since:
+            path.unlink()
 
 
 def _name(iteration: int) -> str:
     return f"{NAME}{iteration:08d}"
+
+
+def _iteration(path: Path) -> int:
+    return int(path.name[len(NAME) :].partition(".")[0])
+
+
+def _worker(path: Path) -> str:
+    return path.name[len(NAME) :].partition(".")[2]
