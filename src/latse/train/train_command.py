@@ -63,7 +63,7 @@ def _run(args: argparse.Namespace, recipe: CfgNode, devices: list[mx.Context], w
     training = Training.of(recipe, shard.classes, devices, args.seed, workers.count)
     folder = make_folder(args.out)
     with locked(folder):
-        for name in ("model-*", "untrained-*", state.NEW):
+        for name in ("model-*", "untrained-*", "state*.params"):
             remove_parts(folder, name)
         state.recover(folder, lambda text: print(f"latse: {text}", file=sys.stderr))
         stored = Stored(args.verdicts, recipe.filter.k, shard) if args.verdicts else None
