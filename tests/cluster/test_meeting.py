@@ -156,7 +156,7 @@ def test_a_stranger_ends_nothing(met, line):
 
 def test_where_no_scheduler_is_nobody_waits_for_ever(place):
     with pytest.raises(LatseError, match=r"the scheduler at 127.0.0.1, port \d+ has not answered for 1 s"):
-        Member(place._replace(timeout=0.5), lambda sentence: None)
+        Member(place._replace(timeout=1.0), lambda sentence: None)
 
 
 def test_a_port_that_is_taken_is_named(place):

@@ -79,7 +79,7 @@ class Host:
 
     def _listen(self, connection: socket.socket, host: str) -> None:
         seat = _Seat(connection, host)
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a stranger says anything
             for line in _lines(connection):
                 with self._lock:
                     if not self._take(seat, line):
