@@ -67,7 +67,7 @@ def test_a_full_disk_is_named_and_the_older_state_stays(tmp_path, missing):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (space, limits[1]))
     try:
-        with pytest.raises(LatseError, match=f"{state.NEW}: is the disk full"):
+        with pytest.raises(LatseError, match=f"{state.NEW}: File too large"):
             state.save(tmp_path, made_up(8, size=10_000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

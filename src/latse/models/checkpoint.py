@@ -10,12 +10,12 @@ import os
 from typing import Any, Mapping, Sequence
 
 import mxnet as mx
-import numpy as np
 
 from latse.errors import LatseError
 from latse.files import ascii_name, existing, explained, read_text, replacing
 from latse.graph.nodes import Arrays, sentence
-from latse.models.arrays_file import check_arrays
+from latse.models import arrays_file
+from latse.models.arrays_file import Writable
 from latse.models.run_folder import FILE, parameters_path, symbol_path
 from latse.models.symbol_file import check_symbol
 
@@ -46,23 +46,12 @@ def save(
         temporary.write_text(symbol.tojson())
 
 
-def write_arrays(path: str | os.PathLike, arrays: Mapping[str, mx.nd.NDArray]) -> None:
-    """Write dense arrays with their names in MXNet's format, atomically; raise LatseError if it cannot be.
-
-    MXNet passes over it if the last kilobytes do not fit on the disk, so the file's length is looked at too.
-    """
-    not_all = f"cannot write all of {path}: is the disk full?"
-    with replacing(path) as temporary:
-        try:
-            with ascii_name(temporary, "wb") as name:
-                mx.nd.save(name, dict(arrays))
-        except mx.base.MXNetError as error:  # or what the arrays are still to be computed by has failed
-            is_short = "FileStream.Write incomplete" in str(error)
-            raise LatseError(not_all if is_short else f"cannot write {path}: {sentence(error)}") from error
-        # The length of such a file (docs/formats.md).
-        contents = sum(24 + 8 * a.ndim + a.size * np.dtype(a.dtype).itemsize for a in arrays.values())
-        if temporary.stat().st_size != 32 + contents + sum(8 + len(name.encode()) for name in arrays):
-            raise LatseError(not_all)
+def write_arrays(path: str | os.PathLike, arrays: Mapping[str, Writable], digest: bool = False) -> None:
+    """Write arrays as `arrays_file.write` does; raise LatseError also if one cannot be computed."""
+    try:
+        arrays_file.write(path, arrays, digest)
+    except mx.base.MXNetError as error:
+        raise LatseError(f"cannot write {path}: {sentence(error)}") from error
 
 
 def read_arrays(path: str | os.PathLike) -> Any:
@@ -71,7 +60,7 @@ def read_arrays(path: str | os.PathLike) -> Any:
     Raises LatseError if the file cannot be read or its lengths do not fit it, and MXNetError if it is damaged
     otherwise.
     """
-    check_arrays(path)
+    arrays_file.places(path)
     with explained(f"cannot read {path}"), ascii_name(path) as name:
         return mx.nd.load(name)
 
