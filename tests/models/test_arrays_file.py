@@ -135,7 +135,7 @@ def test_every_bit_counts_for_the_digest(tmp_path_factory, data):
         check_digest(path)
     except LatseError:
         return
-    # Then the digest goes by another name, which whoever reads a state does not know, or nothing else changed.
+    # Then the digest goes by another name, which no reader of a state knows, or nothing else has changed.
     assert "digest" not in places(path) or (content[:end] == before[:end] and [*places(path)] == names)
 
 

@@ -131,8 +131,11 @@ def read(path: str | os.PathLike, place: Place, first: int = 0, rows: int | None
 
 def _entry(array: Writable) -> Iterator[bytes | memoryview]:
     """Yield the bytes of an array: what it is, then its numbers."""
-    parts = array.rows if isinstance(array, Blocks) else [_numbers(array)]
-    dtype = np.dtype(np.float32) if isinstance(array, Blocks) else parts[0].dtype
+    if isinstance(array, Blocks):
+        parts, dtype = array.rows, np.dtype(np.float32)
+    else:
+        numbers = array if isinstance(array, np.ndarray) else array.asnumpy()
+        parts, dtype = [numbers], numbers.dtype
     (kind,) = (number for number, name in TYPES.items() if np.dtype(name) == dtype)
     shape = tuple(array.shape)
     yield struct.pack(f"<Iii{len(shape)}qiii", DENSE, 0, len(shape), *shape, CPU, 0, kind)
@@ -143,10 +146,6 @@ def _entry(array: Writable) -> Iterator[bytes | memoryview]:
         yield content
     if left:
         raise ValueError(f"blocks that are {left} bytes short of {shape}")
-
-
-def _numbers(array: Any) -> np.ndarray:
-    return array if isinstance(array, np.ndarray) else array.asnumpy()
 
 
 class _MalformedError(Exception):
