@@ -19,6 +19,7 @@ DYNAMIC = "dynamic"
 LARGEST_SCALE = 2.0**24
 ALL = "all"
 STOP, SKIP = "stop", "skip"
+DENSE, SAMPLED = HEADS = "dense", "sampled"
 SCHEDULES = ("step", "cosine", "poly", "linear", "constant")
 # Sections whose key `name` chooses a class; their other keys are parameters of that class, all numbers.
 OPEN = {"encoder": encoders, "margin": margins, "selection": selection}
@@ -145,6 +146,13 @@ _REGULARISERS = [
 _KEYS = [
     Key("encoder.name", "resnet50", "Network that embeds a face.", NAME),
     Key("margin.name", "linearface", "Loss of the embeddings.", NAME),
+    Key("head.kind", DENSE, "Whether each loss compares all people, or a sample of them.", one_of(HEADS)),
+    Key(
+        "head.rate",
+        0.1,
+        "Kind `sampled`: which share of the people a loss compares, those of the batch among them.",
+        Rule("a number in (0, 1]", lambda value, _: 0 < value <= 1),
+    ),
     *_REGULARISERS,
     Key("decoder.enabled", False, "Train a decoder, which draws the mean face of each person.", SWITCH),
     Key("decoder.widths", [*WIDTHS], "Channels of the decoder's stages, the first stage first.", STAGES),

@@ -31,7 +31,10 @@ class Learner:
         symbol, shapes = training.graph
         others = [name for name in shapes if name != LABEL]
         self._module = mx.mod.Module(symbol, others, [LABEL], context=training.devices)
-        self._module.bind([(name, shapes[name]) for name in others], [(LABEL, shapes[LABEL])])
+        whole = {table.name for table in training.tables}  # that no device gets a part of
+        data = [mx.io.DataDesc(n, shapes[n], layout="" if n in whole else "NCHW") for n in others]
+        gradients = dict.fromkeys(whole, "write") if whole else "write"
+        self._module.bind(data, [(LABEL, shapes[LABEL])], grad_req=gradients)
         self._set_optimiser(begin, self._set_parameters(begin))
         self._statistics = MovingStatistics(self._module, training.recipe.train.statistics_momentum)
         self._iteration = begin.iteration
@@ -81,6 +84,14 @@ class Learner:
                 old.copyto(array)
             self._module._optimizer.skip()
         return outputs
+
+    def table_gradients(self) -> dict[str, np.ndarray]:
+        """Return the gradients of the last step for the tables of a sampled head, sums over the batch."""
+        executors = self._module._exec_group.execs
+        return {
+            table.name: np.sum([executor.grad_dict[table.name].asnumpy() for executor in executors], axis=0)
+            for table in self._training.tables
+        }
 
     def capture(self, iteration: int) -> RunState:
         """Return all that a run needs to go on after `iteration` steps, the same on all workers.

@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Callable, Mapping, NamedTuple
+from typing import Any, Callable, Iterator, Mapping, NamedTuple
 
 import mxnet as mx
+import numpy as np
 
 from latse.errors import LatseError
-from latse.models import checkpoint
-from latse.models.arrays_file import DIGEST, check_digest
+from latse.models import arrays_file, checkpoint
+from latse.models.arrays_file import DIGEST, Blocks, check_digest
 from latse.models.parameters import Parameters
+from latse.train.tables import MOMENTUM, ROWS, Table
 
 FILE, BEFORE, DAMAGED = "state.params", "state.before.params", "state.damaged.params"
 NEW = "state.new.params"  # while it is written
+KINDS = (ROWS, MOMENTUM)
 PARTS = ("arg", "aux", "momentum", "scaling")
 NamedArrays = Mapping[str, mx.nd.NDArray]
 NOTHING: NamedArrays = MappingProxyType({})
@@ -74,17 +77,18 @@ def restore(module: mx.mod.Module, momentum: NamedArrays, masters: NamedArrays =
             updater.states[key], updater.states_synced[key] = state, False
 
 
-def save(folder: Path, state: RunState) -> None:
+def save(folder: Path, state: RunState, tables: Mapping[str, Blocks] = NOTHING) -> None:
     """Write the state into `folder`, atomically; raise LatseError if that is impossible.
 
-    The state that was there stays, under another name.
+    `tables` are those of a sampled head, by kind and name. The state that was there stays, under another
+    name.
     """
     arrays = {
         f"{part}:{name}": array for part, named in zip(PARTS, state[1:]) for name, array in named.items()
     }
     arrays["iteration"] = mx.nd.array([state.iteration], dtype="int64")
     path, new = folder / FILE, folder / NEW
-    checkpoint.write_arrays(new, arrays, digest=True)
+    checkpoint.write_arrays(new, {**arrays, **tables}, digest=True)
     if path.exists():
         path.replace(folder / BEFORE)
     new.replace(path)
@@ -125,24 +129,44 @@ def load(folder: Path) -> RunState | None:
 
 def _read(path: Path) -> RunState:
     parts: dict[str, dict[str, mx.nd.NDArray]] = {part: {} for part in PARTS}
+    iteration = -1
     try:
         check_digest(path)  # older states have none
-        arrays = checkpoint.read_arrays(path)
-        arrays.pop(DIGEST, None)
-        iteration = int(arrays.pop("iteration").asscalar())
-        for key, array in arrays.items():
+        for key, place in arrays_file.places(path).items():
             part, _, name = key.partition(":")
-            parts[part][name] = array
+            if part == "iteration":
+                iteration = int(arrays_file.read(path, place).item())
+            elif part not in (DIGEST, *KINDS):
+                array = arrays_file.read(path, place)
+                parts[part][name] = mx.nd.array(array, dtype=array.dtype)
+        if iteration < 0:
+            raise ValueError("it does not say the iteration")
     except (mx.base.MXNetError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise LatseError(f"{path} is damaged, the run cannot go on from it") from error
     return RunState(iteration, *(parts[part] for part in PARTS))
 
 
-def save_model(prefix: Path, number: int, symbol: mx.sym.Symbol, state: RunState) -> None:
+def table_blocks(folder: Path, kind: str, table: Table) -> Iterator[np.ndarray]:
+    """Yield the blocks of a table of the state in `folder`; raise LatseError if they are not there."""
+    path = folder / FILE
+    place = arrays_file.places(path).get(f"{kind}:{table.name}")
+    if place is None or place.shape != (table.rows, *table.shape):
+        raise LatseError(f"{path} has no {kind} {table.name} of {table.rows} rows")
+    for first, count in table.blocks():
+        yield arrays_file.read(path, place, first, count).reshape(count, table.width)
+
+
+def save_model(
+    prefix: Path,
+    number: int,
+    symbol: mx.sym.Symbol,
+    state: RunState,
+    centres: Mapping[str, Blocks] = NOTHING,
+) -> None:
     """Write the checkpoint that others read: what `symbol` uses, and the class centres."""
     wanted = {*symbol.list_inputs(), "fc7_weight"}
     parameters = Parameters(state.arg_params, state.aux_params).only(wanted)
-    checkpoint.save(prefix, number, symbol, *parameters)
+    checkpoint.save(prefix, number, symbol, {**parameters.args, **centres}, parameters.aux)
 
 
 def _optimiser_keys(module: mx.mod.Module) -> dict[int | str, str]:

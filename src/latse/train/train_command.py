@@ -245,7 +245,8 @@ def _teacher(args: argparse.Namespace, training: Training) -> Teacher:
 def _warm(text: str, training: Training) -> RunState:
     """Return what a checkpoint has to begin with, and say of each part whether it is there."""
     symbol, inputs = training.graph
-    start = warm_start.start(text, training.recipe.encoder, needed_shapes(symbol, **inputs))
+    tables = {table.name: (table.rows, *table.shape) for table in training.tables}
+    start = warm_start.start(text, training.recipe.encoder, {**needed_shapes(symbol, **inputs), **tables})
     for line in start.report:
         print(f"{text}: {line}")
     return RunState(0, *start.parameters)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Callable, Mapping
+from typing import Callable, Iterator, Mapping
 
 import mxnet as mx
 import numpy as np
@@ -21,6 +21,7 @@ from latse.train.metrics import Averages, Journal, Watch
 from latse.train.owned_bank import Bank
 from latse.train.precision import DivergenceError
 from latse.train.state import AFRESH, RunState
+from latse.train.tables import MOMENTUM, LocalTables, SampledHead, Table
 from latse.train.training import Training
 from latse.train.verdicts import Teacher
 
@@ -86,8 +87,8 @@ class Trainer:
         begin = self._agreed()
         done = start = begin.iteration
         self._learner = mixed_learner.create(self._training, begin, self._workers)
+        self._bank, self._head = self._opened_bank(start), self._opened_head(start)
         self._begin_models(begin)
-        self._bank = self._opened_bank(start)
         with contextlib.closing(self._journal(start, watch)) as journal:
             if note:
                 journal.note(note)
@@ -160,6 +161,8 @@ class Trainer:
             teaches = keep.astype(bool) | self._recipe.filter.refused_in_mean
             faces = batch.image if self._recipe.decoder.mirrored_in_mean else batch.unmirrored()
             inputs["mean_face"] = self._bank.update(faces, batch.label, teaches)
+        if self._head is not None:
+            inputs.update(self._head.inputs(batch.label, iteration))
         place = iteration * self._workers.count + self._workers.rank  # the dropout of each worker is its own
         seed = (self._training.seed * 1_000_003 + place) % 2**31
         if self._recipe.train.not_finite == STOP:
@@ -171,6 +174,8 @@ class Trainer:
             values = self._learner.step(inputs, seed, lambda found: self._all_finite(iteration, batch, found))
             if self._skipped:
                 return {"kept": keep, "skipped": np.ones(1)}
+        if self._head is not None:
+            self._head.learn(self._learner.table_gradients())
         values = {"kept": keep, **values}
         return {**values, **self._compared(batch, values["kept"])}
 
@@ -210,6 +215,31 @@ class Trainer:
         momentum, classes = self._recipe.decoder.momentum, self._training.classes
         return owned_bank.opened(self._workers, self._folder, classes, shape[1:], momentum, start)
 
+    def _opened_head(self, start: int) -> SampledHead | None:
+        """Return the sampled head with what its tables hold after `start` iterations."""
+        training, workers = self._training, self._workers
+        if not training.tables:
+            return None
+        tables = LocalTables(self._recipe, training.tables, start)
+        mx.random.seed(training.seed)
+        for table in training.tables:
+            for kind in tables.kinds(table):
+                tables.put(kind, table, self._begun(kind, table, start))
+        sizes = training.classes, training.sample
+        return SampledHead(tables, *sizes, training.seed, workers.rank, workers.count)
+
+    def _begun(self, kind: str, table: Table, start: int) -> Iterator[np.ndarray]:
+        """Return the blocks of a table or its momentum: of the state, of what the run begins with, or new."""
+        if start:
+            return state.table_blocks(self._folder, kind, table)
+        if kind == MOMENTUM:
+            return (np.zeros((count, table.width), np.float32) for _, count in table.blocks())
+        given = self._begin.arg_params.get(table.name)
+        if given is None:
+            return (table.begin(count) for _, count in table.blocks())
+        rows = given.asnumpy().reshape(table.rows, table.width)
+        return (rows[first : first + count] for first, count in table.blocks())
+
     def _checkpoint(self, done: int) -> None:
         """Write the models that others read, then the state: a run whose state is its last is complete."""
         captured = self._learner.capture(done)
@@ -221,7 +251,7 @@ class Trainer:
             self._bank.flush()
         self._workers.gather(f"checkpoint {done}", None)
         if self._is_first:
-            state.save(self._folder, captured)
+            state.save(self._folder, captured, self._head.blocks() if self._head else {})
         self._workers.gather(f"the state at iteration {done}", None)
         if self._bank is not None:
             self._bank.checkpoint(done)
@@ -237,7 +267,8 @@ class Trainer:
 
     def _save_model(self, name: str, captured: RunState, number: int = LAST) -> None:
         if self._is_first:
-            state.save_model(self._folder / name, number, self._training.kept, captured)
+            centres = self._head.centres() if self._head else {}
+            state.save_model(self._folder / name, number, self._training.kept, captured, centres)
 
 
 def superseded(recipe: CfgNode, numbers: list[int]) -> list[int]:

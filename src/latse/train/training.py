@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Sequence
 
 import mxnet as mx
 from mxnet.gluon import nn
@@ -16,7 +16,7 @@ from latse.devices import share
 from latse.errors import LatseError, blaming
 from latse.models.parameters import Shapes
 from latse.plan import memonger
-from latse.recipe_keys import SINGLE
+from latse.recipe_keys import SAMPLED, SINGLE
 from latse.symbols import encoders, margins, selection
 from latse.symbols.decoder import Decoder
 from latse.symbols.networks import (
@@ -29,6 +29,7 @@ from latse.symbols.networks import (
     trace,
 )
 from latse.train import metrics, moving_statistics, network_check, precision
+from latse.train.tables import Table, found, sample_size
 
 
 class TrainingGraph(NamedTuple):
@@ -89,6 +90,8 @@ class Training:
         Decides the initial parameters, the order of the images, flips and dropout; at least 0.
     workers : int, default 1
         How many processes share the batch, each with such devices.
+    tables : list of Table
+        Of a sampled head: what the graph gets as inputs, of some people each time; else empty.
 
     Raises
     ------
@@ -103,6 +106,7 @@ class Training:
     kept: mx.sym.Symbol
     seed: int = 0
     workers: int = 1
+    tables: Sequence[Table] = ()
 
     def __post_init__(self) -> None:
         whole = self.recipe.train.batch_size
@@ -125,13 +129,21 @@ class Training:
         metrics.
         """
         kept = inference(recipe)
+        sample = classes
+        if recipe.head.kind == SAMPLED:
+            sample = sample_size(classes, recipe.head.rate, recipe.train.batch_size // workers)
         with blaming("the network of the recipe cannot be traced"):
-            graph = traced(recipe, classes, recipe.train.batch_size)
+            graph = traced(recipe, sample, recipe.train.batch_size)
         if recipe.decoder.enabled:
             metrics.check_names(graph.symbol.list_outputs())
         network_check.check_trained(recipe.encoder.name, kept, *graph)
-        run = cls(recipe, classes, devices, graph, kept, seed, workers)
-        return replace(run, graph=graph.for_batch(run.batch_size))
+        tables: list[Table] = []
+        if recipe.head.kind == SAMPLED:
+            tables = found(
+                *graph, traced(recipe, sample + 1, recipe.train.batch_size).symbol, sample, classes
+            )
+        run = cls(recipe, classes, devices, graph, kept, seed, workers, tables)
+        return replace(run, graph=run._for_batch(run.batch_size, sample))
 
     def with_symbol(self, symbol: mx.sym.Symbol) -> Training:
         """Return the training of another Symbol with the same inputs, such as the planned one."""
@@ -140,7 +152,17 @@ class Training:
     @property
     def device_graph(self) -> TrainingGraph:
         """The graph with the shapes for one device's share of the batch, as the planner takes them."""
-        return self.graph.for_batch(share(self.batch_size, self.devices))
+        return self._for_batch(share(self.batch_size, self.devices), self.sample)
+
+    @property
+    def sample(self) -> int:
+        """How many people the loss compares."""
+        return self.graph.shapes[self.tables[0].name][0] if self.tables else self.classes
+
+    def _for_batch(self, size: int, sample: int) -> TrainingGraph:
+        graph = self.graph.for_batch(size)
+        whole = {table.name: (sample, *table.shape) for table in self.tables}
+        return graph._replace(shapes={**graph.shapes, **whole})
 
 
 def inference(recipe: CfgNode) -> mx.sym.Symbol:

@@ -1,0 +1,114 @@
+"""A head that compares a sample of the people: who they are, that all of them are a dense head, what moves."""
+
+import shutil
+
+import mxnet as mx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from latse.cli import main
+from latse.symbols.margins import MARGINS
+from latse.train import state
+from latse.train.tables import SampledHead, sample_size
+
+WITHOUT_PEOPLE = {"triplet"}
+
+
+@given(st.data(), st.integers(1, 300), st.floats(0.01, 1), st.integers(1, 40), st.integers(0, 10**6))
+def test_a_sample_holds_the_people_of_the_batch(data, classes, rate, batch, iteration):
+    sample = sample_size(classes, rate, batch)
+    labels = np.array(data.draw(st.lists(st.integers(0, classes - 1), min_size=batch, max_size=batch)))
+    head = SampledHead(None, classes, sample, 3, 0, 1)
+    people = head.people(labels, iteration)
+    assert len(people) == sample == len(np.unique(people)) and (np.diff(people) > 0).all()
+    assert {*labels.tolist()} <= {*people.tolist()} and 0 <= people[0] <= people[-1] < classes
+    np.testing.assert_array_equal(
+        people, SampledHead(None, classes, sample, 3, 0, 1).people(labels, iteration)
+    )
+
+
+def test_samples_differ_by_iteration_seed_and_worker():
+    labels = np.array([5])
+    drawn = [
+        SampledHead(None, 1000, 100, *place).people(labels, iteration).tolist()
+        for place in ((3, 0, 1), (4, 0, 1), (3, 1, 2))
+        for iteration in (0, 1)
+    ]
+    assert len({*map(tuple, drawn)}) == 6
+
+
+@pytest.fixture(scope="module")
+def train(tiny, people, small_encoder, tmp_path_factory):
+    """Run `latse train` with the small encoder, without dropout, and return its folder."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    def train(name, *settings, words=()):
+        common = f"encoder.name={small_encoder}", "encoder.dropout=0", "train.keep=1", *settings
+        options = "--data", people, "--out", folder / name, *(f"--set={setting}" for setting in common)
+        assert main(["train", str(tiny), *map(str, [*options, *words])]) == 0
+        return folder / name
+
+    return train
+
+
+def margin_settings(name):
+    grouped = ("train.images_per_person=2",) if name == "triplet" else ()
+    return f"margin.name={name}", *grouped
+
+
+@pytest.mark.parametrize("name", sorted(MARGINS.keys() - WITHOUT_PEOPLE))
+def test_all_people_are_a_dense_head(train, run_metrics, name):
+    """Losses, parameters and every row of the tables, for as many steps as momentum and decay need to show."""
+    settings = *margin_settings(name), "train.iterations=4", "schedule.learning_rate=0.05"
+    begin = train(f"{name}-begin", *settings, "train.iterations=1")
+    start = "--start", begin / "model"
+    dense = train(f"{name}-dense", *settings, words=start)
+    sampled = train(f"{name}-all", *settings, "head.kind=sampled", "head.rate=1", words=start)
+    for one, other in zip(run_metrics(dense), run_metrics(sampled)):
+        np.testing.assert_allclose([*other.values()], [*one.values()], rtol=1e-5)
+    one, other = (mx.nd.load(str(run / state.FILE)) for run in (dense, sampled))
+    tables = [key.partition(":")[2] for key in other if key.startswith("table:")]
+    assert "fc7_weight" in tables
+    for key, array in one.items():
+        part, _, parameter = key.partition(":")
+        if parameter in tables:
+            key = {"arg": "table:", "momentum": "table_momentum:"}[part] + parameter  # noqa: PLW2901
+        if key != "digest":
+            np.testing.assert_allclose(
+                other[key].asnumpy(), array.asnumpy(), rtol=1e-4, atol=1e-6, err_msg=key
+            )
+    models = (mx.nd.load(str(run / "model-0000.params")) for run in (dense, sampled))
+    assert {name: array.shape for name, array in next(models).items()} == {
+        name: array.shape for name, array in next(models).items()
+    }
+
+
+def test_only_who_is_compared_moves(train):
+    settings = "head.kind=sampled", "head.rate=0.2", "train.batch_size=2", "train.iterations=1"
+    run = train("moves", *settings)
+    before, after = (
+        mx.nd.load(str(run / f"{name}-0000.params"))["arg:fc7_weight"] for name in ("untrained", "model")
+    )
+    moved = (before != after).asnumpy().any(axis=1)
+    assert moved.sum() == 2 and before.shape == (5, 512)
+
+
+def test_a_sampled_head_goes_on_to_the_same_bits(train, run_contents):
+    settings = "head.kind=sampled", "head.rate=0.6", "margin.name=adaptiveface", "train.batch_size=3"
+    unbroken = train("unbroken", *settings, "train.iterations=6")
+    half = train("half", *settings, "train.iterations=4")
+    whole = train("half", *settings, "train.iterations=6", words=["--resume"])
+    assert half == whole
+    shutil.rmtree(unbroken / "x", ignore_errors=True)
+    assert run_contents(whole) == run_contents(unbroken)
+
+
+def test_a_sampled_teacher_filters_and_starts_a_student(train, people, tmp_path):
+    teacher = train("teacher", "head.kind=sampled", "head.rate=0.5")
+    verdicts = tmp_path / "a.keep"
+    words = "--data", people, "--teacher", teacher, "--k", "2", "--out", verdicts
+    assert main(["filter", *map(str, words)]) == 0
+    student = train("student", "filter.k=2", "head.kind=sampled", words=["--verdicts", verdicts])
+    assert (student / "model-0000.params").exists()
