@@ -13,11 +13,11 @@ DISTRIBUTED = ("dist_sync", "dist_sync_device")
 KVSTORES = ("local", "device", "nccl", *DISTRIBUTED)
 
 
-def later(module: str, function: str = "run") -> Callable[[argparse.Namespace], Any]:
+def later(module: str, function: str = "run") -> Callable[..., Any]:
     """Return a function of a module that is imported when it is called."""
 
-    def call(args: argparse.Namespace) -> Any:
-        return getattr(importlib.import_module(module), function)(args)
+    def call(*arguments: Any) -> Any:
+        return getattr(importlib.import_module(module), function)(*arguments)
 
     return call
 

@@ -5,100 +5,18 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
-import mxnet as mx
 import numpy as np
 import pytest
 
 from latse.cli import main
 
-LATSE = sys.executable, "-m", "latse"
-# Without batch normalisation and dropout, of which each worker has its own, sums alone tell workers apart.
-ENCODER = """\
-from mxnet.gluon import nn
-
-from latse.symbols.encoders import Encoder
-
-
-class Bare(Encoder):
-    def features(self):
-        return nn.Conv2D(8, 16, 16, prefix="conv_")
-
-    def embedding(self, dropout):
-        return nn.Dense(512, prefix="pre_fc1_")
-"""
-RECIPE = """\
-train: {batch_size: 4, iterations: 8, checkpoint_every: 4, log_every: 2, keep: 1}
-schedule: {mode: cosine, learning_rate: 0.05}
-"""
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("recipe")
-    (folder / "bare.py").write_text(ENCODER)
-    (folder / "bare.yaml").write_text('encoder: {name: "bare.py:Bare"}\n' + RECIPE)
-    return folder / "bare.yaml"
-
-
-@pytest.fixture
-def launched(people):
-    """Start `latse launch` over `latse train`; whatever is left of it is killed."""
-    started = []
-
-    def launch(recipe, out, *settings, workers=2, servers=1, timeout=60, words=()):
-        options = "-n", workers, "-s", servers, "--timeout", timeout
-        run = "--data", people, "--out", out, "--resume", *(f"--set={setting}" for setting in settings)
-        train = *LATSE, "train", recipe, *run, "--kvstore", "dist_sync", *words
-        process = subprocess.Popen(
-            [*map(str, [*LATSE, "launch", *options, "--", *train])],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield launch
-    for process in started:
-        process.kill()
-
-
-def finished(process):
-    """Return status and output of a process, which must end."""
-    output, _ = process.communicate(timeout=300)
-    return process.returncode, output
-
-
-def parts(process):
-    """The processes that a launch has started, by name."""
-    found = {}
-    for path in Path(f"/proc/{process.pid}/task").glob("*/children"):
-        for child in path.read_text().split():
-            variables = Path("/proc", child, "environ").read_bytes().decode().split("\0")
-            found[dict(v.partition("=")[::2] for v in variables)["LATSE_NAME"]] = int(child)
-    return found
-
-
-def parameters(folder):
-    arrays = mx.nd.load(str(folder / "state.params"))
-    return {name: array.asnumpy() for name, array in arrays.items() if name != "digest"}
-
-
-@pytest.fixture(scope="module")
-def alone(recipe, people, tmp_path_factory):
-    """The folder of a run of one process."""
-    out = tmp_path_factory.mktemp("alone") / "run"
-    assert main(["train", str(recipe), "--data", str(people), "--out", str(out)]) == 0
-    return out
-
 
 @pytest.mark.parametrize(("workers", "servers"), [(2, 1), (4, 2)])
-def test_workers_train_as_one_would(launched, recipe, alone, run_metrics, tmp_path, workers, servers):
+def test_workers_train_as_one_would(
+    launched, recipe, alone, run_metrics, tmp_path, workers, servers, finished, parameters
+):
     status, output = finished(launched(recipe, tmp_path / "run", workers=workers, servers=servers))
     assert status == 0, output
     for one, together in zip(run_metrics(alone), run_metrics(tmp_path / "run")):
@@ -126,7 +44,7 @@ def drawing(tiny, tmp_path_factory):
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(
-    launched, drawing, small_encoder, people, run_contents, until, tmp_path
+    launched, drawing, small_encoder, people, run_contents, until, tmp_path, finished, parts
 ):
     settings = f"encoder.name={small_encoder}", "train.iterations=9"
     status, output = finished(launched(drawing, tmp_path / "unbroken", *settings))
@@ -146,7 +64,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     assert status == 0 and f"{out}: the run is finished, 9 iterations" in output
 
 
-def test_the_mean_faces_of_two_workers_are_those_of_one(launched, drawing, small_encoder, people, tmp_path):
+def test_the_mean_faces_of_two_workers_are_those_of_one(
+    launched, drawing, small_encoder, people, tmp_path, finished
+):
     settings = f"encoder.name={small_encoder}", "train.iterations=5"
     assert finished(launched(drawing, tmp_path / "two", *settings))[0] == 0
     words = "train", drawing, "--data", people, "--out", tmp_path / "one", *(f"--set={s}" for s in settings)
@@ -155,7 +75,9 @@ def test_the_mean_faces_of_two_workers_are_those_of_one(launched, drawing, small
         np.testing.assert_array_equal(*(np.load(tmp_path / run / name) for run in ("one", "two")))
 
 
-def test_a_run_goes_on_with_another_number_of_workers(launched, recipe, alone, people, run_metrics, tmp_path):
+def test_a_run_goes_on_with_another_number_of_workers(
+    launched, recipe, alone, people, run_metrics, tmp_path, finished
+):
     out = tmp_path / "run"
     stopped = ["train", recipe, "--data", people, "--out", out, "--set=train.checkpoint_every=2"]
     assert main([*map(str, stopped), "--set=train.iterations=4"]) == 0
@@ -166,7 +88,9 @@ def test_a_run_goes_on_with_another_number_of_workers(launched, recipe, alone, p
 
 
 @pytest.mark.parametrize("part", ["scheduler", "server 0", "worker 0"])
-def test_a_part_that_dies_or_hangs_ends_the_run(launched, drawing, small_encoder, until, tmp_path, part):
+def test_a_part_that_dies_or_hangs_ends_the_run(
+    launched, drawing, small_encoder, until, tmp_path, part, finished, parts
+):
     number = signal.SIGSTOP if part == "server 0" else signal.SIGKILL
     out = tmp_path / "run"
     settings = f"encoder.name={small_encoder}", "train.iterations=100000"
@@ -188,7 +112,7 @@ def test_a_part_that_dies_or_hangs_ends_the_run(launched, drawing, small_encoder
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_signal_is_passed_on_and_a_checkpoint_written(
-    launched, drawing, small_encoder, until, tmp_path, number, heeded
+    launched, drawing, small_encoder, until, tmp_path, number, heeded, finished
 ):
     out = tmp_path / "run"
     settings = f"encoder.name={small_encoder}", "train.iterations=100000", "train.checkpoint_every=100000"
@@ -201,7 +125,7 @@ def test_a_signal_is_passed_on_and_a_checkpoint_written(
     assert (out / "state.params").exists() and not list(out.glob("*undo*"))
 
 
-def test_bad_input_of_one_worker_ends_all_with_its_sentence(launched, recipe, people, tmp_path):
+def test_bad_input_of_one_worker_ends_all_with_its_sentence(launched, recipe, people, tmp_path, finished):
     data = shutil.copytree(people, tmp_path / "data")
     process = launched(recipe, tmp_path / "run", words=("--data", data, "--set=train.batch_size=5"))
     status, output = finished(process)

@@ -1,4 +1,4 @@
-"""A head that compares a sample of the people: who they are, that all of them are a dense head, what moves."""
+"""A head that compares a sample of the people: who they are, that all are a dense head, what moves."""
 
 import shutil
 
@@ -60,7 +60,7 @@ def margin_settings(name):
 
 @pytest.mark.parametrize("name", sorted(MARGINS.keys() - WITHOUT_PEOPLE))
 def test_all_people_are_a_dense_head(train, run_metrics, name):
-    """Losses, parameters and every row of the tables, for as many steps as momentum and decay need to show."""
+    """Losses, parameters and every row of the tables, for as many steps as momentum needs to show."""
     settings = *margin_settings(name), "train.iterations=4", "schedule.learning_rate=0.05"
     begin = train(f"{name}-begin", *settings, "train.iterations=1")
     start = "--start", begin / "model"

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Callable
+from typing import Any, Callable, Protocol
 
 from latse.cluster.meeting import Host, Member, ended
 from latse.cluster.place import ROLE, SCHEDULER, Place
 
 
-def serve(place: Place) -> int:
-    """Be the scheduler or a server until the workers have ended; return the exit status."""
+class Commands(Protocol):
+    """What a server does with a command of worker 0."""
+
+    def command(self, number: int, body: bytes) -> None:
+        """Take a command."""
+
+
+def serve(place: Place, commands: Callable[[Any], Commands]) -> int:
+    """Be the scheduler or a server until the workers have ended; return the exit status.
+
+    `commands` takes the server's KVStore and returns what takes the commands that come to it.
+    """
     # Where the role is known when mxnet is imported, MXNet serves at once, and a server takes a pickle.
     role = os.environ.pop(ROLE)
     from mxnet.kvstore import KVStoreServer, create
@@ -19,10 +29,10 @@ def serve(place: Place) -> int:
     os.environ[ROLE] = role
 
     class Server(KVStoreServer):
-        """A server that takes no command: the workers move their parameters themselves."""
+        """A server whose commands are not MXNet's, which are objects that run code."""
 
         def _controller(self) -> Callable[[int, bytes, object], None]:
-            return lambda number, body, _: ended(f"a server takes no command, and got number {number}")
+            return lambda number, body, _: _done(commands(self.kvstore).command, number, body)
 
     meeting = Host(place, ended, _note) if role == SCHEDULER else Member(place)
     Server(create("dist")).run()
@@ -31,6 +41,14 @@ def serve(place: Place) -> int:
     else:
         meeting.leave()
     return 0
+
+
+def _done(command: Callable[[int, bytes], None], number: int, body: bytes) -> None:
+    """Do a command; where it fails the process ends, as MXNet passes over exceptions."""
+    try:
+        command(number, body)
+    except Exception as error:
+        ended(f"a server got a command that it cannot do: {error!r}")
 
 
 def _note(text: str) -> None:

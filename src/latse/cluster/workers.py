@@ -12,6 +12,27 @@ from latse.cluster.meeting import Member
 from latse.cluster.place import Place
 
 
+class Store(mx.kv.KVStore):
+    """A KVStore that knows the numbers by which its servers call the keys.
+
+    Attributes
+    ----------
+    keys : list of str
+        In the order in which they were made: servers call the first 0.
+    """
+
+    def __init__(self, kind: str) -> None:
+        made = mx.kv.create(kind)
+        super().__init__(made.handle)
+        made.handle = None  # this one frees it
+        self.keys: list[str] = []
+
+    def init(self, key: str | list[str], value: Any) -> None:
+        """Make a key, of the value that worker 0 gives."""
+        self.keys += [key] if isinstance(key, str) else key
+        super().init(key, value)
+
+
 class Workers(Alone):
     """One of several workers, each in a process of its own, perhaps on a host of its own.
 
@@ -24,13 +45,22 @@ class Workers(Alone):
     """
 
     def __init__(self, place: Place, kind: str) -> None:
-        self._member, self.count = Member(place), place.workers
-        self._store = mx.kv.create(kind)
+        self._member, self.count, self._servers = Member(place), place.workers, place.servers
+        self._store = Store(kind)
         self.rank, self._known = self._store.rank, set()
 
-    def store(self, name: str) -> mx.kv.KVStore:
+    def store(self, name: str) -> Store:
         """Return the KVStore that all workers share."""
         return self._store
+
+    def go_with(self, key: str) -> None:
+        """See to it that the next key that is made is on the servers of another one of the same shape.
+
+        MXNet chooses the server of a small array by the number of its key modulo that of the servers.
+        """
+        keys = self._store.keys
+        while (len(keys) - keys.index(key)) % self._servers:
+            self._store.init(f"nothing:{len(keys)}", mx.nd.zeros((1,)))
 
     def gather(self, what: str, value: Any) -> list[Any]:
         """Return what each worker says, by rank, once all have; `value` as JSON holds it."""

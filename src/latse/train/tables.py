@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Iterator, Mapping, NamedTuple, Sequence
+from typing import Iterator, Mapping, NamedTuple, Protocol, Sequence
 
 import mxnet as mx
 import numpy as np
@@ -82,6 +82,28 @@ def optimiser(recipe: CfgNode, tables: Sequence[Table], iteration: int) -> SGDWi
     return made
 
 
+class Tables(Protocol):
+    """Where the rows of tables are: `LocalTables` or `latse.train.served_tables.ServedTables`."""
+
+    tables: Sequence[Table]
+
+    def kinds(self, table: Table) -> list[str]:
+        """Return what there is of a table."""
+        ...
+
+    def pull(self, table: Table, rows: np.ndarray) -> np.ndarray:
+        """Return some rows."""
+        ...
+
+    def push(self, gradients: Mapping[str, np.ndarray], rows: np.ndarray) -> None:
+        """Move some rows."""
+        ...
+
+    def blocks(self, kind: str, table: Table) -> Iterator[np.ndarray]:
+        """Return all rows."""
+        ...
+
+
 class LocalTables:
     """Tables in the memory of this process.
 
@@ -109,6 +131,9 @@ class LocalTables:
         """Fill a table with blocks; `kind` is as of `blocks`."""
         for (first, count), block in zip(table.blocks(), blocks):
             self._of(kind)[table.name][first : first + count] = block
+
+    def ready(self) -> None:
+        """Begin, when all tables are filled."""
 
     def pull(self, table: Table, rows: np.ndarray) -> np.ndarray:
         """Return some rows, ascending: float32 (n, width)."""
@@ -145,7 +170,7 @@ class SampledHead:
 
     Parameters
     ----------
-    tables : LocalTables
+    tables : Tables
         Where the rows are.
     classes, sample : int
         How many people there are, and how many the loss compares.
@@ -155,7 +180,7 @@ class SampledHead:
         Of the worker: each has a sample of its own.
     """
 
-    def __init__(self, tables: Any, classes: int, sample: int, seed: int, rank: int, count: int) -> None:
+    def __init__(self, tables: Tables, classes: int, sample: int, seed: int, rank: int, count: int) -> None:
         self.tables, self._classes, self._sample = tables, classes, sample
         self._seed, self._rank, self._count = seed, rank, count
         self._people = np.arange(0)

@@ -11,6 +11,7 @@ import numpy as np
 from yacs.config import CfgNode
 
 from latse.cluster.alone import ALONE, Alone
+from latse.cluster.workers import Workers
 from latse.data.shards.loader import BatchStream
 from latse.data.shards.records import Batch, Shard
 from latse.files import make_folder, write_json
@@ -20,6 +21,7 @@ from latse.train import mixed_learner, owned_bank, precision, state, verdict_tru
 from latse.train.metrics import Averages, Journal, Watch
 from latse.train.owned_bank import Bank
 from latse.train.precision import DivergenceError
+from latse.train.served_tables import ServedTables
 from latse.train.state import AFRESH, RunState
 from latse.train.tables import MOMENTUM, LocalTables, SampledHead, Table
 from latse.train.training import Training
@@ -220,11 +222,13 @@ class Trainer:
         training, workers = self._training, self._workers
         if not training.tables:
             return None
-        tables = LocalTables(self._recipe, training.tables, start)
+        about = self._recipe, training.tables, start
+        tables = ServedTables(workers, *about) if isinstance(workers, Workers) else LocalTables(*about)
         mx.random.seed(training.seed)
         for table in training.tables:
             for kind in tables.kinds(table):
                 tables.put(kind, table, self._begun(kind, table, start))
+        tables.ready()
         sizes = training.classes, training.sample
         return SampledHead(tables, *sizes, training.seed, workers.rank, workers.count)
 

@@ -1,0 +1,112 @@
+"""Real processes that train one network, for the tests of this folder."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mxnet as mx
+import pytest
+
+from latse.cli import main
+
+LATSE = sys.executable, "-m", "latse"
+# Without batch normalisation and dropout, of which each worker has its own, sums alone tell workers apart.
+ENCODER = """\
+from mxnet.gluon import nn
+
+from latse.symbols.encoders import Encoder
+
+
+class Bare(Encoder):
+    def features(self):
+        return nn.Conv2D(8, 16, 16, prefix="conv_")
+
+    def embedding(self, dropout):
+        return nn.Dense(512, prefix="pre_fc1_")
+"""
+RECIPE = """\
+train: {batch_size: 4, iterations: 8, checkpoint_every: 4, log_every: 2, keep: 1}
+schedule: {mode: cosine, learning_rate: 0.05}
+"""
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory):
+    """The file of a recipe whose network has neither batch normalisation nor dropout."""
+    folder = tmp_path_factory.mktemp("recipe")
+    (folder / "bare.py").write_text(ENCODER)
+    (folder / "bare.yaml").write_text('encoder: {name: "bare.py:Bare"}\n' + RECIPE)
+    return folder / "bare.yaml"
+
+
+@pytest.fixture
+def launched(people):
+    """Start `latse launch` over `latse train`; whatever is left of it is killed."""
+    started = []
+
+    def launch(recipe, out, *settings, workers=2, servers=1, timeout=60, words=(), **variables):
+        options = "-n", workers, "-s", servers, "--timeout", timeout
+        run = "--data", people, "--out", out, "--resume", *(f"--set={setting}" for setting in settings)
+        train = *LATSE, "train", recipe, *run, "--kvstore", "dist_sync", *words
+        process = subprocess.Popen(
+            [*map(str, [*LATSE, "launch", *options, "--", *train])],
+            env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield launch
+    for process in started:
+        process.kill()
+
+
+def _finished(process):
+    """Return status and output of a process, which must end."""
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def _parts(process):
+    """The processes that a launch has started, by name."""
+    found = {}
+    for path in Path(f"/proc/{process.pid}/task").glob("*/children"):
+        for child in path.read_text().split():
+            variables = Path("/proc", child, "environ").read_bytes().decode().split("\0")
+            found[dict(v.partition("=")[::2] for v in variables)["LATSE_NAME"]] = int(child)
+    return found
+
+
+def _parameters(folder):
+    """Return the arrays of a state by name."""
+    arrays = mx.nd.load(str(folder / "state.params"))
+    return {name: array.asnumpy() for name, array in arrays.items() if name != "digest"}
+
+
+@pytest.fixture(scope="session")
+def alone(recipe, people, tmp_path_factory):
+    """The folder of a run of one process."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    assert main(["train", str(recipe), "--data", str(people), "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def finished():
+    """Give `_finished(process)` to a test."""
+    return _finished
+
+
+@pytest.fixture(scope="session")
+def parts():
+    """Give `_parts(process)` to a test."""
+    return _parts
+
+
+@pytest.fixture(scope="session")
+def parameters():
+    """Give `_parameters(folder)` to a test."""
+    return _parameters
