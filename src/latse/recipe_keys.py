@@ -19,7 +19,7 @@ DYNAMIC = "dynamic"
 LARGEST_SCALE = 2.0**24
 ALL = "all"
 STOP, SKIP = "stop", "skip"
-DENSE, SAMPLED = HEADS = "dense", "sampled"
+DENSE, SAMPLED = "dense", "sampled"
 SCHEDULES = ("step", "cosine", "poly", "linear", "constant")
 # Sections whose key `name` chooses a class; their other keys are parameters of that class, all numbers.
 OPEN = {"encoder": encoders, "margin": margins, "selection": selection}
@@ -146,11 +146,19 @@ _REGULARISERS = [
 _KEYS = [
     Key("encoder.name", "resnet50", "Network that embeds a face.", NAME),
     Key("margin.name", "linearface", "Loss of the embeddings.", NAME),
-    Key("head.kind", DENSE, "Whether each loss compares all people, or a sample of them.", one_of(HEADS)),
+    Key(
+        "head.kind",
+        DENSE,
+        "Whether the loss compares all people or, `sampled`, those of the batch and a sample of the others.",
+        Rule(
+            f"{DENSE}, or with train.precision {SINGLE} also {SAMPLED}",
+            lambda value, recipe: value == DENSE or (value == SAMPLED and recipe.train.precision == SINGLE),
+        ),
+    ),
     Key(
         "head.rate",
         0.1,
-        "Kind `sampled`: which share of the people a loss compares, those of the batch among them.",
+        "Kind `sampled`: which share of the people the loss compares, those of the batch among them.",
         Rule("a number in (0, 1]", lambda value, _: 0 < value <= 1),
     ),
     *_REGULARISERS,

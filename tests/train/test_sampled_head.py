@@ -112,3 +112,13 @@ def test_a_sampled_teacher_filters_and_starts_a_student(train, people, tmp_path)
     assert main(["filter", *map(str, words)]) == 0
     student = train("student", "filter.k=2", "head.kind=sampled", words=["--verdicts", verdicts])
     assert (student / "model-0000.params").exists()
+
+
+def test_a_loss_that_compares_no_people_has_no_sample(tiny, people, small_encoder, tmp_path, capsys):
+    settings = "margin.name=triplet", "head.kind=sampled", "train.images_per_person=2"
+    words = "--data", people, "--out", tmp_path / "run", *(f"--set={setting}" for setting in settings)
+    assert main(["train", *map(str, [tiny, *words, f"--set=encoder.name={small_encoder}"])]) == 1
+    assert "the loss triplet compares no people: head.kind must be dense" in capsys.readouterr().err
+    words = "--data", people, "--out", tmp_path / "run", "--set=head.kind=sampled"
+    assert main(["train", *map(str, [tiny, *words, "--set=train.precision=float16_emulated"])]) == 1
+    assert "must be dense, or with train.precision float32 also sampled" in capsys.readouterr().err

@@ -32,7 +32,13 @@ def serve(place: Place, commands: Callable[[Any], Commands]) -> int:
         """A server whose commands are not MXNet's, which are objects that run code."""
 
         def _controller(self) -> Callable[[int, bytes, object], None]:
-            return lambda number, body, _: _done(commands(self.kvstore).command, number, body)
+            taker: list[Commands] = []  # made when the first command comes, which most runs do without
+
+            def take(number: int, body: bytes, _: object) -> None:
+                taker[:] = taker or [commands(self.kvstore)]
+                _done(taker[0].command, number, body)
+
+            return take
 
     meeting = Host(place, ended, _note) if role == SCHEDULER else Member(place)
     Server(create("dist")).run()

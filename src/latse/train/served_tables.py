@@ -16,6 +16,7 @@ from latse.symbols.running import is_running
 from latse.train.tables import MOMENTUM, ROWS, Table, optimiser
 
 COMMAND = 0  # number of the one that servers take
+AT_ONCE = 4096  # rows that are read together: MXNet keeps the memory for the most of each block
 
 
 class Piece(NamedTuple):
@@ -49,6 +50,11 @@ class ServedTables:
         """Return what there is of a table: `ROWS`, and `MOMENTUM` where the optimiser has any."""
         return [ROWS, MOMENTUM] if self._has_momentum and not is_running(table.name) else [ROWS]
 
+    def begin(self) -> None:
+        """Tell the servers what the tables are, before they are filled."""
+        tables = [table._replace(attributes=dict(table.attributes)) for table in self.tables]
+        self._tell({"iteration": self._iteration, "tables": tables})
+
     def put(self, kind: str, table: Table, blocks: Iterator[np.ndarray]) -> None:
         """Make a table on the servers, of the blocks that worker 0 has."""
         for number, (_, count) in enumerate(table.blocks()):
@@ -57,27 +63,9 @@ class ServedTables:
                 self._workers.go_with(_key(ROWS, table, number))
             every = mx.nd.sparse.row_sparse_array((block, np.arange(count)), shape=block.shape)
             self._store.init(_key(kind, table, number), every)
-            mx.nd.waitall()  # else many blocks are on their way, and in memory, at once
-
-    def ready(self) -> None:
-        """Tell the servers what the tables are, when all are there."""
-        keys = [
-            Piece(place, kind, number)
-            for place, table in enumerate(self.tables)
-            for kind in self.kinds(table)
-            for number, _ in enumerate(table.blocks())
-        ]
-        if self._workers.rank == 0:
-            tables = [table._replace(attributes=dict(table.attributes)) for table in self.tables]
-            numbers = {name: number for number, name in enumerate(self._store.keys)}
-            names = [_key(piece.kind, self.tables[piece.table], piece.block) for piece in keys]
-            called = [(numbers[name], *piece) for name, piece in zip(names, keys)]
-            told = {"iteration": self._iteration, "tables": tables, "keys": called}
-            self._store._send_command_to_servers(COMMAND, json.dumps(told))
-        self._workers.gather("the tables", None)
-        for place, kind, number in keys:  # by the first push the servers get hold of their parts
-            table = self.tables[place]
-            count = [*table.blocks()][number][1]
+            piece = Piece(self.tables.index(table), kind, number)
+            self._tell({"key": len(self._store.keys) - 1, "piece": piece})
+            # By the first push the servers get hold of their parts, and MXNet lets go of the block.
             self._push(kind, table, number, mx.nd.sparse.zeros("row_sparse", (count, table.width)))
             mx.nd.waitall()
 
@@ -103,15 +91,22 @@ class ServedTables:
                 self._push(ROWS, table, number, part)
 
     def blocks(self, kind: str, table: Table) -> Iterator[np.ndarray]:
-        """Return the blocks of the rows of a table, or of their momentum, float32 (count, width) each."""
+        """Return the rows of a table, or their momentum, in parts, float32 (m, width) each."""
         for number, (_, count) in enumerate(table.blocks()):
-            yield self._pull(kind, table, number, count, np.arange(count))
+            for first in range(0, count, AT_ONCE):
+                yield self._pull(kind, table, number, count, np.arange(first, min(first + AT_ONCE, count)))
 
     def _pull(self, kind: str, table: Table, number: int, count: int, rows: np.ndarray) -> np.ndarray:
         out = mx.nd.sparse.zeros("row_sparse", (count, table.width))
         which = mx.nd.array(rows, dtype="int64")  # MXNet takes no other type without harm
         self._store.row_sparse_pull(_key(kind, table, number), out=out, row_ids=which)
         return out.data.asnumpy()
+
+    def _tell(self, what: Mapping[str, Any]) -> None:
+        """Give the servers a command, of which all workers know that it is done."""
+        if self._workers.rank == 0:
+            self._store._send_command_to_servers(COMMAND, json.dumps(what))
+        self._workers.gather("the tables", None)
 
     def _push(self, kind: str, table: Table, number: int, part: Any) -> None:
         self._store.push(_key(kind, table, number), part)
@@ -145,15 +140,15 @@ class TableServer:
         self._held: dict[Piece, Any] = {}  # this server's parts, arrays of the store
 
     def command(self, number: int, body: bytes) -> None:
-        """Take the command of `ServedTables.ready`."""
+        """Take a command of `ServedTables`: what the tables are, or what one key is."""
         assert number == COMMAND, number
         told = json.loads(body)
-        tables = [Table(name, rows, tuple(shape), about) for name, rows, shape, about in told["tables"]]
-        self._tables = tables
-        self._pieces = {key: Piece(*piece) for key, *piece in told["keys"]}
-        of_each = [tables[piece.table] for piece in self._pieces.values()]
-        self._optimiser = optimiser(self._recipe(), of_each, told["iteration"])
-        self._numbers = {piece: index for index, piece in enumerate(self._pieces.values())}
+        if "key" in told:
+            piece = self._pieces[told["key"]] = Piece(*told["piece"])
+            self._optimiser.idx2name[told["key"]] = self._tables[piece.table].name
+            return
+        self._tables = [Table(name, rows, tuple(shape), about) for name, rows, shape, about in told["tables"]]
+        self._optimiser = optimiser(self._recipe(), self._tables, told["iteration"])
         self._store._set_updater(self.update)
 
     def update(self, key: int, received: Any, stored: Any) -> None:
@@ -165,15 +160,15 @@ class TableServer:
         if piece not in self._held:
             self._held[piece] = stored
             return
-        table, index = self._tables[piece.table], self._numbers[piece]
+        table = self._tables[piece.table]
         if not received.indices.shape[0]:
-            self._optimiser._update_count(index)
+            self._optimiser._update_count(key)
         elif is_running(table.name):
             scale = self._optimiser.rescale_grad
             mx.nd.sparse.sgd_update(stored, received, out=stored, lr=1.0, wd=0.0, rescale_grad=scale)
         else:
             state = self._held.get(piece._replace(kind=MOMENTUM))
-            self._optimiser.update_multi_precision(index, stored, received, state)
+            self._optimiser.update_multi_precision(key, stored, received, state)
 
 
 def server(args: argparse.Namespace, store: Any) -> TableServer:

@@ -132,8 +132,8 @@ class LocalTables:
         for (first, count), block in zip(table.blocks(), blocks):
             self._of(kind)[table.name][first : first + count] = block
 
-    def ready(self) -> None:
-        """Begin, when all tables are filled."""
+    def begin(self) -> None:
+        """Do nothing: others may have to be told."""
 
     def pull(self, table: Table, rows: np.ndarray) -> np.ndarray:
         """Return some rows, ascending: float32 (n, width)."""

@@ -224,11 +224,11 @@ class Trainer:
             return None
         about = self._recipe, training.tables, start
         tables = ServedTables(workers, *about) if isinstance(workers, Workers) else LocalTables(*about)
+        tables.begin()
         mx.random.seed(training.seed)
         for table in training.tables:
             for kind in tables.kinds(table):
                 tables.put(kind, table, self._begun(kind, table, start))
-        tables.ready()
         sizes = training.classes, training.sample
         return SampledHead(tables, *sizes, training.seed, workers.rank, workers.count)
 

@@ -142,6 +142,8 @@ class Training:
             tables = found(
                 *graph, traced(recipe, sample + 1, recipe.train.batch_size).symbol, sample, classes
             )
+            if not tables:
+                raise LatseError(f"the loss {recipe.margin.name} compares no people: head.kind must be dense")
         run = cls(recipe, classes, devices, graph, kept, seed, workers, tables)
         return replace(run, graph=run._for_batch(run.batch_size, sample))
 
