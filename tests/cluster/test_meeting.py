@@ -25,7 +25,7 @@ def place():
 @pytest.fixture
 def met(place):
     """A host, and members by name; `ends` of each gets the sentence with which its run ends."""
-    ends = {name: queue.Queue() for name in ("scheduler", "server", "worker 0", "worker 1")}
+    ends = {name: queue.Queue() for name in ("scheduler", "server", "worker 0", "worker 1", "launcher")}
     notes = queue.Queue()
     host = Host(place, ends["scheduler"].put, notes.put)
 
@@ -101,6 +101,46 @@ def test_members_end_where_the_scheduler_dies(met):
     assert ends["worker 0"].get(timeout=10) == "the scheduler has died"
 
 
+def test_a_scheduler_that_hangs_ends_its_members(place):
+    """Nobody answers where it listens, as if the process had been stopped."""
+    end = queue.Queue()
+    with socket.create_server((place.host, place.port + 1)):
+        member = Member(place._replace(role="worker", name="worker 0", timeout=1.0), end.put)
+        assert end.get(timeout=10) == "the scheduler has given no sign of life for 1 s"
+    assert member
+
+
+def test_a_launcher_passes_signals_on_to_workers(met, monkeypatch):
+    place, ends, _, join = met
+    heard = queue.Queue()
+    monkeypatch.setattr(meeting.os, "kill", lambda process, number: heard.put(number))
+    server, worker, launcher = join("server"), join("worker 0"), join("launcher")
+    say(worker, 0, "x", 1)
+    launcher.signal(15)
+    assert heard.get(timeout=10) == 15
+    with pytest.raises(queue.Empty):
+        heard.get(timeout=0.3)  # the server gets none
+    launcher._connection.shutdown(socket.SHUT_RDWR)
+    assert ends["worker 0"].get(timeout=10).startswith("launcher (127.0.0.1, process ")
+    assert server and place
+
+
+def test_workers_that_never_begin_are_spoken_of(place, monkeypatch):
+    monkeypatch.setattr(meeting, "TOLD", 0.1)
+    monkeypatch.setattr(meeting, "BEGINNING", 2)
+    end, notes = queue.Queue(), queue.Queue()
+    place = place._replace(timeout=1.0)
+    host = Host(place, end.put, notes.put)
+    members = [
+        Member(place._replace(role=role, name=role), lambda sentence: None)
+        for role in ("server", "worker", "worker")
+    ]
+    assert notes.get(timeout=10).startswith("waits for the workers to begin: they may not reach each other")
+    assert end.get(timeout=10).endswith(" for 2 s, the longest that is waited")
+    assert members
+    host.close()
+
+
 def test_silence_ends_the_run(place, monkeypatch):
     monkeypatch.setattr(meeting, "BEAT", 0.05)
     monkeypatch.setattr(Member, "_beat", lambda member: None)  # as of a process that has been stopped
@@ -114,6 +154,7 @@ def test_silence_ends_the_run(place, monkeypatch):
 
 def test_a_worker_that_does_not_come_is_named_and_then_ends_the_run(place, monkeypatch):
     monkeypatch.setattr(meeting, "TOLD", 0.3)
+    monkeypatch.setattr(meeting, "BEGINNING", 1)
     end, notes = queue.Queue(), queue.Queue()
     place = place._replace(timeout=2.0)
     host = Host(place, end.put, notes.put)
@@ -131,6 +172,7 @@ def test_a_worker_that_does_not_come_is_named_and_then_ends_the_run(place, monke
 
 def test_who_is_missing_at_the_start_is_counted(place, monkeypatch):
     monkeypatch.setattr(meeting, "TOLD", 0.1)
+    monkeypatch.setattr(meeting, "BEGINNING", 1)
     end, notes = queue.Queue(), queue.Queue()
     place = place._replace(timeout=1.5)
     host = Host(place, end.put, notes.put)

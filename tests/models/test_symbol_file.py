@@ -8,6 +8,7 @@ import pytest
 from latse.errors import LatseError
 from latse.models.symbol_file import check_symbol
 from latse.symbols import encoders
+from latse.symbols.margins.head import OPERATOR
 from latse.symbols.networks import trace
 
 
@@ -25,6 +26,10 @@ def node(op="FullyConnected", inputs=((0, 0, 0), (1, 0, 0)), **attributes):
 @pytest.mark.parametrize("name", ["resnet_tiny", "resnet50", "y1"])
 def test_the_symbols_of_encoders_are_taken(name):
     check_symbol(trace(encoders.create(name)).tojson(), "x-symbol.json")
+
+
+def test_our_own_operator_in_python_is_taken():
+    check_symbol(graph(node("Custom", op_type=OPERATOR)), "x-symbol.json")
 
 
 def test_what_mxnet_writes_and_wrote_is_taken():

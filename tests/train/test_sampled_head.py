@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from latse.cli import main
 from latse.symbols.margins import MARGINS
 from latse.train import state
-from latse.train.tables import SampledHead, sample_size
+from latse.train.tables import LocalTables, SampledHead, Table, sample_size
 
 WITHOUT_PEOPLE = {"triplet"}
 
@@ -122,3 +122,25 @@ def test_a_loss_that_compares_no_people_has_no_sample(tiny, people, small_encode
     words = "--data", people, "--out", tmp_path / "run", "--set=head.kind=sampled"
     assert main(["train", *map(str, [tiny, *words, "--set=train.precision=float16_emulated"])]) == 1
     assert "must be dense, or with train.precision float32 also sampled" in capsys.readouterr().err
+
+
+def test_a_table_that_is_not_finite_ends_the_run(train, monkeypatch):
+    monkeypatch.setattr(LocalTables, "push", lambda tables, *_: tables._rows["fc7_weight"].fill(np.nan))
+    with pytest.raises(AssertionError):
+        train("spoilt", "head.kind=sampled", "train.iterations=1")
+
+
+def test_a_skipped_step_counts_for_the_schedule_of_the_tables(tiny_recipe):
+    """Rates of the updates 1, 2 and 3 are 0.1, 0.1 and 0.01; the second is skipped."""
+    rates = "schedule.mode=step", "schedule.steps=[2]", "schedule.factor=0.1", "schedule.learning_rate=0.1"
+    recipe = tiny_recipe(*rates, "train.momentum=0", "train.weight_decay=0", "head.kind=sampled")
+    table, gradient = Table("fc7_weight", 5, (3,), {}), np.ones((2, 3), np.float32)
+    tables = LocalTables(recipe, [table], 0)
+    tables.put("table", table, iter([np.zeros((5, 3), np.float32)]))
+    which = np.array([1, 4])
+    tables.push({"fc7_weight": gradient}, which)
+    tables.skip()
+    tables.push({"fc7_weight": gradient}, which)
+    expected = np.zeros((5, 3))
+    expected[which] = -(0.1 + 0.01) / recipe.train.batch_size
+    np.testing.assert_allclose(next(tables.blocks("table", table)), expected, rtol=1e-6)

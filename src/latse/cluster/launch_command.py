@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import os
 import queue
+import re
 import shlex
 import signal
 import socket
@@ -26,6 +27,7 @@ LOCAL = "127.0.0.1"
 USUAL_PORT = 9091
 GRACE = 5.0  # seconds in which the others end by themselves after one has failed
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+BAR = 10.0  # seconds between two states of a progress bar
 NODE_HOST = "DMLC_NODE_HOST"  # where a part listens
 
 
@@ -164,10 +166,16 @@ def _show(part: Part, shown: threading.Lock, ends: queue.Queue[Part]) -> None:
 
 
 def _printed(pipe: IO[bytes]) -> Iterator[str]:
-    """Yield lines; of what a progress bar writes over itself, the last."""
-    for line in pipe:
-        text = line.decode(errors="backslashreplace").rstrip("\r\n")
-        yield text.rpartition("\r")[2]
+    """Yield lines; of what a progress bar writes over itself, something every few seconds, and the last."""
+    rest, shown = b"", time.monotonic()
+    while piece := os.read(pipe.fileno(), 1 << 16):
+        *lines, rest = re.split(rb"(?<=[\r\n])", rest + piece)
+        for line in lines:
+            if line.endswith(b"\n") or time.monotonic() - shown > BAR:
+                shown = time.monotonic()
+                yield line.decode(errors="backslashreplace").rstrip("\r\n")
+    if rest:
+        yield rest.decode(errors="backslashreplace")
 
 
 @contextlib.contextmanager

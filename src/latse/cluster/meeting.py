@@ -11,17 +11,19 @@ import json
 import os
 import queue
 import socket
+import struct
 import sys
 import threading
 import time
 from collections import defaultdict
 from typing import Any, Callable, Dict, NoReturn
 
-from latse.cluster.place import SCHEDULER, WORKER, Place
+from latse.cluster.place import LAUNCHER, SCHEDULER, WORKER, Place
 from latse.errors import LatseError
 
 BEAT = 5.0  # seconds between two signs of life
 SILENCE = 12  # beats that may fail to come, where the timeout is no shorter
+BEGINNING = 10  # times the timeout that the workers have before they begin
 TOLD = 60.0  # seconds between two notes of what is waited for
 LONGEST = 1 << 20  # bytes of a line
 FAILED = 1
@@ -79,6 +81,7 @@ class Host:
 
     def _listen(self, connection: socket.socket, host: str) -> None:
         seat = _Seat(connection, host)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(BEAT), 0))
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a stranger says anything
             for line in _lines(connection):
                 with self._lock:
@@ -104,6 +107,10 @@ class Host:
             self._finish(f"{seat}: {line['failed']}")
         elif "bye" in line:
             seat.has_left = True
+        elif "signal" in line and seat.role == LAUNCHER:
+            for other in self._members.values():
+                if other.role == WORKER:
+                    _send(other.connection, line)
         elif "say" in line and seat.role == WORKER:
             seat.rank = int(line["rank"])
             self._hear(int(line["say"]), seat.rank, str(line["what"]), line["value"])
@@ -122,6 +129,7 @@ class Host:
             time.sleep(min(BEAT, self._place.timeout) / 4)
             with self._lock:
                 if not self._is_over:
+                    self._send_all({"beat": True})
                     self._look(time.monotonic())
 
     def _look(self, now: float) -> None:
@@ -129,9 +137,9 @@ class Host:
         for seat in self._members.values():
             if now - seat.heard > silence:
                 return self._finish(f"{seat} has given no sign of life for {silence:.0f} s")
-        waits = self._waits_for()
-        if waits and now - self._since > self._place.timeout:
-            return self._finish(f"{waits} for {self._place.timeout:.0f} s, the longest that is waited")
+        waits, limit = self._waits_for(), self._place.timeout * (1 if self._heard > 1 else BEGINNING)
+        if waits and now - self._since > limit:
+            return self._finish(f"{waits} for {limit:.0f} s, the longest that is waited")
         if waits and now - max(self._since, self._told) > TOLD:
             self._told = now
             self._tell(f"{waits}, since {now - self._since:.0f} s")
@@ -141,16 +149,18 @@ class Host:
     def _waits_for(self) -> str:
         """Return what the run waits for, nothing if it does not know of anything."""
         expected = self._place.workers + self._place.servers
+        parts = [seat for seat in self._members.values() if seat.role != LAUNCHER]
         workers = [seat for seat in self._members.values() if seat.role == WORKER]
-        if len(self._members) < expected and not self._heard and not self._said:
-            there = ", ".join(map(str, self._members.values())) or "nobody"
-            return f"waits for {expected - len(self._members)} of {expected} processes; there: {there}"
+        if len(parts) < expected and not self._heard and not self._said:
+            there = ", ".join(map(str, parts)) or "nobody"
+            return f"waits for {expected - len(parts)} of {expected} processes; there: {there}"
         if self._said:
             said = next(iter(self._said.values()))
             late = [str(seat) for seat in workers if seat.rank not in said]
             return f"waits for {', '.join(late)} at {self._what}"
-        follows = f"waits for what follows {self._what}: a server may hang"
-        return follows if self._heard and workers else ""
+        if not self._heard:
+            return "waits for the workers to begin: they may not reach each other by MXNet's own ports"
+        return f"waits for what follows {self._what}: a server may hang" if workers else ""
 
     def _place_in_time(self) -> str:
         return f", after {self._what}" if self._what else ""
@@ -202,6 +212,8 @@ class Member:
         self._number, self._has_left = 0, False
         self._pause = min(BEAT, place.timeout / SILENCE)
         self._connection, self._lock = _connected(place), threading.Lock()
+        self._silence = min(BEAT * SILENCE, place.timeout)
+        self._connection.settimeout(self._silence)
         self._tell({"role": place.role, "name": place.name, "process": os.getpid()})
         for work in (self._listen, self._beat):
             threading.Thread(target=work, daemon=True).start()
@@ -226,6 +238,10 @@ class Member:
         """Tell the others why this process ends."""
         self._tell({"failed": sentence})
 
+    def signal(self, number: int) -> None:
+        """Have all workers get a signal; of a launcher."""
+        self._tell({"signal": number})
+
     def leave(self) -> None:
         """Leave in peace."""
         self._has_left = True
@@ -241,15 +257,22 @@ class Member:
             self._tell({"beat": True})
 
     def _listen(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
+        sentence = f"the {SCHEDULER} has died"
+        try:
             for line in _lines(self._connection):
                 if "end" in line:
                     return self._over(line["end"])
+                if "signal" in line:
+                    os.kill(os.getpid(), int(line["signal"]))
                 if "note" in line:
                     print(f"latse: {line['note']}", file=sys.stderr, flush=True)
                 if "heard" in line:
                     self._heard.put(line)
-        return self._over(f"the {SCHEDULER} has died")
+        except socket.timeout:
+            sentence = f"the {SCHEDULER} has given no sign of life for {self._silence:.0f} s"
+        except (OSError, ValueError):
+            pass
+        return self._over(sentence)
 
     def _over(self, sentence: str) -> None:
         if not self._has_left:
@@ -259,6 +282,8 @@ class Member:
 
 def ended(sentence: str) -> NoReturn:
     """End the process, whatever it is at, with a sentence."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
     print(f"latse: the run has ended: {sentence}", file=sys.stderr, flush=True)
     os._exit(FAILED)
 

@@ -93,6 +93,7 @@ class Workers(Alone):
     def fail(self, sentence: str) -> None:
         """Tell the others why this one ends."""
         self._member.fail(sentence)
+        self._store.handle = None  # its end would wait for the others
 
     def close(self) -> None:
         """Leave the others, who are all done; the last one ends the servers."""

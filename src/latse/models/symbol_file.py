@@ -13,6 +13,7 @@ from mxnet.base import _LIB, c_str, c_str_array, check_call
 
 from latse.errors import LatseError
 from latse.form import ANYTHING, COUNT, TEXT, Each, Form, Rows, check
+from latse.symbols.margins.head import OPERATOR
 
 MOST_CHARACTERS = 1 << 27
 # Operators that run Python, read files or hold graphs of their own: no network of faces needs one.
@@ -57,12 +58,12 @@ def _check_graph(graph: Mapping[str, Any]) -> None:
         called = f"node {number}, {node['name']!r}"
         attributes = _attributes(node, called)
         if node["op"] != "null":
-            _check_operator(node["op"], called)
+            _check_operator(node["op"], attributes, called)
             _check_numbers(attributes, len(node["inputs"]), called)
         for entry in node["inputs"]:
-            _check_entry(nodes[:number], entry, f"an input of {called}")
+            _check_entry(nodes, number, entry, f"an input of {called}")
     for entry in graph["heads"]:
-        _check_entry(nodes, entry, "an output of the graph")
+        _check_entry(nodes, len(nodes), entry, "an output of the graph")
     for number in graph["arg_nodes"]:
         if number >= len(nodes) or nodes[number]["op"] != "null":
             raise ValueError(f"arg_nodes names node {number}, which is no variable")
@@ -78,8 +79,9 @@ def _attributes(node: Mapping[str, Any], called: str) -> dict[str, str]:
     return found
 
 
-def _check_operator(name: str, called: str) -> None:
-    if REFUSED.fullmatch(name):
+def _check_operator(name: str, attributes: Mapping[str, str], called: str) -> None:
+    is_ours = name == "Custom" and attributes.get("op_type") == OPERATOR  # of a training graph
+    if REFUSED.fullmatch(name) and not is_ours:
         raise ValueError(f"{called} is the operator {name}, which is not read from files")
     handle = ctypes.c_void_p()
     if "\0" in name or _LIB.NNGetOpHandle(c_str(name), ctypes.byref(handle)):
@@ -104,9 +106,9 @@ def _numbers(text: str) -> list[float]:
     return [number for number in values if isinstance(number, (int, float))]
 
 
-def _check_entry(nodes: Sequence[Mapping[str, Any]], entry: Sequence[int], called: str) -> None:
+def _check_entry(nodes: Sequence[Mapping[str, Any]], limit: int, entry: Sequence[int], called: str) -> None:
     number, output = entry[0], entry[1]
-    if number >= len(nodes):
+    if number >= limit:
         raise ValueError(f"{called} is of node {number}, which does not come before it")
     if output and output >= _outputs(nodes[number]):
         raise ValueError(f"{called} is output {output} of node {number}, which has fewer")

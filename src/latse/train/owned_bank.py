@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import socket
 from pathlib import Path
 from typing import Union
 
@@ -10,21 +12,18 @@ import numpy as np
 from latse.cluster.alone import Alone
 from latse.cluster.exchange import Exchange
 from latse.errors import LatseError
-from latse.files import make_folder, read_json, read_text, write_json, write_text
+from latse.files import make_folder, read_text, write_text
 from latse.train.bank import MeanFaceBank
 
 MARK = "mean_faces.shared"  # by which a worker sees that its folder is worker 0's
-OWNERS = "mean_faces.owners.json"
 SECONDS = 120.0  # that the connections may take
 
 
 class OwnedBank:
     """The banks of several workers as one. It does what one bank does with their batches one after the other.
 
-    The mean of person p belongs to the worker of rank p modulo the number of workers, which keeps it in its
-    own `MeanFaceBank`. Workers that see one folder keep one set of files; no two of them touch the same row,
-    so that it may be on any file system. A worker without that folder keeps files in its own: such a run goes
-    on with as many workers as it began with.
+    The mean of person p belongs to the worker of rank p modulo the number of workers. All keep one set of
+    files, in the folder of worker 0; no two of them change the same row.
 
     Parameters
     ----------
@@ -36,8 +35,7 @@ class OwnedBank:
     Raises
     ------
     LatseError
-        As `MeanFaceBank`; if the number of workers has changed without a common folder; if one cannot be
-        reached.
+        As `MeanFaceBank`; if a worker does not see the folder of worker 0, or cannot be reached.
     """
 
     def __init__(
@@ -50,14 +48,14 @@ class OwnedBank:
         iteration: int,
     ) -> None:
         self._workers, self._shape = workers, shape
-        is_shared = self._sees_folder_of_first(make_folder(folder))
-        self._check_owners(folder, iteration, is_shared)
-        place = workers.rank if is_shared else 0
-        self._bank = None if place else MeanFaceBank(folder, classes, shape, momentum, iteration)
+        self._refuse_other_folders(make_folder(folder))
+        own = folder, classes, shape, momentum, iteration, workers.rank
+        if workers.rank == 0:
+            self._bank = MeanFaceBank(*own)
         workers.gather("the opening of the mean faces", None)
-        if self._bank is None:
-            self._bank = MeanFaceBank(folder, classes, shape, momentum, iteration, place)
-        self._place, self._exchange = place, Exchange(workers, SECONDS)
+        if workers.rank > 0:
+            self._bank = MeanFaceBank(*own)
+        self._exchange = Exchange(workers, SECONDS)
 
     def update(self, images: np.ndarray, labels: np.ndarray, teaches: np.ndarray) -> np.ndarray:
         """Move the means by all workers' batches; return the targets of this one: see `MeanFaceBank`."""
@@ -83,36 +81,30 @@ class OwnedBank:
 
     def close(self) -> None:
         """Flush and close the files, those of worker 0 last."""
-        if self._place:
+        if self._workers.rank > 0:
             self._bank.close()
         self._workers.gather("the closing of the mean faces", None)
-        if not self._place:
+        if self._workers.rank == 0:
             self._bank.close()
         self._exchange.close()
 
-    def _sees_folder_of_first(self, folder: Path) -> bool:
-        mark, said = folder / MARK, str(np.random.default_rng().integers(2**62))
+    def _refuse_other_folders(self, folder: Path) -> None:
+        """Raise LatseError on all workers unless all see the folder of worker 0."""
+        mark, said = folder / MARK, secrets.token_hex(8)
         if self._workers.rank == 0:
             write_text(mark, said)
         first, *_ = self._workers.gather("the folder of the mean faces", said)
         sees = mark.is_file() and read_text(mark) == first
-        self._workers.gather("who sees the folder of worker 0", None)
+        blind = [
+            host for host in self._workers.gather("who sees it", "" if sees else socket.gethostname()) if host
+        ]
         if self._workers.rank == 0:
             mark.unlink()
-        return sees
-
-    def _check_owners(self, folder: Path, iteration: int, is_shared: bool) -> None:
-        all_share = all(self._workers.gather("who keeps files of its own", is_shared))
-        path, count = folder / OWNERS, self._workers.count
-        if iteration and not all_share:
-            before = read_json(path).get("workers") if path.exists() else None
-            if before != count:
-                raise LatseError(
-                    f"{path}: the mean faces lie in the folders of {before} workers: go on with as many, or "
-                    "put --out where all workers see it"
-                )
-        if not all_share:
-            write_json(path, {"workers": count})
+        if blind:
+            raise LatseError(
+                f"{folder}: {', '.join(blind)} does not see this folder of the first worker, where the mean "
+                "faces are: put --out on a file system that all hosts share"
+            )
 
 
 Bank = Union[MeanFaceBank, OwnedBank]

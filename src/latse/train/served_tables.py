@@ -90,6 +90,10 @@ class ServedTables:
                     part = mx.nd.sparse.row_sparse_array((values, rows[at] - first), shape=shape)
                 self._push(ROWS, table, number, part)
 
+    def skip(self) -> None:
+        """Count a step that moves no row; all workers do."""
+        self.push({}, np.arange(0))
+
     def blocks(self, kind: str, table: Table) -> Iterator[np.ndarray]:
         """Return the rows of a table, or their momentum, in parts, float32 (m, width) each."""
         for number, (_, count) in enumerate(table.blocks()):

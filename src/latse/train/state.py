@@ -88,7 +88,7 @@ def save(folder: Path, state: RunState, tables: Mapping[str, Blocks] = NOTHING) 
     }
     arrays["iteration"] = mx.nd.array([state.iteration], dtype="int64")
     path, new = folder / FILE, folder / NEW
-    checkpoint.write_arrays(new, {**arrays, **tables}, digest=True)
+    checkpoint.write_arrays(new, dict(sorted({**arrays, **tables}.items())), digest=True)
     if path.exists():
         path.replace(folder / BEFORE)
     new.replace(path)

@@ -9,10 +9,12 @@ import mxnet as mx
 import numpy as np
 from yacs.config import CfgNode
 
+from latse.errors import LatseError
 from latse.models.arrays_file import Blocks
 from latse.models.parameters import needed_shapes
 from latse.symbols.running import is_running
 from latse.train.optimiser import SGDWithRunning, schedule
+from latse.train.precision import DivergenceError
 
 ROWS, MOMENTUM = "table", "table_momentum"  # kinds, which a state has as beginnings of names
 CENTRES = "fc7_weight"
@@ -99,6 +101,10 @@ class Tables(Protocol):
         """Move some rows."""
         ...
 
+    def skip(self) -> None:
+        """Count a step that moves no row."""
+        ...
+
     def blocks(self, kind: str, table: Table) -> Iterator[np.ndarray]:
         """Return all rows."""
         ...
@@ -152,6 +158,11 @@ class LocalTables:
             if momentum is not None:
                 momentum[which] = state.asnumpy()
 
+    def skip(self) -> None:
+        """Count a step that moves no row, as the schedule goes by iterations."""
+        for number, _ in enumerate(self.tables):
+            self._optimiser._update_count(number)
+
     def kinds(self, table: Table) -> list[str]:
         """Return what there is of a table: `ROWS`, and `MOMENTUM` where the optimiser has any."""
         return [kind for kind in (ROWS, MOMENTUM) if table.name in self._of(kind)]
@@ -203,7 +214,7 @@ class SampledHead:
     def blocks(self) -> dict[str, Blocks]:
         """Return all that the tables hold, by kind and name, as a state keeps it."""
         return {
-            f"{kind}:{table.name}": Blocks((table.rows, *table.shape), self.tables.blocks(kind, table))
+            f"{kind}:{table.name}": self._blocks(kind, table)
             for table in self.tables.tables
             for kind in self.tables.kinds(table)
         }
@@ -211,10 +222,19 @@ class SampledHead:
     def centres(self) -> dict[str, Blocks]:
         """Return the class centres, as a checkpoint keeps them."""
         return {
-            table.name: Blocks((table.rows, *table.shape), self.tables.blocks(ROWS, table))
-            for table in self.tables.tables
-            if table.name == CENTRES
+            table.name: self._blocks(ROWS, table) for table in self.tables.tables if table.name == CENTRES
         }
+
+    def _blocks(self, kind: str, table: Table) -> Blocks:
+        """Return all rows; what reads them raises DivergenceError for one that is not finite."""
+
+        def finite() -> Iterator[np.ndarray]:
+            for block in self.tables.blocks(kind, table):
+                if not np.isfinite(block).all():
+                    raise DivergenceError(f"a number of {table.name} is not finite")
+                yield block
+
+        return Blocks((table.rows, *table.shape), finite())
 
     def people(self, labels: np.ndarray, iteration: int) -> np.ndarray:
         """Return who is compared in an iteration: those of the labels, and others by chance; ascending."""
@@ -254,6 +274,7 @@ def found(
     attributes, tables = graph.attr_dict(), []
     for name, shape in before.items():
         if shape != after[name]:
-            assert (shape[0], after[name][0]) == (sample, sample + 1) and shape[1:] == after[name][1:], name
+            if (shape[0], after[name][0]) != (sample, sample + 1) or shape[1:] != after[name][1:]:
+                raise LatseError(f"the parameter {name} has not one row a person: head.kind must be dense")
             tables.append(Table(name, classes, tuple(shape[1:]), attributes.get(name, {})))
     return tables

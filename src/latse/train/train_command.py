@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shlex
+import signal
 import sys
+import tempfile
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 
 import mxnet as mx
 from yacs.config import CfgNode
@@ -50,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
             if workers.rank == 0
             else _follow(args, recipe, devices, workers)
         )
-    except LatseError as error:
-        workers.fail(str(error))
+    except BaseException as error:
+        workers.fail(str(error) if isinstance(error, LatseError) else f"{type(error).__name__}: {error}")
         raise
     workers.close()
     return status
@@ -72,7 +74,7 @@ def _run(args: argparse.Namespace, recipe: CfgNode, devices: list[mx.Context], w
         if old is not None:
             record = run_record.gone_on(folder, old, record, reached)
             if _is_finished(folder, old, record, reached):
-                workers.gather(AIM, False)
+                workers.gather(AIM, (False, None))
                 bank.remove_traces(folder)
                 print(f"{folder}: the run is finished, {reached} iterations")
                 return _ended(folder, args.data)
@@ -81,7 +83,7 @@ def _run(args: argparse.Namespace, recipe: CfgNode, devices: list[mx.Context], w
         begin = _warm(args.start, training) if args.start and not reached else AFRESH
         planned = _planned(args, training, folder)
         write_json(folder / run_record.FILE, record)
-        workers.gather(AIM, True)
+        workers.gather(AIM, (True, read_json(folder / PLAN) if (folder / PLAN).exists() else None))
         note = warn_of_another_set(args.teacher, shard) if args.teacher and recipe.filter.k else ""
         trainer = Trainer(planned, shard, folder, teacher, begin, workers)
         with _watching(args, reached) as watch, Interruption() as interruption, _advising(
@@ -101,13 +103,14 @@ def _follow(args: argparse.Namespace, recipe: CfgNode, devices: list[mx.Context]
     shard, folder = open_shard(args.data), Path(args.out)
     training = Training.of(recipe, shard.classes, devices, args.seed, workers.count)
     teacher = Stored(args.verdicts, recipe.filter.k, shard) if args.verdicts else _teacher(args, training)
-    planned = _planned(args, training, folder)
-    trains, *_ = workers.gather(AIM, None)
+    (trains, plan), *_ = workers.gather(AIM, None)
     if not trains:
         return 0
+    planned = _with_plan(training, plan)
     with Interruption() as interruption:
         done = Trainer(planned, shard, folder, teacher, workers=workers).run(asked_to_stop=interruption.came)
-    return 0 if done == recipe.train.iterations else 128 + interruption.number
+    # Where another worker was interrupted, this one has got no signal.
+    return 0 if done == recipe.train.iterations else 128 + (interruption.number or signal.SIGTERM)
 
 
 def _workers(recipe: CfgNode) -> Alone:
@@ -250,6 +253,15 @@ def _warm(text: str, training: Training) -> RunState:
     for line in start.report:
         print(f"{text}: {line}")
     return RunState(0, *start.parameters)
+
+
+def _with_plan(training: Training, plan: Any) -> Training:
+    """Return the training with the memory plan that the first worker has sent, if there is one."""
+    if plan is None:
+        return training
+    with tempfile.TemporaryDirectory() as folder:
+        write_json(Path(folder, PLAN), plan)
+        return training.with_symbol(memonger.read_plan(Path(folder, PLAN), training.device_graph.symbol))
 
 
 def _planned(args: argparse.Namespace, training: Training, folder: Path) -> Training:

@@ -175,7 +175,10 @@ class Trainer:
         else:
             values = self._learner.step(inputs, seed, lambda found: self._all_finite(iteration, batch, found))
             if self._skipped:
+                if self._head is not None:
+                    self._head.tables.skip()
                 return {"kept": keep, "skipped": np.ones(1)}
+            values = {"skipped": np.zeros(1), **values}
         if self._head is not None:
             self._head.learn(self._learner.table_gradients())
         values = {"kept": keep, **values}
