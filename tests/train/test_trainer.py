@@ -328,7 +328,7 @@ def test_weight_decay_spares_biases_and_shifts(trainer, tmp_path):
         "schedule.learning_rate=1e-7",
     )
     one = trainer(tmp_path / "run", *recipe, "decoder.enabled=false", symbol=None, teacher=KeepAll())
-    one._learner, one._bank = mixed_learner.create(one._training), None
+    one._learner, one._bank, one._head = mixed_learner.create(one._training), None, None
     module = one._learner._module
     before = {name: array.asnumpy() for name, array in module.get_params()[0].items()}
     ones = {name: np.where(array == 0, 1, array) for name, array in before.items()}
