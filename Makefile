@@ -48,8 +48,11 @@ KVSTORE ?=
 WORKERS ?=
 SERVERS ?=
 HOSTS ?=
-# 1 installs mxnet for CUDA 11, 0 for CPU; by default CUDA where GPUS asks for it or where it is already.
-GPU ?= $(if $(GPUS)$(wildcard .venv/ready-gpu),1,0)
+# For check-gpu: cpu runs it on CPU contexts (CPUS, by default 2), with small sizes.
+CONTEXT ?= gpu
+CHECKED := $(if $(filter cpu,$(CONTEXT)),,$(filter check-gpu,$(MAKECMDGOALS)))
+# 1 installs mxnet for CUDA 11, 0 for CPU; by default CUDA where GPUS or check-gpu asks for it or where it is already.
+GPU ?= $(if $(GPUS)$(CHECKED)$(wildcard .venv/ready-gpu),1,0)
 
 BUILD := $(if $(filter 1,$(GPU)),gpu,cpu)
 OTHER_MXNET := $(if $(filter 1,$(GPU)),mxnet,mxnet-cu112)
@@ -84,7 +87,7 @@ study = .venv/bin/latse study paper --data data/study --others data/study-others
 	--identification data/study/identification --inspect --results $(1) --out $(2) --jobs 2
 
 .PHONY: help setup data synth train-teacher train-student eval figures report settings widths losses study study-quick study-settings study-open study-page plan test test-deep test-gpu-stack fuzz failing-runs mutants lint clean
-.PHONY: bench tables table-1 table-2 table-3 table-4 table-5 table-6
+.PHONY: bench check-gpu tables table-1 table-2 table-3 table-4 table-5 table-6
 
 help: ## list the targets
 	@echo 'make TARGET [RECIPE=NAME DATA=FOLDER OUT=FOLDER SEED=N GPUS=0,1,... CPUS=N KVSTORE=NAME WORKERS=N HOSTS=FILE GPU=1]'
@@ -173,6 +176,9 @@ bench: $(READY) ## measure speed and memory (PEERS=FOLDER) for hours into BENCH_
 	status=0; .venv/bin/latse bench all $(BENCH_OUT) $(addprefix --peers ,$(PEERS)) || status=$$?; \
 	.venv/bin/latse bench page $(BENCH_OUT) --out $(BENCH_OUT)/performance.md --chart $(BENCH_OUT)/performance.png; \
 	exit $$status
+
+check-gpu: $(READY) ## check everything on your GPUs (CONTEXT=cpu: on CPUs) in ten minutes, into a page to send back
+	.venv/bin/latse check-gpu $(if $(filter cpu,$(CONTEXT)),--cpus $(or $(CPUS),2) --small,$(addprefix --gpus ,$(GPUS)))
 
 test: $(READY) ## run the tests
 	OMP_NUM_THREADS=1 .venv/bin/pytest tests -m 'not deep' --numprocesses 2 --dist worksteal

@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import os
 import signal
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, TimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any, Callable
@@ -24,7 +24,7 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
-def in_child(task: str, function: Callable[..., Any], *arguments: Any) -> Any:
+def in_child(task: str, function: Callable[..., Any], *arguments: Any, seconds: float | None = None) -> Any:
     """Call a function in a process that ends with the call: none of its memory stays in this one's pool.
 
     Parameters
@@ -35,17 +35,22 @@ def in_child(task: str, function: Callable[..., Any], *arguments: Any) -> Any:
         One of a module, which the process imports.
     *arguments : object
         Its arguments, which must be picklable like what it returns.
+    seconds : float, optional
+        How long the function may take; by default as long as it likes.
 
     Raises
     ------
     LatseError
-        If the process is killed, which a machine short of memory does; what the function raises passes.
+        If the process is killed, which a machine short of memory does, or takes longer; what the function
+        raises passes.
     """
     try:
         with ProcessPoolExecutor(1, get_context("spawn"), end_with_parent) as pool:
             child = pool.submit(os.getpid).result()
             try:
-                return pool.submit(function, *arguments).result()
+                return pool.submit(function, *arguments).result(seconds)
+            except TimeoutError as error:
+                raise LatseError(f"{task} has not ended after {seconds:g} s") from error
             finally:  # its end is not waited for: where MXNet is at work, it may never come
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child, signal.SIGKILL)

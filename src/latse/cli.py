@@ -42,6 +42,7 @@ COMMANDS = {
     "report": ("paper.report_arguments", "write one HTML page of all results of a run"),
     "export": ("models.export_arguments", "write a checkpoint's embedding as ONNX or as a plain MXNet pair"),
     "bench": ("bench.bench_command", "measure time and memory against other formulations"),
+    "check-gpu": ("bench.gpu_check.arguments", "check everything on your GPUs and write a page to send back"),
     "study": ("study.study_arguments", "train and judge variants of a recipe with several seeds"),
     "study-page": ("study.study_page_arguments", "write what a study found into a page, without training"),
 }

@@ -175,6 +175,14 @@ def test_asking_for_gpus_asks_for_the_gpu_build(installed):
     assert install("gpu") in installed.make("-n", "train-teacher", "GPUS=0,1").stdout.replace("'", "")
 
 
+def test_the_check_of_gpus_asks_for_the_gpu_build_unless_it_is_for_cpus(installed):
+    asked = installed.make("-n", "check-gpu").stdout.replace("'", "")
+    assert install("gpu") in asked and asked.splitlines()[-1].strip() == ".venv/bin/latse check-gpu"
+    assert commands(installed, "check-gpu", "GPUS=0,1")[-1] == ["check-gpu", "--gpus", "0,1"]
+    assert commands(installed, "check-gpu", "CONTEXT=cpu") == [["check-gpu", "--cpus", "2", "--small"]]
+    assert commands(installed, "check-gpu", "CONTEXT=cpu", "CPUS=3")[0][1:3] == ["--cpus", "3"]
+
+
 def commands(checkout, *arguments):
     """The `latse` command lines that make would run, as lists of words."""
     result = checkout.make("-n", *arguments)

@@ -175,6 +175,7 @@ REFUSED = [
         "--identification @/none",
     ),
     ("launch", "--hosts @/none -- true"),
+    ("check-gpu", "--cpus 0 --out @/out/gpu.md --json @/out/gpu.json"),
     ("bench all", "@/out/all --peers @/none --only nothing"),
 ]
 # What is no path.

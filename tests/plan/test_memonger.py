@@ -637,6 +637,11 @@ def test_a_killed_child_is_an_error():
         in_child("the search", os.abort)
 
 
+def test_a_child_that_takes_too_long_is_an_error():
+    with pytest.raises(LatseError, match="^the nap has not ended after 0.1 s$"):
+        in_child("the nap", time.sleep, 600, seconds=0.1)
+
+
 @pytest.mark.parametrize(
     ("encoder", "classes", "widths"),
     [

@@ -25,7 +25,7 @@ from latse.goals import Figure, Goal
 from latse.graph.simplify import simplified
 from latse.models import checkpoint, onnx_export, onnx_model
 from latse.models.embedding import Network
-from latse.models.parameters import Arrays, fitting, needed_shapes
+from latse.models.parameters import Arrays, Parameters, fitting, needed_shapes
 from latse.models.run_folder import parse
 from latse.models.runner import Runner
 from latse.plan import cost
@@ -83,6 +83,16 @@ def random_checkpoint(folder: str | os.PathLike, name: str) -> tuple[str, int]:
     Raises LatseError for an unknown name.
     """
     symbol = trace(encoders.create(name))
+    prefix = str(Path(folder) / name)
+    checkpoint.save(prefix, 0, symbol, *random_parameters(symbol, data=(1, *IMAGE_SHAPE)))
+    return prefix, 0
+
+
+def random_parameters(symbol: mx.sym.Symbol, **inputs: tuple[int, ...]) -> Parameters:
+    """Draw the parameters of a symbol, the same at every call, such that no layer passes on what it gets.
+
+    `inputs` are the shapes of what is no parameter, by name.
+    """
     rng = np.random.default_rng(0)
 
     def drawn(parameter: str, shape: tuple[int, ...]) -> mx.nd.NDArray:
@@ -93,11 +103,9 @@ def random_checkpoint(folder: str | os.PathLike, name: str) -> tuple[str, int]:
         slope_or_last = "relu" in parameter or "_bn3_" in parameter
         return mx.nd.array(rng.uniform(0.1, 0.4, shape) if slope_or_last else rng.uniform(0.5, 1.5, shape))
 
-    args = {key: drawn(key, shape) for key, shape in needed_shapes(symbol, data=(1, *IMAGE_SHAPE)).items()}
+    args = {key: drawn(key, shape) for key, shape in needed_shapes(symbol, **inputs).items()}
     aux = {key: args.pop(key) for key in symbol.list_auxiliary_states()}
-    prefix = str(Path(folder) / name)
-    checkpoint.save(prefix, 0, symbol, args, aux)
-    return prefix, 0
+    return Parameters(args, aux)
 
 
 def _ways(prefix: str, number: int, images: np.ndarray) -> dict[str, Callable[[], np.ndarray]]:
