@@ -17,7 +17,7 @@ from latse.bench.gpu_check.outcome import Outcome, row
 from latse.bench.gpu_check.setting import SMALL, Setting
 from latse.errors import LatseError
 from latse.plan import memonger
-from latse.train import precision
+from latse.train import mixed_learner
 from latse.train import verdicts as judging
 from latse.train.moving_statistics import with_momentum
 
@@ -35,9 +35,9 @@ from latse.symbols.layers import PReLU, batch_norm
 class Deeper(Encoder):
     def features(self):
         body = nn.HybridSequential(prefix="")
-        body.add(nn.Conv2D(8, 8, 8, prefix="conv0_"))
+        body.add(nn.Conv2D(8, 4, 4, prefix="conv0_"))
         for number in range(4):
-            body.add(batch_norm(f"bn{number}_"), PReLU(8, f"relu{number}_"))
+            body.add(batch_norm(f"norm{number}_"), PReLU(8, f"relu{number}_"))
             body.add(nn.Conv2D(8, 3, padding=1, prefix=f"conv{number + 1}_"))
         return body
 """
@@ -45,7 +45,7 @@ class Deeper(Encoder):
 
 def failed(outcome):
     """What a check has failed in, without the networks' names, and its faults."""
-    texts = [each.text.split(": ")[-1].split(" (worst")[0] for each in outcome.rows if each.met is False]
+    texts = [each.text.split(" (worst")[0].split(": ")[-1] for each in outcome.rows if each.met is False]
     return texts + outcome.faults
 
 
@@ -76,7 +76,7 @@ def failures(setting):
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("embeddings", 2), ("gradients", 6), ("precision", 3), ("verdicts", 9), ("kvstores", 3), ("speed", 2)],
+    [("embeddings", 2), ("gradients", 8), ("precision", 3), ("verdicts", 9), ("kvstores", 3), ("speed", 2)],
 )
 def test_what_is_right_passes(setting, name, count):
     outcome = command.found(name, setting)
@@ -86,12 +86,12 @@ def test_what_is_right_passes(setting, name, count):
 @pytest.fixture
 def deeper(sizes, tmp_path):
     (tmp_path / "deeper.py").write_text(DEEPER)
-    return Setting(DEVICES[:1], sizes._replace(middle=f"{tmp_path}/deeper.py:Deeper", images=2))
+    return Setting(DEVICES[:1], sizes._replace(middle=f"{tmp_path}/deeper.py:Deeper", images=32))
 
 
 def test_a_step_with_a_plan_passes(deeper):
     outcome = command.found("statistics", deeper)
-    assert (outcome.failures, len(outcome.rows)) == ([], 4)
+    assert (outcome.failures, len(outcome.rows)) == ([], 5)
 
 
 def of_a_device(contexts):
@@ -105,7 +105,7 @@ def test_one_parameter_that_is_wrong_by_a_hundredth_is_another_embedding(failure
     def wrong(symbol, parameters, images, devices):
         if of_a_device(devices):
             args = {name: array.copy() for name, array in parameters.args.items()}
-            args["conv0_weight"][:] *= 1.01
+            args[next(name for name in args if name.endswith("weight"))][:] *= 1.01
             parameters = parameters._replace(args=args)
         return right(symbol, parameters, images, devices)
 
@@ -127,9 +127,14 @@ def test_one_image_of_one_device_that_is_wrong_is_another_embedding(failures, mo
 
 
 @pytest.mark.parametrize(
-    ("part", "fails"), [("outputs", "losses"), ("gradients", "gradients"), ("statistics", "statistics")]
+    ("part", "name", "factor", "fails"),
+    [
+        ("outputs", "loss", 1.01, "losses"),
+        ("gradients", "relu0_gamma", 0.25, "gradients of a parameter"),  # a fault that MXNet's LeakyReLU has
+        ("statistics", "bn0_running_var", 1.01, "statistics"),
+    ],
 )
-def test_one_array_of_a_step_that_is_wrong_fails(failures, monkeypatch, part, fails):
+def test_one_array_of_a_step_that_is_wrong_fails(failures, monkeypatch, part, name, factor, fails):
     right, calls = numbers.one_step, []
 
     def wrong(training):
@@ -142,7 +147,7 @@ def test_one_array_of_a_step_that_is_wrong_fails(failures, monkeypatch, part, fa
         return step
 
     monkeypatch.setattr(numbers, "one_step", wrong)
-    assert failures("gradients") == [fails, fails]
+    assert {*failures("gradients")} >= {fails}
 
 
 def test_statistics_that_a_plan_moves_twice_fail(deeper, monkeypatch):
@@ -205,10 +210,15 @@ def test_memory_is_weighed_with_and_without_a_plan(setting, small_encoder):
 
 
 def test_a_loss_scale_that_is_forgotten_fails(failures, monkeypatch):
-    monkeypatch.setattr(
-        precision._Halving, "_loss", lambda self, i, node, inputs: self.copied(i, node, inputs)
-    )
-    assert "fall of the loss" in failures("precision")
+    right = mixed_learner.MixedLearner._update
+
+    def forgetting(learner):
+        scale, learner._scale.value = learner._scale.value, 1.0
+        right(learner)
+        learner._scale.value = scale
+
+    monkeypatch.setattr(mixed_learner.MixedLearner, "_update", forgetting)
+    assert any("losses of 3 steps" in failure for failure in failures("precision"))
 
 
 def test_a_verdict_that_is_wrong_fails(failures, monkeypatch):
