@@ -58,7 +58,8 @@ ROOMS = {
     "eval": BASE | {"data", "graph", "models", "symbols"},
     "paper": BASE | {"data", "eval", "models", "plan", "recipe", "recipe_keys", "symbols", "train"},
     "study": BASE | {"data", "eval", "models", "recipe", "train"},
-    "bench": BASE | {"data", "eval", "graph", "models", "paper", "plan", "recipe", "symbols", "train"},
+    "bench": BASE
+    | {"data", "eval", "graph", "models", "paper", "plan", "recipe", "recipe_keys", "symbols", "train"},
     "data_command": {"data", "paper"},
     "cli": {"ending", "errors", "files", "latse", "runtime"},
     "latse": {"runtime"},

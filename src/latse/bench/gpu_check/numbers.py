@@ -19,12 +19,15 @@ from latse.models.runner import Runner
 from latse.symbols import encoders
 from latse.symbols.networks import IMAGE_SHAPE, trace
 
-# Without TF32. Sums of another order change an embedding by 1e-6; kernels such as Winograd's by some ten
-# times that. Where every weight is off by 1e-5, which is more, a loss changes by 5e-5, a moving statistic by 1e-4,
-# the gradient by up to 0.02 and that of one parameter by up to 0.02: PReLUs bend, and a batch normalisation
-# takes away what is common to a batch. The limits are a few times that.
+# Without TF32. Sums of another order change an embedding by 1e-6, a loss by 1e-5, the gradient by up to
+# 0.007, that of one parameter by up to 0.02 and moving statistics by up to 1e-4: PReLUs bend, and a batch
+# normalisation takes away what is common to a batch. Weights that are off by 1e-5, as kernels such as
+# Winograd's may be, change a loss by 5e-5 and the gradient by up to 0.02. The limits are a few times that.
 EMBEDDINGS, LOSSES, STATISTICS = 1e-3, 1e-3, 2e-3
 GRADIENT, GRADIENTS = 0.05, 0.1  # of all parameters together, of each
+# What is small beside this share of all is rounding. The gradient of PReLU's slopes, which MXNet's own
+# operator has wrong on some processors, is a thousandth; that of a shift that BatchNorm takes away should be 0.
+SHARE_OF_GRADIENT, SHARE_OF_STATISTICS = 1e-4, 1e-2
 
 
 def embeddings(setting: Setting) -> Iterator[Goal]:
@@ -78,9 +81,7 @@ def compared(title: str, found: Step, expected: Step) -> Iterator[Goal]:
     yield row(f"{title}: losses", losses, at_most=LOSSES)
     difference = {name: found.gradients[name] - array for name, array in expected.gradients.items()}
     yield row(f"{title}: gradient", norm(difference) / norm(expected.gradients), at_most=GRADIENT)
-    for what, arrays, others, limit in (
-        ("gradients of a parameter", found.gradients, expected.gradients, GRADIENTS),
-        ("statistics", found.statistics, expected.statistics, STATISTICS),
-    ):
-        most, name = worst(arrays, others)
-        yield row(f"{title}: {what} (worst: {name})", most, at_most=limit)
+    most, name = worst(found.gradients, expected.gradients, SHARE_OF_GRADIENT)
+    yield row(f"{title}: gradients of a parameter (worst: {name})", most, at_most=GRADIENTS)
+    most, name = worst(found.statistics, expected.statistics, SHARE_OF_STATISTICS)
+    yield row(f"{title}: statistics (worst: {name})", most, at_most=STATISTICS)

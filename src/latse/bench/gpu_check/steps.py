@@ -27,8 +27,6 @@ STEADY = (
     "train.kvstore=local",
 )
 SEED = 0
-# A parameter's gradient that is small beside this share of the whole one is rounding.
-SHARE = 0.01
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -100,13 +98,13 @@ def off(found: np.ndarray, expected: np.ndarray) -> float:
     return float(difference / max(np.abs(expected).max(), np.finfo(np.float32).tiny))
 
 
-def worst(found: Arrays, expected: Arrays) -> tuple[float, str]:
+def worst(found: Arrays, expected: Arrays, share: float) -> tuple[float, str]:
     """Return by how much the arrays of one name differ at most, by their norm, and which they are.
 
-    Where an array is small beside `SHARE` of all together, the difference is a share of that. Not a number is
+    Where an array is small beside a `share` of all together, the difference is one of that. Not a number is
     more than any.
     """
-    whole = SHARE * norm(expected)
+    whole = share * norm(expected)
     differences = {
         name: norm({name: found[name].astype(np.float64) - array}) / max(norm({name: array}) + whole, 1e-30)
         for name, array in expected.items()
