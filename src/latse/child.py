@@ -6,10 +6,13 @@ import contextlib
 import ctypes
 import os
 import signal
+import threading
 from concurrent.futures import ProcessPoolExecutor, TimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any, Callable
+
+from tqdm import tqdm
 
 from latse.errors import LatseError
 
@@ -45,7 +48,7 @@ def in_child(task: str, function: Callable[..., Any], *arguments: Any, seconds: 
         raises passes.
     """
     try:
-        with ProcessPoolExecutor(1, get_context("spawn"), end_with_parent) as pool:
+        with ProcessPoolExecutor(1, get_context("spawn"), _begin) as pool:
             child = pool.submit(os.getpid).result()
             try:
                 return pool.submit(function, *arguments).result(seconds)
@@ -56,3 +59,9 @@ def in_child(task: str, function: Callable[..., Any], *arguments: Any, seconds: 
                     os.kill(child, signal.SIGKILL)
     except BrokenProcessPool as error:
         raise LatseError(f"{task} was killed: the machine may be short of memory") from error
+
+
+def _begin() -> None:
+    """Prepare a process that will be killed."""
+    end_with_parent()
+    tqdm.set_lock(threading.RLock())  # its own holds a semaphore, which would stay behind

@@ -376,7 +376,22 @@ def test_the_page_says_what_it_was_made_with(checked):
     made = content["provenance"]
     for fact in (made["date"], made["machine"]["processor"], made["versions"]["mxnet"], "CUDA off", "cpu(1)"):
         assert fact in page
-    assert page.rstrip().endswith("The check passed.") and "page.md is the page to send back" in said
+    assert page.rstrip().endswith("1 of 1 checks passed.") and "page.md is the page to send back" in said
+
+
+def test_who_stops_it_has_a_page_of_what_is_done(checked, monkeypatch, tmp_path):
+    right = command.tried
+
+    def stopped(name, setting):
+        if name == "broken":
+            raise KeyboardInterrupt
+        return right(name, setting)
+
+    monkeypatch.setattr(command, "tried", stopped)
+    status, page, content, _ = checked("fine", "broken")
+    assert status == 130
+    assert page.rstrip().endswith("1 of 1 checks passed. 1 of 2 are not done.")
+    assert (content["passed"], content["asked"]) == (False, ["fine", "broken"])
 
 
 def test_a_check_that_is_killed_or_hangs_has_failed(setting, monkeypatch):

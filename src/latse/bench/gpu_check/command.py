@@ -45,9 +45,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"    {name}: {VERDICTS[outcome.passed]}, {outcome.seconds:.0f} s", flush=True)
         print(*(f"    {failure}\n" for failure in outcome.failures), sep="", end="", flush=True)
         # After each: who stops here has a page of those that are done.
-        write_json(args.json, as_json(outcomes, made, setting, graphics))
-        write_text(args.out, page(outcomes, facts(made, graphics)))
-    print(verdict(outcomes))
+        write_json(args.json, as_json(outcomes, names, made, setting, graphics))
+        write_text(args.out, page(outcomes, len(names), facts(made, graphics)))
+    print(verdict(outcomes, len(names)))
     print(f"{args.out} is the page to send back, {args.json} the same for programs")
     return 0 if all(outcome.passed for outcome in outcomes) else 1
 
@@ -102,7 +102,7 @@ def described() -> list[str]:
 
 
 def as_json(
-    outcomes: list[Outcome], made: Mapping[str, Any], setting: Setting, graphics: list[str]
+    outcomes: list[Outcome], asked: list[str], made: Mapping[str, Any], setting: Setting, graphics: list[str]
 ) -> dict[str, Any]:
     """Return what the file of JSON says."""
     return {
@@ -112,7 +112,8 @@ def as_json(
         "sizes": setting.sizes._asdict(),
         "mxnet": mxnet_build(),
         "graphics": graphics,
-        "passed": all(outcome.passed for outcome in outcomes),
+        "passed": len(outcomes) == len(asked) and all(outcome.passed for outcome in outcomes),
+        "asked": asked,
         "checks": [outcome.as_json() for outcome in outcomes],
     }
 

@@ -26,7 +26,7 @@ from latse.symbols.networks import IMAGE_SHAPE, trace
 EMBEDDINGS, LOSSES, STATISTICS = 1e-3, 1e-3, 2e-3
 GRADIENT, GRADIENTS = 0.05, 0.1  # of all parameters together, of each
 # What is small beside this share of all is rounding. The gradient of PReLU's slopes, which MXNet's own
-# operator has wrong on some processors, is a thousandth; that of a shift that BatchNorm takes away should be 0.
+# operator has wrong on some processors, is a thousandth; that of a shift that BatchNorm takes away is 0.
 SHARE_OF_GRADIENT, SHARE_OF_STATISTICS = 1e-4, 1e-2
 
 

@@ -71,19 +71,25 @@ class Outcome:
         return "\n\n".join(parts)
 
 
-def verdict(outcomes: Sequence[Outcome]) -> str:
-    """Return the sentence on all checks."""
+def verdict(outcomes: Sequence[Outcome], asked: int) -> str:
+    """Return the sentences on the checks that are done, of so many that were asked for."""
     failed = [outcome.name for outcome in outcomes if not outcome.passed]
-    if not failed:
-        return f"All {len(outcomes)} checks passed." if len(outcomes) > 1 else "The check passed."
-    return f"{len(failed)} of {len(outcomes)} checks failed: {', '.join(failed)}."
+    left = asked - len(outcomes)
+    rest = f" {left} of {asked} are not done." if left else ""
+    if failed:
+        return f"{len(failed)} of {len(outcomes)} checks failed: {', '.join(failed)}.{rest}"
+    return f"{len(outcomes)} of {len(outcomes)} checks passed.{rest}"
 
 
-def page(outcomes: Sequence[Outcome], facts: Mapping[str, str]) -> str:
-    """Return the page; `facts` are what is known of machine and software, by title."""
+def page(outcomes: Sequence[Outcome], asked: int, facts: Mapping[str, str]) -> str:
+    """Return the page on the checks that are done, of so many that were asked for.
+
+    `facts` are what is known of machine and software, by title.
+    """
     table = markdown([["", ""], *([title, _cell(text)] for title, text in facts.items())], texts=2)
-    parts = ["# latse check-gpu", verdict(outcomes), table, *(outcome.section() for outcome in outcomes)]
-    return "\n\n".join([*parts, "## Verdict", verdict(outcomes)]) + "\n"
+    said = verdict(outcomes, asked)
+    parts = ["# latse check-gpu", said, table, *(outcome.section() for outcome in outcomes)]
+    return "\n\n".join([*parts, "## Verdict", said]) + "\n"
 
 
 def _cell(text: str) -> str:

@@ -24,7 +24,8 @@ from latse.train.training import Training
 STEPS = 3  # of a training that is weighed: the last ones allocate nothing new
 # What a device may hold beside activations, parameters, gradients and momenta: what cuDNN works in, its
 # kernels, and the batch. On the CPU it holds the parameters once more.
-MOST_RATIO, LEAST_RATIO, BESIDE = 1.5, 0.5, 2048.0
+MOST_RATIO, LEAST_RATIO = 1.5, 0.5
+BESIDE = {"gpu": 2048.0, "cpu": 64.0}  # MiB
 LEAST_SAVED = 0.5  # of what the plan says that it saves
 
 
@@ -50,7 +51,8 @@ def memory(setting: Setting) -> Iterator[Goal | str]:
                 yield f"{title}: {foresaw:.0f} MiB are foreseen, and do not fit into {setting.device}"
                 continue
             yield row(f"{title}: memory foreseen", foresaw, "MiB")
-            yield row(f"{title}: memory used", used[title], "MiB", at_most=MOST_RATIO * foresaw + BESIDE)
+            most = MOST_RATIO * foresaw + BESIDE[setting.device.device_type]
+            yield row(f"{title}: memory used", used[title], "MiB", at_most=round(most))
             yield row(f"{title}: used over foreseen", used[title] / foresaw, at_least=LEAST_RATIO)
         if used[f"{name}, planned"] is None:
             raise LatseError(f"{name} does not fit into {setting.device} with a memory plan")
