@@ -1,5 +1,6 @@
 """`latse check-gpu`: every check passes on CPU contexts, and fails when what it checks is broken."""
 
+import argparse
 import json
 import math
 import os
@@ -11,11 +12,12 @@ import numpy as np
 import pytest
 
 from latse import cli
-from latse.bench.gpu_check import command, following, numbers, plans, resume
+from latse.bench.gpu_check import command, following, numbers, plans, resume, speed
 from latse.bench.gpu_check.checks import CHECKS, Check
 from latse.bench.gpu_check.outcome import Outcome, row
 from latse.bench.gpu_check.setting import SMALL, Setting
 from latse.errors import LatseError
+from latse.goals import Figure
 from latse.plan import memonger
 from latse.train import mixed_learner
 from latse.train import verdicts as judging
@@ -76,7 +78,7 @@ def failures(setting):
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("embeddings", 2), ("gradients", 8), ("precision", 3), ("verdicts", 9), ("kvstores", 3), ("speed", 2)],
+    [("embeddings", 2), ("gradients", 8), ("precision", 3), ("verdicts", 9), ("kvstores", 3), ("speed", 4)],
 )
 def test_what_is_right_passes(setting, name, count):
     outcome = command.found(name, setting)
@@ -415,6 +417,71 @@ def test_what_counts_to_the_last_digit_is_done_without_tf32(setting, monkeypatch
         command.tried(name, setting)
     assert {name for name, value in asked.items() if value is None} == {"memory", "verdicts", "speed"}
     assert "NVIDIA_TF32_OVERRIDE" not in os.environ
+
+
+@pytest.fixture
+def gpus(sizes):
+    """Two GPUs, which are not there: what differs for them is asked of stand-ins."""
+    return Setting([mx.gpu(0), mx.gpu(1)], sizes)
+
+
+def test_all_gpus_are_taken_unless_some_are_named(monkeypatch):
+    monkeypatch.setattr(mx.context, "num_gpus", lambda: 2)
+    args = argparse.Namespace(gpus=None, cpus=None)
+    assert command.devices(args) == [mx.gpu(0), mx.gpu(1)]
+    assert command.devices(argparse.Namespace(gpus="1", cpus=None)) == [mx.gpu(1)]
+
+
+def test_gpus_and_driver_are_what_nvidias_tool_says(monkeypatch):
+    line = "0, Tesla V100-SXM2-16GB, 510.47.03, 16160 MiB"
+    monkeypatch.setattr(command, "NVIDIA", (sys.executable, "-c", f"print({line!r})"))
+    assert command.described() == [line]
+    monkeypatch.setattr(command, "NVIDIA", ("/nowhere/nvidia-smi",))
+    assert command.described() == []
+
+
+def test_memory_of_a_gpu_is_what_is_not_free(gpus, monkeypatch):
+    monkeypatch.setattr(mx.context, "gpu_memory_info", lambda number: (2**30 * (1 + number), 2**32))
+    assert plans._taken(gpus) == 3 * 1024
+
+
+def test_the_killed_run_is_on_the_first_gpu(gpus, tmp_path):
+    words = resume.command(gpus, tmp_path, "killed")
+    assert words[words.index("--gpus") + 1] == "0"
+
+
+def test_gpus_are_joined_by_nccl_where_it_is_built(gpus, monkeypatch):
+    asked = []
+
+    def losses(setting, count, kvstore):
+        asked.append((count, kvstore))
+        return np.array([2.0, 1.0])
+
+    monkeypatch.setattr(following, "fixed_losses", losses)
+    monkeypatch.setattr(following, "features", lambda: {"NCCL": True})
+    assert command.found("kvstores", gpus).passed
+    assert asked == [(1, "local"), (2, "local"), (2, "device"), (2, "nccl")]
+
+
+def test_gpus_compute_in_float16(gpus, monkeypatch):
+    asked = []
+    monkeypatch.setattr(following, "training", lambda *changes: asked.append(changes))
+    monkeypatch.setattr(following, "losses", lambda _: np.array([2.0, 1.0]))
+    assert command.found("precision", gpus).passed
+    assert ["train.precision=float16" in changes for changes in asked] == [False, True]
+
+
+def test_a_training_that_does_not_fit_into_a_gpu_has_no_speed(gpus, monkeypatch):
+    def timed(setting, name, kind, devices):
+        if kind == "float32":
+            raise mx.MXNetError("MXNetError: cudaMalloc failed: out of memory")
+        return Figure.of([7.0], "images/s")
+
+    monkeypatch.setattr(speed, "speed", timed)
+    outcome = command.found("speed", gpus)
+    assert outcome.passed and len(outcome.rows) == len(outcome.remarks) == 2
+    assert "float16, 2 × 2 images: training" in outcome.rows[1].text
+    assert outcome.remarks[0].endswith("float32, 1 × 2 images: they do not fit into gpu(0)")
 
 
 def test_without_a_gpu_it_says_how_to_go_on(capsys):

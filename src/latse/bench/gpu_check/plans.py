@@ -25,7 +25,7 @@ STEPS = 3  # of a training that is weighed: the last ones allocate nothing new
 # What a device may hold beside activations, parameters, gradients and momenta: what cuDNN works in, its
 # kernels, and the batch. On the CPU it holds the parameters once more.
 MOST_RATIO, LEAST_RATIO = 1.5, 0.5
-BESIDE = {"gpu": 2048.0, "cpu": 64.0}  # MiB
+BESIDE = {"gpu": 2048.0, "cpu": 128.0}  # MiB
 LEAST_SAVED = 0.5  # of what the plan says that it saves
 
 

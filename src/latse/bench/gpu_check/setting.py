@@ -75,7 +75,7 @@ SMALL = Sizes(
     weighed=("resnet14",),
     weighed_images=32,
     weighed_classes=1000,
-    timed=("resnet8", "resnet_tiny"),
+    timed=("resnet8",),
     timed_images=8,
 )
 

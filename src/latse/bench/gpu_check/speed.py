@@ -13,7 +13,7 @@ from latse.bench.gpu_check.steps import SEED, inputs, learner, training
 from latse.bench.protocol import timed
 from latse.errors import LatseError, is_short_of_memory
 from latse.goals import Figure, Goal
-from latse.recipe_keys import HALF, SINGLE
+from latse.recipe_keys import EMULATED, HALF, SINGLE
 
 FIRST, REPEATS = 3, 10  # steps before time counts, in which cuDNN chooses its kernels; and then
 
@@ -22,7 +22,7 @@ def rows(setting: Setting) -> Iterator[Goal | str]:
     """Time the training steps of networks on one device and on all, in each precision."""
     sizes = setting.sizes
     groups = [setting.devices[:1]] + ([setting.devices] if len(setting.devices) > 1 else [])
-    kinds = (SINGLE, HALF) if setting.is_gpu else (SINGLE,)
+    kinds = SINGLE, HALF if setting.is_gpu else EMULATED
     ways = [(name, kind, group) for name in sizes.timed for kind in kinds for group in groups]
     for name, kind, devices in tqdm(ways, "images per second", unit="training"):
         title = f"{name}, {kind}, {len(devices)} × {sizes.timed_images} images"
