@@ -84,11 +84,14 @@ def save(folder: Path, state: RunState, tables: Mapping[str, Blocks] = NOTHING) 
     name.
     """
     arrays = {
-        f"{part}:{name}": array for part, named in zip(PARTS, state[1:]) for name, array in named.items()
+        f"{part}:{name}": array
+        for part, named in zip(PARTS, state[1:])
+        # The optimiser has its own in the order in which they were first moved, or set.
+        for name, array in (sorted(named.items()) if part == "momentum" else named.items())
     }
     arrays["iteration"] = mx.nd.array([state.iteration], dtype="int64")
     path, new = folder / FILE, folder / NEW
-    checkpoint.write_arrays(new, dict(sorted({**arrays, **tables}.items())), digest=True)
+    checkpoint.write_arrays(new, {**arrays, **tables}, digest=True)
     if path.exists():
         path.replace(folder / BEFORE)
     new.replace(path)
