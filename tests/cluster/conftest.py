@@ -1,6 +1,8 @@
 """Real processes that train one network, for the tests of this folder."""
 
 import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -110,3 +112,31 @@ def parts():
 def parameters():
     """Give `_parameters(folder)` to a test."""
     return _parameters
+
+
+@pytest.fixture
+def killed_and_compared(launched, run_contents, until, tmp_path):
+    """Kill a part of a run after its first checkpoint, let the run go on, compare it with an unbroken one.
+
+    Returns its folder.
+    """
+
+    def compare(recipe, settings, part):
+        status, output = _finished(launched(recipe, tmp_path / "unbroken", *settings))
+        assert status == 0, output
+        out = tmp_path / "broken"
+        process = launched(recipe, out, *settings)
+        until((out / "state.params").exists)
+        os.kill(_parts(process)[part], signal.SIGKILL)
+        status, printed = _finished(process)
+        assert status == 128 + signal.SIGKILL
+        assert f"latse: {part} on 127.0.0.1 was killed by SIGKILL; 3 others end" in printed
+        ended = rf"the run has ended: {part} \(127.0.0.1, process \d+\) has died, after "
+        assert re.search(ended, printed), printed
+        assert not (out / "model-0000.params").exists()
+        status, output = _finished(launched(recipe, out, *settings))
+        assert status == 0, output
+        assert run_contents(out) == run_contents(tmp_path / "unbroken")
+        return out
+
+    return compare

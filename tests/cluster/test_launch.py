@@ -44,22 +44,10 @@ def drawing(tiny, tmp_path_factory):
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(
-    launched, drawing, small_encoder, people, run_contents, until, tmp_path, finished, parts
+    launched, drawing, small_encoder, finished, killed_and_compared
 ):
     settings = f"encoder.name={small_encoder}", "train.iterations=9"
-    status, output = finished(launched(drawing, tmp_path / "unbroken", *settings))
-    assert status == 0, output
-    out = tmp_path / "broken"
-    process = launched(drawing, out, *settings)
-    until((out / "state.params").exists)
-    os.kill(parts(process)["worker 1"], signal.SIGKILL)
-    status, output = finished(process)
-    assert status == 128 + signal.SIGKILL
-    assert "latse: worker 1 on 127.0.0.1 was killed by SIGKILL; 3 others end" in output
-    assert re.search(r"the run has ended: worker 1 \(127.0.0.1, process \d+\) has died, after ", output)
-    assert not (out / "model-0000.params").exists()
-    assert finished(launched(drawing, out, *settings))[0] == 0
-    assert run_contents(out) == run_contents(tmp_path / "unbroken")
+    out = killed_and_compared(drawing, settings, "worker 1")
     status, output = finished(launched(drawing, out, *settings))
     assert status == 0 and f"{out}: the run is finished, 9 iterations" in output
 

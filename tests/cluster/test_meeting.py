@@ -101,6 +101,28 @@ def test_members_end_where_the_scheduler_dies(met):
     assert ends["worker 0"].get(timeout=10) == "the scheduler has died"
 
 
+@pytest.fixture
+def impatient(place, monkeypatch):
+    """Keep a meeting with a time-out of some seconds; give what joins it, and its ends and notes."""
+    hosts = []
+
+    def keep(seconds, beginning=1):
+        monkeypatch.setattr(meeting, "TOLD", seconds / 10)
+        monkeypatch.setattr(meeting, "BEGINNING", beginning)
+        quick, end, notes = place._replace(timeout=seconds), queue.Queue(), queue.Queue()
+        hosts.append(Host(quick, end.put, notes.put))
+
+        def join(name):
+            role = name.partition(" ")[0]
+            return Member(quick._replace(role=role, name=name), lambda sentence: None)
+
+        return join, end, notes
+
+    yield keep
+    for host in hosts:
+        host.close()
+
+
 def test_a_scheduler_that_hangs_ends_its_members(place):
     """Nobody answers where it listens, as if the process had been stopped."""
     end = queue.Queue()
@@ -125,20 +147,16 @@ def test_a_launcher_passes_signals_on_to_workers(met, monkeypatch):
     assert server and place
 
 
-def test_workers_that_never_begin_are_spoken_of(place, monkeypatch):
-    monkeypatch.setattr(meeting, "TOLD", 0.1)
-    monkeypatch.setattr(meeting, "BEGINNING", 2)
-    end, notes = queue.Queue(), queue.Queue()
-    place = place._replace(timeout=1.0)
-    host = Host(place, end.put, notes.put)
-    members = [
-        Member(place._replace(role=role, name=role), lambda sentence: None)
-        for role in ("server", "worker", "worker")
-    ]
-    assert notes.get(timeout=10).startswith("waits for the workers to begin: they may not reach each other")
-    assert end.get(timeout=10).endswith(" for 2 s, the longest that is waited")
+def test_workers_that_never_begin_are_spoken_of(impatient):
+    join, end, notes = impatient(1.0, beginning=2)
+    members = [join(name) for name in ("server 0", "worker 0", "worker 1")]
+    begins = "waits for the workers to begin: they may not reach each other"
+    said = notes.get(timeout=10)
+    while not said.startswith(begins):  # before all had come
+        said = notes.get(timeout=10)
+    sentence = end.get(timeout=10)
+    assert sentence.startswith(begins) and sentence.endswith(" for 2 s, the longest that is waited")
     assert members
-    host.close()
 
 
 def test_silence_ends_the_run(place, monkeypatch):
@@ -152,39 +170,34 @@ def test_silence_ends_the_run(place, monkeypatch):
     host.close()
 
 
-def test_a_worker_that_does_not_come_is_named_and_then_ends_the_run(place, monkeypatch):
-    monkeypatch.setattr(meeting, "TOLD", 0.3)
-    monkeypatch.setattr(meeting, "BEGINNING", 1)
-    end, notes = queue.Queue(), queue.Queue()
-    place = place._replace(timeout=2.0)
-    host = Host(place, end.put, notes.put)
-    one, other = (
-        Member(place._replace(role="worker", name=f"worker {rank}"), lambda sentence: None) for rank in (0, 1)
-    )
+def test_a_worker_that_does_not_come_is_named_and_then_ends_the_run(impatient):
+    join, end, notes = impatient(2.0)
+    one, other = join("worker 0"), join("worker 1")
     heard = say(one, 0, "iteration 3", None)
     assert notes.get(timeout=10).startswith("waits for worker 1 (127.0.0.1, process ")
     sentence = end.get(timeout=10)
     assert sentence.startswith("waits for worker 1 (")
     assert sentence.endswith(") at iteration 3 for 2 s, the longest that is waited")
     assert other and heard.empty()
-    host.close()
 
 
-def test_who_is_missing_at_the_start_is_counted(place, monkeypatch):
-    monkeypatch.setattr(meeting, "TOLD", 0.1)
-    monkeypatch.setattr(meeting, "BEGINNING", 1)
-    end, notes = queue.Queue(), queue.Queue()
-    place = place._replace(timeout=1.5)
-    host = Host(place, end.put, notes.put)
+def test_who_is_missing_at_the_start_is_counted(impatient):
+    join, end, notes = impatient(1.5)
     assert notes.get(timeout=10).startswith("waits for 3 of 3 processes; there: nobody, since ")
-    assert Member(place._replace(role="server", name="server 0"), lambda sentence: None)
+    assert join("server 0")
     assert end.get(timeout=10).startswith("waits for 2 of 3 processes; there: server 0 (127.0.0.1, process ")
-    host.close()
 
 
 @pytest.mark.parametrize(
     "line",
-    [b"x" * (meeting.LONGEST + 1) + b"\n", b"[1]\n", b'{"say": 1}\n', b'{"role": "worker"}\n', b"\x80\n"],
+    [
+        b"x" * (meeting.LONGEST + 1) + b"\n",
+        b'{"failed": "x"}\n',
+        b"[1]\n",
+        b'{"say": 1}\n',
+        b'{"role": "worker"}\n',
+        b"\x80\n",
+    ],
 )
 def test_a_stranger_ends_nothing(met, line):
     place, ends, _, join = met

@@ -1,9 +1,5 @@
 """A sampled head whose rows are on the parameter servers, trained by real processes."""
 
-import os
-import re
-import signal
-
 import mxnet as mx
 import numpy as np
 import pytest
@@ -39,24 +35,6 @@ def test_all_people_on_servers_are_a_dense_head(
     assert models[0].keys() == models[1].keys()
 
 
-def test_a_killed_run_with_a_sample_goes_on_to_the_same_bits(
-    launched, finished, parts, recipe, run_contents, until, tmp_path
-):
-    settings = (
-        SAMPLED,
-        "head.rate=0.6",
-        "margin.name=centre_loss",
-        "train.batch_size=4",
-        "train.iterations=12",
-    )
-    status, output = finished(launched(recipe, tmp_path / "unbroken", *settings))
-    assert status == 0, output
-    out = tmp_path / "broken"
-    process = launched(recipe, out, *settings)
-    until((out / "state.params").exists)
-    os.kill(parts(process)["server 0"], signal.SIGKILL)
-    status, output = finished(process)
-    assert status == 128 + signal.SIGKILL and re.search("server 0 .* has died", output)
-    status, output = finished(launched(recipe, out, *settings))
-    assert status == 0, output
-    assert run_contents(out) == run_contents(tmp_path / "unbroken")
+def test_a_killed_run_with_a_sample_goes_on_to_the_same_bits(recipe, killed_and_compared):
+    settings = SAMPLED, "head.rate=0.6", "margin.name=centre_loss", "train.iterations=12"
+    killed_and_compared(recipe, settings, "server 0")

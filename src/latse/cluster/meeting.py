@@ -102,6 +102,8 @@ class Host:
             self._since = time.monotonic()
             if self._sentence:  # it comes too late
                 _send(seat.connection, {"end": self._sentence})
+        elif not seat.role:
+            return False
         elif "failed" in line:
             seat.has_left = True
             self._finish(f"{seat}: {line['failed']}")

@@ -53,7 +53,7 @@ def _done(command: Callable[[int, bytes], None], number: int, body: bytes) -> No
     """Do a command; where it fails the process ends, as MXNet passes over exceptions."""
     try:
         command(number, body)
-    except Exception as error:
+    except Exception as error:  # whatever it is, worker 0 would take it for done
         ended(f"a server got a command that it cannot do: {error!r}")
 
 

@@ -94,16 +94,8 @@ class Learner:
         }
 
     def capture(self, iteration: int) -> RunState:
-        """Return all that a run needs to go on after `iteration` steps, the same on all workers.
-
-        Where they have other statistics of batch normalisation, they all go on with the mean.
-        """
-        captured = state.capture(self._module, iteration)
-        if self._workers.count == 1:
-            return captured
-        captured = captured._replace(aux_params=self._workers.mean("aux", captured.aux_params))
-        self._module.set_params(self._module.get_params()[0], captured.aux_params)
-        return captured
+        """Return all that a run needs to go on after `iteration` steps."""
+        return state.capture(self._module, iteration, self._workers)
 
     def _outputs(self) -> dict[str, np.ndarray]:
         return {name: array.asnumpy() for name, array in zip(self._output_names, self._module.get_outputs())}
@@ -156,8 +148,6 @@ class Learner:
 
     def _agreed_momentum(self, begin: RunState) -> NamedArrays:
         """Return the momentum that worker 0 begins with."""
-        if self._workers.count == 1:
-            return begin.momentum
         names, *_ = self._workers.gather("the momentum at the start", sorted(begin.momentum))
         parameters = self._module._arg_params
         own = {name: begin.momentum.get(name, mx.nd.zeros(parameters[name].shape)) for name in names}

@@ -11,6 +11,7 @@ import numpy as np
 from yacs.config import CfgNode
 
 from latse import recipe as recipes
+from latse.cluster.meeting import ended
 from latse.cluster.workers import Workers
 from latse.symbols.running import is_running
 from latse.train.tables import MOMENTUM, ROWS, Table, optimiser
@@ -34,12 +35,8 @@ class ServedTables:
     ----------
     workers : Workers
         Those of the run.
-    recipe : CfgNode
-        Whose optimiser moves them.
-    tables : sequence of Table
-        In an order that stays.
-    iteration : int
-        How many are done.
+    recipe, tables, iteration : CfgNode, sequence of Table, int
+        As those of `LocalTables`.
     """
 
     def __init__(self, workers: Workers, recipe: CfgNode, tables: Sequence[Table], iteration: int) -> None:
@@ -153,7 +150,14 @@ class TableServer:
             return
         self._tables = [Table(name, rows, tuple(shape), about) for name, rows, shape, about in told["tables"]]
         self._optimiser = optimiser(self._recipe(), self._tables, told["iteration"])
-        self._store._set_updater(self.update)
+        self._store._set_updater(self._updated)
+
+    def _updated(self, key: int, received: Any, stored: Any) -> None:
+        """Update; where that fails the process ends, as MXNet passes over exceptions."""
+        try:
+            self.update(key, received, stored)
+        except Exception as error:  # whatever it is, the rows would not be what the workers think
+            ended(f"a server cannot move its rows: {error!r}")
 
     def update(self, key: int, received: Any, stored: Any) -> None:
         """Take what all workers have pushed to a key."""

@@ -10,6 +10,7 @@ from typing import Any, Callable, Iterator, Mapping, NamedTuple
 import mxnet as mx
 import numpy as np
 
+from latse.cluster.alone import ALONE, Alone
 from latse.errors import LatseError
 from latse.models import arrays_file, checkpoint
 from latse.models.arrays_file import DIGEST, Blocks, check_digest
@@ -42,11 +43,11 @@ class RunState(NamedTuple):
 AFRESH = RunState()
 
 
-def capture(module: mx.mod.Module, iteration: int) -> RunState:
-    """Return the state of a module after `iteration` updates.
+def capture(module: mx.mod.Module, iteration: int, workers: Alone = ALONE) -> RunState:
+    """Return the state of a module after `iteration` updates, the same on all workers.
 
-    Statistics that differ between devices are averaged and set on all of them, so that a run that goes on and
-    one that resumes continue alike.
+    Statistics that differ between devices or workers are averaged and set on all of them, so that a run that
+    goes on and one that resumes continue alike.
     """
     # BatchNorm moves its statistics in its backward pass behind the engine's back: no read waits for that.
     mx.nd.waitall()
@@ -54,6 +55,7 @@ def capture(module: mx.mod.Module, iteration: int) -> RunState:
     group = module._exec_group
     for name, copies in zip(group.param_names, group.param_arrays):
         copies[0].copyto(arg_params[name])  # all are equal; their average, on eight devices, is rounded
+    aux_params = workers.mean("aux", aux_params)
     module.set_params(arg_params, aux_params)
     states, keys = _updater(module).states, _optimiser_keys(module)
     momentum, masters = {}, {}

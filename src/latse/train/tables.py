@@ -46,7 +46,7 @@ class Table(NamedTuple):
         """Numbers of a row."""
         return int(np.prod(self.shape, dtype=np.int64))
 
-    def begin(self, count: int) -> np.ndarray:
+    def drawn(self, count: int) -> np.ndarray:
         """Draw the first content of `count` rows: float32 (count, width)."""
         array = mx.nd.zeros((count, self.width))
         described = mx.init.InitDesc(self.name, dict(self.attributes))

@@ -101,11 +101,10 @@ class Trainer:
                 saves = stops or done % train.checkpoint_every == 0 or done == train.iterations
                 journal.add(done, values, due=saves, epoch=epoch, lr=self._learner.learning_rate)
                 if values.get("skipped"):
-                    scaled = (
-                        "loss_scale" in values
-                        and f"a gradient is not finite at loss scale {values['loss_scale'].item():g}"
-                    )
-                    journal.note(f"iteration {done} skipped: {scaled or 'the loss is not finite'}")
+                    why = "the loss is not finite"
+                    if "loss_scale" in values:
+                        why = f"a gradient is not finite at loss scale {values['loss_scale'].item():g}"
+                    journal.note(f"iteration {done} skipped: {why}")
                 if saves:
                     self._checkpoint(done)
                     journal.note(f"checkpoint {done}")
@@ -119,7 +118,7 @@ class Trainer:
 
     def _agreed(self) -> RunState:
         """Return what the run goes on from; to other workers than 0 the learner tells the rest."""
-        begin = state.load(self._folder) or self._begin if self._is_first else AFRESH
+        begin = (state.load(self._folder) or self._begin) if self._is_first else AFRESH
         scaling = {name: array.asnumpy().tolist() for name, array in begin.scaling.items()}
         (iteration, scaling), *_ = self._workers.gather("the start", (begin.iteration, scaling))
         if self._is_first:
@@ -243,7 +242,7 @@ class Trainer:
             return (np.zeros((count, table.width), np.float32) for _, count in table.blocks())
         given = self._begin.arg_params.get(table.name)
         if given is None:
-            return (table.begin(count) for _, count in table.blocks())
+            return (table.drawn(count) for _, count in table.blocks())
         rows = given.asnumpy().reshape(table.rows, table.width)
         return (rows[first : first + count] for first, count in table.blocks())
 
