@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Iterable
 
 from latse.arguments import add_device_arguments, add_set_argument, later
 from latse.errors import LatseError
@@ -11,22 +12,34 @@ from latse.files import refuse_other, refuse_same
 # ResNet-124, the people of MS1MV2, and the 96 images that the paper gives a device of 16 GB; and what of it
 # they may take, in MiB.
 PAPERS_SETTING, PAPERS_LIMIT = ("resnet124", 85742, 96), 14e9 / 2**20
-OF_RECIPES = ("recipe", "data", "classes", "batch_size", "set", "images")
+OF_RECIPES = ("recipe", "data", "classes", "batch_size", "set", "images", "hosts")
+OF_HOSTS = ("servers", "bandwidth", "images_per_second")
+OF_MEMORY = ("images", "out", "memory", "time")
 
 
 def run(args: argparse.Namespace) -> None:
     """Plan a recipe or a symbol; raise LatseError for bad input."""
-    given = [name for name in OF_RECIPES if getattr(args, name) not in (None, [])]
+
+    def given(names: Iterable[str]) -> str:
+        return " or ".join(_called(name) for name in names if getattr(args, name) not in (None, []))
+
     if args.symbol is None and not (args.recipe and (args.data or args.classes is not None)):
         raise LatseError("name a RECIPE with --data or --classes, or a graph with --symbol and --shape")
     if args.symbol is None and (args.shape or args.planned):
         raise LatseError("--shape and --planned go with --symbol")
-    if args.symbol is not None and given:
-        raise LatseError(f"--symbol is a graph of its own, without {' or '.join(map(_called, given))}")
+    if args.symbol is not None and (others := given(OF_RECIPES)):
+        raise LatseError(f"--symbol is a graph of its own, without {others}")
+    if args.hosts is None and (others := given(OF_HOSTS)):
+        raise LatseError(f"{others} goes with --hosts")
+    if args.hosts is not None and (others := given(OF_MEMORY)):
+        raise LatseError(f"--hosts plans no memory of devices, so there is no {others}")
     refuse_same(args, "out", "planned", "json")
     for path in filter(None, (args.out, args.planned)):
         refuse_other(path, "JSON")
-    later("latse.paper.plan_command" if args.symbol is None else "latse.paper.symbol_plan")(args)
+    planned = (
+        "symbol_plan" if args.symbol is not None else "plan_command" if args.hosts is None else "hosts_plan"
+    )
+    later(f"latse.paper.{planned}")(args)
 
 
 def _called(name: str) -> str:
@@ -73,6 +86,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "named is a parameter that is trained",
     )
     graph.add_argument("--planned", metavar="FILE.json", help="write the planned graph too, for any MXNet")
+    hosts = parser.add_argument_group("traffic and rate of several hosts, instead of memory")
+    hosts.add_argument("--hosts", type=int, metavar="N", help="hosts with a worker each, on all its devices")
+    hosts.add_argument("--servers", type=int, metavar="M", help="servers, which go round (default: as many)")
+    hosts.add_argument(
+        "--bandwidth", type=float, metavar="GBIT/S", help="of each host, in each direction (default: 10)"
+    )
+    hosts.add_argument(
+        "--images-per-second",
+        type=float,
+        metavar="RATE",
+        help="of one worker alone, such as latse bench measures",
+    )
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument(
         "--memory",
