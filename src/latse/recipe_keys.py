@@ -7,7 +7,7 @@ from typing import Any, Callable, Iterable, NamedTuple
 
 from yacs.config import CfgNode
 
-from latse.arguments import KVSTORES
+from latse.arguments import DISTRIBUTED, KVSTORES
 from latse.own_class import source
 from latse.symbols import encoders, losses, margins, selection
 from latse.symbols.decoder import WIDEST, WIDTHS
@@ -76,6 +76,13 @@ def one_of(names: Iterable[str]) -> Rule:
     return Rule(f"one of {', '.join(names)}", lambda value, _: value in names)
 
 
+def _is_compression(value: float | None, recipe: CfgNode) -> bool:
+    if value is None:
+        return True
+    kinds = recipe.head.kind, recipe.train.precision
+    return value > 0 and recipe.train.kvstore in DISTRIBUTED and kinds == (DENSE, SINGLE)
+
+
 def _is_loss_scale(value: Any, _: CfgNode) -> bool:
     return value == DYNAMIC or (
         isinstance(value, float) and 1 <= value <= LARGEST_SCALE and math.frexp(value)[0] == 0.5
@@ -125,6 +132,11 @@ OWN_LOSSES = Rule("FILE.py:CLASS, each with a weight of at least 0", _are_own_lo
 KEEP = Rule(f"{ALL}, {at_least(1).says} or {RISING.says}", _says_what_stays)
 COUNT = Rule(f"null or {at_least(1).says}", lambda value, _: value is None or value >= 1)
 SCALE = Rule(f"{DYNAMIC} or a power of two from 1 to {LARGEST_SCALE:.0f}", _is_loss_scale)
+COMPRESSION = Rule(
+    f"null or, with train.kvstore {' or '.join(DISTRIBUTED)}, head.kind {DENSE} and train.precision "
+    f"{SINGLE}, a positive number",
+    _is_compression,
+)
 DIVISOR = Rule(
     "a whole number of at least 1 that divides train.batch_size",
     lambda value, recipe: value >= 1 and recipe.train.batch_size % value == 0,
@@ -190,6 +202,13 @@ _KEYS = [
         FRACTION,
     ),
     Key("train.kvstore", "local", "How devices share gradients.", one_of(KVSTORES)),
+    Key(
+        "train.compression_threshold",
+        None,
+        "The t of gradients that are sent as -t, 0 or t, and the rest of them later; null: sent whole.",
+        COMPRESSION,
+        (float,),
+    ),
     Key("train.precision", SINGLE, "What the large arrays are computed in.", one_of(PRECISIONS)),
     Key("train.loss_scale", DYNAMIC, "Factor of the loss where precision is not float32.", SCALE, (float,)),
     Key(
@@ -215,6 +234,7 @@ CHANGEABLE = {name for name in KEYS if name.startswith("schedule.")} | {
     for name in (
         "iterations",
         "kvstore",
+        "compression_threshold",
         "not_finite",
         "loss_scale",
         "checkpoint_every",

@@ -32,6 +32,38 @@ def test_workers_train_as_one_would(
     assert settings["train"]["kvstore"] == "dist_sync"
 
 
+def test_gradients_are_sent_as_their_signs_times_the_threshold(
+    launched, recipe, tmp_path, finished, parameters
+):
+    """One step, from the parameters that a threshold above all gradients leaves as they were."""
+    rate, batch, threshold = 0.05, 4, 0.01
+    plain = "iterations=1", "momentum=0", "weight_decay=0", "checkpoint_every=1"
+    found = {}
+    for name, settings in {
+        "begin": ["compression_threshold=1e9"],
+        "whole": [],
+        "compressed": [f"compression_threshold={threshold}"],
+    }.items():
+        words = [f"train.{word}" for word in (*plain, *settings)]
+        schedule = "schedule.mode=constant", f"schedule.learning_rate={rate}"
+        parted = {"MXNET_KVSTORE_BIGARRAY_BOUND": "1000"}  # large arrays lie on both servers
+        process = launched(recipe, tmp_path / name, *words, *schedule, servers=2, **parted)
+        status, output = finished(process)
+        assert status == 0, output
+        found[name] = parameters(tmp_path / name)
+    counts = np.zeros(5, int)
+    for name, begin in found["begin"].items():
+        whole, sent = ((found[kind][name] - begin) * -batch / rate for kind in ("whole", "compressed"))
+        times = np.rint(sent / threshold)
+        np.testing.assert_allclose(sent, times * threshold, atol=threshold / 50, err_msg=name)
+        assert abs(times).max(initial=0) <= 2  # once by each worker
+        tolerance = threshold / 50
+        assert (whole[times == 2] >= 2 * threshold - tolerance).all(), name
+        assert (whole[times == -2] <= -2 * threshold + tolerance).all(), name
+        counts += [(times == number).sum() for number in range(-2, 3)]
+    assert (counts > 0).all()
+
+
 @pytest.fixture(scope="module")
 def drawing(tiny, tmp_path_factory):
     """A recipe with everything that a run remembers: statistics, dropout, momentum, a decoder."""

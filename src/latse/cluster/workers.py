@@ -11,6 +11,8 @@ from latse.cluster.alone import Alone, NamedArrays
 from latse.cluster.meeting import Member
 from latse.cluster.place import Place
 
+AT_ONCE = 16_384  # numbers that the meeting takes in a line
+
 
 class Store(mx.kv.KVStore):
     """A KVStore that knows the numbers by which its servers call the keys.
@@ -26,6 +28,19 @@ class Store(mx.kv.KVStore):
         super().__init__(made.handle)
         made.handle = None  # this one frees it
         self.keys: list[str] = []
+        self._is_compressed = False
+
+    def set_gradient_compression(self, compression_params: dict[str, Any]) -> None:
+        """Compress what is pushed from now on, also the first value of a key."""
+        super().set_gradient_compression(compression_params)
+        self._is_compressed = True
+
+    def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
+        """Push and pull; MXNet does not do both at once with what is compressed."""
+        if not self._is_compressed:
+            return super().pushpull(key, value, out, priority)
+        self.push(key, value, priority)
+        return self.pull(key, value if out is None else out, priority)
 
     def init(self, key: str | list[str], value: Any) -> None:
         """Make a key, of the value that worker 0 gives."""
@@ -47,7 +62,7 @@ class Workers(Alone):
     def __init__(self, place: Place, kind: str) -> None:
         self._member, self.count, self._servers = Member(place), place.workers, place.servers
         self._store = Store(kind)
-        self.rank, self._known = self._store.rank, set()
+        self.rank = self._store.rank
 
     def store(self, name: str) -> Store:
         """Return the KVStore that all workers share."""
@@ -77,17 +92,18 @@ class Workers(Alone):
         return found
 
     def mean(self, title: str, arrays: NamedArrays) -> NamedArrays:
-        """Return the means over the workers of float32 arrays."""
+        """Return the means over the workers of float32 arrays.
+
+        They go through the meeting: what goes to the servers is compressed where gradients are.
+        """
         found = {}
         for name in sorted(arrays):
-            key, array = f"mean {title}:{name}", arrays[name].as_in_context(mx.cpu())
-            if key not in self._known:
-                self._store.init(key, mx.nd.zeros_like(array))
-                self._known.add(key)
-            self._store.push(key, array)
-            total = mx.nd.zeros_like(array)
-            self._store.pull(key, out=total)
-            found[name] = total / self.count
+            flat = arrays[name].asnumpy().ravel()
+            parts = [
+                np.mean(self.gather(f"{title} {name}", flat[first : first + AT_ONCE].tolist()), axis=0)
+                for first in range(0, len(flat), AT_ONCE)
+            ]
+            found[name] = mx.nd.array(np.concatenate(parts)).reshape(arrays[name].shape)
         return found
 
     def fail(self, sentence: str) -> None:

@@ -7,6 +7,7 @@ from typing import Callable, Dict, Mapping
 import mxnet as mx
 import numpy as np
 from mxnet.test_utils import environment
+from yacs.config import CfgNode
 
 from latse.cluster.alone import ALONE, Alone
 from latse.models.runner import as_input
@@ -30,7 +31,13 @@ class Learner:
         self._training, self._workers = training, workers
         symbol, shapes = training.graph
         others = [name for name in shapes if name != LABEL]
-        self._module = mx.mod.Module(symbol, others, [LABEL], context=training.devices)
+        self._module = mx.mod.Module(
+            symbol,
+            others,
+            [LABEL],
+            context=training.devices,
+            compression_params=_compression(training.recipe),
+        )
         whole = {table.name for table in training.tables}  # that no device gets a part of
         data = [mx.io.DataDesc(n, shapes[n], layout="" if n in whole else "NCHW") for n in others]
         gradients = dict.fromkeys(whole, "write") if whole else "write"
@@ -130,6 +137,9 @@ class Learner:
         # Of several workers each moves its own parameters by the sum of all gradients: the servers then run
         # nothing that was sent to them, and every worker knows the whole state.
         own = {} if self._workers.count == 1 else {"MXNET_UPDATE_ON_KVSTORE": "0"}
+        momentum = self._agreed_momentum(
+            begin
+        )  # before gradients are compressed, as then all that is sent is
         with environment(own):
             self._module.init_optimizer(
                 kvstore=self._workers.store(train.kvstore),
@@ -144,7 +154,7 @@ class Learner:
                     "begin_num_update": begin.iteration,
                 },
             )
-        state.restore(self._module, self._agreed_momentum(begin), masters)
+        state.restore(self._module, momentum, masters)
 
     def _agreed_momentum(self, begin: RunState) -> NamedArrays:
         """Return the momentum that worker 0 begins with."""
@@ -152,3 +162,9 @@ class Learner:
         parameters = self._module._arg_params
         own = {name: begin.momentum.get(name, mx.nd.zeros(parameters[name].shape)) for name in names}
         return self._workers.first("momentum", own)
+
+
+def _compression(recipe: CfgNode) -> dict[str, object] | None:
+    """Return how gradients are compressed, as `mx.mod.Module` takes it."""
+    threshold = recipe.train.compression_threshold
+    return None if threshold is None else {"type": "2bit", "threshold": threshold}
