@@ -51,6 +51,17 @@ def test_a_sampled_head_sends_its_rows_alone(planned):
     assert "the loss compares 1,000 of 10,000 people" in said
 
 
+def test_compressed_gradients_are_sent_as_a_sixteenth(planned):
+    whole, _ = planned("--hosts", 4, "--servers", 4)
+    options = "--set=train.compression_threshold=1", "--set=train.kvstore=dist_sync"
+    found, _ = planned("--hosts", 4, "--servers", 4, *options)
+    gradients = whole["gradients"]
+    assert found["sent_by_a_worker"] == gradients / 16
+    assert found["received_by_a_worker"] == gradients
+    # A fourth of the sums for each of three others, and what the own worker sends to three other servers.
+    assert found["busiest_host"] == pytest.approx(gradients * 3 / 4 + gradients / 16 * 3 / 4)
+
+
 def test_pictures_travel_to_the_owners_of_mean_faces(planned):
     recipe = "encoder: {name: resnet_tiny}\ntrain: {batch_size: 32}\n"
     recipe += "decoder: {enabled: true, widths: [8, 8, 8, 8]}\n"

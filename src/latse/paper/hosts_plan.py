@@ -22,6 +22,7 @@ from latse.train.training import Training
 
 MEBIBYTE = 2**20
 NUMBER, INDEX = 4, 8  # bytes of a float32, and of the number by which MXNet calls a row
+COMPRESSION = 16  # numbers that MXNet sends in the place of one
 FLAG = 1  # byte that says whether a picture moves the mean face
 MOST = 10**9  # people
 SLOWEST = 0.001  # Gbit/s of a network, images/s of a worker
@@ -54,6 +55,12 @@ class HostsPlan:
         return NUMBER * sum(math.prod(shape) for name, shape in shapes.items() if name not in others)
 
     @property
+    def sent_gradients(self) -> float:
+        """Bytes of a worker's gradients as it sends them."""
+        compressed = self.training.recipe.train.compression_threshold is not None
+        return self.gradients / (COMPRESSION if compressed else 1)
+
+    @property
     def rows(self) -> int:
         """Bytes of the rows that a worker reads, whose gradients it sends."""
         return sum(self.training.sample * (NUMBER * table.width + INDEX) for table in self.training.tables)
@@ -78,7 +85,7 @@ class HostsPlan:
     def sent(self) -> float:
         """Bytes that leave a worker each step."""
         asked = INDEX * self.training.sample * len(self.training.tables)
-        return self.gradients + self.rows + asked + self.pictures + self.mean_faces
+        return self.sent_gradients + self.rows + asked + self.pictures + self.mean_faces
 
     @property
     def received(self) -> float:
@@ -91,12 +98,18 @@ class HostsPlan:
 
         What a worker exchanges with a server of its own host does not touch the network.
         """
-        workers = self.training.workers
-        here = math.ceil(self.servers / workers) / self.servers  # the busiest host's share of all arrays
-        served = self.gradients + self.rows
-        least = math.floor(self.servers / workers) / self.servers
-        faces = self.pictures + self.mean_faces
-        return max(served * (1 - here) + served * here * (workers - 1), served * (1 - least)) + faces
+        workers, servers = self.training.workers, self.servers
+        shares = math.ceil(servers / workers) / servers, math.floor(servers / workers) / servers
+        return max(map(self._carried, shares)) + self.pictures + self.mean_faces
+
+    def _carried(self, share: float) -> float:
+        """Return the bytes that leave a host, or come to it, whose servers hold such a share of all arrays."""
+        up, down = self.sent_gradients + self.rows, self.gradients + self.rows
+        others = self.training.workers - 1
+        return max(
+            up * (1 - share) + down * share * others,
+            down * (1 - share) + up * share * others,
+        )
 
     @property
     def seconds(self) -> float:
