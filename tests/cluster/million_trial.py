@@ -1,4 +1,4 @@
-"""Train with a sampled head over many people on parameter servers, and print memory and time of a step.
+"""Train with a sampled head over many people on parameter servers, and let it filter; print memory and time.
 
     python tests/cluster/million_trial.py --people 100000 1000000
 
@@ -7,6 +7,7 @@ Takes some minutes and, for a million people, 14 GB of disk and 6 GB of memory.
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import numpy as np
 
 from latse.data.shards.shard_writer import write_shard
 
+IMAGES = 512
 RECIPE = """\
 encoder: {name: resnet_tiny}
 head: {kind: sampled, rate: RATE}
@@ -39,7 +41,10 @@ def main():
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--servers", type=int, default=2)
     args = parser.parse_args()
-    print("people | most of a worker, MiB | of a server, MiB | seconds a step, median (least to most)")
+    print(
+        "people | most of a worker, MiB | of a server, MiB | seconds a step, median (least to most) "
+        "| of latse filter, MiB | images it judges in a second"
+    )
     for people in args.people:
         with tempfile.TemporaryDirectory() as folder:
             print(people, "|", " | ".join(trial(args, people, Path(folder))), flush=True)
@@ -76,13 +81,25 @@ def trial(args, people, folder):
         for role in ("worker", "server")
     }
     spread = f"{statistics.median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f})"
-    return f"{of['worker']:.0f}", f"{of['server']:.0f}", spread
+    return f"{of['worker']:.0f}", f"{of['server']:.0f}", spread, *filtered(folder)
+
+
+def filtered(folder):
+    """Judge the images by the centres of all people; return the most memory, and images a second."""
+    words = "--data", folder / "set", "--teacher", folder / "run", "--k", 3, "--out", folder / "teacher.keep"
+    begun = time.monotonic()
+    process = subprocess.Popen(
+        [*map(str, (sys.executable, "-m", "latse", "filter", *words))], stdout=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0
+    return f"{usage.ru_maxrss / 1024:.0f}", f"{IMAGES / (time.monotonic() - begun):.1f}"
 
 
 def made_up(people):
-    """Yield 512 images, each of another person."""
+    """Yield images, each of another person."""
     random = np.random.default_rng(0)
-    for label in np.sort(random.choice(people, 512, replace=False)).tolist():
+    for label in np.sort(random.choice(people, IMAGES, replace=False)).tolist():
         pixels = random.integers(0, 256, (4, 4, 3), dtype=np.uint8)
         yield label, cv2.imencode(".jpg", cv2.resize(pixels, (112, 112)))[1].tobytes()
 
