@@ -1,5 +1,6 @@
 """metrics.jsonl, the log, and what is left of them after a crash."""
 
+import contextlib
 import json
 import resource
 import subprocess
@@ -122,3 +123,30 @@ def test_a_full_disk_is_named(journal, tmp_path):
             one.add(1, {"loss": np.ones(4)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path, capfd):
+    (tmp_path / "train.log").symlink_to("/dev/full")
+    with pytest.raises(LatseError, match=r"cannot write .*train\.log: No space left on device"):
+        Journal(tmp_path, 0, 10, 4, 1)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_log_that_becomes_full_is_named_at_its_end_too(journal, tmp_path, capsys):
+    one = journal(every=1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(LatseError, match=r"train\.log: File too large"), contextlib.closing(one):
+            one.note("a checkpoint")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_folder_that_is_gone_is_not_made_anew(journal, tmp_path):
+    one = journal(every=1)
+    (tmp_path / FILE).unlink()
+    with pytest.raises(LatseError, match=f"{FILE}: No such file or directory"):
+        one.add(1, {"loss": np.ones(4)})
+    assert not (tmp_path / FILE).exists()

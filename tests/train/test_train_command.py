@@ -225,9 +225,10 @@ def test_what_killed_writers_left_is_removed(train, tmp_path):
     out = tmp_path / "run"
     assert train("--set", "train.iterations=1", out=out) == 0
     theirs = out / ".verification.json.abc.part"  # of a command that may be at work
-    names = "state.params", "model-0001.params", "untrained-0000.params"
+    names = "state.params", "model-0001.params", "untrained-0000.params", "run.json", "metrics.jsonl"
+    names += "memory-plan.json", "not_finite-0000001.json", "not_finite-0000001-1.json", "mean_faces.shared"
     left = [out / f".{name}.abc.part" for name in names]
-    left += [out / "mean_faces.touched", out / "mean_faces.undo-00000001"]
+    left += [out / "mean_faces.touched", out / "mean_faces.undo-00000001", out / "mean_faces.shared"]
     for path in (theirs, *left):
         path.touch()
     assert train("--set", "train.iterations=1", "--resume", out=out) == 0

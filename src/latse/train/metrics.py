@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import re
 import resource
 import time
@@ -128,8 +129,9 @@ class Journal(Averages):
     ) -> None:
         self._path, self._watch = folder / FILE, watch
         self._forget(start)
-        self._log = _logger(folder / "train.log")
-        self._log.info("iteration %d of %d", start, stop)
+        self._log_path = folder / "train.log"
+        self._log = _logger(self._log_path)
+        self.note(f"iteration {start} of {stop}")
         self._bar = tqdm(
             total=stop * batch_size,
             initial=start * batch_size,
@@ -141,24 +143,27 @@ class Journal(Averages):
 
     def note(self, text: str) -> None:
         """Write a sentence into the log file."""
-        self._log.info(text)
+        with explained(f"cannot write {self._log_path}"):
+            self._log.info(text)
 
     def close(self) -> None:
         """End bar and log."""
         self._bar.close()
         for handler in list(self._log.handlers):
-            handler.close()
             self._log.removeHandler(handler)
+            with explained(f"cannot write {self._log_path}"):
+                handler.close()
 
     def _advance(self) -> None:
         self._bar.update(self._batch_size)
 
     def _write(self, line: dict[str, float]) -> None:
-        with explained(f"cannot write {self._path}"), self._path.open("a") as file:
+        # Not made anew: where the folder is gone, or another one has taken its place, the run ends.
+        with explained(f"cannot write {self._path}"), open(self._path, "a", opener=_existing) as file:
             file.write(json.dumps(line) + "\n")
         self._watch(line)
         self._bar.set_postfix(loss=f"{line.get('loss', math.nan):.3f}", refresh=False)
-        self._log.info(" ".join(f"{key}={value:.6g}" for key, value in line.items()))
+        self.note(" ".join(f"{key}={value:.6g}" for key, value in line.items()))
 
     def _forget(self, start: int) -> None:
         lines = read_lines(self._path, errors="replace") if self._path.is_file() else ()
@@ -181,12 +186,25 @@ def _iteration(line: str) -> float:
         return math.inf
 
 
+def _existing(path: str, flags: int) -> int:
+    """Open a file that must be there."""
+    return os.open(path, flags & ~os.O_CREAT)
+
+
+class _LogFile(logging.FileHandler):
+    """A file that cannot be written is an error, not a traceback on stderr."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Let the error of `emit` pass."""
+        raise  # noqa: PLE0704 - called where an exception is handled
+
+
 def _logger(path: Path) -> logging.Logger:
     log = logging.getLogger(f"latse.train.{path.parent}")
     log.setLevel(logging.INFO)
     log.propagate = False
     with explained(f"cannot write {path}"):
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _LogFile(path, encoding="utf-8")
     handler.stream.reconfigure(errors="backslashreplace")  # of a path
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)

@@ -27,7 +27,7 @@ from latse.models import checkpoint, warm_start
 from latse.models.parameters import needed_shapes
 from latse.plan import memonger
 from latse.provenance import provenance
-from latse.train import bank, precision, run_record, state, tensorboard
+from latse.train import bank, metrics, owned_bank, precision, run_record, state, tensorboard
 from latse.train.interruption import Interruption
 from latse.train.metrics import Watch
 from latse.train.precision import DivergenceError
@@ -38,6 +38,8 @@ from latse.train.verdicts import Judge, KeepAll, Stored, Teacher, TopK, warn_of_
 
 PLAN = "memory-plan.json"
 AIM = "what is to be done"
+# What a run writes under another name first. Others may be at work on theirs in its folder.
+WRITTEN = "model-*", "untrained-*", "state*.params", run_record.FILE, metrics.FILE, PLAN, "not_finite-*.json"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,8 +67,9 @@ def _run(args: argparse.Namespace, recipe: CfgNode, devices: list[mx.Context], w
     training = Training.of(recipe, shard.classes, devices, args.seed, workers.count)
     folder = make_folder(args.out)
     with locked(folder):
-        for name in ("model-*", "untrained-*", "state*.params"):
+        for name in (*WRITTEN, owned_bank.MARK):
             remove_parts(folder, name)
+        (folder / owned_bank.MARK).unlink(missing_ok=True)
         state.recover(folder, lambda text: print(f"latse: {text}", file=sys.stderr))
         stored = Stored(args.verdicts, recipe.filter.k, shard) if args.verdicts else None
         record = run_record.record(args, recipe, shard, stored)
