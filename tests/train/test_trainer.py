@@ -257,6 +257,20 @@ def test_a_run_whose_last_checkpoint_is_damaged_goes_on_from_the_one_before(
     assert run_contents(folder) == run_contents(tmp_path / "unbroken")
 
 
+def test_a_folder_that_is_gone_at_a_checkpoint_is_not_made_anew(trainer, tmp_path, monkeypatch):
+    folder, capture = tmp_path / "run", Learner.capture
+
+    def removed_at(learner, iteration):
+        if iteration:
+            shutil.rmtree(folder)
+        return capture(learner, iteration)
+
+    monkeypatch.setattr(Learner, "capture", removed_at)
+    with pytest.raises(LatseError, match=f"{folder} is gone"):
+        trainer(folder).run()
+    assert not folder.exists()
+
+
 def test_a_resumed_run_needs_its_momentum(trainer, tmp_path, run_contents, monkeypatch):
     trainer(tmp_path / "unbroken").run()
     crashed(trainer, tmp_path / "forgetful", monkeypatch)

@@ -14,10 +14,11 @@ from latse.cluster.alone import ALONE, Alone
 from latse.cluster.workers import Workers
 from latse.data.shards.loader import BatchStream
 from latse.data.shards.records import Batch, Shard
+from latse.errors import LatseError
 from latse.files import make_folder, write_json
 from latse.models import checkpoint, run_folder
 from latse.recipe_keys import ALL, STOP
-from latse.train import mixed_learner, owned_bank, precision, state, verdict_truth
+from latse.train import metrics, mixed_learner, owned_bank, precision, state, verdict_truth
 from latse.train.metrics import Averages, Journal, Watch
 from latse.train.owned_bank import Bank
 from latse.train.precision import DivergenceError
@@ -252,15 +253,22 @@ class Trainer:
         if not precision.all_finite([*captured.arg_params.values(), *captured.aux_params.values()]):
             raise DivergenceError(f"a parameter is not finite after iteration {done}")
         if self._is_first:
+            self._refuse_another_folder()
             self._write_models(captured)
         if self._bank is not None:
             self._bank.flush()
         self._workers.gather(f"checkpoint {done}", None)
         if self._is_first:
+            self._refuse_another_folder()
             state.save(self._folder, captured, self._head.blocks() if self._head else {})
         self._workers.gather(f"the state at iteration {done}", None)
         if self._bank is not None:
             self._bank.checkpoint(done)
+
+    def _refuse_another_folder(self) -> None:
+        """Raise LatseError if the folder is not that of the beginning: to write a file would make it anew."""
+        if not (self._folder / metrics.FILE).is_file():
+            raise LatseError(f"{self._folder} is gone: it was removed, moved or emptied while the run went on")
 
     def _write_models(self, captured: RunState) -> None:
         self._save_model("model", captured, captured.iteration)
