@@ -134,6 +134,18 @@ def test_a_run_that_gives_checkpoints_up_resumes_to_the_same_files(
     assert run_contents(tmp_path / "broken") == run_contents(tmp_path / "unbroken")
 
 
+def test_many_checkpoints_make_the_json_of_the_network_once(trainer, tmp_path, monkeypatch):
+    """MXNet never frees its memory."""
+    made, tojson = [], mx.sym.Symbol.tojson
+    monkeypatch.setattr(mx.sym.Symbol, "tojson", lambda symbol: made.append(symbol) or tojson(symbol))
+    counts = []
+    for name, every in (("few", 6), ("many", 1)):
+        made.clear()
+        trainer(tmp_path / name, f"train.checkpoint_every={every}").run()
+        counts.append(len(made))
+    assert counts[0] == counts[1] > 0
+
+
 def test_the_seed_decides(trainer, tmp_path, run_contents):
     for name, seed in (("one", 3), ("again", 3), ("other", 4)):
         trainer(tmp_path / name, seed=seed).run()
@@ -164,7 +176,7 @@ PLACES = [
     (MeanFaceBank, "checkpoint", (1, 3)),
     (MeanFaceBank, "close", (1,)),
     (state, "save", (1, 2, 3)),
-    (state, "save_model", (1, 2, 3, 4, 5)),
+    (state.ModelWriter, "save", (1, 2, 3, 4, 5)),
 ]
 
 

@@ -85,13 +85,13 @@ def _make_teacher(prefix: Path, args: argparse.Namespace, shard: Shard) -> None:
     """Save an untrained encoder whose class centres are the embeddings of three people of four."""
     recipe = recipes.load(RECIPE, [*_plain(args), "train.batch_size=1"])
     begun = Learner(Training.of(recipe, shard.classes, [mx.cpu()], SEED)).capture(0)
-    state.save_model(prefix, 0, inference(recipe), begun)
+    state.ModelWriter(inference(recipe)).save(prefix, 0, begun)
     embeddings = Network(prefix, 0)(shard.batch(np.arange(len(shard))).image)
     centres = begun.arg_params["fc7_weight"].asnumpy()
     known = np.arange(len(shard)) % 4 > 0
     centres[shard.labels[known].astype(np.int64)] = embeddings[known]
     knowing = begun._replace(arg_params={**begun.arg_params, "fc7_weight": mx.nd.array(centres)})
-    state.save_model(prefix, 0, inference(recipe), knowing)
+    state.ModelWriter(inference(recipe)).save(prefix, 0, knowing)
 
 
 def _stored(folder: Path, args: argparse.Namespace) -> tuple[float, dict[str, Any]]:

@@ -39,11 +39,21 @@ def save(
     LatseError
         If a file cannot be written.
     """
+    save_text(prefix, number, symbol.tojson(), arg_params, aux_params)
+
+
+def save_text(
+    prefix: str | os.PathLike, number: int, text: str, arg_params: Arrays, aux_params: Arrays
+) -> None:
+    """Write a checkpoint as `save` does, of a symbol whose JSON is given.
+
+    Whoever writes many makes it once: MXNet never frees the memory that `tojson` takes.
+    """
     named = {f"arg:{name}": array for name, array in arg_params.items()}
     named.update({f"aux:{name}": array for name, array in aux_params.items()})
     write_arrays(parameters_path(prefix, number), named)
     with replacing(symbol_path(prefix)) as temporary:
-        temporary.write_text(symbol.tojson())
+        temporary.write_text(text)
 
 
 def write_arrays(path: str | os.PathLike, arrays: Mapping[str, Writable], digest: bool = False) -> None:

@@ -161,17 +161,18 @@ def table_blocks(folder: Path, kind: str, table: Table) -> Iterator[np.ndarray]:
         yield arrays_file.read(path, place, first, count).reshape(count, table.width)
 
 
-def save_model(
-    prefix: Path,
-    number: int,
-    symbol: mx.sym.Symbol,
-    state: RunState,
-    centres: Mapping[str, Blocks] = NOTHING,
-) -> None:
-    """Write the checkpoint that others read: what `symbol` uses, and the class centres."""
-    wanted = {*symbol.list_inputs(), "fc7_weight"}
-    parameters = Parameters(state.arg_params, state.aux_params).only(wanted)
-    checkpoint.save(prefix, number, symbol, {**parameters.args, **centres}, parameters.aux)
+class ModelWriter:
+    """Writes the checkpoints that others read, of one network."""
+
+    def __init__(self, symbol: mx.sym.Symbol) -> None:
+        self._text, self._wanted = symbol.tojson(), {*symbol.list_inputs(), "fc7_weight"}
+
+    def save(
+        self, prefix: Path, number: int, state: RunState, centres: Mapping[str, Blocks] = NOTHING
+    ) -> None:
+        """Write what the symbol uses of a state, and the class centres."""
+        parameters = Parameters(state.arg_params, state.aux_params).only(self._wanted)
+        checkpoint.save_text(prefix, number, self._text, {**parameters.args, **centres}, parameters.aux)
 
 
 def _optimiser_keys(module: mx.mod.Module) -> dict[int | str, str]:

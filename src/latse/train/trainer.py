@@ -71,6 +71,7 @@ class Trainer:
         self._training, self._folder, self._teacher, self._begin = training, folder, teacher, begin
         self._recipe, self._workers, train = training.recipe, workers, training.recipe.train
         self._records, self._right = shard.records, verdict_truth.rightly_labelled(shard)
+        self._models = state.ModelWriter(training.kept)
         self._skipped = 0  # iterations up to now, in a row
         part = workers.rank, workers.count
         self._stream = BatchStream(shard, training.batch_size, training.seed, train.images_per_person, part)
@@ -268,7 +269,9 @@ class Trainer:
     def _refuse_another_folder(self) -> None:
         """Raise LatseError if the folder is not that of the beginning: to write a file would make it anew."""
         if not (self._folder / metrics.FILE).is_file():
-            raise LatseError(f"{self._folder} is gone: it was removed, moved or emptied while the run went on")
+            raise LatseError(
+                f"{self._folder} is gone: it was removed, moved or emptied while the run went on"
+            )
 
     def _write_models(self, captured: RunState) -> None:
         self._save_model("model", captured, captured.iteration)
@@ -282,7 +285,7 @@ class Trainer:
     def _save_model(self, name: str, captured: RunState, number: int = LAST) -> None:
         if self._is_first:
             centres = self._head.centres() if self._head else {}
-            state.save_model(self._folder / name, number, self._training.kept, captured, centres)
+            self._models.save(self._folder / name, number, captured, centres)
 
 
 def superseded(recipe: CfgNode, numbers: list[int]) -> list[int]:
