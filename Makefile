@@ -32,9 +32,11 @@ RUNS ?= out/tables
 # For bench: a folder with insightface/ (its sources) and torch/ (a virtual environment), and where results go.
 PEERS ?=
 BENCH_OUT ?= out/bench
-# For mutants and failing-runs: how many.
+# For mutants, failing-runs and chaos: how many. For soak: minutes.
 MUTANTS ?= 200
 FAILING_RUNS ?= 500
+FAULTS ?= 200
+SOAK ?= 60
 # For study: further pairs to judge on, such as london.bin. For study-quick: rows of the study, * stands for any letters,
 # and seeds.
 STRANGERS ?=
@@ -86,7 +88,7 @@ tables = .venv/bin/latse tables $(1) --runs $(RUNS) $(if $(SETS),--data $(SETS))
 study = .venv/bin/latse study paper --data data/study --others data/study-others --pairs data/study/*.bin data/orl/orl.bin $(STRANGERS) \
 	--identification data/study/identification --inspect --results $(1) --out $(2) --jobs 2
 
-.PHONY: help setup data synth train-teacher train-student eval figures report settings widths losses study study-quick study-settings study-open study-page plan test test-deep test-gpu-stack fuzz failing-runs mutants lint clean
+.PHONY: help setup data synth train-teacher train-student eval figures report settings widths losses study study-quick study-settings study-open study-page plan test test-deep test-gpu-stack fuzz failing-runs chaos soak mutants lint clean
 .PHONY: bench check-gpu tables table-1 table-2 table-3 table-4 table-5 table-6
 
 help: ## list the targets
@@ -194,6 +196,12 @@ fuzz: $(READY) ## read a million damaged files, findings into out/fuzz (some ten
 
 failing-runs: $(READY) ## start FAILING_RUNS=500 runs that fail in five ways, findings into out/failing-runs (some half an hour)
 	OMP_NUM_THREADS=1 .venv/bin/python tests/failing_runs/run.py --runs $(FAILING_RUNS) --processes 4
+
+chaos: $(READY) ## do FAULTS=200 faults to short runs and let them go on, results into out/chaos (some hours; it may be stopped)
+	OMP_NUM_THREADS=1 .venv/bin/python tests/chaos/run.py --faults $(FAULTS) --seed $(SEED) --json out/chaos/chaos.json
+
+soak: $(READY) ## train for SOAK=60 minutes and judge whether memory and handles stay flat, readings into out/chaos
+	OMP_NUM_THREADS=1 .venv/bin/python tests/chaos/soak.py --minutes $(SOAK) --json out/chaos/soak.json
 
 mutants: $(READY) ## tell the code MUTANTS=200 small lies, the tests' answers into out/mutants (some hours)
 	.venv/bin/pip install --quiet --use-pep517 --editable '.[mutants]'

@@ -18,6 +18,7 @@ import numpy as np
 from latse.data.shards.shard_writer import write_shard
 from latse.models import arrays_file
 
+LATSE = sys.executable, "-m", "latse"
 PEOPLE, PICTURES = 8, 5
 LAST, SAVED_EVERY = 16, 4  # iterations of a run, and between two checkpoints
 # Everything that a run remembers: moving statistics, dropout, momentum, mean faces.
@@ -47,7 +48,7 @@ ROUNDING = 1e-5  # between means of moving averages and moving averages of means
 
 
 class TooLateError(Exception):
-    """The run had ended before its fault came."""
+    """The run has ended as if there had been no fault, perhaps before it came."""
 
 
 class HungError(Exception):
@@ -106,11 +107,10 @@ class Trial:
     def start(self, *words, workers=None):
         """Start the run, or what goes on with it; `words` are further arguments of `latse train`."""
         count = workers or self.workers
-        latse = sys.executable, "-m", "latse"
-        run = [*latse, "train", "small.yaml", "--data", "data", "--out", str(self.out), "--resume", *words]
+        run = [*LATSE, "train", "small.yaml", "--data", "data", "--out", str(self.out), "--resume", *words]
         if count > 1:
             options = "-n", count, "-s", 1, "--timeout", self.timeout
-            run = [*latse, "launch", *map(str, options), "--", *run, "--kvstore", "dist_sync"]
+            run = [*LATSE, "launch", *map(str, options), "--", *run, "--kvstore", "dist_sync"]
         variables = {"OMP_NUM_THREADS": "1", "TMPDIR": str(self.folder / "tmp"), MARK: self.mark}
         self._commands += 1
         with self._output().open("wb") as output:

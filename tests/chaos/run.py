@@ -27,7 +27,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from chaos_kinds import KILLED, KINDS, ImpossibleError
+from chaos_kinds import KILLED, KINDS, TERMINATED, ImpossibleError
 from chaos_trial import LAST, HungError, TooLateError, Trial, contents, differences, prepare
 from tqdm import tqdm
 
@@ -40,6 +40,7 @@ def main(arguments=None):
     """Return 0 if nothing is lost."""
     args = parse(arguments)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # and cleans up
     numbers = chosen(args)
     args.out.mkdir(parents=True, exist_ok=True)
     results = {} if args.only is not None else kept(args)
@@ -128,7 +129,7 @@ def faulted(args, number, folder, origin, unbroken):
             continue
         finally:
             trial.close()
-    return {**result, "outcome": LOST, "why": f"the fault came too late {TRIES} times", "seconds": 0.0}
+    return {**result, "outcome": LOST, "why": f"no effect, {TRIES} times", "seconds": 0.0}
 
 
 def judged(trial, kind, unbroken):
@@ -143,6 +144,8 @@ def judged(trial, kind, unbroken):
             trial.fault()
             trial.start(*kind.words)
             ending = trial.ended()
+        if ending.status == 0 and 0 not in kind.statuses:
+            raise TooLateError
         wrong = wrongs(trial, kind, ending)
         if not wrong:
             kind.mend(trial)

@@ -35,6 +35,7 @@ def main(arguments=None):
     parser.add_argument("--growth", type=float, default=16, help="MiB that is flat (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="write the readings as JSON")
     args = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # and cleans up
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         prepare(Path(name, "origin"))
         trial = Trial(Path(name, "run"), Path(name, "origin"), random.Random(0), args.workers)
