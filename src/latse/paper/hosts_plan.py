@@ -103,7 +103,7 @@ class HostsPlan:
         return max(map(self._carried, shares)) + self.pictures + self.mean_faces
 
     def _carried(self, share: float) -> float:
-        """Return the bytes that leave a host, or come to it, whose servers hold such a share of all arrays."""
+        """Return the bytes that leave or reach a host whose servers hold such a share of all arrays."""
         up, down = self.sent_gradients + self.rows, self.gradients + self.rows
         others = self.training.workers - 1
         return max(
