@@ -38,3 +38,17 @@ def test_all_people_on_servers_are_a_dense_head(
 def test_a_killed_run_with_a_sample_goes_on_to_the_same_bits(recipe, killed_and_compared):
     settings = SAMPLED, "head.rate=0.6", "margin.name=centre_loss", "train.iterations=12"
     killed_and_compared(recipe, settings, "server 0")
+
+
+def test_a_sample_on_two_devices_is_that_on_one(recipe, people, run_metrics, parameters, tmp_path):
+    """In one process; the devices share a batch, and each has all rows of the sample."""
+    runs = []
+    for cpus in (1, 2):
+        words = "--data", people, "--out", tmp_path / f"{cpus}", "--cpus", cpus, "--set", SAMPLED
+        assert main(["train", *map(str, [recipe, *words, "--set", "head.rate=0.6"])]) == 0
+        runs.append(tmp_path / f"{cpus}")
+    for one, other in zip(*map(run_metrics, runs)):
+        np.testing.assert_allclose([*other.values()], [*one.values()], rtol=1e-5)
+    one, other = map(parameters, runs)
+    for name, array in one.items():
+        np.testing.assert_allclose(other[name], array, rtol=1e-4, atol=1e-6, err_msg=name)

@@ -82,6 +82,18 @@ def test_all_people_are_a_dense_head(train, run_metrics, name):
     }
 
 
+def test_both_networks_of_a_selection_move_tables_of_their_own(train, run_contents):
+    settings = "selection.name=co_teaching", "margin.name=arcface", "head.kind=sampled", "head.rate=0.6"
+    unbroken = train("selected", *settings, "train.iterations=4")
+    train("selected-half", *settings, "train.iterations=2")
+    whole = train("selected-half", *settings, "train.iterations=4", words=["--resume"])
+    assert run_contents(whole) == run_contents(unbroken)
+    arrays = mx.nd.load(str(whole / state.FILE))
+    moved = {key: array.asnumpy() for key, array in arrays.items() if key.startswith("table_momentum:")}
+    assert len(moved) == 2 and "table_momentum:fc7_weight" in moved
+    assert all(array.any() for array in moved.values())
+
+
 def test_only_who_is_compared_moves(train):
     settings = "head.kind=sampled", "head.rate=0.2", "train.batch_size=2", "train.iterations=1"
     run = train("moves", *settings)
