@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latse.errors import LatseError
-from latse.train.bank import FACES, STARTED, TOUCHED, MeanFaceBank
+from latse.train.bank import FACES, STARTED, TOUCHED, MeanFaceBank, remove_traces
 
 SHAPE, CLASSES, MOMENTUM = (3, 4, 5), 6, 0.9
 HALF = 2**-10  # what float16 resolves near 1, twice over
@@ -290,11 +290,47 @@ def test_death_at_every_write_of_an_update_and_of_the_undoing(open_bank, tmp_pat
     assert deaths == 10  # of two people: journal, its mark, twice the state, the face
 
 
-def test_a_closed_bank_leaves_no_journal(open_bank, tmp_path):
+def test_a_closed_bank_still_goes_back_to_the_checkpoint_before(open_bank, tmp_path):
     bank = open_bank()
     bank.update(*batch(0, [0, 1]), everything(2))
+    bank.flush()
+    wanted = np.load(tmp_path / FACES)
+    bank.checkpoint(7)
+    bank.update(*batch(1, [1, 2]), everything(2))
+    bank.flush()
+    bank.checkpoint(9)
     bank.close()
+    names = {f"mean_faces.undo-{number:08d}" for number in (7, 9)}
+    assert {path.name for path in tmp_path.iterdir()} == {FACES, STARTED, *names}
+    open_bank(7)
+    np.testing.assert_array_equal(np.load(tmp_path / FACES), wanted)
+
+
+def test_a_finished_run_leaves_the_mean_faces_alone(open_bank, tmp_path):
+    banks = open_bank(), open_bank(worker=1)
+    for bank in banks:
+        bank.update(*batch(0, [0, 1]), everything(2))
+    del bank, banks  # not closed
+    remove_traces(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {FACES, STARTED}
+
+
+def test_journals_of_workers_that_are_gone_are_removed(open_bank, tmp_path):
+    banks = open_bank(), open_bank(worker=1)
+    for bank in banks:
+        bank.update(*batch(0, [0, 1]), everything(2))
+        bank.checkpoint(7)
+    alone = open_bank(7)
+    assert {path.name for path in tmp_path.glob("*undo*")} == {
+        "mean_faces.undo-00000000",  # with which the way back to the checkpoint before stays open
+        "mean_faces.undo-00000000.1",
+        "mean_faces.undo-00000007",
+    }
+    alone.checkpoint(9)
+    assert {path.name for path in tmp_path.glob("*undo*")} == {
+        "mean_faces.undo-00000007",
+        "mean_faces.undo-00000009",
+    }
 
 
 STEP = st.one_of(
@@ -633,13 +669,8 @@ def test_the_bank_goes_back_to_the_checkpoint_before_the_last(open_bank, tmp_pat
     assert {path.name for path in tmp_path.glob("*undo*")} == {"mean_faces.undo-00000009"}
 
 
-def test_workers_leave_nothing_behind_and_none_comes_before_worker_0(open_bank, tmp_path):
-    bank = open_bank()
-    other = open_bank(worker=1)
-    other.update(*batch(0, [0]), everything(1))
-    other.close()
-    bank.close()
-    assert {path.name for path in tmp_path.iterdir()} == {FACES, STARTED}
+def test_no_worker_comes_before_worker_0(open_bank, tmp_path):
+    open_bank().close()
     with pytest.raises(LatseError, match=TOUCHED):
         open_bank(worker=1)
 

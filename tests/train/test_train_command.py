@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from latse.cli import main
+from latse.cluster.alone import Alone
 from latse.data.shards.records import Shard
 from latse.data.shards.shard_writer import write_shard
 from latse.errors import LatseError
 from latse.files import digest, locked
 from latse.models import checkpoint
-from latse.train import state
+from latse.train import state, train_command
 from latse.train.interruption import Interruption
 from latse.train.learner import Learner
 from latse.train.trainer import Trainer
@@ -734,6 +735,29 @@ def infinite_at(iteration, monkeypatch):
     monkeypatch.setattr(Learner, "step", wild)
 
 
+class Second(Alone):
+    """The second of two workers, who says what the first says."""
+
+    rank, count = 1, 2
+
+    def gather(self, what, value):
+        return [(True, None) if what == train_command.AIM else value] * 2
+
+
+@pytest.mark.parametrize(
+    ("iteration", "where"), [(2, "has no checkpoint yet"), (4, "that of iteration 2 in ")]
+)
+def test_another_worker_advises_as_well(train, tmp_path, monkeypatch, capsys, iteration, where):
+    infinite_at(iteration, monkeypatch)
+    monkeypatch.setattr(train_command, "_workers", lambda recipe: Second())
+    assert train() == 1
+    sentence = capsys.readouterr().err.strip().splitlines()[-1]
+    images = tmp_path / "out" / f"not_finite-{iteration:07d}-1.json"
+    assert f"the loss is not finite at iteration {iteration}, whose images are in {images}; " in sentence
+    assert where in sentence and advised(sentence)[-1] == "schedule.learning_rate=0.001"
+    assert images.exists()
+
+
 @pytest.mark.parametrize(("iteration", "reached"), [(2, 0), (4, 2)])
 def test_the_command_that_the_sentence_advises_goes_on(
     train, tmp_path, monkeypatch, capsys, run_metrics, iteration, reached
@@ -743,7 +767,8 @@ def test_the_command_that_the_sentence_advises_goes_on(
     assert train() == 1
     sentence = capsys.readouterr().err.strip().splitlines()[-1]
     there = f"go on from the last checkpoint, that of iteration 2 in {out}," if reached else "begin anew"
-    assert f"the loss is not finite at iteration {iteration}; " in sentence and there in sentence
+    images = f"whose images are in {out / f'not_finite-{iteration:07d}.json'}; "
+    assert f"the loss is not finite at iteration {iteration}, {images}" in sentence and there in sentence
     assert main(advised(sentence)) == 0
     began = "goes on from iteration 2 of 6; schedule.learning_rate 0.01 until iteration 2, then 0.001"
     anew = "begins anew, there is no checkpoint yet"

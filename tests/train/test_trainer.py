@@ -253,13 +253,20 @@ def crashed(trainer, folder, monkeypatch, *overrides):
             trainer(folder, *overrides).run()
 
 
+def interrupted(trainer, folder, monkeypatch, *overrides):
+    """Stop a run after three iterations, as a signal does."""
+    asked = iter([False, False, True])
+    assert trainer(folder, *overrides).run(asked_to_stop=lambda: next(asked)) == 3
+
+
+@pytest.mark.parametrize("broken_off", [crashed, interrupted])
 def test_a_run_whose_last_checkpoint_is_damaged_goes_on_from_the_one_before(
-    trainer, tmp_path, run_contents, monkeypatch
+    trainer, tmp_path, run_contents, monkeypatch, broken_off
 ):
     settings = "train.checkpoint_every=1", "train.keep=1"
     trainer(tmp_path / "unbroken", *settings).run()
     folder = tmp_path / "broken"
-    crashed(trainer, folder, monkeypatch, *settings)
+    broken_off(trainer, folder, monkeypatch, *settings)
     (folder / state.FILE).write_bytes((folder / state.FILE).read_bytes()[:-1])
     said = []
     state.recover(folder, said.append)

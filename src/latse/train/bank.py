@@ -144,10 +144,9 @@ class MeanFaceBank:
         self._begin_journal(iteration)
 
     def close(self) -> None:
-        """Flush and close the files; a finished run leaves no journal behind."""
+        """Flush and close the files; the journals stay, by which a run can go back that is to go on."""
         self.flush()
         self._journal.close()
-        self._journal.remove_all()
         for file in (self._faces, self._started, self._touched):
             file.close()
         self._pool.shutdown()
@@ -248,7 +247,7 @@ class _Mixer:
 
 
 def remove_traces(folder: Path) -> None:
-    """Remove what a bank leaves that was not closed, after the last checkpoint of a run."""
+    """Remove what a finished run needs no more: the journals, and the table of a bank left unclosed."""
     undo.remove(folder)
     (folder / TOUCHED).unlink(missing_ok=True)
 

@@ -136,7 +136,7 @@ class Learner:
         train = recipe.train
         # Of several workers each moves its own parameters by the sum of all gradients: the servers then run
         # nothing that was sent to them, and every worker knows the whole state.
-        own = {} if self._workers.count == 1 else {"MXNET_UPDATE_ON_KVSTORE": "0"}
+        own = {} if self._workers is ALONE else {"MXNET_UPDATE_ON_KVSTORE": "0"}
         momentum = self._agreed_momentum(
             begin
         )  # before gradients are compressed, as then all that is sent is

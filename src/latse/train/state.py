@@ -132,6 +132,17 @@ def load(folder: Path) -> RunState | None:
     return _read(path) if path.exists() else None
 
 
+def reached(folder: Path) -> int:
+    """Return the iteration of the state in `folder`, 0 if there is none; LatseError if it is damaged."""
+    path = folder / FILE
+    if not path.exists():
+        return 0
+    place = arrays_file.places(path).get("iteration")
+    if place is None:
+        raise LatseError(f"{path} is damaged: it does not say the iteration")
+    return int(arrays_file.read(path, place).item())
+
+
 def _read(path: Path) -> RunState:
     parts: dict[str, dict[str, mx.nd.NDArray]] = {part: {} for part in PARTS}
     iteration = -1

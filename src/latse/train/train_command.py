@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import shlex
 import signal
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +20,7 @@ import latse
 from latse import recipe as recipes
 from latse.arguments import DISTRIBUTED
 from latse.cluster.alone import ALONE, Alone
+from latse.cluster.exchange import LISTENS
 from latse.cluster.place import from_environment
 from latse.cluster.workers import Workers
 from latse.devices import contexts
@@ -74,6 +77,7 @@ def _run(args: argparse.Namespace, recipe: CfgNode, devices: list[mx.Context], w
         stored = Stored(args.verdicts, recipe.filter.k, shard) if args.verdicts else None
         record = run_record.record(args, recipe, shard, stored)
         reached, old = _reached(folder, args.resume), run_record.read(folder)
+        _refuse_other_runs(workers, folder, reached)
         if old is not None:
             record = run_record.gone_on(folder, old, record, reached)
             if _is_finished(folder, old, record, reached):
@@ -90,7 +94,7 @@ def _run(args: argparse.Namespace, recipe: CfgNode, devices: list[mx.Context], w
         note = warn_of_another_set(args.teacher, shard) if args.teacher and recipe.filter.k else ""
         trainer = Trainer(planned, shard, folder, teacher, begin, workers)
         with _watching(args, reached) as watch, Interruption() as interruption, _advising(
-            folder, args, recipe
+            folder, args, recipe, trainer
         ):
             done = trainer.run(note, interruption.came, watch)
     if done < recipe.train.iterations:
@@ -106,14 +110,31 @@ def _follow(args: argparse.Namespace, recipe: CfgNode, devices: list[mx.Context]
     shard, folder = open_shard(args.data), Path(args.out)
     training = Training.of(recipe, shard.classes, devices, args.seed, workers.count)
     teacher = Stored(args.verdicts, recipe.filter.k, shard) if args.verdicts else _teacher(args, training)
+    _refuse_other_runs(workers, folder)
     (trains, plan), *_ = workers.gather(AIM, None)
     if not trains:
         return 0
-    planned = _with_plan(training, plan)
-    with Interruption() as interruption:
-        done = Trainer(planned, shard, folder, teacher, workers=workers).run(asked_to_stop=interruption.came)
+    trainer = Trainer(_with_plan(training, plan), shard, folder, teacher, workers=workers)
+    with Interruption() as interruption, _advising(folder, args, recipe, trainer):
+        done = trainer.run(asked_to_stop=interruption.came)
     # Where another worker was interrupted, this one has got no signal.
     return 0 if done == recipe.train.iterations else 128 + (interruption.number or signal.SIGTERM)
+
+
+def _refuse_other_runs(workers: Alone, folder: Path, reached: int = 0) -> None:
+    """Raise LatseError on worker 0, which has `reached` an iteration, where another one has a later state.
+
+    Which worker is 0 MXNet chooses by the addresses, so that with other hosts it may be on another one.
+    """
+    workers.gather("the state of the run", None)  # where all see one folder, worker 0 has looked at it
+    own = os.environ.get(LISTENS) or socket.gethostname()
+    held = workers.gather("who has a later one", (own, state.reached(folder)))
+    most, host = max((iteration, host) for host, iteration in held)
+    if workers.rank == 0 and most > reached:
+        raise LatseError(
+            f"{folder}: on {host} this run is at iteration {most}, on {held[0][0]}, whose worker is to read "
+            f"and write it now, at {reached}: copy the folder there, or move it away"
+        )
 
 
 def _workers(recipe: CfgNode) -> Alone:
@@ -208,24 +229,19 @@ def _ended(folder: Path, data: str) -> int:
 
 
 @contextlib.contextmanager
-def _advising(folder: Path, args: argparse.Namespace, recipe: CfgNode) -> Iterator[None]:
+def _advising(folder: Path, args: argparse.Namespace, recipe: CfgNode, trainer: Trainer) -> Iterator[None]:
     """Say of a run that ends before its time what its last checkpoint is, and what goes on from there."""
     try:
         yield
     except KeyboardInterrupt:
-        reached = state.load(folder)
-        where = (
-            f"the last checkpoint is that of iteration {reached.iteration}"
-            if reached
-            else "no checkpoint yet"
-        )
+        reached = trainer.reached or state.reached(folder)
+        where = f"the last checkpoint is that of iteration {reached}" if reached else "no checkpoint yet"
         print(f"latse: {folder}: {where}; the same command with --resume goes on", file=sys.stderr)
         raise
     except DivergenceError as error:
-        reached = state.load(folder)
         where = f"{folder} has no checkpoint yet, begin anew"
-        if reached:
-            where = f"go on from the last checkpoint, that of iteration {reached.iteration} in {folder},"
+        if trainer.reached:
+            where = f"go on from the last checkpoint, that of iteration {trainer.reached} in {folder},"
         command = _with_rate(recipe.schedule.learning_rate / 10, args)
         raise LatseError(f"{error}; {where} at a tenth of the rate: {command}") from error
 

@@ -18,7 +18,7 @@ from latse.errors import LatseError
 from latse.files import make_folder, write_json
 from latse.models import checkpoint, run_folder
 from latse.recipe_keys import ALL, STOP
-from latse.train import metrics, mixed_learner, owned_bank, precision, state, verdict_truth
+from latse.train import bank, metrics, mixed_learner, owned_bank, precision, state, verdict_truth
 from latse.train.metrics import Averages, Journal, Watch
 from latse.train.owned_bank import Bank
 from latse.train.precision import DivergenceError
@@ -52,6 +52,11 @@ class Trainer:
     workers : Alone
         Those of the run. Only worker 0 reads and writes the folder, and needs `begin`.
 
+    Attributes
+    ----------
+    reached : int
+        Iteration of the last checkpoint, 0 while the run has none.
+
     Raises
     ------
     LatseError
@@ -73,6 +78,7 @@ class Trainer:
         self._records, self._right = shard.records, verdict_truth.rightly_labelled(shard)
         self._models = state.ModelWriter(training.kept)
         self._skipped = 0  # iterations up to now, in a row
+        self.reached = 0
         part = workers.rank, workers.count
         self._stream = BatchStream(shard, training.batch_size, training.seed, train.images_per_person, part)
 
@@ -89,7 +95,7 @@ class Trainer:
         """
         train = self._recipe.train
         begin = self._agreed()
-        done = start = begin.iteration
+        done = start = self.reached = begin.iteration
         self._learner = mixed_learner.create(self._training, begin, self._workers)
         self._bank, self._head = self._opened_bank(start), self._opened_head(start)
         self._begin_models(begin)
@@ -116,6 +122,7 @@ class Trainer:
             self._bank.close()
         if done == train.iterations and self._is_first:
             state.forget_before(self._folder)
+            bank.remove_traces(self._folder)
         return done
 
     def _agreed(self) -> RunState:
@@ -171,8 +178,10 @@ class Trainer:
         if self._recipe.train.not_finite == STOP:
             values = self._learner.step(inputs, seed)
             if not np.isfinite(values["loss"]).all():
-                self._note_not_finite(iteration, batch, values["loss"])
-                raise DivergenceError(f"the loss is not finite at iteration {iteration + 1}")
+                images = self._note_not_finite(iteration, batch, values["loss"])
+                raise DivergenceError(
+                    f"the loss is not finite at iteration {iteration + 1}, whose images are in {images}"
+                )
         else:
             values = self._learner.step(inputs, seed, lambda found: self._all_finite(iteration, batch, found))
             if self._skipped:
@@ -199,13 +208,14 @@ class Trainer:
             )
         return finite
 
-    def _note_not_finite(self, iteration: int, batch: Batch, loss: np.ndarray) -> None:
-        """Write down which images a batch had, as the set numbers them, and the loss of each."""
+    def _note_not_finite(self, iteration: int, batch: Batch, loss: np.ndarray) -> Path:
+        """Write down which images a batch had, as the set numbers them, and their losses; return where."""
         rows = zip(batch.record.tolist(), batch.label.astype(int).tolist(), loss.tolist())
         worker = f"-{self._workers.rank}" if self._workers.rank else ""
         path = make_folder(self._folder) / f"not_finite-{iteration + 1:07d}{worker}.json"
         images = [{"record": record, "label": label, "loss": str(each)} for record, label, each in rows]
         write_json(path, {"kind": "batch", "iteration": iteration + 1, "images": images})
+        return path
 
     def _compared(self, batch: Batch, kept: np.ndarray) -> dict[str, np.ndarray]:
         """Return, of a set with known noise, which kept samples are right and which right ones are kept."""
@@ -263,6 +273,7 @@ class Trainer:
             self._refuse_another_folder()
             state.save(self._folder, captured, self._head.blocks() if self._head else {})
         self._workers.gather(f"the state at iteration {done}", None)
+        self.reached = done
         if self._bank is not None:
             self._bank.checkpoint(done)
 

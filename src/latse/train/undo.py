@@ -39,16 +39,10 @@ class UndoJournal:
         self._file.close()
 
     def remove_older(self) -> None:
-        """Remove the same worker's journals of earlier checkpoints."""
-        own = self._file.path
-        for path in own.parent.glob(NAME + "*"):
-            if _worker(path) == _worker(own) and _iteration(path) < _iteration(own):
-                path.unlink()
-
-    def remove_all(self) -> None:
-        """Remove the same worker's journals, this one too."""
-        self.remove_older()
-        self._file.path.unlink()
+        """Remove the journals of earlier checkpoints, also those of workers that are gone."""
+        for path in self._file.path.parent.glob(NAME + "*"):
+            if _iteration(path) < _iteration(self._file.path):
+                path.unlink(missing_ok=True)  # another worker does the same
 
 
 def noted(folder: Path, iteration: int, face: np.ndarray) -> Iterator[tuple[int, bytes]]:
@@ -80,7 +74,3 @@ def _name(iteration: int) -> str:
 
 def _iteration(path: Path) -> int:
     return int(path.name[len(NAME) :].partition(".")[0])
-
-
-def _worker(path: Path) -> str:
-    return path.name[len(NAME) :].partition(".")[2]
