@@ -5,12 +5,14 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import mxnet as mx
 import pytest
 
 from latse.cli import main
+from latse.cluster.alone import Alone
 
 LATSE = sys.executable, "-m", "latse"
 # Without batch normalisation and dropout, of which each worker has its own, sums alone tell workers apart.
@@ -42,13 +44,26 @@ def recipe(tmp_path_factory):
     return folder / "bare.yaml"
 
 
+@pytest.fixture(scope="session")
+def drawing(tiny, tmp_path_factory):
+    """A recipe with everything that a run remembers: statistics, dropout, momentum, a decoder."""
+    path = tmp_path_factory.mktemp("drawing") / "drawing.yaml"
+    decoder = "decoder: {enabled: true, widths: [2, 2, 2, 2]}\n"
+    path.write_text(
+        f"base: {tiny}\n{decoder}train: {{iterations: 12, checkpoint_every: 3, log_every: 1, keep: 1}}\n"
+    )
+    return path
+
+
 @pytest.fixture
 def launched(people):
     """Start `latse launch` over `latse train`; whatever is left of it is killed."""
     started = []
 
-    def launch(recipe, out, *settings, workers=2, servers=1, timeout=60, words=(), **variables):
-        options = "-n", workers, "-s", servers, "--timeout", timeout
+    def launch(
+        recipe, out, *settings, workers=2, servers=1, timeout=60, words=(), more=(), cwd=None, **variables
+    ):
+        options = "-n", workers, "-s", servers, "--timeout", timeout, *more
         run = "--data", people, "--out", out, "--resume", *(f"--set={setting}" for setting in settings)
         train = *LATSE, "train", recipe, *run, "--kvstore", "dist_sync", *words
         process = subprocess.Popen(
@@ -56,6 +71,7 @@ def launched(people):
             env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            cwd=cwd,
             text=True,
         )
         started.append(process)
@@ -64,6 +80,43 @@ def launched(people):
     yield launch
     for process in started:
         process.kill()
+
+
+class Together(Alone):
+    """Workers in threads of one process."""
+
+    def __init__(self, rank, count, said, barrier):
+        self.rank, self.count, self._said, self._barrier = rank, count, said, barrier
+
+    def gather(self, what, value):
+        self._said[self.rank] = value
+        self._barrier.wait()
+        heard = [self._said[rank] for rank in range(self.count)]
+        self._barrier.wait()
+        return heard
+
+
+@pytest.fixture
+def together():
+    """Call a function with each of several workers, each in a thread; return what they return."""
+
+    def call(count, function):
+        said, barrier, found = {}, threading.Barrier(count, timeout=30), {}
+
+        def work(rank):
+            try:
+                found[rank] = function(Together(rank, count, said, barrier))
+            except Exception as error:
+                found[rank] = error
+
+        threads = [threading.Thread(target=work, args=(rank,)) for rank in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        return [found[rank] for rank in range(count)]
+
+    return call
 
 
 def _finished(process):

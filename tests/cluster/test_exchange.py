@@ -1,52 +1,13 @@
 """Bytes from each worker to each other one."""
 
 import socket
-import threading
 
 import numpy as np
 import pytest
 
 from latse.cluster import exchange as module
-from latse.cluster.alone import Alone
 from latse.cluster.exchange import Exchange
 from latse.errors import LatseError
-
-
-class Together(Alone):
-    """Workers in threads of one process."""
-
-    def __init__(self, rank, count, said, barrier):
-        self.rank, self.count, self._said, self._barrier = rank, count, said, barrier
-
-    def gather(self, what, value):
-        self._said[self.rank] = value
-        self._barrier.wait()
-        heard = [self._said[rank] for rank in range(self.count)]
-        self._barrier.wait()
-        return heard
-
-
-@pytest.fixture
-def together():
-    """Call a function with each of several workers, each in a thread; return what they return."""
-
-    def call(count, function):
-        said, barrier, found = {}, threading.Barrier(count, timeout=30), {}
-
-        def work(rank):
-            try:
-                found[rank] = function(Together(rank, count, said, barrier))
-            except Exception as error:
-                found[rank] = error
-
-        threads = [threading.Thread(target=work, args=(rank,)) for rank in range(count)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-        return [found[rank] for rank in range(count)]
-
-    return call
 
 
 @pytest.mark.parametrize("count", [2, 4])

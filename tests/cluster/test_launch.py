@@ -13,7 +13,7 @@ import pytest
 from latse.cli import main
 
 
-@pytest.mark.parametrize(("workers", "servers"), [(2, 1), (4, 2)])
+@pytest.mark.parametrize(("workers", "servers"), [(1, 1), (2, 1), (4, 2)])
 def test_workers_train_as_one_would(
     launched, recipe, alone, run_metrics, tmp_path, workers, servers, finished, parameters
 ):
@@ -62,17 +62,6 @@ def test_gradients_are_sent_as_their_signs_times_the_threshold(
         assert (whole[times == -2] <= -2 * threshold + tolerance).all(), name
         counts += [(times == number).sum() for number in range(-2, 3)]
     assert (counts > 0).all()
-
-
-@pytest.fixture(scope="module")
-def drawing(tiny, tmp_path_factory):
-    """A recipe with everything that a run remembers: statistics, dropout, momentum, a decoder."""
-    path = tmp_path_factory.mktemp("drawing") / "drawing.yaml"
-    decoder = "decoder: {enabled: true, widths: [2, 2, 2, 2]}\n"
-    path.write_text(
-        f"base: {tiny}\n{decoder}train: {{iterations: 12, checkpoint_every: 3, log_every: 1, keep: 1}}\n"
-    )
-    return path
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(
@@ -142,7 +131,7 @@ def test_a_signal_is_passed_on_and_a_checkpoint_written(
     status, output = finished(process)
     assert status == 128 + number, output
     assert "latse: interrupted: checkpoint at iteration" in output and "has died" not in output
-    assert (out / "state.params").exists() and not list(out.glob("*undo*"))
+    assert (out / "state.params").exists()
 
 
 def test_bad_input_of_one_worker_ends_all_with_its_sentence(launched, recipe, people, tmp_path, finished):

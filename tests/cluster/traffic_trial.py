@@ -52,7 +52,7 @@ def plan(folder, settings):
 def together(planned):
     """Return what two workers send and receive in a step; what goes between them is counted once."""
     both = planned["sent_by_a_worker"] + planned["received_by_a_worker"]
-    return 2 * (both - planned["pictures_and_mean_faces"])
+    return 2 * both - planned["pictures_and_mean_faces"]
 
 
 def carried(folder, settings, iterations):

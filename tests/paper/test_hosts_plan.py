@@ -62,13 +62,17 @@ def test_compressed_gradients_are_sent_as_a_sixteenth(planned):
     assert found["busiest_host"] == pytest.approx(gradients * 3 / 4 + gradients / 16 * 3 / 4)
 
 
-def test_pictures_travel_to_the_owners_of_mean_faces(planned):
+def test_pictures_travel_to_the_first_worker_and_mean_faces_back(planned):
     recipe = "encoder: {name: resnet_tiny}\ntrain: {batch_size: 32}\n"
     recipe += "decoder: {enabled: true, widths: [8, 8, 8, 8]}\n"
-    two, _ = planned("--hosts", 2, recipe=recipe)
-    four, _ = planned("--hosts", 4, recipe=recipe)
-    picture = FACE + 8 + 1 + 4 * FACE
-    assert two["sent_by_a_worker"] - four["sent_by_a_worker"] == (16 * 1 / 2 - 8 * 3 / 4) * picture
+    for hosts in (2, 8):
+        found, _ = planned("--hosts", hosts, recipe=recipe)
+        images, gradients = 32 // hosts, found["gradients"]
+        assert found["sent_by_a_worker"] == gradients + images * (FACE + 8 + 1)
+        assert found["received_by_a_worker"] == gradients + images * 4 * FACE
+        assert found["pictures_and_mean_faces"] == images * (5 * FACE + 8 + 1)
+        share = 2 * (1 - 1 / hosts)  # a host's worker, and its server for the others
+        assert found["busiest_host"] == pytest.approx(share * gradients + (32 - images) * 4 * FACE)
 
 
 def test_the_rate_lies_between_waiting_and_not_waiting(planned):

@@ -18,14 +18,28 @@ from pathlib import Path
 from typing import IO, Iterator, NamedTuple
 
 from latse.child import end_with_parent
-from latse.cluster.place import HOST, NAME, PORT, ROLE, SCHEDULER, SERVER, SERVERS, TIMEOUT, WORKER, WORKERS
+from latse.cluster.launcher import GRACE, Launcher
+from latse.cluster.meeting import FAILED
+from latse.cluster.place import (
+    HOST,
+    LAUNCHER,
+    NAME,
+    PORT,
+    ROLE,
+    SCHEDULER,
+    SERVER,
+    SERVERS,
+    TIMEOUT,
+    WORKER,
+    WORKERS,
+    Place,
+)
 from latse.errors import LatseError, check_range
 from latse.files import read_lines
 from latse.runtime import threads
 
 LOCAL = "127.0.0.1"
 USUAL_PORT = 9091
-GRACE = 5.0  # seconds in which the others end by themselves after one has failed
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 BAR = 10.0  # seconds between two states of a progress bar
 NODE_HOST = "DMLC_NODE_HOST"  # where a part listens
@@ -81,7 +95,8 @@ def run(args: argparse.Namespace) -> int:
                 variables["OMP_NUM_THREADS"] = max(1, threads() // workers) if role == WORKER else 1
             started = _started(words, {key: str(value) for key, value in variables.items()}, host, args.hosts)
             parts.append(Part(name, role, host, started))
-        return _watched(parts)
+        own = Place(LAUNCHER, workers, servers, hosts[0], port, LAUNCHER, args.timeout)
+        return _watched(parts, own if args.hosts else None)
     finally:
         _kill(parts)
 
@@ -129,25 +144,39 @@ def _started(
         raise LatseError(f"{words[0]} cannot be started: {error.strerror or error}") from error
 
 
-def _watched(parts: list[Part]) -> int:
-    """Show what the parts print until all have ended; return the status of the run."""
-    ends: queue.Queue[Part] = queue.Queue()
+def _watched(parts: list[Part], place: Place | None) -> int:
+    """Show what the parts print until all have ended; return the status of the run.
+
+    `place` is the launcher's in a run over hosts.
+    """
+    ends: queue.SimpleQueue[Part | str] = queue.SimpleQueue()  # parts, or why the run has to end
     shown = threading.Lock()
     for part in parts:
-        threading.Thread(target=_show, args=(part, shown, ends), daemon=True).start()
-    failed: Part | None = None
-    with _passing_on(parts):
-        for left in range(len(parts), 0, -1):
-            part = _next(ends, GRACE if failed else None)
-            if part is None:  # they have had their time
+        threading.Thread(target=_follow, args=(part, shown, ends), daemon=True).start()
+    launcher = Launcher(place, ends.put) if place else None
+    left, failed, sentence = len(parts), 0, ""
+    with _passing_on(parts, launcher):
+        while left:
+            end = _next(ends, GRACE if failed else None)
+            if end is None:  # they have had their time
                 break
-            if part.process.returncode and failed is None:
-                failed = part
-                _say(f"{part.name} on {part.host} {_how(part.process.returncode)}; {left - 1} others end")
-    return _status(failed.process.returncode) if failed else 0
+            if isinstance(end, str):
+                failed = failed or FAILED
+                sentence = sentence or _said(f"the run ends: {end}")
+                continue
+            left -= 1
+            if end.process.returncode and not failed:
+                failed = _status(end.process.returncode)
+                how = _how(end.process.returncode)
+                sentence = _said(f"{end.name} on {end.host} {how}; {left} others end")
+    if launcher and left:
+        launcher.end(sentence)
+    elif launcher:
+        launcher.leave()
+    return failed
 
 
-def _next(ends: queue.Queue[Part], seconds: float | None) -> Part | None:
+def _next(ends: queue.SimpleQueue[Part | str], seconds: float | None) -> Part | str | None:
     until = None if seconds is None else time.monotonic() + seconds
     while until is None or time.monotonic() < until:
         with contextlib.suppress(queue.Empty):
@@ -155,14 +184,21 @@ def _next(ends: queue.Queue[Part], seconds: float | None) -> Part | None:
     return None
 
 
-def _show(part: Part, shown: threading.Lock, ends: queue.Queue[Part]) -> None:
-    """Print what a part prints, each line with its name, until it ends."""
+def _follow(part: Part, shown: threading.Lock, ends: queue.SimpleQueue[Part | str]) -> None:
+    """Show what a part prints, and say when it has ended."""
+    reader = threading.Thread(target=_show, args=(part, shown), daemon=True)
+    reader.start()
+    part.process.wait()
+    reader.join(GRACE)  # what the part has started and left behind may hold the pipe for ever
+    ends.put(part)
+
+
+def _show(part: Part, shown: threading.Lock) -> None:
+    """Print what a part prints, each line with its name."""
     assert part.process.stdout is not None
     for line in _printed(part.process.stdout):
         with shown:
             print(f"[{part.name}] {line}", flush=True)
-    part.process.wait()
-    ends.put(part)
 
 
 def _printed(pipe: IO[bytes]) -> Iterator[str]:
@@ -179,17 +215,16 @@ def _printed(pipe: IO[bytes]) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _passing_on(parts: list[Part]) -> Iterator[None]:
-    """Pass the first SIGINT or SIGTERM on to the workers, who save what they have; the next one kills all."""
+def _passing_on(parts: list[Part], launcher: Launcher | None) -> Iterator[None]:
+    """Pass the first SIGINT or SIGTERM on to the workers, who save what they have; the next one ends all."""
     came: list[int] = []
 
     def heed(number: int, _: object) -> None:
         came.append(number)
-        if len(came) > 1:
-            _kill(parts)
-        for part in parts:
-            if part.role == WORKER and part.process.poll() is None:
-                part.process.send_signal(number)
+        if len(came) == 1:
+            launcher.signal(number) if launcher else _signal(parts, number)
+        elif len(came) == 2:
+            launcher.end("it was interrupted twice") if launcher else _kill(parts)
 
     heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     told = signal.set_wakeup_fd(
@@ -202,6 +237,12 @@ def _passing_on(parts: list[Part]) -> Iterator[None]:
         signal.set_wakeup_fd(told, warn_on_full_buffer=False)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _signal(parts: list[Part], number: int) -> None:
+    for part in parts:
+        if part.role == WORKER and part.process.poll() is None:
+            part.process.send_signal(number)
 
 
 def _kill(parts: list[Part]) -> None:
@@ -221,5 +262,6 @@ def _status(status: int) -> int:
     return status if status > 0 else 128 - status
 
 
-def _say(text: str) -> None:
+def _said(text: str) -> str:
     print(f"latse: {text}", file=sys.stderr, flush=True)
+    return text

@@ -27,6 +27,7 @@ BEGINNING = 10  # times the timeout that the workers have before they begin
 TOLD = 60.0  # seconds between two notes of what is waited for
 LONGEST = 1 << 20  # bytes of a line
 FAILED = 1
+DIED = f"the {SCHEDULER} has died"
 Line = Dict[str, Any]
 
 
@@ -58,6 +59,7 @@ class Host:
         self._what, self._heard = "", 0
         self._since = self._told = time.monotonic()
         self._is_over, self._sentence = False, ""
+        self._signal: Line | None = None  # that workers who come later get, too
         try:
             self._socket = socket.create_server((place.host, place.port + 1), backlog=place.workers + 64)
         except OSError as error:
@@ -102,6 +104,8 @@ class Host:
             self._since = time.monotonic()
             if self._sentence:  # it comes too late
                 _send(seat.connection, {"end": self._sentence})
+            if self._signal and seat.role == WORKER:
+                _send(seat.connection, self._signal)
         elif not seat.role:
             return False
         elif "failed" in line:
@@ -110,6 +114,7 @@ class Host:
         elif "bye" in line:
             seat.has_left = True
         elif "signal" in line and seat.role == LAUNCHER:
+            self._signal = line
             for other in self._members.values():
                 if other.role == WORKER:
                     _send(other.connection, line)
@@ -193,7 +198,7 @@ class _Seat:
 
 
 class Member:
-    """The meeting as a server or worker takes part in it.
+    """The meeting as a server, a worker or the launcher takes part in it.
 
     Parameters
     ----------
@@ -259,7 +264,7 @@ class Member:
             self._tell({"beat": True})
 
     def _listen(self) -> None:
-        sentence = f"the {SCHEDULER} has died"
+        sentence = DIED
         try:
             for line in _lines(self._connection):
                 if "end" in line:
@@ -283,10 +288,11 @@ class Member:
 
 
 def ended(sentence: str) -> NoReturn:
-    """End the process, whatever it is at, with a sentence."""
+    """End the process, whatever it is at, with a sentence, which perhaps nobody reads any more."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"latse: the run has ended: {sentence}", file=sys.stderr, flush=True)
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
-    print(f"latse: the run has ended: {sentence}", file=sys.stderr, flush=True)
     os._exit(FAILED)
 
 

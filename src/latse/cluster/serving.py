@@ -58,4 +58,7 @@ def _done(command: Callable[[int, bytes], None], number: int, body: bytes) -> No
 
 
 def _note(text: str) -> None:
-    print(f"latse: {text}", file=sys.stderr, flush=True)
+    try:
+        print(f"latse: {text}", file=sys.stderr, flush=True)
+    except OSError:  # the ssh by which it was started is gone
+        ended("nobody reads what the scheduler says")

@@ -67,49 +67,41 @@ class HostsPlan:
 
     @property
     def pictures(self) -> float:
-        """Bytes of the pictures that a worker sends to the owners of their people's mean faces."""
+        """Bytes of the pictures that a worker sends to the first one, which owns the mean faces."""
         size = math.prod(IMAGE_SHAPE) + INDEX + FLAG
-        return self.training.recipe.decoder.enabled * size * self._of_others
+        return self.training.recipe.decoder.enabled * size * self.training.batch_size
 
     @property
     def mean_faces(self) -> float:
         """Bytes of the mean faces that come back."""
-        return self.training.recipe.decoder.enabled * NUMBER * math.prod(IMAGE_SHAPE) * self._of_others
-
-    @property
-    def _of_others(self) -> float:
-        """Images of a worker's batch whose people belong to other workers."""
-        return self.training.batch_size * (1 - 1 / self.training.workers)
+        return (
+            self.training.recipe.decoder.enabled * NUMBER * math.prod(IMAGE_SHAPE) * self.training.batch_size
+        )
 
     @property
     def sent(self) -> float:
-        """Bytes that leave a worker each step."""
+        """Bytes that leave a worker, another one than the first, each step."""
         asked = INDEX * self.training.sample * len(self.training.tables)
-        return self.sent_gradients + self.rows + asked + self.pictures + self.mean_faces
+        return self.sent_gradients + self.rows + asked + self.pictures
 
     @property
     def received(self) -> float:
-        """Bytes that come to a worker each step."""
-        return self.gradients + self.rows + self.mean_faces + self.pictures
+        """Bytes that come to such a worker each step."""
+        return self.gradients + self.rows + self.mean_faces
 
     @property
     def busiest(self) -> float:
         """Bytes that leave the busiest host each step, or come to it: those of its worker and its servers.
 
-        What a worker exchanges with a server of its own host does not touch the network.
+        What a worker exchanges with a server of its own host does not touch the network. The first worker may
+        be where most servers are.
         """
         workers, servers = self.training.workers, self.servers
         shares = math.ceil(servers / workers) / servers, math.floor(servers / workers) / servers
-        return max(map(self._carried, shares)) + self.pictures + self.mean_faces
-
-    def _carried(self, share: float) -> float:
-        """Return the bytes that leave or reach a host whose servers hold such a share of all arrays."""
-        up, down = self.sent_gradients + self.rows, self.gradients + self.rows
-        others = self.training.workers - 1
-        return max(
-            up * (1 - share) + down * share * others,
-            down * (1 - share) + up * share * others,
-        )
+        up, down, others = self.sent_gradients + self.rows, self.gradients + self.rows, workers - 1
+        left = max(up * (1 - share) + down * share * others for share in shares)
+        come = max(down * (1 - share) + up * share * others for share in shares)
+        return max(left + others * self.mean_faces, come + max(others * self.pictures, self.mean_faces))
 
     @property
     def seconds(self) -> float:

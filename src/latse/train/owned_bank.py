@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import socket
 from pathlib import Path
 from typing import Union
 
@@ -11,19 +10,20 @@ import numpy as np
 
 from latse.cluster.alone import Alone
 from latse.cluster.exchange import Exchange
-from latse.errors import LatseError
 from latse.files import make_folder, read_text, write_text
 from latse.train.bank import MeanFaceBank
 
 MARK = "mean_faces.shared"  # by which a worker sees that its folder is worker 0's
+BOOT = Path("/proc/sys/kernel/random/boot_id")  # another one on each machine that runs
 SECONDS = 120.0  # that the connections may take
 
 
 class OwnedBank:
     """The banks of several workers as one. It does what one bank does with their batches one after the other.
 
-    The mean of person p belongs to the worker of rank p modulo the number of workers. All keep one set of
-    files, in the folder of worker 0; no two of them change the same row.
+    All mean faces are in the folder of worker 0. Their owners are the workers on its machine that see that
+    folder, and they alone read and write it: each person has one owner. So no file system is shared by
+    machines, and the files are those of a run of one process, whoever the workers are.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class OwnedBank:
     Raises
     ------
     LatseError
-        As `MeanFaceBank`; if a worker does not see the folder of worker 0, or cannot be reached.
+        As `MeanFaceBank`; if a worker cannot be reached.
     """
 
     def __init__(
@@ -48,63 +48,74 @@ class OwnedBank:
         iteration: int,
     ) -> None:
         self._workers, self._shape = workers, shape
-        self._refuse_other_folders(make_folder(folder))
+        self._owners = _owners(workers, folder)
         own = folder, classes, shape, momentum, iteration, workers.rank
+        self._bank: MeanFaceBank | None = None
         if workers.rank == 0:
             self._bank = MeanFaceBank(*own)
         workers.gather("the opening of the mean faces", None)
-        if workers.rank > 0:
+        if workers.rank in self._owners[1:]:
             self._bank = MeanFaceBank(*own)
         self._exchange = Exchange(workers, SECONDS)
 
     def update(self, images: np.ndarray, labels: np.ndarray, teaches: np.ndarray) -> np.ndarray:
         """Move the means by all workers' batches; return the targets of this one: see `MeanFaceBank`."""
-        owner = labels.astype(np.int64) % self._workers.count
+        owner = np.array(self._owners)[labels.astype(np.int64) % len(self._owners)]
         mine = [np.flatnonzero(owner == rank) for rank in range(self._workers.count)]
         got = self._exchange.swap([_packed(images[at], labels[at], teaches[at]) for at in mine])
-        parts = [_unpacked(content, self._shape) for content in got]
-        moved = self._bank.update(*(np.concatenate(column) for column in zip(*parts)))
-        ends = np.cumsum([len(part[1]) for part in parts])[:-1]
-        back = self._exchange.swap([part.tobytes() for part in np.split(moved, ends)])
+        back = self._exchange.swap(self._moved(got) if self._bank else [b""] * self._workers.count)
         targets = np.empty(images.shape, np.float32)
         for at, content in zip(mine, back):
             targets[at] = np.frombuffer(content, np.float32).reshape(-1, *self._shape)
         return targets
 
+    def _moved(self, got: list[bytes]) -> list[bytes]:
+        """Move the means by what each worker has sent, by rank; return the targets of each."""
+        parts = [_unpacked(content, self._shape) for content in got]
+        moved = self._bank.update(*(np.concatenate(column) for column in zip(*parts)))
+        ends = np.cumsum([len(part[1]) for part in parts])[:-1]
+        return [part.tobytes() for part in np.split(moved, ends)]
+
     def flush(self) -> None:
         """Bring this worker's files to disk."""
-        self._bank.flush()
+        if self._bank:
+            self._bank.flush()
 
     def checkpoint(self, iteration: int) -> None:
         """Take the checkpoint of `iteration`, which has been written, as the state to go back to."""
-        self._bank.checkpoint(iteration)
+        if self._bank:
+            self._bank.checkpoint(iteration)
 
     def close(self) -> None:
         """Flush and close the files, those of worker 0 last."""
-        if self._workers.rank > 0:
+        if self._bank and self._workers.rank > 0:
             self._bank.close()
         self._workers.gather("the closing of the mean faces", None)
-        if self._workers.rank == 0:
+        if self._bank and self._workers.rank == 0:
             self._bank.close()
         self._exchange.close()
 
-    def _refuse_other_folders(self, folder: Path) -> None:
-        """Raise LatseError on all workers unless all see the folder of worker 0."""
-        mark, said = folder / MARK, secrets.token_hex(8)
-        if self._workers.rank == 0:
-            write_text(mark, said)
-        first, *_ = self._workers.gather("the folder of the mean faces", said)
-        sees = mark.is_file() and read_text(mark) == first
-        blind = [
-            host for host in self._workers.gather("who sees it", "" if sees else socket.gethostname()) if host
-        ]
-        if self._workers.rank == 0:
-            mark.unlink()
-        if blind:
-            raise LatseError(
-                f"{folder}: {', '.join(blind)} does not see this folder of the first worker, where the mean "
-                "faces are: put --out on a file system that all hosts share"
-            )
+
+def _owners(workers: Alone, folder: Path) -> list[int]:
+    """Return the ranks of the workers on the machine of worker 0 that see its folder, 0 first.
+
+    Elsewhere the folder may be seen too, but not as it is at that moment: pages of a network's file system
+    are written whole, the neighbours' rows with them.
+    """
+    mark, said = folder / MARK, (secrets.token_hex(8), _machine())
+    if workers.rank == 0:
+        write_text(make_folder(folder) / MARK, said[0])
+    (token, machine), *_ = workers.gather("the folder of the mean faces", said)
+    sees = machine == said[1] and mark.is_file() and read_text(mark) == token
+    owners = [rank for rank, is_one in enumerate(workers.gather("who sees it", sees)) if is_one]
+    if workers.rank == 0:
+        mark.unlink()
+    return owners
+
+
+def _machine() -> str:
+    """Return what another machine, or this one started again, does not return."""
+    return read_text(BOOT)
 
 
 Bank = Union[MeanFaceBank, OwnedBank]
