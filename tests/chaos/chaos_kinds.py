@@ -229,6 +229,14 @@ def tear_metrics(trial):
         file.write('{"iteration": 1, "lo')
 
 
+def cut_journal(trial):
+    """Cut the journal of the mean faces since the last checkpoint, if anything is in it."""
+    journal = max(trial.out.glob("mean_faces.undo-*"))
+    if not journal.stat().st_size:
+        raise TooLateError
+    os.truncate(journal, trial.chance.randrange(journal.stat().st_size))
+
+
 def lose_state(trial):
     (trial.out / "state.params").unlink()
 
@@ -344,4 +352,7 @@ KINDS = {
     "shard truncated, two workers": Kind(while_running(truncate_shard), 2, says=UNREADABLE, **SHARD),
     "from two workers to one": Kind(sends(TERM), 2, (TERMINATED,), SAVED, then=1, compared=False),
     "from one worker to two": Kind(sends(TERM), 1, (TERMINATED,), SAVED, then=2, compared=False),
+    "mean faces' journal cut": Kind(
+        killed, between=cut_journal, statuses=(0,), says="a journal of the mean faces is cut", compared=False
+    ),
 }

@@ -239,6 +239,20 @@ def test_a_torn_last_entry_is_ignored(open_bank, tmp_path, cut):
     np.testing.assert_array_equal(np.load(tmp_path / FACES), wanted)
 
 
+def test_a_journal_that_is_cut_is_told_of(open_bank, tmp_path, capfd):
+    bank = open_bank()
+    bank.update(*batch(0, [0, 1]), everything(2))
+    bank.checkpoint(7)
+    bank.update(*batch(1, [1, 2]), everything(2))
+    journal = max(tmp_path.glob("*undo*"))
+    os.truncate(journal, journal.stat().st_size // 2 + 1)
+    open_bank(7)
+    cut = f"latse: {tmp_path}: a journal of the mean faces is cut: the means of 1 people are newer"
+    assert capfd.readouterr().err.startswith(cut)
+    open_bank(7)
+    assert not capfd.readouterr().err
+
+
 def test_a_crash_between_the_state_and_the_new_journal_undoes_nothing(open_bank, tmp_path):
     bank = open_bank()
     bank.update(*batch(0, [0, 1]), everything(2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Sequence, Tuple
@@ -27,9 +28,10 @@ class MeanFaceBank:
 
     The file runs ahead of the last checkpoint. So that a run killed at any moment resumes to the same bits,
     a row's old content is appended to a journal before the row first changes after a checkpoint; opening the
-    bank at that checkpoint, or at the one before it, puts the old contents back. Nothing but `flush` waits
-    for the disk: what a process has written outlives it, whereas after a power failure rows may be newer than
-    the checkpoint.
+    bank at that checkpoint, or at the one before it, puts the old contents back. Where a journal is cut, a
+    sentence on stderr says of how many people the means stay newer than the checkpoint. Nothing but `flush`
+    waits for the disk: what a process has written outlives it, whereas after a power failure rows may be
+    newer than the checkpoint.
 
     Several workers (processes, each with a bank of its own) may share the folder. Each changes a row under
     the row's lock: every row ends as if all its updates had happened one after the other, and no worker sees
@@ -86,6 +88,7 @@ class MeanFaceBank:
             with explained(f"cannot write {self._folder / TOUCHED}"):
                 (self._folder / TOUCHED).write_bytes(b"")
                 os.truncate(self._folder / TOUCHED, 8 * classes)  # int64 a person, all 0
+            undo.remove(self._folder, iteration)
         self._touched = RowFile(self._folder / TOUCHED, 8)
         self._begin_journal(iteration)
 
@@ -201,11 +204,24 @@ class MeanFaceBank:
             self._touched.write(label, np.full(1, self._stamp))
 
     def _undo(self, iteration: int) -> None:
-        face = self._mixers[0].mean
+        """Put the old contents back; say how many rows that have changed are in no journal."""
+        face, noted = self._mixers[0].mean, set()
         for label, started in undo.noted(self._folder, iteration, face):
             self._faces.write(label, face)
             self._started.write(label, started)
-        undo.remove(self._folder, iteration)
+            noted.add(label)
+        lost = {*self._changed_since(iteration)} - noted
+        if lost:
+            newer = f"the means of {len(lost)} people are newer than the checkpoint of iteration {iteration}"
+            print(f"latse: {self._folder}: a journal of the mean faces is cut: {newer}", file=sys.stderr)
+
+    def _changed_since(self, iteration: int) -> list[int]:
+        """Return whose rows have changed since a checkpoint, of a bank that was not closed."""
+        path = self._folder / TOUCHED
+        if not iteration or not path.is_file():  # a new bank is empty, whatever is left of an older one
+            return []
+        with explained(f"cannot read {path}"):
+            return np.flatnonzero(np.fromfile(path, np.int64) > iteration).tolist()
 
     def _begin_journal(self, iteration: int) -> None:
         face_bytes = self._mixers[0].mean.nbytes
