@@ -258,7 +258,7 @@ def differences(found, wanted, rounded=False, extra=""):
         name = "/".join(key) if isinstance(key, tuple) else key
         if not isinstance(value, np.ndarray):
             same = found[key] == value
-        elif rounded and re.search("_moving_(mean|var)$", name):
+        elif rounded and re.search("_(moving|running)_(mean|var)$", name):
             same = np.allclose(found[key], value, ROUNDING, ROUNDING)
         else:
             same = found[key].shape == value.shape and found[key].tobytes() == value.tobytes()

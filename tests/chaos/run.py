@@ -39,15 +39,15 @@ RESULTS = "faults.jsonl"
 def main(arguments=None):
     """Return 0 if nothing is lost."""
     args = parse(arguments)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # and cleans up
     numbers = chosen(args)
     args.out.mkdir(parents=True, exist_ok=True)
     results = {} if args.only is not None else kept(args)
+    if args.report:
+        return report(args, [results[number] for number in numbers if number in results])
     with tempfile.TemporaryDirectory(prefix="chaos-") as name:
         origin, unbroken = Path(name, "origin"), {}
         prepare(origin)
-        todo = [number for number in numbers if number not in results]
+        todo = [n for n in numbers if n not in results or results[n]["outcome"] == LOST]
         bar = tqdm(todo, total=len(numbers), initial=len(numbers) - len(todo), unit=" faults", smoothing=0.05)
         for number in bar:
             kind = KINDS[kind_of(number)]
@@ -68,6 +68,7 @@ def parse(arguments):
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--kinds", nargs="+", metavar="PATTERN", help="only kinds that match one of these")
     parser.add_argument("--only", type=int, metavar="NUMBER", help="do this fault only, again")
+    parser.add_argument("--report", action="store_true", help="do nothing, report what is there")
     parser.add_argument(
         "--limit", type=float, default=300, help="seconds after which a command hangs (default: %(default)s)"
     )
@@ -91,11 +92,11 @@ def kind_of(number):
 
 
 def kept(args):
-    """Return the results of this seed that are there already, but for what was lost."""
+    """Return the results of this seed that are there already, the newest of each number."""
     path = args.out / RESULTS
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    mine = {line["number"]: line for line in lines if line["seed"] == args.seed}
-    return {number: line for number, line in mine.items() if line["outcome"] != LOST}
+    mine = [line for line in lines if line["seed"] == args.seed and line["kind"] == kind_of(line["number"])]
+    return {line["number"]: line for line in mine}
 
 
 def whole(folder, origin, workers, args):
@@ -205,6 +206,12 @@ def told(result):
     return f"{result['number']:4} {result['kind']}: {result['outcome']}{after}{why} ({again})"
 
 
+def table(rows):
+    """Return a table in Markdown of what became of each kind."""
+    lines = [f"| kind | faults | {' | '.join(OUTCOMES)} | longest, s |", f"|---|{'---:|' * 6}"]
+    return "\n".join(lines + [f"| {' | '.join(map(str, row.values()))} |" for row in rows])
+
+
 def report(args, results):
     """Print a table by kind and what was lost; return the exit status."""
     rows = []
@@ -214,9 +221,7 @@ def report(args, results):
             counts = {outcome: sum(result["outcome"] == outcome for result in mine) for outcome in OUTCOMES}
             longest = max(result["seconds"] for result in mine)
             rows.append({"kind": name, "faults": len(mine), **counts, "longest_seconds": longest})
-    print(f"| kind | faults | {' | '.join(OUTCOMES)} | longest, s |\n|---|{'---:|' * 6}")
-    for row in rows:
-        print(f"| {' | '.join(map(str, row.values()))} |")
+    print(table(rows))
     totals = {outcome: sum(row[outcome] for row in rows) for outcome in OUTCOMES}
     print(f"{len(results)} faults: {', '.join(f'{count} {outcome}' for outcome, count in totals.items())}")
     for result in results:
@@ -230,4 +235,6 @@ def report(args, results):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # and cleans up
     sys.exit(main())

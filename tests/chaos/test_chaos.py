@@ -86,3 +86,12 @@ def test_it_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     results.write_text(json.dumps({**done, "why": "", "seconds": 1.0}) + "\n")
     assert run.main(words) == 0
     assert [json.loads(line)["number"] for line in results.read_text().splitlines()] == [1, 4]
+
+
+def test_the_page_shows_what_was_measured():
+    docs = Path(__file__).parents[2] / "docs"
+    found = json.loads((docs / "reliability_results" / "chaos.json").read_text())
+    page = (docs / "reliability.md").read_text()
+    assert run.table(found["kinds"]) in page
+    assert f"{found['faults']} faults with seed {found['seed']}" in page
+    assert found["lost"] == 0

@@ -898,6 +898,12 @@ def test_an_interrupted_run_may_end_where_it_stands(train, tmp_path, monkeypatch
     assert changes == [{"iteration": 3, "key": "train.iterations", "from": 6, "to": 3}]
 
 
+def test_a_run_whose_other_worker_was_interrupted_ends_as_by_sigterm(train, monkeypatch, capsys):
+    monkeypatch.setattr(Trainer, "run", lambda *_: 3)
+    assert train() == 128 + signal.SIGTERM
+    assert "interrupted: checkpoint at iteration 3" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("heeded")
 def test_a_second_interruption_does_not_wait(train, tmp_path, monkeypatch, capsys):
     interrupt_at(3, monkeypatch, signal.SIGINT, signal.SIGINT)

@@ -100,7 +100,7 @@ def _run(args: argparse.Namespace, recipe: CfgNode, devices: list[mx.Context], w
     if done < recipe.train.iterations:
         where = f"checkpoint at iteration {done}, {folder / 'model'},{done}"
         print(f"latse: interrupted: {where}; the same command with --resume goes on", file=sys.stderr)
-        return 128 + interruption.number
+        return _interrupted(interruption)
     print(f"{folder} holds model-symbol.json, model-0000.params, run.json, metrics.jsonl and train.log")
     return _ended(folder, args.data)
 
@@ -117,8 +117,12 @@ def _follow(args: argparse.Namespace, recipe: CfgNode, devices: list[mx.Context]
     trainer = Trainer(_with_plan(training, plan), shard, folder, teacher, workers=workers)
     with Interruption() as interruption, _advising(folder, args, recipe, trainer):
         done = trainer.run(asked_to_stop=interruption.came)
-    # Where another worker was interrupted, this one has got no signal.
-    return 0 if done == recipe.train.iterations else 128 + (interruption.number or signal.SIGTERM)
+    return 0 if done == recipe.train.iterations else _interrupted(interruption)
+
+
+def _interrupted(interruption: Interruption) -> int:
+    """Return the status of a run that was interrupted; where another worker was, this one got no signal."""
+    return 128 + (interruption.number or signal.SIGTERM)
 
 
 def _refuse_other_runs(workers: Alone, folder: Path, reached: int = 0) -> None:
