@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import Callable, Optional, Tuple
 
-from chaos_trial import LAST, SAVED_EVERY, TooLateError, Trial, immutable, mutable
+from chaos_trial import DAMAGED, LAST, SAVED_EVERY, TooLateError, Trial, immutable, mutable
 
 DISK = 32  # MiB of the disk that becomes full
 KILL, STOP, CONT, TERM, INT = (getattr(signal, f"SIG{n}") for n in ("KILL", "STOP", "CONT", "TERM", "INT"))
@@ -273,7 +273,7 @@ FULL = {"before": small_disk, "mend": free_disk, "says": NO_ROOM}
 BACK = {
     "statuses": (0,),
     "says": "the run goes on from the checkpoint before",
-    "extra": "state.damaged.params",
+    "extra": DAMAGED,
 }
 WILD = "schedule.learning_rate=1e30", "train.checkpoint_every=1000"
 NOT_FINITE = {"between": nothing, "extra": "not_finite-.*json"}

@@ -41,6 +41,7 @@ decoder: {{enabled: true, widths: [1, 1, 1, 1]}}
 train: {{batch_size: 4, iterations: {LAST}, checkpoint_every: {SAVED_EVERY}, log_every: 1, keep: 1}}
 schedule: {{mode: constant, learning_rate: 0.01}}
 """
+DAMAGED = "state.damaged.params"
 COSTS = {"images_per_second", "seconds", "cpu_seconds", "peak_megabytes"}
 MARK = "LATSE_CHAOS"  # a variable by which the processes of a trial are known
 SURVIVING = 10.0  # seconds that a process may outlive the one that was started
@@ -232,7 +233,7 @@ def mutable(path):
 def contents(folder):
     """Return every array of a run's files, its metrics without what depends on the machine, and its names."""
     found = {"files": sorted(path.name for path in folder.iterdir())}
-    for path in folder.glob("*.params"):
+    for path in {*folder.glob("*.params")} - {folder / DAMAGED}:
         for name, place in arrays_file.places(path).items():
             if name != arrays_file.DIGEST:
                 found[path.name, name] = arrays_file.read(path, place)

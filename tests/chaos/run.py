@@ -31,6 +31,8 @@ from chaos_kinds import KILLED, KINDS, TERMINATED, ImpossibleError
 from chaos_trial import LAST, HungError, TooLateError, Trial, contents, differences, prepare
 from tqdm import tqdm
 
+from latse.errors import LatseError
+
 SURVIVED, ENDED, LOST, SKIPPED = OUTCOMES = "survived", "ended", "lost", "skipped"
 TRIES = 10  # until a fault comes before the run has ended
 RESULTS = "faults.jsonl"
@@ -160,7 +162,7 @@ def judged(trial, kind, unbroken):
         return SKIPPED, str(error), 0.0
     except HungError:
         return LOST, f"hung: no end within {trial.limit:g} s", trial.limit
-    except AssertionError as error:
+    except (AssertionError, LatseError, OSError) as error:  # what is compared cannot be read
         return LOST, str(error), 0.0
     outcome = LOST if wrong else ENDED if ending.status == 1 else SURVIVED
     return outcome, "; ".join(wrong), ending.seconds
