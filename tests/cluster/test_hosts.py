@@ -120,11 +120,10 @@ def killed(over_hosts, tmp_path, until, finished):
     return kill
 
 
-def test_mean_faces_need_no_shared_file_system_and_outlive_kill(
-    over_hosts, drawing, small_encoder, people, tmp_path, finished, killed
+def test_mean_faces_need_no_shared_file_system(
+    over_hosts, drawing, small_encoder, people, tmp_path, finished
 ):
-    settings = f"encoder.name={small_encoder}", "train.iterations=30"
-    killed("worker 1", drawing, *settings)  # who has them
+    settings = f"encoder.name={small_encoder}", "train.iterations=6"
     status, output = finished(over_hosts(drawing, *settings)[0])
     assert status == 0 and "has died" not in output and "the run ends" not in output, output
     words = "train", drawing, "--data", people, "--out", tmp_path / "one", *(f"--set={s}" for s in settings)
@@ -169,6 +168,7 @@ def test_a_run_ends_on_all_hosts_when_its_launcher_is_killed(endless, until):
     until(lambda: not remote(), 20)
 
 
+@pytest.mark.deep
 def test_a_run_ends_on_all_hosts_when_an_ssh_dies(endless, finished, until):
     process, remote = endless()
     (client,) = (

@@ -7,6 +7,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import mxnet as mx
 import numpy as np
 import pytest
 
@@ -33,24 +34,25 @@ def test_workers_train_as_one_would(
 
 
 def test_gradients_are_sent_as_their_signs_times_the_threshold(
-    launched, recipe, tmp_path, finished, parameters
+    launched, recipe, people, tmp_path, finished, parameters
 ):
-    """One step, from the parameters that a threshold above all gradients leaves as they were."""
+    """One step, whose gradients are those of one process that sends nothing."""
     rate, batch, threshold = 0.05, 4, 0.01
-    plain = "iterations=1", "momentum=0", "weight_decay=0", "checkpoint_every=1"
-    found = {}
-    for name, settings in {
-        "begin": ["compression_threshold=1e9"],
-        "whole": [],
-        "compressed": [f"compression_threshold={threshold}"],
-    }.items():
-        words = [f"train.{word}" for word in (*plain, *settings)]
-        schedule = "schedule.mode=constant", f"schedule.learning_rate={rate}"
-        parted = {"MXNET_KVSTORE_BIGARRAY_BOUND": "1000"}  # large arrays lie on both servers
-        process = launched(recipe, tmp_path / name, *words, *schedule, servers=2, **parted)
-        status, output = finished(process)
-        assert status == 0, output
-        found[name] = parameters(tmp_path / name)
+    sizes = ("iterations=1", "momentum=0", "weight_decay=0", "checkpoint_every=1")
+    settings = (
+        *(f"train.{size}" for size in sizes),
+        "schedule.mode=constant",
+        f"schedule.learning_rate={rate}",
+    )
+    words = "--data", people, "--out", tmp_path / "whole", *(f"--set={setting}" for setting in settings)
+    assert main(["train", *map(str, [recipe, *words])]) == 0
+    parted = {"MXNET_KVSTORE_BIGARRAY_BOUND": "1000"}  # large arrays lie on both servers
+    compressed = *settings, f"train.compression_threshold={threshold}"
+    status, output = finished(launched(recipe, tmp_path / "compressed", *compressed, servers=2, **parted))
+    assert status == 0, output
+    untrained = mx.nd.load(str(tmp_path / "whole" / "untrained-0000.params"))
+    found = {kind: parameters(tmp_path / kind) for kind in ("whole", "compressed")}
+    found["begin"] = {name: array.asnumpy() for name, array in untrained.items()}
     counts = np.zeros(5, int)
     for name, begin in found["begin"].items():
         whole, sent = ((found[kind][name] - begin) * -batch / rate for kind in ("whole", "compressed"))

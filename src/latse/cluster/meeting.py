@@ -242,7 +242,8 @@ class Member:
         return self._heard.get()["values"]
 
     def fail(self, sentence: str) -> None:
-        """Tell the others why this process ends."""
+        """Tell the others why this process ends, which says so itself."""
+        self._has_left = True
         self._tell({"failed": sentence})
 
     def signal(self, number: int) -> None:
