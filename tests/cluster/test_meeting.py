@@ -1,12 +1,13 @@
 """The meeting: what workers say to each other, and how a run ends where one of them is gone."""
 
+import json
 import queue
 import socket
 import threading
 
 import pytest
 
-from latse.cluster import meeting
+from latse.cluster import meeting, workers
 from latse.cluster.meeting import Host, Member
 from latse.cluster.place import Place
 from latse.errors import LatseError
@@ -60,6 +61,20 @@ def test_a_number_comes_through_to_the_bit(met):
     values = [0.1 + 0.2, 1e-310, float("inf")]
     heard = say(join("worker 0"), 0, "sums", values), say(join("worker 1"), 1, "sums", values)
     assert [each.get(timeout=10) for each in heard] == [[values, values]] * 2
+
+
+def test_what_is_said_may_be_as_long_as_a_line_each(met):
+    _, _, _, join = met
+    text = "x" * (meeting.LONGEST - 1000)
+    heard = say(join("worker 0"), 0, "sums", text), say(join("worker 1"), 1, "sums", text)
+    assert all(each.get(timeout=10) == [text, text] for each in heard)
+
+
+def test_a_line_of_numbers_is_no_longer_than_the_meeting_takes():
+    worst = [-1.2345678901234567e-308] * workers.AT_ONCE
+    assert (
+        len(json.dumps({"say": 10**9, "rank": 10**6, "what": "x" * 1000, "value": worst})) < meeting.LONGEST
+    )
 
 
 def test_whoever_dies_ends_the_run_for_all(met):

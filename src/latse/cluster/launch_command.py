@@ -227,9 +227,8 @@ def _passing_on(parts: list[Part], launcher: Launcher | None) -> Iterator[None]:
             launcher.end("it was interrupted twice") if launcher else _kill(parts)
 
     heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    told = signal.set_wakeup_fd(
-        -1
-    )  # whoever would end this process before the workers have saved what they have
+    # Whoever is told would end this process before the workers have saved what they have.
+    told = signal.set_wakeup_fd(-1)
     before = {number: signal.signal(number, heed) for number in heeded}
     try:
         yield

@@ -25,7 +25,7 @@ BEAT = 5.0  # seconds between two signs of life
 SILENCE = 12  # beats that may fail to come, where the timeout is no shorter
 BEGINNING = 10  # times the timeout that the workers have before they begin
 TOLD = 60.0  # seconds between two notes of what is waited for
-LONGEST = 1 << 20  # bytes of a line
+LONGEST = 1 << 20  # bytes of a line that a member says
 FAILED = 1
 DIED = f"the {SCHEDULER} has died"
 Line = Dict[str, Any]
@@ -85,7 +85,7 @@ class Host:
         seat = _Seat(connection, host)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(BEAT), 0))
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a stranger says anything
-            for line in _lines(connection):
+            for line in _lines(connection, LONGEST):
                 with self._lock:
                     if not self._take(seat, line):
                         break
@@ -220,6 +220,7 @@ class Member:
         self._pause = min(BEAT, place.timeout / SILENCE)
         self._connection, self._lock = _connected(place), threading.Lock()
         self._silence = min(BEAT * SILENCE, place.timeout)
+        self._longest = LONGEST * (place.workers + 1)  # what all workers have said
         self._connection.settimeout(self._silence)
         self._tell({"role": place.role, "name": place.name, "process": os.getpid()})
         for work in (self._listen, self._beat):
@@ -267,7 +268,7 @@ class Member:
     def _listen(self) -> None:
         sentence = DIED
         try:
-            for line in _lines(self._connection):
+            for line in _lines(self._connection, self._longest):
                 if "end" in line:
                     return self._over(line["end"])
                 if "signal" in line:
@@ -320,10 +321,10 @@ def _send(connection: socket.socket, line: Line) -> None:
         connection.sendall(json.dumps(line).encode() + b"\n")
 
 
-def _lines(connection: socket.socket) -> Any:
-    """Yield the objects that come, until the connection ends; ValueError for a line that is none."""
+def _lines(connection: socket.socket, longest: int) -> Any:
+    """Yield the objects that come, until the connection ends; ValueError for one that is none."""
     with connection.makefile("rb") as file:
-        while text := file.readline(LONGEST):
+        while text := file.readline(longest):
             line = json.loads(text)
             if not isinstance(line, dict):
                 raise ValueError("no object")

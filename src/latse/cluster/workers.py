@@ -11,7 +11,7 @@ from latse.cluster.alone import Alone, NamedArrays
 from latse.cluster.meeting import Member
 from latse.cluster.place import Place
 
-AT_ONCE = 16_384  # numbers that the meeting takes in a line
+AT_ONCE = 16_384  # numbers that a worker says in a line
 
 
 class Store(mx.kv.KVStore):

@@ -9,12 +9,11 @@ from typing import Iterator
 
 from latse import recipe as recipes
 from latse.data.shards.recordio import LARGEST_EXACT
-from latse.data.shards.records import Shard
-from latse.devices import contexts
 from latse.errors import MOST as LARGEST
 from latse.errors import LatseError, check_range
 from latse.files import write_json
 from latse.models.parameters import needed_shapes
+from latse.paper.plan_command import read_training
 from latse.provenance import provenance
 from latse.symbols.networks import IMAGE_SHAPE
 from latse.symbols.running import is_running
@@ -133,14 +132,11 @@ class HostsPlan:
     @property
     def most_images_per_second(self) -> float:
         """What the network allows, however fast the workers are."""
-        return self.training.recipe.train.batch_size / self.seconds if self.seconds else math.inf
+        return self.training.recipe.train.batch_size / self.seconds
 
 
 def run(args: argparse.Namespace) -> None:
     """Work out the traffic, memory and rate of a run on several hosts; raise LatseError for bad input."""
-    recipe = recipes.load(args.recipe, args.set, {"--batch-size": ("train.batch_size", args.batch_size)})
-    classes = args.classes if args.data is None else Shard(args.data).classes
-    check_range("--classes" if args.data is None else f"{args.data}: people", classes, 2, MOST)
     check_range("--hosts", args.hosts, 2)
     servers = args.hosts if args.servers is None else args.servers
     check_range("--servers", servers, 1)
@@ -148,27 +144,28 @@ def run(args: argparse.Namespace) -> None:
     check_range("--bandwidth", gigabits, SLOWEST)
     if args.images_per_second is not None:
         check_range("--images-per-second", args.images_per_second, SLOWEST)
-    training = Training.of(recipe, classes, contexts(args), workers=args.hosts)
+    training, _ = read_training(args, MOST, args.hosts)
     for table in training.tables:
-        if training.sample * table.width > LARGEST:
+        numbers = training.sample * table.width
+        if numbers > LARGEST:
             raise LatseError(
-                f"head.rate {recipe.head.rate:g}: the rows of {training.sample:,} people are {table.name}, "
-                f"of {training.sample * table.width:,} numbers, more than the {LARGEST:,} of MXNet's arrays"
+                f"head.rate {training.recipe.head.rate:g}: the rows of {training.sample:,} people are "
+                f"{table.name}, of {numbers:,} numbers, more than the {LARGEST:,} of MXNet's arrays"
             )
     planned = HostsPlan(training, servers, gigabits)
     if args.json:
         content = {
             "kind": "plan of hosts",
             "provenance": provenance(args, training.devices),
-            "settings": recipes.as_dict(recipe),
-            "classes": classes,
-            **as_json(planned, args.images_per_second),
+            "settings": recipes.as_dict(training.recipe),
+            "classes": training.classes,
+            **_as_json(planned, args.images_per_second),
         }
         write_json(args.json, content)
     print(*_in_words(planned, args.images_per_second), sep="\n")
 
 
-def as_json(planned: HostsPlan, alone: float | None) -> dict[str, object]:
+def _as_json(planned: HostsPlan, alone: float | None) -> dict[str, object]:
     """Return the figures of a plan; bytes a step, unless the name says otherwise."""
     rates = {} if alone is None else dict(zip(("least", "most"), planned.images_per_second(alone)))
     return {

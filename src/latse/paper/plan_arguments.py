@@ -36,10 +36,12 @@ def run(args: argparse.Namespace) -> None:
     refuse_same(args, "out", "planned", "json")
     for path in filter(None, (args.out, args.planned)):
         refuse_other(path, "JSON")
-    planned = (
-        "symbol_plan" if args.symbol is not None else "plan_command" if args.hosts is None else "hosts_plan"
-    )
-    later(f"latse.paper.{planned}")(args)
+    module = "plan_command"
+    if args.symbol is not None:
+        module = "symbol_plan"
+    elif args.hosts is not None:
+        module = "hosts_plan"
+    later(f"latse.paper.{module}")(args)
 
 
 def _called(name: str) -> str:

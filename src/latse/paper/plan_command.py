@@ -22,19 +22,20 @@ from latse.provenance import provenance
 from latse.train.training import Training
 
 
-def read_training(args: argparse.Namespace) -> tuple[Training, int | None]:
+def read_training(
+    args: argparse.Namespace, most: int = LARGEST_EXACT, workers: int = 1
+) -> tuple[Training, int | None]:
     """Return what would be trained, and on how many images where that is known.
 
-    Raises LatseError for bad input.
+    `most` is the largest number of people; `workers` share the batch. Raises LatseError for bad input.
     """
     recipe = recipes.load(args.recipe, args.set, {"--batch-size": ("train.batch_size", args.batch_size)})
     devices = contexts(args)
     shard = None if args.data is None else Shard(args.data)
     classes = args.classes if shard is None else shard.classes
-    check_range(
-        "--classes" if shard is None else f"{args.data}: the number of people", classes, 2, LARGEST_EXACT
-    )
-    return Training.of(recipe, classes, devices), None if shard is None else len(shard)
+    check_range("--classes" if shard is None else f"{args.data}: the number of people", classes, 2, most)
+    training = Training.of(recipe, classes, devices, workers=workers)
+    return training, None if shard is None else len(shard)
 
 
 def run(args: argparse.Namespace) -> None:

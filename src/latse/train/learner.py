@@ -137,9 +137,8 @@ class Learner:
         # Of several workers each moves its own parameters by the sum of all gradients: the servers then run
         # nothing that was sent to them, and every worker knows the whole state.
         own = {} if self._workers is ALONE else {"MXNET_UPDATE_ON_KVSTORE": "0"}
-        momentum = self._agreed_momentum(
-            begin
-        )  # before gradients are compressed, as then all that is sent is
+        # Before gradients are compressed: from then on all that is sent is.
+        momentum = self._agreed_momentum(begin)
         with environment(own):
             self._module.init_optimizer(
                 kvstore=self._workers.store(train.kvstore),
@@ -159,8 +158,9 @@ class Learner:
     def _agreed_momentum(self, begin: RunState) -> NamedArrays:
         """Return the momentum that worker 0 begins with."""
         names, *_ = self._workers.gather("the momentum at the start", sorted(begin.momentum))
-        parameters = self._module._arg_params
-        own = {name: begin.momentum.get(name, mx.nd.zeros(parameters[name].shape)) for name in names}
+        own = dict(begin.momentum) or {
+            name: mx.nd.zeros(self._module._arg_params[name].shape) for name in names
+        }
         return self._workers.first("momentum", own)
 
 

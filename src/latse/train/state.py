@@ -173,7 +173,13 @@ def table_blocks(folder: Path, kind: str, table: Table) -> Iterator[np.ndarray]:
 
 
 class ModelWriter:
-    """Writes the checkpoints that others read, of one network."""
+    """Writes the checkpoints that others read, of one network.
+
+    Parameters
+    ----------
+    symbol : mx.sym.Symbol
+        What a checkpoint keeps of the network.
+    """
 
     def __init__(self, symbol: mx.sym.Symbol) -> None:
         self._text, self._wanted = symbol.tojson(), {*symbol.list_inputs(), "fc7_weight"}
@@ -181,7 +187,10 @@ class ModelWriter:
     def save(
         self, prefix: Path, number: int, state: RunState, centres: Mapping[str, Blocks] = NOTHING
     ) -> None:
-        """Write what the symbol uses of a state, and the class centres."""
+        """Write what the symbol uses of a state, and the class centres; LatseError as `checkpoint.save`.
+
+        The files are those of `prefix` and `number` as there; `centres`, by name, replace the state's.
+        """
         parameters = Parameters(state.arg_params, state.aux_params).only(self._wanted)
         checkpoint.save_text(prefix, number, self._text, {**parameters.args, **centres}, parameters.aux)
 
