@@ -50,7 +50,7 @@ ROOMS = {
     "recipes_command": {"recipe", "recipe_keys", "text_table"},
     "graph": {"errors"},
     "plan": {"errors", "files", "form", "graph"},
-    "data": {"arguments", "arrays", "errors", "files", "form", "own_class"},
+    "data": {"arguments", "arrays", "child", "errors", "files", "form", "own_class"},
     "models": BASE | {"form", "graph", "symbols"},
     "cluster": {"arguments", "child", "errors", "files", "runtime"},
     "train": BASE

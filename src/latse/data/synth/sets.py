@@ -31,6 +31,7 @@ from latse.data.shards.records import Shard
 from latse.data.shards.shard_writer import ShardWriter
 from latse.data.shards.staging import is_made, refuse_set, staged, writing_into
 from latse.data.synth import heads, plan
+from latse.data.synth.arithmetic import same_everywhere
 from latse.data.synth.people import View, draw_person, draw_view
 from latse.data.synth.plan import IDENTIFICATION, VERIFICATION, Group, Shot, SynthSettings
 from latse.data.synth.render import Photo, render
@@ -176,7 +177,8 @@ def _draw(settings: SynthSettings, chunks: Chunks, processes: int, photographer:
         heads.load()  # fetched here and not by each process
     started = time.monotonic()
     arguments = (photographer, settings.seed, settings.detect, settings.quality)
-    drawn, seconds = spool.fill(sum(chunks.values(), []), _drawing, arguments, processes, ADVICE, "draw")
+    with same_everywhere():
+        drawn, seconds = spool.fill(sum(chunks.values(), []), _drawing, arguments, processes, ADVICE, "draw")
     return Made(drawn, time.monotonic() - started, seconds)
 
 

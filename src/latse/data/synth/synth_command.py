@@ -15,9 +15,9 @@ DESCRIPTION = (
     "property), verification pairs of other people (plain.bin, frontal-profile.bin, cross-age.bin, "
     "cross-pose.bin, each with a .people.npy that says who is who), data sets of again other people for "
     "identification (identification/probes and identification/distractors) and a manifest synth.json. "
-    "The bytes depend on the settings alone. A run that was killed goes on where it was; nothing is done if "
-    "all is there already, made with the same settings. The shapes of the heads are fetched once, with pip, "
-    "into ~/.cache/latse."
+    "The bytes depend on the settings alone, on x86 processors with AVX2. A run that was killed goes on "
+    "where it was; nothing is done if all is there already, made with the same settings. The shapes of the "
+    "heads are fetched once, with pip, into ~/.cache/latse."
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from latse.arguments import add_processes_argument
+from latse.child import in_child
 
 SUMMARY = "write what is known of each image of a synthetic set"
 DESCRIPTION = (
@@ -23,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write the files; raise LatseError for bad input."""
     from latse.data.synth import truth
+    from latse.data.synth.arithmetic import same_everywhere
 
-    for path in truth.make(args.set, args.processes):
+    with same_everywhere():
+        made = in_child("the drawing of the faces", truth.make, args.set, args.processes)
+    for path in made:
         print(path)
