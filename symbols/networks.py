@@ -218,10 +218,10 @@ class AutoEncoder(nn.HybridBlock):
 class Verdict(nn.HybridBlock):
     """The fixed teacher as a judge of labels (§3.3): how many classes it finds likelier than the label.
 
-    `classes` and `each` are as of `ClassCentres`.
+    `centres` is the shape of the class centres, as of `ClassCentres`.
 
     Its probabilities are softmax over scaled cosines without margin, so the order of the cosines is theirs.
-    Inputs: `embedding` (N, D), `softmax_label` (N,). Outputs: `rank` (N,) in 0..classes-1; rank < k: in the
+    Inputs: `embedding` (N, D), `softmax_label` (N,). Outputs: `rank` (N,) in 0..K-1; rank < k: in the
     top k; then `least` and `most`, between which it lies if each cosine is wrong by `doubt`/2 at most: these
     two do not tell cosines apart that are closer than `doubt`, which is above 1e-6; and the `length` of the
     embedding: without one the others mean nothing.
@@ -229,9 +229,9 @@ class Verdict(nn.HybridBlock):
 
     inputs = ("embedding", "softmax_label")
 
-    def __init__(self, classes: int, doubt: float, each: int = 1) -> None:
+    def __init__(self, centres: tuple[int, ...], doubt: float) -> None:
         super().__init__(prefix="")
-        self.scores = ClassCentres(classes, each)
+        self.scores = ClassCentres(centres)
         self.rank, self.least, self.most = Rank(), Rank(doubt), Rank(-doubt)
 
     def hybrid_forward(self, F, embedding, label):
@@ -245,16 +245,15 @@ class Likeliest(nn.HybridBlock):
     """Whom the fixed teacher finds in an image, besides the person that the label names.
 
     Inputs: `embedding` (N, D), `softmax_label` (N,). Outputs, (N,) each: the cosine with the label's class
-    centre, the largest one with another, and the class of that one, 0..classes-1. `classes` and `each` are as
-    of `ClassCentres`.
+    centre, the largest one with another, and the class of that one, 0..K-1. `centres` is as of `Verdict`.
     """
 
     inputs = ("embedding", "softmax_label")
 
-    def __init__(self, classes: int, each: int = 1) -> None:
+    def __init__(self, centres: tuple[int, ...]) -> None:
         super().__init__(prefix="")
-        self._classes = classes
-        self.scores = ClassCentres(classes, each)
+        self._classes = centres[0]
+        self.scores = ClassCentres(centres)
 
     def hybrid_forward(self, F, embedding, label):
         """Return the outputs."""

@@ -27,27 +27,29 @@ def class_centres(block: nn.HybridBlock, classes: int, each: int = 1) -> mx.gluo
 class ClassCentres(nn.HybridBlock):
     """The cosine of every embedding with every class centre, of several of a class the nearest.
 
-    Input: embedding (N, D). Output: (N, classes) in [-1, 1].
+    Input: embedding (N, D). Output: (N, K) in [-1, 1].
 
     Parameters
     ----------
-    classes : int
-        Number of people K; the class centres are the parameter `fc7_weight`, (K, D), of any length.
-    each : int, default 1
-        How many centres a class has; with several, the parameter is (K, each, D).
+    shape : tuple of int
+        That of the class centres, the parameter `fc7_weight`: (K, D), or (K, centres of each class, D). They
+        are of length 1, or zeros where a centre has no direction.
     """
 
-    def __init__(self, classes: int, each: int = 1) -> None:
+    def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__(prefix="fc7_")
-        self._classes, self._each = classes, each
-        self.weight = class_centres(self, classes, each)
+        self._shape = shape
+        with self.name_scope():
+            self.weight = self.params.get("weight", shape=shape)
 
     def hybrid_forward(self, F, embedding, weight):
         """Return the cosines."""
         embedding = F.cast(unit_length(F, F.cast(embedding, dtype="float64")), dtype="float32")
-        if self._each == 1:
-            return cosines(F, embedding, weight, self._classes)
-        return F.max(cosines_with_each(F, embedding, weight, self._classes, self._each), axis=2)
+        # There may be a million centres: FullyConnected would make a copy of them, and `cosines` another one.
+        if len(self._shape) == 2:
+            return F.dot(embedding, weight, transpose_b=True)
+        each = F.dot(embedding, F.reshape(weight, shape=(-3, 0)), transpose_b=True)
+        return F.max(F.reshape(each, shape=(0, *self._shape[:2])), axis=2)
 
 
 def unit_length(F, vectors):

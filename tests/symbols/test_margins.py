@@ -383,10 +383,9 @@ def test_the_angle_is_exact_to_rounding_everywhere(angle, seed):
 
 def test_class_centres_give_cosines():
     batch = at_angles("arcface", [0.0, 0.7, PI], classes=6, seed=3)
-    block = with_arrays(margins.ClassCentres(6), batch.arrays)
-    right = (
-        unit(batch.embedding.astype(np.float64))[0] @ unit(batch.arrays["fc7_weight"].astype(np.float64))[0].T
-    )
+    centres = unit(batch.arrays["fc7_weight"].astype(np.float64))[0]
+    block = with_arrays(margins.ClassCentres(centres.shape), {"fc7_weight": centres})
+    right = unit(batch.embedding.astype(np.float64))[0] @ centres.T
     np.testing.assert_allclose(block(mx.nd.array(batch.embedding)).asnumpy(), right, rtol=0, atol=1e-6)
     assert [*block.collect_params()] == ["fc7_weight"]
 

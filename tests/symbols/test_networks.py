@@ -95,7 +95,7 @@ def test_every_network_has_the_same_names_for_the_same_parameters():
         filtered(False),
     ):
         assert set(networks.trace(network).list_inputs()) <= set(full.list_inputs())
-    verdict = networks.trace(networks.Verdict(CLASSES, 1e-5))
+    verdict = networks.trace(networks.Verdict((CLASSES, 512), 1e-5))
     assert set(verdict.list_inputs()) - {"embedding"} == {"softmax_label", "fc7_weight"}
     assert set(full.list_arguments()) - ENCODER - {"data", "softmax_label", "keep", "mean_face"} == {
         name for name in full.list_arguments() if name == "fc7_weight" or name.startswith("decoder_")
@@ -245,13 +245,22 @@ def test_the_parts_of_the_loss_pass_no_gradient():
         np.testing.assert_array_equal(gradient, executor.grad_dict[name].asnumpy())
 
 
+def judged(rng):
+    """Six embeddings with labels, and class centres of length 1."""
+    centres = rng.normal(size=(CLASSES, 512))
+    return {
+        "embedding": rng.normal(size=(6, 512)),
+        "softmax_label": np.arange(6) % CLASSES,
+        "fc7_weight": centres / np.linalg.norm(centres, axis=1, keepdims=True),
+    }
+
+
 def test_the_verdict_is_the_rank_of_the_label():
     rng = np.random.default_rng(3)
-    given = {"embedding": rng.normal(size=(6, 512)), "softmax_label": np.arange(6) % CLASSES}
-    executor = bind(networks.trace(networks.Verdict(CLASSES, 0.05)), given, ("embedding", "softmax_label"))
-    centres = executor.arg_dict["fc7_weight"].asnumpy().astype(np.float64)
+    given = judged(rng)
+    executor = bind(networks.trace(networks.Verdict((CLASSES, 512), 0.05)), given, [*given])
     cosines = given["embedding"] / np.linalg.norm(given["embedding"], axis=1, keepdims=True)
-    cosines = cosines @ (centres / np.linalg.norm(centres, axis=1, keepdims=True)).T
+    cosines = cosines @ given["fc7_weight"].T
     rank, least, most, length = (output.asnumpy() for output in executor.forward(is_train=False))
     np.testing.assert_allclose(length, np.linalg.norm(given["embedding"], axis=1), rtol=1e-5)
     for row, label in enumerate(given["softmax_label"]):
@@ -262,11 +271,10 @@ def test_the_verdict_is_the_rank_of_the_label():
 
 def test_the_likeliest_is_the_largest_cosine_but_for_the_label():
     rng = np.random.default_rng(3)
-    given = {"embedding": rng.normal(size=(6, 512)), "softmax_label": np.arange(6) % CLASSES}
-    executor = bind(networks.trace(networks.Likeliest(CLASSES)), given, ("embedding", "softmax_label"))
-    centres = executor.arg_dict["fc7_weight"].asnumpy().astype(np.float64)
+    given = judged(rng)
+    executor = bind(networks.trace(networks.Likeliest((CLASSES, 512))), given, [*given])
     cosines = given["embedding"] / np.linalg.norm(given["embedding"], axis=1, keepdims=True)
-    cosines = cosines @ (centres / np.linalg.norm(centres, axis=1, keepdims=True)).T
+    cosines = cosines @ given["fc7_weight"].T
     own, best, other = (output.asnumpy() for output in executor.forward(is_train=False))
     for row, label in enumerate(given["softmax_label"]):
         rest = {person: cosine for person, cosine in enumerate(cosines[row]) if person != label}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, Mapping, Sequence
+from typing import Callable, Iterable, Mapping, Sequence
 
 import cv2
 import mxnet as mx
@@ -17,11 +17,13 @@ from latse.models.parameters import Arrays
 class Runner:
     """A symbol bound to its devices, in inference mode, for batches of one size.
 
+    It holds one copy of the parameters on each device: these very arrays, where they are there already.
+
     Parameters
     ----------
     symbol : mx.sym.Symbol
     args, aux : dict of str to NDArray
-        All its parameters and nothing else.
+        All its parameters and nothing else. Nobody may change them afterwards.
     shapes : mapping of str to tuple of int
         The shape of each input for a full batch; the first axis is the batch.
     contexts : sequence of mx.Context, optional
@@ -39,16 +41,39 @@ class Runner:
         contexts: Sequence[mx.Context] = (),
         shared: Runner | None = None,
     ):
-        self._size = next(iter(shapes.values()))[0]
-        self._module = mx.mod.Module(symbol, list(shapes), None, context=list(contexts) or mx.cpu())
-        self._module.bind(list(shapes.items()), for_training=False, shared_module=shared and shared._module)
-        self._module.set_params(args, aux)
+        self._size, self._names = next(iter(shapes.values()))[0], list(shapes)
+        contexts = list(contexts) or [mx.cpu()]
+        self._rows = np.array_split(np.arange(self._size), len(contexts))  # of a batch, on each device
+        lent = shared._executors if shared else [None] * len(contexts)
+        types = _types(symbol, shapes)
+        self._executors = []
+        for context, rows, memory in zip(contexts, self._rows, lent):
+            inputs = {name: mx.nd.zeros((len(rows), *shape[1:]), context) for name, shape in shapes.items()}
+            own_args, own_aux = (
+                {
+                    name: array.astype(types[name], copy=False).as_in_context(context)
+                    for name, array in of.items()
+                }
+                for of in (args, aux)
+            )
+            every = {**own_args, **inputs}
+            bound = symbol.bind(context, every, grad_req="null", aux_states=own_aux, shared_exec=memory)
+            self._executors.append(bound)
 
     def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
         """Return the outputs for n rows of each input, n at most the batch: float32 (n, ...) each."""
         arrays = [as_input(padded(array, self._size)) for array in inputs]
-        self._module.forward(mx.io.DataBatch(arrays), is_train=False)
-        return [output.asnumpy()[: len(inputs[0])] for output in self._module.get_outputs()]
+        for executor, rows in zip(self._executors, self._rows):
+            parts = [array[rows[0] : rows[-1] + 1] for array in arrays]
+            executor.forward(is_train=False, **dict(zip(self._names, parts)))
+        outputs = zip(*(executor.outputs for executor in self._executors))
+        return [np.concatenate([part.asnumpy() for part in parts])[: len(inputs[0])] for parts in outputs]
+
+
+def _types(symbol: mx.sym.Symbol, inputs: Iterable[str]) -> dict[str, np.dtype]:
+    """Return the type that the graph has for each parameter where its inputs are float32."""
+    arguments, _, states = symbol.infer_type(**dict.fromkeys(inputs, np.float32))
+    return dict(zip(symbol.list_arguments() + symbol.list_auxiliary_states(), arguments + states))
 
 
 def fed(images: np.ndarray, feeding: Feeding) -> np.ndarray:

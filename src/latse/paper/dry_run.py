@@ -122,7 +122,8 @@ def _sizes(graph: TrainingGraph) -> tuple[float, float]:
 
 def _teacher(training: Training) -> float:
     encoder, share = encoders.create(**training.recipe.encoder), training.device_graph.batch_size
-    verdict = Verdict(training.classes, DOUBT), {"embedding": (encoder.embedding_size,), "softmax_label": ()}
+    centres = training.classes, encoder.embedding_size
+    verdict = Verdict(centres, DOUBT), {"embedding": centres[1:], "softmax_label": ()}
     memory = 0.0
     for network, inputs in ((encoder, {"data": IMAGE_SHAPE}), verdict):
         graph = TrainingGraph(trace(network), {name: (share, *shape) for name, shape in inputs.items()})

@@ -28,6 +28,7 @@ from latse.symbols.networks import IMAGE_SHAPE, Likeliest, Verdict, trace
 # Cosines closer than this are not taken for different where a batch is judged. On the CPU those of a
 # ResNet-50 differ by 3e-7 between batches of different sizes, by 1e-6 between folded and unfolded graph.
 DOUBT = 1e-5
+ROWS_AT_ONCE = 8192  # class centres
 SAMPLE = 64  # images whose numbers preprocessing() reads
 
 
@@ -91,8 +92,7 @@ class Judge:
             )
         if centres.shape[0] != classes:
             raise LatseError(f"the teacher {path} knows {centres.shape[0]} people, the data have {classes}")
-        if not np.isfinite(centres.asnumpy()).all():
-            raise LatseError(f"the teacher {path} has class centres that are not finite")
+        _to_unit_length(centres, path)
         symbol = checkpoint.pick_outputs(symbol, ["fc1_output"], prefix)
         parameters = fitting(symbol, args, aux, (1, *IMAGE_SHAPE), path)
         embedding = symbol.infer_shape(data=(1, *IMAGE_SHAPE))[1][0]
@@ -102,35 +102,27 @@ class Judge:
                 f"{centres.shape[-1]}: both must be equally long"
             )
         encoder, args, aux = inference.fast(symbol, *parameters, contexts=contexts)
-        self._encoder, self._of_encoder, self._classes = encoder, (args, aux), classes
-        self._each = centres.shape[1] if centres.ndim == 3 else 1
+        self._encoder, self._of_encoder = encoder, (args, aux)
         self._centres = centres
         self._parameters = {**args, "fc7_weight": centres}, aux
         self.alone = 0
         self._path = path
         self._contexts, self._batch_size = contexts, batch_size
-        self._together = self._runner(Verdict(classes, DOUBT, self._each), batch_size, contexts)
+        self._together = self._runner(Verdict(centres.shape, DOUBT), batch_size, contexts)
 
     @functools.cached_property
     def _again(self) -> Runner:
         """The same for one image; most runs never need it."""
-        return self._runner(Verdict(self._classes, DOUBT, self._each), 1, self._contexts[:1], self._together)
+        return self._runner(Verdict(self._centres.shape, DOUBT), 1, self._contexts[:1], self._together)
 
     @functools.cached_property
     def _likeliest(self) -> Runner:
-        return self._runner(Likeliest(self._classes, self._each), self._batch_size, self._contexts)
+        return self._runner(Likeliest(self._centres.shape), self._batch_size, self._contexts)
 
     @functools.cached_property
     def _embedder(self) -> Runner:
         images = {"data": (self._batch_size, *IMAGE_SHAPE)}
         return Runner(self._encoder, *self._of_encoder, images, self._contexts)
-
-    @functools.cached_property
-    def _directions(self) -> np.ndarray:
-        """The class centres as unit vectors, float64 (K, centres, D); zeros where one has no direction."""
-        centres = self._centres.asnumpy().astype(np.float64).reshape(self._classes, self._each, -1)
-        length = np.linalg.norm(centres, axis=2, keepdims=True)
-        return np.divide(centres, length, out=np.zeros_like(centres), where=length > 0)
 
     def _called(self, record: int) -> str:
         return f"{self._path}: the embedding of record {record}"
@@ -155,7 +147,8 @@ class Judge:
         """
         (embeddings,) = self._embedder(batch.image)
         directions = unit(embeddings.astype(np.float64), lambda row: self._called(batch.record[row]))
-        return np.einsum("nkd,nd->nk", self._directions[batch.label.astype(int)], directions)
+        own = self._centres.take(mx.nd.array(batch.label), axis=0).asnumpy().astype(np.float64)
+        return np.einsum("nkd,nd->nk", own.reshape(len(own), -1, own.shape[-1]), directions)
 
     def ranks(self, batch: Batch, ks: Sequence[int]) -> np.ndarray:
         """Return how many classes the teacher finds likelier than each label, float32 (n,).
@@ -214,6 +207,20 @@ class Stored:
         """Return 1 where the label is among the top k, else 0, float32 (B,)."""
         positions = np.searchsorted(self._records, batch.record)
         return self._verdicts.keeps(self._k, positions, batch.mirrored).astype(np.float32)
+
+
+def _to_unit_length(centres: mx.nd.NDArray, path: Path) -> None:
+    """Divide class centres, (K, D) or (K, centres, D), by their lengths, in place and in parts.
+
+    One of zeros, which has no direction, stays. Raises LatseError, naming `path`, if one is not finite.
+    """
+    for first in range(0, centres.shape[0], ROWS_AT_ONCE):
+        part = centres[first : first + ROWS_AT_ONCE]
+        rows = part.asnumpy().astype(np.float64)
+        if not np.isfinite(rows).all():
+            raise LatseError(f"the teacher {path} has class centres that are not finite")
+        length = np.linalg.norm(rows, axis=-1, keepdims=True)
+        part[:] = np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
 
 
 def warn_of_another_set(teacher: str, shard: Shard) -> str:
