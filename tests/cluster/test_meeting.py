@@ -33,6 +33,7 @@ def met(place):
     def join(name):
         return Member(place._replace(role=name.partition(" ")[0], name=name), ends[name].put)
 
+    join.host = host
     yield place, ends, notes, join
     host.close()
 
@@ -107,6 +108,30 @@ def test_whoever_leaves_ends_nothing(met):
     other.leave()
     with pytest.raises(queue.Empty):
         ends["scheduler"].get(timeout=0.3)
+
+
+def test_the_scheduler_waits_until_servers_and_workers_have_left(met, until):
+    """A server that hears of the end later than the scheduler would take it for the scheduler's death."""
+    _, ends, _, join = met
+    server, worker, launcher = join("server"), join("worker 0"), join("launcher")
+    until(lambda: len(join.host._members) == 3)
+    gone = queue.Queue()
+    threading.Thread(target=lambda: gone.put(join.host.wait_for_parting()), daemon=True).start()
+    worker.leave()
+    with pytest.raises(queue.Empty):
+        gone.get(timeout=0.3)
+    server.leave()
+    assert gone.get(timeout=10) is None
+    assert launcher and all(end.empty() for end in ends.values())
+
+
+def test_the_scheduler_waits_for_nobody_for_ever(met, monkeypatch, until):
+    _, _, _, join = met
+    server = join("server")
+    until(lambda: join.host._members)
+    monkeypatch.setattr(join.host, "_silence", 0.2)
+    join.host.wait_for_parting()
+    assert server
 
 
 def test_members_end_where_the_scheduler_dies(met):

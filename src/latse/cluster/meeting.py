@@ -53,7 +53,9 @@ class Host:
         self, place: Place, end: Callable[[str], Any], tell: Callable[[str], Any] = lambda note: None
     ) -> None:
         self._place, self._end, self._tell = place, end, tell
+        self._silence = min(BEAT * SILENCE, place.timeout)
         self._lock = threading.Lock()
+        self._parting = threading.Condition(self._lock)  # somebody is gone
         self._members: dict[int, _Seat] = {}
         self._said: dict[int, dict[int, Any]] = defaultdict(dict)  # number -> rank -> value
         self._what, self._heard = "", 0
@@ -68,6 +70,16 @@ class Host:
             ) from error
         for work in (self._welcome, self._watch):
             threading.Thread(target=work, daemon=True).start()
+
+    def wait_for_parting(self) -> None:
+        """Wait until all but the launcher have left, for no longer than anybody may be silent.
+
+        Whoever is still there would take the end of the meeting for the scheduler's death.
+        """
+        with self._parting:
+            self._parting.wait_for(
+                lambda: all(seat.role == LAUNCHER for seat in self._members.values()), self._silence
+            )
 
     def close(self) -> None:
         """End the meeting in peace."""
@@ -91,6 +103,7 @@ class Host:
                         break
         with self._lock:
             self._members.pop(id(seat), None)
+            self._parting.notify_all()
             if seat.role and not seat.has_left:
                 self._finish(f"{seat} has died{self._place_in_time()}")
         connection.close()
@@ -140,10 +153,9 @@ class Host:
                     self._look(time.monotonic())
 
     def _look(self, now: float) -> None:
-        silence = min(BEAT * SILENCE, self._place.timeout)
         for seat in self._members.values():
-            if now - seat.heard > silence:
-                return self._finish(f"{seat} has given no sign of life for {silence:.0f} s")
+            if now - seat.heard > self._silence:
+                return self._finish(f"{seat} has given no sign of life for {self._silence:.0f} s")
         waits, limit = self._waits_for(), self._place.timeout * (1 if self._heard > 1 else BEGINNING)
         if waits and now - self._since > limit:
             return self._finish(f"{waits} for {limit:.0f} s, the longest that is waited")

@@ -43,6 +43,7 @@ def serve(place: Place, commands: Callable[[Any], Commands]) -> int:
     meeting = Host(place, ended, _note) if role == SCHEDULER else Member(place)
     Server(create("dist")).run()
     if isinstance(meeting, Host):
+        meeting.wait_for_parting()
         meeting.close()
     else:
         meeting.leave()
