@@ -93,10 +93,14 @@ def save(folder: Path, state: RunState, tables: Mapping[str, Blocks] = NOTHING) 
     }
     arrays["iteration"] = mx.nd.array([state.iteration], dtype="int64")
     path, new = folder / FILE, folder / NEW
-    checkpoint.write_arrays(new, {**arrays, **tables}, digest=True)
-    if path.exists():
-        path.replace(folder / BEFORE)
-    new.replace(path)
+    try:
+        checkpoint.write_arrays(new, {**arrays, **tables}, digest=True)
+        if path.exists():
+            path.replace(folder / BEFORE)
+        new.replace(path)
+    finally:  # a second Ctrl-C may come anywhere
+        with contextlib.suppress(OSError):  # it is in its place, or the folder is gone
+            new.unlink()
 
 
 def forget_before(folder: Path) -> None:
