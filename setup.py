@@ -4,7 +4,7 @@ from setuptools import find_packages, setup
 
 # MXNet 1.9.1, the last release, still uses np.bool, which numpy 1.24 removed.
 CORE = [
-    "numpy>=1.19,<1.24",
+    "numpy>=1.20,<1.24",
     "gluoncv==0.10.5.post0",
     "jinja2>=3.0",
     "matplotlib>=3.5",

@@ -43,10 +43,10 @@ class Classifier(nn.HybridBlock):
 
 
 class Scores(nn.HybridBlock):
-    """What `ClassCentres` computes, over the class centres of a margin and for a graph that is trained.
+    """What `ClassCentres` computes, in a graph that is trained, over a margin's class centres of any length.
 
-    That one has a dense layer, which in MXNet 1.9.1 with oneDNN fails at the second step of some graphs where
-    nobody takes its gradient. Raises LatseError if the margin has no class centres.
+    A dense layer here would fail, in MXNet 1.9.1 with oneDNN, at the second step of some graphs where nobody
+    takes its gradient. Raises LatseError if the margin has no class centres.
     """
 
     def __init__(self, margin: Loss) -> None:

@@ -45,11 +45,9 @@ class ClassCentres(nn.HybridBlock):
     def hybrid_forward(self, F, embedding, weight):
         """Return the cosines."""
         embedding = F.cast(unit_length(F, F.cast(embedding, dtype="float64")), dtype="float32")
-        # There may be a million centres: FullyConnected would make a copy of them, and `cosines` another one.
-        if len(self._shape) == 2:
-            return F.dot(embedding, weight, transpose_b=True)
-        each = F.dot(embedding, F.reshape(weight, shape=(-3, 0)), transpose_b=True)
-        return F.max(F.reshape(each, shape=(0, *self._shape[:2])), axis=2)
+        # There may be a million centres: FullyConnected and F.reshape would copy them, `cosines` square them.
+        every = F.dot(embedding, weight, transpose_b=True)
+        return every if len(self._shape) == 2 else F.max(every, axis=2)
 
 
 def unit_length(F, vectors):

@@ -120,7 +120,7 @@ def test_one_image_of_one_device_that_is_wrong_is_another_embedding(failures, mo
 
     def wrong(runner, *inputs):
         found = right(runner, *inputs)
-        if of_a_device(runner._module._context):
+        if of_a_device(runner._executors):
             found[0][-1, 3] *= 1.1
         return found
 

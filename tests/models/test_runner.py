@@ -51,3 +51,15 @@ def test_parameters_of_another_type_are_cast_to_that_of_the_graph():
     halves, _ = sums(weight=mx.nd.array(weight).astype(np.float16))
     ones = np.ones((2, SIZE, WIDTH), np.float32)
     np.testing.assert_allclose(halves(*ones)[0], runner(*ones)[0], atol=0.01)
+
+
+def test_a_runner_of_smaller_batches_uses_the_parameters_of_a_larger_one():
+    weight = mx.nd.ones((4, WIDTH))
+    symbol = mx.sym.FullyConnected(mx.sym.var("data"), mx.sym.var("weight"), no_bias=True, num_hidden=4)
+    contexts = [mx.cpu(1), mx.cpu(2)]
+    large = Runner(symbol, {"weight": weight}, {}, {"data": (SIZE, WIDTH)}, contexts)
+    weight[:] = 2  # both devices have had their copy
+    small = Runner(symbol, {"weight": weight}, {}, {"data": (1, WIDTH)}, contexts[:1], large)
+    ones = np.ones((SIZE, WIDTH), np.float32)
+    for runner, rows in ((large, SIZE), (small, 1), (large, SIZE)):
+        assert (runner(ones[:rows])[0] == np.full((rows, 4), WIDTH)).all()

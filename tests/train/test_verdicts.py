@@ -39,7 +39,11 @@ def judge(tmp_path, arrays):
         dropped = mx.sym.Dropout(mx.sym.flatten(tiles), p=0.5)
         symbol = mx.sym.FullyConnected(dropped, num_hidden=size, no_bias=True, name="fc1")
         kept = {name: array for name, array in {**arrays, **replaced}.items() if array is not None}
-        checkpoint.save(tmp_path / "model", 3, symbol, {name: mx.nd.array(kept[name]) for name in kept}, {})
+        given = {
+            name: array if isinstance(array, mx.nd.NDArray) else mx.nd.array(array)
+            for name, array in kept.items()
+        }
+        checkpoint.save(tmp_path / "model", 3, symbol, given, {})
         contexts = [mx.cpu(number) for number in range(devices)]
         return Judge(f"{tmp_path / 'model'},3", classes, batch_size, contexts)
 
@@ -147,6 +151,25 @@ def test_the_verdict_does_not_depend_on_the_length_of_class_centres(judge, batch
     expected = [judge().ranks(batch, [1]).tolist() for batch in batches]
     scaled = judge(fc7_weight=arrays["fc7_weight"] * lengths)
     assert [scaled.ranks(batch, [1]).tolist() for batch in batches] == expected
+
+
+@pytest.mark.parametrize("kind", ["float16", "several"])
+def test_ranks_are_exact_for_other_kinds_of_class_centres(judge, batches, arrays, kind):
+    centres = np.float32(arrays["fc7_weight"]).astype(np.float16)
+    given, each = mx.nd.array(centres, dtype="float16"), centres.astype(np.float64)
+    if kind == "several":  # the second centre of a class is nearer to nothing
+        given, each = np.stack([each, -each], axis=1), np.stack([each, -each], axis=1)
+    found = judge(fc7_weight=given)
+    unit = each / np.linalg.norm(each, axis=-1, keepdims=True)
+    for batch in batches:
+        embeddings = embed(batch.image, arrays["fc1_weight"])
+        embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+        cosines = np.einsum("nd,k...d->nk...", embeddings, unit)
+        cosines = cosines.max(axis=2) if kind == "several" else cosines
+        own = cosines[np.arange(BATCH), batch.label.astype(int)]
+        assert found.ranks(batch, [1, 3]).tolist() == (cosines > own[:, None]).sum(axis=1).tolist()
+        likeliest = found.likeliest(batch)
+        np.testing.assert_allclose(likeliest[0], own, atol=1e-6)
 
 
 def test_the_teacher_is_fixed(judge, arrays, faces):

@@ -56,7 +56,7 @@ def fast(
     """Return symbol and parameters that give the same outputs, rounding apart, in the least time.
 
     On the CPU convolutions are fused with what follows them by MXNet's oneDNN backend. The symbol is for
-    inference only: bind it with `for_training=False`.
+    inference only: bind it without gradients.
 
     Parameters
     ----------

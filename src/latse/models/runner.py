@@ -17,7 +17,8 @@ from latse.models.parameters import Arrays
 class Runner:
     """A symbol bound to its devices, in inference mode, for batches of one size.
 
-    It holds one copy of the parameters on each device: these very arrays, where they are there already.
+    Each device holds one copy of the parameters. An array that is there already, in the graph's type, is not
+    copied.
 
     Parameters
     ----------
@@ -27,9 +28,10 @@ class Runner:
     shapes : mapping of str to tuple of int
         The shape of each input for a full batch; the first axis is the batch.
     contexts : sequence of mx.Context, optional
-        Devices that share each batch; default: the CPU.
+        Devices that share each batch, which has an image for each at least; default: the CPU.
     shared : Runner, optional
-        One of the same symbol, of larger batches, whose memory this one may use too.
+        One of the same symbol and parameters, of larger batches, on the same first devices. This one uses its
+        memory and its parameters.
     """
 
     def __init__(
@@ -48,16 +50,16 @@ class Runner:
         types = _types(symbol, shapes)
         self._executors = []
         for context, rows, memory in zip(contexts, self._rows, lent):
+            if memory:
+                given, states = (
+                    {name: there[name] for name in of}
+                    for there, of in ((memory.arg_dict, args), (memory.aux_dict, aux))
+                )
+            else:
+                given, states = (_placed(of, types, context) for of in (args, aux))
             inputs = {name: mx.nd.zeros((len(rows), *shape[1:]), context) for name, shape in shapes.items()}
-            own_args, own_aux = (
-                {
-                    name: array.astype(types[name], copy=False).as_in_context(context)
-                    for name, array in of.items()
-                }
-                for of in (args, aux)
-            )
-            every = {**own_args, **inputs}
-            bound = symbol.bind(context, every, grad_req="null", aux_states=own_aux, shared_exec=memory)
+            every = {**given, **inputs}
+            bound = symbol.bind(context, every, grad_req="null", aux_states=states, shared_exec=memory)
             self._executors.append(bound)
 
     def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
@@ -68,6 +70,13 @@ class Runner:
             executor.forward(is_train=False, **dict(zip(self._names, parts)))
         outputs = zip(*(executor.outputs for executor in self._executors))
         return [np.concatenate([part.asnumpy() for part in parts])[: len(inputs[0])] for parts in outputs]
+
+
+def _placed(arrays: Arrays, types: Mapping[str, np.dtype], context: mx.Context) -> Arrays:
+    """Return the arrays on a device in their types; those that are so already are not copied."""
+    return {
+        name: array.astype(types[name], copy=False).as_in_context(context) for name, array in arrays.items()
+    }
 
 
 def _types(symbol: mx.sym.Symbol, inputs: Iterable[str]) -> dict[str, np.dtype]:

@@ -97,10 +97,9 @@ def save(folder: Path, state: RunState, tables: Mapping[str, Blocks] = NOTHING) 
         checkpoint.write_arrays(new, {**arrays, **tables}, digest=True)
         if path.exists():
             path.replace(folder / BEFORE)
-        new.replace(path)
     finally:  # a second Ctrl-C may come anywhere
-        with contextlib.suppress(OSError):  # it is in its place, or the folder is gone
-            new.unlink()
+        with contextlib.suppress(FileNotFoundError):  # it was not written, or the folder is gone
+            new.replace(path)
 
 
 def forget_before(folder: Path) -> None:

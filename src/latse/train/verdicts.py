@@ -92,6 +92,7 @@ class Judge:
             )
         if centres.shape[0] != classes:
             raise LatseError(f"the teacher {path} knows {centres.shape[0]} people, the data have {classes}")
+        centres = centres.astype(np.float32, copy=False)
         _to_unit_length(centres, path)
         symbol = checkpoint.pick_outputs(symbol, ["fc1_output"], prefix)
         parameters = fitting(symbol, args, aux, (1, *IMAGE_SHAPE), path)

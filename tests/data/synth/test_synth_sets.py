@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -25,7 +26,7 @@ from latse.data.pairs.pairs import read_pairs, read_people
 from latse.data.photographs import align, detect
 from latse.data.shards.loader import BatchStream
 from latse.data.shards.records import Shard
-from latse.data.synth import plan, sets
+from latse.data.synth import arithmetic, plan, sets
 from latse.data.synth.plan import Shot, SynthSettings
 from latse.data.synth.render import Photo
 from latse.errors import LatseError
@@ -135,6 +136,24 @@ def test_drawn_heads_are_the_same_bytes_whatever_the_processor_can_do(drawn, tmp
     assert main(["data", "synth", "--out", str(tmp_path), *arguments]) == 0
     assert contents(tmp_path) == contents(folder)
     assert os.environ["OPENBLAS_CORETYPE"] == "Sandybridge"
+
+
+@pytest.mark.parametrize("newest", ["AVX2", "AVX512_SKX", "none"])
+def test_what_a_processor_has_beyond_others_is_switched_off(newest, monkeypatch):
+    features = dict.fromkeys(["SSE2", "AVX2", "FMA3", "AVX512F", "AVX512_SKX"], newest == "AVX512_SKX")
+    features.update(dict.fromkeys(["SSE2", "AVX2", "FMA3"], newest != "none"))
+    numpy = SimpleNamespace(__cpu_features__=features, __cpu_dispatch__=["AVX2", "AVX512F", "AVX512_SKX"])
+    monkeypatch.setitem(sys.modules, "numpy.core._multiarray_umath", numpy)
+    monkeypatch.setenv("NPY_DISABLE_CPU_FEATURES", "F16C")
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Nehalem")
+    before = dict(os.environ)
+    with arithmetic.same_everywhere():
+        off = os.environ["NPY_DISABLE_CPU_FEATURES"], os.environ.get("OPENCV_CPU_DISABLE")
+        kernels = os.environ["OPENBLAS_CORETYPE"]
+    assert dict(os.environ) == before
+    beyond = "F16C AVX512F AVX512_SKX", "AVX512-SKX"
+    assert off == (beyond if newest == "AVX512_SKX" else ("F16C", before.get("OPENCV_CPU_DISABLE")))
+    assert kernels == ("Nehalem" if newest == "none" else "Haswell")
 
 
 def test_drawn_heads_differ_and_stand_upright(drawn):

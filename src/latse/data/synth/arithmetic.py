@@ -1,4 +1,4 @@
-"""The same roundings on every processor: numpy and OpenBLAS choose their code by what a processor can do."""
+"""The same roundings on every processor: libraries choose their code by what a processor can do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 from typing import Iterator
 
 COMMON = "AVX2", "FMA3"  # what a processor must have; what it has beyond that is not used
-KERNELS = "Haswell"  # OpenBLAS's name of the kernels for these
+BEYOND = "AVX512"  # how numpy calls all of that
 
 
 @contextlib.contextmanager
@@ -19,17 +19,26 @@ def same_everywhere() -> Iterator[None]:
     processor nothing changes, and the last bit of a result may be another one.
     """
     numpy = importlib.import_module("numpy.core._multiarray_umath")
-    found = numpy.__cpu_features__
-    if not all(found.get(name) for name in COMMON):
+    features = numpy.__cpu_features__
+    if not all(features.get(name) for name in COMMON):
         yield
         return
-    beyond = [name for name in numpy.__cpu_dispatch__ if name.startswith("AVX512") and found[name]]
-    kept = dict(os.environ)
-    os.environ["OPENBLAS_CORETYPE"] = KERNELS
-    if beyond:
-        os.environ["NPY_DISABLE_CPU_FEATURES"] = " ".join(beyond)
+    settings = {
+        "OPENBLAS_CORETYPE": "Haswell",
+        "OPENBLAS_NUM_THREADS": "1",  # several add up in another order
+        "OPENCV_IPP": "avx2",
+    }
+    off = [name for name in numpy.__cpu_dispatch__ if name.startswith(BEYOND) and features[name]]
+    if off:  # numpy and OpenCV complain of what is not there
+        own = os.environ.get("NPY_DISABLE_CPU_FEATURES", "")
+        settings.update(NPY_DISABLE_CPU_FEATURES=" ".join([own, *off]), OPENCV_CPU_DISABLE="AVX512-SKX")
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         yield
     finally:
-        os.environ.clear()
-        os.environ.update(kept)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
