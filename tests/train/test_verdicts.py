@@ -157,7 +157,7 @@ def test_the_verdict_does_not_depend_on_the_length_of_class_centres(judge, batch
 def test_ranks_are_exact_for_other_kinds_of_class_centres(judge, batches, arrays, kind):
     centres = np.float32(arrays["fc7_weight"]).astype(np.float16)
     given, each = mx.nd.array(centres, dtype="float16"), centres.astype(np.float64)
-    if kind == "several":  # the second centre of a class is nearer to nothing
+    if kind == "several":  # the second centre of a class is opposite the first
         given, each = np.stack([each, -each], axis=1), np.stack([each, -each], axis=1)
     found = judge(fc7_weight=given)
     unit = each / np.linalg.norm(each, axis=-1, keepdims=True)
