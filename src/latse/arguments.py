@@ -8,8 +8,9 @@ import os
 from typing import Any, Callable
 
 SET = "--set"
-# The distributed ones join the workers of `latse launch`.
-DISTRIBUTED = ("dist_sync", "dist_sync_device")
+SYNCHRONOUS = ("dist_sync", "dist_sync_device")
+ASYNCHRONOUS = "dist_async"
+DISTRIBUTED = (*SYNCHRONOUS, ASYNCHRONOUS)  # these join the workers of `latse launch`
 KVSTORES = ("local", "device", "nccl", *DISTRIBUTED)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Callable, Iterable, NamedTuple
 
 from yacs.config import CfgNode
 
-from latse.arguments import DISTRIBUTED, KVSTORES
+from latse.arguments import ASYNCHRONOUS, KVSTORES, SYNCHRONOUS
 from latse.own_class import source
 from latse.symbols import encoders, losses, margins, selection
 from latse.symbols.decoder import WIDEST, WIDTHS
@@ -79,8 +79,16 @@ def one_of(names: Iterable[str]) -> Rule:
 def _is_compression(value: float | None, recipe: CfgNode) -> bool:
     if value is None:
         return True
-    kinds = recipe.head.kind, recipe.train.precision
-    return value > 0 and recipe.train.kvstore in DISTRIBUTED and kinds == (DENSE, SINGLE)
+    return value > 0 and recipe.train.kvstore in SYNCHRONOUS and _is_plain(recipe)
+
+
+def _is_kvstore(name: str, recipe: CfgNode) -> bool:
+    return name in KVSTORES and (name != ASYNCHRONOUS or _is_plain(recipe))
+
+
+def _is_plain(recipe: CfgNode) -> bool:
+    """Tell whether the parameters are as MXNet's servers handle them in every mode."""
+    return (recipe.head.kind, recipe.train.precision) == (DENSE, SINGLE)
 
 
 def _is_loss_scale(value: Any, _: CfgNode) -> bool:
@@ -133,9 +141,13 @@ KEEP = Rule(f"{ALL}, {at_least(1).says} or {RISING.says}", _says_what_stays)
 COUNT = Rule(f"null or {at_least(1).says}", lambda value, _: value is None or value >= 1)
 SCALE = Rule(f"{DYNAMIC} or a power of two from 1 to {LARGEST_SCALE:.0f}", _is_loss_scale)
 COMPRESSION = Rule(
-    f"null or, with train.kvstore {' or '.join(DISTRIBUTED)}, head.kind {DENSE} and train.precision "
+    f"null or, with train.kvstore {' or '.join(SYNCHRONOUS)}, head.kind {DENSE} and train.precision "
     f"{SINGLE}, a positive number",
     _is_compression,
+)
+KVSTORE = Rule(
+    f"one of {', '.join(KVSTORES)}; {ASYNCHRONOUS} with head.kind {DENSE} and train.precision {SINGLE} alone",
+    _is_kvstore,
 )
 DIVISOR = Rule(
     "a whole number of at least 1 that divides train.batch_size",
@@ -201,7 +213,7 @@ _KEYS = [
         "Momentum of batch normalisation's moving statistics, to which it rises from 0.",
         FRACTION,
     ),
-    Key("train.kvstore", "local", "How devices share gradients.", one_of(KVSTORES)),
+    Key("train.kvstore", "local", "How devices share gradients.", KVSTORE),
     Key(
         "train.compression_threshold",
         None,

@@ -153,6 +153,19 @@ def test_a_value_out_of_range_is_named(empty, key, values):
         assert key in refused(empty, f"{key}={value}")
 
 
+@pytest.mark.parametrize(
+    ("key", "other"),
+    [
+        ("train.kvstore", "head.kind=sampled"),
+        ("train.kvstore", "train.precision=float16"),
+        ("train.compression_threshold", "train.compression_threshold=0.5"),
+    ],
+)
+def test_servers_that_move_parameters_take_whole_gradients_in_float32(empty, key, other):
+    assert recipes.load(empty, ["train.kvstore=dist_async"]).train.kvstore == "dist_async"
+    assert refused(empty, "train.kvstore=dist_async", other).startswith(f"--set: {key} is ")
+
+
 @pytest.mark.parametrize("key", [name for name, key in KEYS.items() if int in key.types or list in key.types])
 @pytest.mark.parametrize("number", [2**31, 10**12, 10**400, -(2**31)])
 def test_a_number_that_no_machine_holds_is_named(empty, key, number):

@@ -215,7 +215,8 @@ def test_a_kvstore_of_another_kind_is_refused(recipe, people, tmp_path, capsys, 
     for name, value in named.items():
         monkeypatch.setenv(f"DMLC_{name}", str(value))
     assert main(words) == 1
-    sentence = "DMLC_ROLE is set, so train.kvstore must be one of dist_sync, dist_sync_device, not local"
+    kinds = "dist_sync, dist_sync_device, dist_async"
+    sentence = f"DMLC_ROLE is set, so train.kvstore must be one of {kinds}, not local"
     assert sentence in capsys.readouterr().err
 
 

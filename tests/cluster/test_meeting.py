@@ -41,7 +41,9 @@ def met(place):
 def say(member, rank, what, value):
     """Say something in a thread; return the queue that gets what all have said."""
     heard = queue.Queue()
-    threading.Thread(target=lambda: heard.put(member.gather(rank, what, value)), daemon=True).start()
+    threading.Thread(
+        target=lambda: heard.put(member.hear(member.say(rank, what, value))), daemon=True
+    ).start()
     return heard
 
 

@@ -15,7 +15,7 @@ from latse.data.shards.records import Shard
 from latse.errors import LatseError
 from latse.plan import memonger
 from latse.symbols.encoders import ENCODERS
-from latse.train import mixed_learner, precision, state
+from latse.train import learners, precision, state
 from latse.train.state import RunState
 from latse.train.trainer import Trainer
 from latse.train.training import Training, TrainingGraph, inference, traced
@@ -301,7 +301,7 @@ def learner(recipe, *overrides, devices=1, **named):
     )
     training = Training.of(chosen, CLASSES, [mx.cpu(number) for number in range(devices)])
     fed = inputs(training.graph.shapes)
-    return mixed_learner.create(training, **named), {
+    return learners.create(training, **named), {
         name: array for name, array in fed.items() if name != "loss_scale"
     }
 

@@ -13,7 +13,7 @@ from latse.data.shards.records import Shard
 from latse.errors import LatseError
 from latse.models import checkpoint
 from latse.symbols.networks import IMAGE_SHAPE
-from latse.train import mixed_learner, state
+from latse.train import learners, state
 from latse.train.bank import MeanFaceBank
 from latse.train.learner import Learner
 from latse.train.precision import DivergenceError
@@ -236,7 +236,7 @@ def test_a_run_may_go_on_with_another_number_of_devices(
             trainer(tmp_path / "moved", devices=before).run()
     saved = state.load(tmp_path / "moved")
     mover = trainer(tmp_path / "moved", devices=after)
-    captured = mixed_learner.create(mover._training, saved).capture(saved.iteration)
+    captured = learners.create(mover._training, saved).capture(saved.iteration)
     assert saved.momentum.keys() == saved.arg_params.keys()
     for mine, theirs in zip(captured[1:], saved[1:]):
         assert {name: array.asnumpy().tobytes() for name, array in mine.items()} == {
@@ -361,7 +361,7 @@ def test_weight_decay_spares_biases_and_shifts(trainer, tmp_path):
         "schedule.learning_rate=1e-7",
     )
     one = trainer(tmp_path / "run", *recipe, "decoder.enabled=false", symbol=None, teacher=KeepAll())
-    one._learner, one._bank, one._head = mixed_learner.create(one._training), None, None
+    one._learner, one._bank, one._head = learners.create(one._training), None, None
     module = one._learner._module
     before = {name: array.asnumpy() for name, array in module.get_params()[0].items()}
     ones = {name: np.where(array == 0, 1, array) for name, array in before.items()}

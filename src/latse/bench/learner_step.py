@@ -15,7 +15,7 @@ from latse.data.shards.loader import BatchStream
 from latse.data.shards.records import Batch
 from latse.models import checkpoint
 from latse.symbols.networks import IMAGE_SHAPE
-from latse.train import mixed_learner
+from latse.train import learners
 from latse.train.bank import MeanFaceBank
 from latse.train.learner import Learner
 from latse.train.training import Training, open_shard
@@ -66,7 +66,7 @@ def build(
         judge = TopK(Judge(teacher, classes, batch_size, training.devices), loaded.filter.k)
     else:
         judge = KeepAll()
-    learner = mixed_learner.create(training)
+    learner = learners.create(training)
     faces = MeanFaceBank(bank, classes, IMAGE_SHAPE, loaded.decoder.momentum, 0) if bank else None
 
     def learn() -> Mapping[str, np.ndarray]:

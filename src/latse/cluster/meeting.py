@@ -15,8 +15,7 @@ import struct
 import sys
 import threading
 import time
-from collections import defaultdict
-from typing import Any, Callable, Dict, NoReturn
+from typing import Any, Callable, Dict, NamedTuple, NoReturn
 
 from latse.cluster.place import LAUNCHER, SCHEDULER, WORKER, Place
 from latse.errors import LatseError
@@ -57,7 +56,7 @@ class Host:
         self._lock = threading.Lock()
         self._parting = threading.Condition(self._lock)  # somebody is gone
         self._members: dict[int, _Seat] = {}
-        self._said: dict[int, dict[int, Any]] = defaultdict(dict)  # number -> rank -> value
+        self._said: dict[int, _Said] = {}  # by number
         self._what, self._heard = "", 0
         self._since = self._told = time.monotonic()
         self._is_over, self._sentence = False, ""
@@ -137,12 +136,12 @@ class Host:
         return not seat.has_left
 
     def _hear(self, number: int, rank: int, what: str, value: Any) -> None:
-        said = self._said[number]
-        said[rank], self._what = value, what
-        if len(said) == self._place.workers:
+        values = self._said.setdefault(number, _Said(what, {})).values
+        values[rank], self._what = value, what
+        if len(values) == self._place.workers:
             del self._said[number]
             self._heard, self._since = number, time.monotonic()
-            self._send_all({"heard": number, "values": [said[each] for each in sorted(said)]})
+            self._send_all({"heard": number, "values": [values[each] for each in sorted(values)]})
 
     def _watch(self) -> None:
         while not self._is_over:
@@ -175,8 +174,8 @@ class Host:
             return f"waits for {expected - len(parts)} of {expected} processes; there: {there}"
         if self._said:
             said = next(iter(self._said.values()))
-            late = [str(seat) for seat in workers if seat.rank not in said]
-            return f"waits for {', '.join(late)} at {self._what}"
+            late = [str(seat) for seat in workers if seat.rank not in said.values]
+            return f"waits for {', '.join(late)} at {said.what}"
         if not self._heard:
             return "waits for the workers to begin: they may not reach each other by MXNet's own ports"
         return f"waits for what follows {self._what}: a server may hang" if workers else ""
@@ -194,6 +193,13 @@ class Host:
     def _send_all(self, line: Line) -> None:
         for seat in self._members.values():
             _send(seat.connection, line)
+
+
+class _Said(NamedTuple):
+    """What some workers have said at a number."""
+
+    what: str
+    values: dict[int, Any]  # by rank
 
 
 class _Seat:
@@ -227,7 +233,8 @@ class Member:
 
     def __init__(self, place: Place, end: Callable[[str], Any] | None = None) -> None:
         self._end = end or ended
-        self._heard: queue.Queue[Line] = queue.Queue()
+        self._lines: queue.Queue[Line] = queue.Queue()
+        self._heard: dict[int, list[Any]] = {}  # by number; nobody has asked for them yet
         self._number, self._has_left = 0, False
         self._pause = min(BEAT, place.timeout / SILENCE)
         self._connection, self._lock = _connected(place), threading.Lock()
@@ -238,8 +245,8 @@ class Member:
         for work in (self._listen, self._beat):
             threading.Thread(target=work, daemon=True).start()
 
-    def gather(self, rank: int, what: str, value: Any) -> list[Any]:
-        """Return what each worker says, in the order of their ranks, once all have said it.
+    def say(self, rank: int, what: str, value: Any) -> int:
+        """Say something to all workers; return its number, which counts what this one has said.
 
         Parameters
         ----------
@@ -252,7 +259,14 @@ class Member:
         """
         self._number += 1
         self._tell({"say": self._number, "rank": rank, "what": what, "value": value})
-        return self._heard.get()["values"]
+        return self._number
+
+    def hear(self, number: int) -> list[Any]:
+        """Return what each worker has said at a number, in the order of their ranks, once all have; once."""
+        while number not in self._heard:
+            line = self._lines.get()
+            self._heard[line["heard"]] = line["values"]
+        return self._heard.pop(number)
 
     def fail(self, sentence: str) -> None:
         """Tell the others why this process ends, which says so itself."""
@@ -288,7 +302,7 @@ class Member:
                 if "note" in line:
                     print(f"latse: {line['note']}", file=sys.stderr, flush=True)
                 if "heard" in line:
-                    self._heard.put(line)
+                    self._lines.put(line)
         except socket.timeout:
             sentence = f"the {SCHEDULER} has given no sign of life for {self._silence:.0f} s"
         except (OSError, ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from typing import Any, Callable, Protocol
@@ -9,12 +10,14 @@ from typing import Any, Callable, Protocol
 from latse.cluster.meeting import Host, Member, ended
 from latse.cluster.place import ROLE, SCHEDULER, Place
 
+COMMAND = 0  # number of the one that servers take
+
 
 class Commands(Protocol):
     """What a server does with a command of worker 0."""
 
-    def command(self, number: int, body: bytes) -> None:
-        """Take a command."""
+    def command(self, told: Any) -> None:
+        """Take a command, as JSON holds it."""
 
 
 def serve(place: Place, commands: Callable[[Any], Commands]) -> int:
@@ -50,10 +53,11 @@ def serve(place: Place, commands: Callable[[Any], Commands]) -> int:
     return 0
 
 
-def _done(command: Callable[[int, bytes], None], number: int, body: bytes) -> None:
+def _done(command: Callable[[Any], None], number: int, body: bytes) -> None:
     """Do a command; where it fails the process ends, as MXNet passes over exceptions."""
     try:
-        command(number, body)
+        assert number == COMMAND, number
+        command(json.loads(body))
     except Exception as error:  # whatever it is, worker 0 would take it for done
         ended(f"a server got a command that it cannot do: {error!r}")
 

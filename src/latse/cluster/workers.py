@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import mxnet as mx
@@ -10,6 +11,7 @@ import numpy as np
 from latse.cluster.alone import Alone, NamedArrays
 from latse.cluster.meeting import Member
 from latse.cluster.place import Place
+from latse.cluster.serving import COMMAND
 
 AT_ONCE = 16_384  # numbers that a worker says in a line
 
@@ -77,9 +79,23 @@ class Workers(Alone):
         while (len(keys) - keys.index(key)) % self._servers:
             self._store.init(f"nothing:{len(keys)}", mx.nd.zeros((1,)))
 
+    def tell_servers(self, told: Any) -> None:
+        """Give the servers a command, `told` by worker 0 as JSON holds it, and wait until it is done."""
+        if self.rank == 0:
+            self._store._send_command_to_servers(COMMAND, json.dumps(told))
+        self.gather("a command to the servers", None)
+
     def gather(self, what: str, value: Any) -> list[Any]:
         """Return what each worker says, by rank, once all have; `value` as JSON holds it."""
-        return self._member.gather(self.rank, what, value)
+        return self.hear(self.say(what, value))
+
+    def say(self, what: str, value: Any) -> int:
+        """Say something, as for `gather`, and wait for nobody; return the number by which it is heard."""
+        return self._member.say(self.rank, what, value)
+
+    def hear(self, number: int) -> list[Any]:
+        """Return what each worker has said at a number, by rank, once all have; once each."""
+        return self._member.hear(number)
 
     def first(self, title: str, arrays: NamedArrays) -> NamedArrays:
         """Return the arrays of worker 0; a `title` can be asked for once."""

@@ -44,13 +44,13 @@ class Learner:
         self._module.bind(data, [(LABEL, shapes[LABEL])], grad_req=gradients)
         self._set_optimiser(begin, self._set_parameters(begin))
         self._statistics = MovingStatistics(self._module, training.recipe.train.statistics_momentum)
-        self._iteration = begin.iteration
+        self._schedule, self._iteration = schedule(training.recipe), begin.iteration
         self._output_names = [name[: -len("_output")] for name in self._module.output_names]
 
     @property
     def learning_rate(self) -> float:
         """The rate of the last step, or of the first one before it."""
-        return self._module._optimizer.learning_rate
+        return self._schedule(self._iteration)
 
     def step(
         self, inputs: Mapping[str, np.ndarray], seed: int, accepts: Accepts | None = None
@@ -89,7 +89,7 @@ class Learner:
             mx.nd.waitall()  # BatchNorm moves its statistics behind the engine's back
             for array, old in zip(self._auxiliary(), before):
                 old.copyto(array)
-            self._module._optimizer.skip()
+            self._skip()
         return outputs
 
     def table_gradients(self) -> dict[str, np.ndarray]:
@@ -112,7 +112,12 @@ class Learner:
         return [array for copies in self._module._exec_group.aux_arrays for array in copies]
 
     def _update(self) -> None:
+        """Move the parameters by the gradients of the step."""
         self._module.update()
+
+    def _skip(self) -> None:
+        """Count a step that moves nothing."""
+        self._module._optimizer.skip()
 
     def _set_parameters(self, begin: RunState) -> NamedArrays:
         """Set or draw all parameters; return the float32 ones that float16 parameters follow."""
@@ -132,6 +137,7 @@ class Learner:
         return NOTHING
 
     def _set_optimiser(self, begin: RunState, masters: NamedArrays) -> None:
+        """Set what moves the parameters; `masters` are what `_set_parameters` returned."""
         recipe = self._training.recipe
         train = recipe.train
         # Of several workers each moves its own parameters by the sum of all gradients: the servers then run

@@ -9,7 +9,6 @@ import numpy as np
 from mxnet.test_utils import environment
 
 from latse.cluster.alone import ALONE, Alone
-from latse.recipe_keys import SINGLE
 from latse.train import precision
 from latse.train.learner import LABEL, Accepts, Learner
 from latse.train.state import AFRESH, NamedArrays, RunState
@@ -82,9 +81,3 @@ class MixedLearner(Learner):
         # Where a KVStore moves the parameters, it does so one by one, before all gradients are seen.
         with environment("MXNET_UPDATE_ON_KVSTORE", "0"):
             super()._set_optimiser(begin, masters)
-
-
-def create(training: Training, begin: RunState = AFRESH, workers: Alone = ALONE) -> Learner:
-    """Return what learns in the recipe's precision; the arguments are those of `Learner`."""
-    kind = Learner if training.recipe.train.precision == SINGLE else MixedLearner
-    return kind(training, begin, workers)

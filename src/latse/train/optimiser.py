@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Any, Mapping
 
 import mxnet as mx
 from gluoncv.utils import LRScheduler
@@ -59,6 +60,44 @@ class SGDWithRunning(mx.optimizer.SGD):
         return is_running(str(self.idx2name.get(index, index)))
 
 
+def optimiser(
+    recipe: CfgNode, attributes: Mapping[str, Mapping[str, str]], iteration: int, pushes: int = 1
+) -> SGDWithRunning:
+    """Return what moves parameters where Module does not.
+
+    Parameters
+    ----------
+    recipe : CfgNode
+        Of the run.
+    attributes : mapping of str to mapping of str to str
+        Those of the graph, with factors of learning rate and decay, by parameter. The optimiser calls the
+        parameters by their numbers in this order.
+    iteration : int
+        How many are done.
+    pushes : int, default 1
+        How often a parameter is moved in an iteration, each time by the gradient of a part of the batch.
+    """
+    train = recipe.train
+    made = SGDWithRunning(
+        one_by_one=True,
+        lr_scheduler=schedule(recipe) if pushes == 1 else InParts(schedule(recipe), pushes),
+        momentum=train.momentum,
+        wd=train.weight_decay / pushes,
+        rescale_grad=1 / train.batch_size,
+        begin_num_update=iteration * pushes,
+        param_idx2name=dict(enumerate(attributes)),
+    )
+    factors = {
+        key: {
+            name: float(json.loads(of[f"__{key}__"])) for name, of in attributes.items() if f"__{key}__" in of
+        }
+        for key in ("lr_mult", "wd_mult")
+    }
+    made.set_lr_mult(factors["lr_mult"])
+    made.set_wd_mult(factors["wd_mult"])
+    return made
+
+
 def schedule(recipe: CfgNode) -> WarmedUp:
     """Return the recipe's scheduler, called with the number of the update, 1 for the first.
 
@@ -91,3 +130,15 @@ class WarmedUp(mx.lr_scheduler.LRScheduler):
         """Return the learning rate of an update, 0 where it is below the normal numbers of float32."""
         rate = self.get_warmup_lr(update) if update < self.warmup_steps else self._after(update)
         return rate if rate >= FLOAT32.tiny else 0.0
+
+
+class InParts(mx.lr_scheduler.LRScheduler):
+    """A schedule whose iterations are of several updates each."""
+
+    def __init__(self, whole: WarmedUp, parts: int) -> None:
+        super().__init__(whole.base_lr)
+        self._whole, self._parts = whole, parts
+
+    def __call__(self, update: int) -> float:
+        """Return the learning rate of an update, 1 for the first."""
+        return self._whole(-(-update // self._parts))

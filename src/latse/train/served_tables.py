@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
-import json
-from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 
 import mxnet as mx
 import numpy as np
 from yacs.config import CfgNode
 
-from latse import recipe as recipes
-from latse.cluster.meeting import ended
 from latse.cluster.workers import Workers
 from latse.symbols.running import is_running
-from latse.train.tables import MOMENTUM, ROWS, Table, optimiser
+from latse.train.mover import Mover
+from latse.train.optimiser import optimiser
+from latse.train.tables import MOMENTUM, ROWS, Table
 
-COMMAND = 0  # number of the one that servers take
 AT_ONCE = 4096  # rows that are read together: MXNet keeps the memory for the most of each block
 
 
@@ -50,7 +47,7 @@ class ServedTables:
     def begin(self) -> None:
         """Tell the servers what the tables are, before they are filled."""
         tables = [table._replace(attributes=dict(table.attributes)) for table in self.tables]
-        self._tell({"iteration": self._iteration, "tables": tables})
+        self._workers.tell_servers({"iteration": self._iteration, "tables": tables})
 
     def put(self, kind: str, table: Table, blocks: Iterator[np.ndarray]) -> None:
         """Make a table on the servers, of the blocks that worker 0 has."""
@@ -61,7 +58,7 @@ class ServedTables:
             every = mx.nd.sparse.row_sparse_array((block, np.arange(count)), shape=block.shape)
             self._store.init(_key(kind, table, number), every)
             piece = Piece(self.tables.index(table), kind, number)
-            self._tell({"key": len(self._store.keys) - 1, "piece": piece})
+            self._workers.tell_servers({"key": len(self._store.keys) - 1, "piece": piece})
             # By the first push the servers get hold of their parts, and MXNet lets go of the block.
             self._push(kind, table, number, mx.nd.sparse.zeros("row_sparse", (count, table.width)))
             mx.nd.waitall()
@@ -103,12 +100,6 @@ class ServedTables:
         self._store.row_sparse_pull(_key(kind, table, number), out=out, row_ids=which)
         return out.data.asnumpy()
 
-    def _tell(self, what: Mapping[str, Any]) -> None:
-        """Give the servers a command, of which all workers know that it is done."""
-        if self._workers.rank == 0:
-            self._store._send_command_to_servers(COMMAND, json.dumps(what))
-        self._workers.gather("the tables", None)
-
     def _push(self, kind: str, table: Table, number: int, part: Any) -> None:
         self._store.push(_key(kind, table, number), part)
 
@@ -124,40 +115,23 @@ def _parts(table: Table, rows: np.ndarray) -> Iterator[tuple[int, int, slice]]:
         yield first, count, slice(start, stop)
 
 
-class TableServer:
-    """What a server does with a run's tables. All other keys are gradients, which are added up.
+class TableServer(Mover):
+    """What a server does with a run's tables. All other keys are gradients, which are added up."""
 
-    Parameters
-    ----------
-    recipe : callable
-        Returns that of the run.
-    store : mx.kv.KVStore
-        The server's own.
-    """
-
-    def __init__(self, recipe: Callable[[], CfgNode], store: Any) -> None:
-        self._recipe, self._store = recipe, store
+    def __init__(self, recipe: CfgNode, store: Any) -> None:
+        super().__init__(recipe, store)
         self._pieces: dict[int, Piece] = {}  # by the server's number of the key
         self._held: dict[Piece, Any] = {}  # this server's parts, arrays of the store
 
-    def command(self, number: int, body: bytes) -> None:
+    def command(self, told: Any) -> None:
         """Take a command of `ServedTables`: what the tables are, or what one key is."""
-        assert number == COMMAND, number
-        told = json.loads(body)
         if "key" in told:
             piece = self._pieces[told["key"]] = Piece(*told["piece"])
             self._optimiser.idx2name[told["key"]] = self._tables[piece.table].name
             return
         self._tables = [Table(name, rows, tuple(shape), about) for name, rows, shape, about in told["tables"]]
-        self._optimiser = optimiser(self._recipe(), self._tables, told["iteration"])
-        self._store._set_updater(self._updated)
-
-    def _updated(self, key: int, received: Any, stored: Any) -> None:
-        """Update; where that fails the process ends, as MXNet passes over exceptions."""
-        try:
-            self.update(key, received, stored)
-        except Exception as error:  # whatever it is, the rows would not be what the workers think
-            ended(f"a server cannot move its rows: {error!r}")
+        attributes = {table.name: table.attributes for table in self._tables}
+        self._begin(optimiser(self._recipe, attributes, told["iteration"]))
 
     def update(self, key: int, received: Any, stored: Any) -> None:
         """Take what all workers have pushed to a key."""
@@ -177,9 +151,3 @@ class TableServer:
         else:
             state = self._held.get(piece._replace(kind=MOMENTUM))
             self._optimiser.update_multi_precision(key, stored, received, state)
-
-
-def server(args: argparse.Namespace, store: Any) -> TableServer:
-    """Return what serves the tables of `latse train` with some arguments."""
-    options = {"--kvstore": ("train.kvstore", args.kvstore)}
-    return TableServer(lambda: recipes.load(args.recipe, args.set, options), store)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Iterator, Mapping, NamedTuple, Protocol, Sequence
 
 import mxnet as mx
@@ -13,7 +12,7 @@ from latse.errors import LatseError
 from latse.models.arrays_file import Blocks
 from latse.models.parameters import needed_shapes
 from latse.symbols.running import is_running
-from latse.train.optimiser import SGDWithRunning, schedule
+from latse.train.optimiser import optimiser
 from latse.train.precision import DivergenceError
 
 ROWS, MOMENTUM = "table", "table_momentum"  # kinds, which a state has as beginnings of names
@@ -59,31 +58,6 @@ class Table(NamedTuple):
             yield first, min(BLOCK, self.rows - first)
 
 
-def optimiser(recipe: CfgNode, tables: Sequence[Table], iteration: int) -> SGDWithRunning:
-    """Return the optimiser of the recipe, which calls the tables by their numbers."""
-    train = recipe.train
-    made = SGDWithRunning(
-        one_by_one=True,
-        lr_scheduler=schedule(recipe),
-        momentum=train.momentum,
-        wd=train.weight_decay,
-        rescale_grad=1 / train.batch_size,
-        begin_num_update=iteration,
-        param_idx2name={number: table.name for number, table in enumerate(tables)},
-    )
-    factors = {
-        key: {
-            table.name: float(json.loads(table.attributes[f"__{key}__"]))
-            for table in tables
-            if f"__{key}__" in table.attributes
-        }
-        for key in ("lr_mult", "wd_mult")
-    }
-    made.set_lr_mult(factors["lr_mult"])
-    made.set_wd_mult(factors["wd_mult"])
-    return made
-
-
 class Tables(Protocol):
     """Where the rows of tables are: `LocalTables` or `latse.train.served_tables.ServedTables`."""
 
@@ -125,7 +99,7 @@ class LocalTables:
 
     def __init__(self, recipe: CfgNode, tables: Sequence[Table], iteration: int) -> None:
         self.tables = tables
-        self._optimiser = optimiser(recipe, tables, iteration)
+        self._optimiser = optimiser(recipe, {table.name: table.attributes for table in tables}, iteration)
         self._rows = {table.name: np.empty((table.rows, table.width), np.float32) for table in tables}
         self._momentum = {
             table.name: np.zeros((table.rows, table.width), np.float32)

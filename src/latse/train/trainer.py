@@ -11,6 +11,7 @@ import numpy as np
 from yacs.config import CfgNode
 
 from latse.cluster.alone import ALONE, Alone
+from latse.cluster.pace import pace
 from latse.cluster.workers import Workers
 from latse.data.shards.loader import BatchStream
 from latse.data.shards.records import Batch, Shard
@@ -18,7 +19,7 @@ from latse.errors import LatseError
 from latse.files import make_folder, write_json
 from latse.models import checkpoint, run_folder
 from latse.recipe_keys import ALL, STOP
-from latse.train import bank, metrics, mixed_learner, owned_bank, precision, state, verdict_truth
+from latse.train import bank, learners, metrics, owned_bank, precision, state, verdict_truth
 from latse.train.metrics import Averages, Journal, Watch
 from latse.train.owned_bank import Bank
 from latse.train.precision import DivergenceError
@@ -77,6 +78,7 @@ class Trainer:
         self._recipe, self._workers, train = training.recipe, workers, training.recipe.train
         self._records, self._right = shard.records, verdict_truth.rightly_labelled(shard)
         self._models = state.ModelWriter(training.kept)
+        self._pace = pace(workers, train.kvstore)
         self._skipped = 0  # iterations up to now, in a row
         self.reached = 0
         part = workers.rank, workers.count
@@ -96,7 +98,7 @@ class Trainer:
         train = self._recipe.train
         begin = self._agreed()
         done = start = self.reached = begin.iteration
-        self._learner = mixed_learner.create(self._training, begin, self._workers)
+        self._learner = learners.create(self._training, begin, self._workers)
         self._bank, self._head = self._opened_bank(start), self._opened_head(start)
         self._begin_models(begin)
         with contextlib.closing(self._journal(start, watch)) as journal:
@@ -105,7 +107,7 @@ class Trainer:
             for iteration, batch in self._stream.prefetch(start, train.iterations):
                 values = self._step(iteration, batch)
                 done, epoch = iteration + 1, self._stream.epoch(iteration)
-                stops = any(self._workers.gather(f"iteration {done}", asked_to_stop()))
+                stops = self._pace.stops(done, asked_to_stop())
                 saves = stops or done % train.checkpoint_every == 0 or done == train.iterations
                 journal.add(done, values, due=saves, epoch=epoch, lr=self._learner.learning_rate)
                 if values.get("skipped"):

@@ -12,7 +12,7 @@ from latse.bench.embed_command import random_parameters
 from latse.bench.gpu_check.setting import Sizes
 from latse.bench.graph_step import made_up
 from latse.symbols import encoders
-from latse.train import mixed_learner
+from latse.train import learners
 from latse.train.learner import Learner
 from latse.train.state import RunState
 from latse.train.training import Training
@@ -58,7 +58,7 @@ def student(sizes: Sizes) -> tuple[str, ...]:
 def learner(training: Training) -> Learner:
     """Return what learns, from drawn parameters: the same ones whatever the device."""
     symbol, shapes = training.graph
-    return mixed_learner.create(training, RunState(0, *random_parameters(symbol, **shapes)))
+    return learners.create(training, RunState(0, *random_parameters(symbol, **shapes)))
 
 
 def inputs(training: Training) -> dict[str, np.ndarray]:
@@ -87,7 +87,7 @@ def one_step(training: Training) -> Step:
 
 def losses(training: Training) -> np.ndarray:
     """Learn the same batch a few times; return the mean loss before each step, float64 (steps,)."""
-    made, fed = mixed_learner.create(training), inputs(training)
+    made, fed = learners.create(training), inputs(training)
     steps = range(training.recipe.train.iterations)
     return np.array([made.step(fed, number)["loss"].mean(dtype=np.float64) for number in steps])
 
