@@ -146,7 +146,7 @@ COMPRESSION = Rule(
     _is_compression,
 )
 KVSTORE = Rule(
-    f"one of {', '.join(KVSTORES)}; {ASYNCHRONOUS} with head.kind {DENSE} and train.precision {SINGLE} alone",
+    f"one of {', '.join(KVSTORES)}; {ASYNCHRONOUS} only with head.kind {DENSE} and train.precision {SINGLE}",
     _is_kvstore,
 )
 DIVISOR = Rule(

@@ -4,6 +4,8 @@ import json
 import os
 import queue
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -14,8 +16,22 @@ import pytest
 from latse.cli import main
 from latse.cluster.pace import AHEAD, Loose
 
+LATSE = sys.executable, "-m", "latse"
 ASYNCHRONOUS = "--kvstore", "dist_async"
 PARTED = {"MXNET_KVSTORE_BIGARRAY_BOUND": "100"}  # so that small arrays are parted among servers, too
+PART = """\
+from latse.arguments import later
+from latse.cluster.place import WORKER, from_environment
+from latse.cluster.serving import serve
+
+place = from_environment()
+if place.role == WORKER:
+    from latse.cluster.workers import Workers
+
+    Workers(place, "dist_async").tell_servers({"skip": 1})
+else:
+    serve(place, later("latse.train.server", "Server"))
+"""
 
 
 @pytest.fixture
@@ -34,8 +50,8 @@ def train(recipe, people, tmp_path):
 def launch(launched, recipe, finished, tmp_path):
     """Train in several processes, as `train` does; `options` are those of `launched`."""
 
-    def launch(name, *settings, **options):
-        process = launched(recipe, tmp_path / name, *settings, words=ASYNCHRONOUS, **options)
+    def launch(name, *settings, words=(), **options):
+        process = launched(recipe, tmp_path / name, *settings, words=(*ASYNCHRONOUS, *words), **options)
         status, output = finished(process)
         assert status == 0, output
         return tmp_path / name
@@ -80,13 +96,14 @@ def test_the_parts_of_a_batch_move_the_parameters_as_far_as_the_whole(train, lau
 
 
 def test_workers_learn_and_one_process_goes_on(train, launch, alone, run_metrics, parameters):
-    """Not to its bits: with a momentum that stays below that of the whole batch, the loss falls alike."""
-    run = launch("run", "train.iterations=8")
+    """Two workers of two devices each, which go on once; arrays are on either of two servers, or parted."""
+    parted, slow = {"MXNET_KVSTORE_BIGARRAY_BOUND": "10000"}, "schedule.learning_rate=0.01"
+    for iterations in (4, 8):
+        run = launch("run", slow, f"train.iterations={iterations}", servers=2, words=("--cpus", 2), **parted)
     lines = run_metrics(run)
-    assert [line["lr"] for line in lines] == [line["lr"] for line in run_metrics(alone)]
-    assert lines[-1]["loss"] < lines[0]["loss"] / 2
+    assert len(lines) == len(run_metrics(alone)) and lines[-1]["loss"] < lines[0]["loss"]
     assert parameters(run).keys() == parameters(alone).keys()
-    train("run", "train.iterations=10")
+    train("run", slow, "train.iterations=10")
     changes = json.loads((run / "run.json").read_text())["changes"]
     assert {"iteration": 8, "key": "train.kvstore", "from": "dist_async", "to": "local"} in changes
     assert len(run_metrics(run)) == len(lines) + 1
@@ -94,7 +111,7 @@ def test_workers_learn_and_one_process_goes_on(train, launch, alone, run_metrics
 
 def test_a_signal_ends_all_workers_at_the_same_iteration(launched, recipe, finished, until, tmp_path):
     out = tmp_path / "run"
-    settings = "train.iterations=100000", "train.checkpoint_every=100000"
+    settings = "train.iterations=100000", "train.checkpoint_every=100000", "train.log_every=50"
     process = launched(recipe, out, *settings, words=ASYNCHRONOUS)
     until(lambda: (out / "metrics.jsonl").exists() and (out / "metrics.jsonl").stat().st_size)
     process.send_signal(signal.SIGTERM)
@@ -102,6 +119,28 @@ def test_a_signal_ends_all_workers_at_the_same_iteration(launched, recipe, finis
     assert status == 128 + signal.SIGTERM, output
     assert "latse: interrupted: checkpoint at iteration" in output and "has died" not in output
     assert (out / "state.params").exists()
+
+
+def test_a_command_that_a_server_cannot_do_ends_the_run(tmp_path, finished):
+    """A real server, which is told something before it is told what there is."""
+    (tmp_path / "part.py").write_text(PART)
+    words = (
+        *LATSE,
+        "launch",
+        "-n",
+        "1",
+        "-s",
+        "1",
+        "--timeout",
+        "20",
+        "--",
+        sys.executable,
+        tmp_path / "part.py",
+    )
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    status, output = finished(subprocess.Popen([*map(str, words)], **streams))
+    assert status == 1, output
+    assert "the run has ended: a server got a command that it cannot do: KeyError('settings')" in output
 
 
 def test_a_server_that_is_killed_ends_the_run(launched, recipe, finished, parts, until, tmp_path):
@@ -148,9 +187,8 @@ def test_the_fastest_worker_waits_for_the_slowest_and_both_stop_together():
 
     def run():
         for iteration in range(1, 100):
-            stops = fast.stops(iteration, asked=iteration == 6)
             done.put(iteration)
-            if stops:
+            if fast.stops(iteration, asked=iteration == 6):
                 break
 
     thread = threading.Thread(target=run, daemon=True)
@@ -160,7 +198,7 @@ def test_the_fastest_worker_waits_for_the_slowest_and_both_stop_together():
         done.get(timeout=0.2)
     last = next(iteration for iteration in range(1, 100) if slow.stops(iteration, asked=False))
     thread.join(10)
-    assert last == 6 + AHEAD and [*done.queue][-1] == last
+    assert last == 6 + AHEAD - 1 and [*done.queue][-1] == last
 
 
 def _assert_equal(one, other):

@@ -59,6 +59,16 @@ def test_each_hears_what_all_say_by_rank(met):
         assert first.get(timeout=10) == second.get(timeout=10) == [number, {"loss": [0.1, number]}]
 
 
+def test_what_is_said_ahead_is_heard_by_its_number(met):
+    _, _, _, join = met
+    fast, slow = join("worker 0"), join("worker 1")
+    first, second = (fast.say(0, f"iteration {number}", number) for number in (1, 2))
+    for number in (10, 20):
+        slow.say(1, f"iteration {number // 10}", number)
+    assert fast.hear(second) == [2, 20] and fast.hear(first) == [1, 10]
+    assert slow.hear(2) == [2, 20]
+
+
 def test_a_number_comes_through_to_the_bit(met):
     _, _, _, join = met
     values = [0.1 + 0.2, 1e-310, float("inf")]
@@ -217,6 +227,7 @@ def test_a_worker_that_does_not_come_is_named_and_then_ends_the_run(impatient):
     join, end, notes = impatient(2.0)
     one, other = join("worker 0"), join("worker 1")
     heard = say(one, 0, "iteration 3", None)
+    one.say(0, "iteration 4", None)
     assert notes.get(timeout=10).startswith("waits for worker 1 (127.0.0.1, process ")
     sentence = end.get(timeout=10)
     assert sentence.startswith("waits for worker 1 (")

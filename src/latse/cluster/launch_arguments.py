@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-n", "--workers", type=int, metavar="N", help="processes that train (default: one for each host)"
     )
     parser.add_argument(
-        "-s", "--servers", type=int, metavar="N", help="processes that add up gradients (default: as many)"
+        "-s", "--servers", type=int, metavar="N", help="processes that take the gradients (default: as many)"
     )
     parser.add_argument(
         "--hosts",

@@ -262,7 +262,7 @@ class Member:
         return self._number
 
     def hear(self, number: int) -> list[Any]:
-        """Return what each worker has said at a number, in the order of their ranks, once all have; once."""
+        """Return what each worker has said at a number, by rank, once all have. A number is heard once."""
         while number not in self._heard:
             line = self._lines.get()
             self._heard[line["heard"]] = line["values"]

@@ -23,9 +23,9 @@ class InStep:
 
 
 class Loose:
-    """Workers of which none is more than `AHEAD` iterations before the slowest.
+    """Workers of which none ends more than `AHEAD` iterations before the slowest.
 
-    All learn so many iterations later that one of them was asked to stop, and stop at the same one.
+    That one of them was asked to stop all learn some iterations later; they stop at the same one.
     """
 
     def __init__(self, workers: Workers) -> None:
@@ -35,9 +35,11 @@ class Loose:
     def stops(self, iteration: int, asked: bool) -> bool:
         """Tell, of an iteration just done, whether it is the last, as a worker was `asked` to stop."""
         self._said.append(self._workers.say(f"iteration {iteration}", asked))
-        return len(self._said) > AHEAD and any(self._workers.hear(self._said.popleft()))
+        return len(self._said) >= AHEAD and any(self._workers.hear(self._said.popleft()))
 
 
 def pace(workers: Alone, kvstore: str) -> InStep | Loose:
     """Return the pace of the workers of a run, by its KVStore."""
-    return Loose(workers) if isinstance(workers, Workers) and kvstore == ASYNCHRONOUS else InStep(workers)
+    if isinstance(workers, Workers) and workers.count > 1 and kvstore == ASYNCHRONOUS:
+        return Loose(workers)
+    return InStep(workers)

@@ -37,11 +37,11 @@ def serve(place: Place, commands: Callable[[Any], Commands]) -> int:
         def _controller(self) -> Callable[[int, bytes, object], None]:
             taker: list[Commands] = []  # made when the first command comes, which most runs do without
 
-            def take(number: int, body: bytes, _: object) -> None:
+            def command(told: Any) -> None:
                 taker[:] = taker or [commands(self.kvstore)]
-                _done(taker[0].command, number, body)
+                taker[0].command(told)
 
-            return take
+            return lambda number, body, _: _done(command, number, body)
 
     meeting = Host(place, ended, _note) if role == SCHEDULER else Member(place)
     Server(create("dist")).run()

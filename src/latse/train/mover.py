@@ -17,7 +17,7 @@ class Mover(ABC):
     Parameters
     ----------
     recipe : CfgNode
-        That of the run.
+        What `latse.train.optimiser.settings` returned of that of the run.
     store : mx.kv.KVStore
         The server's own.
     """

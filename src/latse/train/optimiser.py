@@ -9,7 +9,7 @@ import mxnet as mx
 from gluoncv.utils import LRScheduler
 from yacs.config import CfgNode
 
-from latse.recipe import FLOAT32
+from latse.recipe import FLOAT32, as_dict
 from latse.symbols.running import is_running
 
 
@@ -60,6 +60,11 @@ class SGDWithRunning(mx.optimizer.SGD):
         return is_running(str(self.idx2name.get(index, index)))
 
 
+def settings(recipe: CfgNode) -> dict[str, Any]:
+    """Return what `optimiser` reads of a recipe, as JSON holds it."""
+    return {section: as_dict(recipe[section]) for section in ("train", "schedule")}
+
+
 def optimiser(
     recipe: CfgNode, attributes: Mapping[str, Mapping[str, str]], iteration: int, pushes: int = 1
 ) -> SGDWithRunning:
@@ -68,7 +73,7 @@ def optimiser(
     Parameters
     ----------
     recipe : CfgNode
-        Of the run.
+        Of the run, at least its `settings`.
     attributes : mapping of str to mapping of str to str
         Those of the graph, with factors of learning rate and decay, by parameter. The optimiser calls the
         parameters by their numbers in this order.
@@ -80,7 +85,7 @@ def optimiser(
     train = recipe.train
     made = SGDWithRunning(
         one_by_one=True,
-        lr_scheduler=schedule(recipe) if pushes == 1 else InParts(schedule(recipe), pushes),
+        lr_scheduler=InParts(schedule(recipe), pushes),
         momentum=train.momentum,
         wd=train.weight_decay / pushes,
         rescale_grad=1 / train.batch_size,

@@ -11,20 +11,20 @@ from latse.cluster.alone import NamedArrays
 from latse.cluster.workers import Workers
 from latse.symbols.running import is_running
 from latse.train.mover import Mover
-from latse.train.optimiser import optimiser
+from latse.train.optimiser import optimiser, settings
 
 MOMENTUM = "momentum:"  # begins the key of a parameter's momentum
 
 
 class ServedParameters:
-    """The parameters of a run, as its workers see them. Of all that they begin with worker 0's counts.
+    """The parameters of a run, as its workers see them. All begin with what worker 0 has.
 
     Parameters
     ----------
     workers : Workers
         Those of the run.
     recipe : CfgNode
-        By which the servers move the parameters; they read it, too.
+        By which the servers move the parameters.
     iteration : int
         How many are done.
     values, momentum : mapping of str to NDArray
@@ -44,14 +44,15 @@ class ServedParameters:
     ) -> None:
         self._workers, self._store = workers, workers.store(recipe.train.kvstore)
         self._shapes = {name: value.shape for name, value in values.items()}
-        self._moving = [name for name in values if recipe.train.momentum and not is_running(name)]
+        self._with_momentum = [name for name in values if recipe.train.momentum and not is_running(name)]
         for name, value in values.items():
             self._store.init(name, value)
-        for name in self._moving:
+        for name in self._with_momentum:
             workers.go_with(name)
             self._store.init(MOMENTUM + name, momentum[name] if name in momentum else self._zeros(name))
         workers.tell_servers(
             {
+                "settings": settings(recipe),
                 "iteration": iteration,
                 "workers": workers.count,
                 "attributes": {name: attributes.get(name, {}) for name in values},
@@ -59,7 +60,7 @@ class ServedParameters:
             }
         )
         if workers.rank == 0:
-            for name in self._moving:  # by a push a server gets hold of its part
+            for name in self._with_momentum:  # by a push a server gets hold of its part
                 self._store.push(MOMENTUM + name, self._zeros(name))
             mx.nd.waitall()
         workers.gather("the parameters at the start", None)
@@ -78,7 +79,7 @@ class ServedParameters:
 
     def momentum(self) -> dict[str, Any]:
         """Return the momentum of every parameter that has one, by its name."""
-        return self._pulled(self._moving, MOMENTUM)
+        return self._pulled(self._with_momentum, MOMENTUM)
 
     def _pulled(self, names: Iterable[str], kind: str) -> dict[str, Any]:
         found = {name: self._zeros(name) for name in names}

@@ -11,7 +11,7 @@ from yacs.config import CfgNode
 from latse.cluster.workers import Workers
 from latse.symbols.running import is_running
 from latse.train.mover import Mover
-from latse.train.optimiser import optimiser
+from latse.train.optimiser import optimiser, settings
 from latse.train.tables import MOMENTUM, ROWS, Table
 
 AT_ONCE = 4096  # rows that are read together: MXNet keeps the memory for the most of each block
@@ -26,7 +26,7 @@ class Piece(NamedTuple):
 
 
 class ServedTables:
-    """Tables of which no worker ever holds all rows. The servers move them, by the recipe that they read too.
+    """Tables of which no worker ever holds all rows. The servers move them.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class ServedTables:
     """
 
     def __init__(self, workers: Workers, recipe: CfgNode, tables: Sequence[Table], iteration: int) -> None:
-        self.tables, self._workers, self._iteration = tables, workers, iteration
+        self.tables, self._workers, self._recipe, self._iteration = tables, workers, recipe, iteration
         self._store, self._has_momentum = workers.store(recipe.train.kvstore), bool(recipe.train.momentum)
 
     def kinds(self, table: Table) -> list[str]:
@@ -47,7 +47,8 @@ class ServedTables:
     def begin(self) -> None:
         """Tell the servers what the tables are, before they are filled."""
         tables = [table._replace(attributes=dict(table.attributes)) for table in self.tables]
-        self._workers.tell_servers({"iteration": self._iteration, "tables": tables})
+        told = {"settings": settings(self._recipe), "iteration": self._iteration, "tables": tables}
+        self._workers.tell_servers(told)
 
     def put(self, kind: str, table: Table, blocks: Iterator[np.ndarray]) -> None:
         """Make a table on the servers, of the blocks that worker 0 has."""

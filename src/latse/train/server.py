@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
-from latse import recipe as recipes
+from yacs.config import CfgNode
+
 from latse.arguments import ASYNCHRONOUS
 from latse.train.mover import Mover
 from latse.train.served_parameters import ParameterServer
 from latse.train.served_tables import TableServer
 
 
-def server(args: argparse.Namespace, store: Any) -> Mover:
-    """Return what serves the arrays of `latse train` with some arguments."""
-    recipe = recipes.load(args.recipe, args.set, {"--kvstore": ("train.kvstore", args.kvstore)})
-    kind = ParameterServer if recipe.train.kvstore == ASYNCHRONOUS else TableServer
-    return kind(recipe, store)
+class Server:
+    """Has what worker 0 names moved, by the settings that it tells. `store` is the server's own KVStore."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self._mover: Mover | None = None
+
+    def command(self, told: Any) -> None:
+        """Take a command of worker 0, the first with `settings`."""
+        if self._mover is None:
+            recipe = CfgNode(told["settings"])
+            kind = ParameterServer if recipe.train.kvstore == ASYNCHRONOUS else TableServer
+            self._mover = kind(recipe, self._store)
+        self._mover.command(told)

@@ -14,7 +14,7 @@ def run(args: argparse.Namespace) -> int:
     """Train; or, where the process is none of the workers of its run, serve them."""
     place = from_environment()
     if place is not None and place.role != WORKER:
-        return serve(place, lambda store: later("latse.train.server", "server")(args, store))
+        return serve(place, later("latse.train.server", "Server"))
     return later("latse.train.train_command")(args)
 
 
