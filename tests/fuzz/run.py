@@ -29,6 +29,7 @@ from latse.errors import LatseError
 
 MEMORY = 256 << 20  # bytes that reading may add to a process
 SAVED = 3  # inputs of each kind of finding
+RENEWED = 10_000  # inputs that a process reads
 STEP = 200  # inputs between two signs of life
 STUCK = 120  # seconds without one, after which a process is ended
 
@@ -88,41 +89,64 @@ def run(args):
             refused = Worker(args, targets, Path(folder)).read_one(args.only)
             return 1 - refused, refused
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
-        counts = [
-            context.Array("q", 3) for _ in range(args.processes)
-        ]  # read, refused, number of the current one
-        processes = []
-        for first in range(args.processes):
-            own = Path(folder, str(first))
-            own.mkdir()
-            processes.append(context.Process(target=work, args=(args, targets, own, first, counts[first])))
-            processes[-1].start()
-        watch(args, processes, counts)
-        for process, count in zip(processes, counts):
-            if process.exitcode:
-                own = Path(folder, str(processes.index(process)))
-                save(args, count[2], f"the process ended with status {process.exitcode}", own)
-    return [sum(count[kind] for count in counts) for kind in (0, 1)]
+        end = time.monotonic() + args.seconds
+        shares = [
+            Share(context, args, targets, Path(folder, str(first)), end) for first in range(args.processes)
+        ]
+        watch(args, shares)
+        for share in shares:
+            if share.process.exitcode:
+                what = f"the process ended with status {share.process.exitcode}"
+                save(args, share.count[2], what, share.folder)
+    return [sum(share.count[kind] for share in shares) for kind in (0, 1)]
 
 
-def watch(args, processes, counts):
+class Share:
+    """The inputs of one process, or of several, one after the other.
+
+    MXNet keeps some 60 kB of each graph that its oneDNN backend has changed until the process ends.
+    """
+
+    def __init__(self, context, args, targets, folder, end):
+        folder.mkdir()
+        self.count = context.Array("q", 3)  # read, refused, number of the current one
+        self.folder, self._context = folder, context
+        self._about, self._end = (args, targets, folder), end
+        self._left = range(int(folder.name), args.inputs, args.processes)
+        self._begin()
+
+    def is_at_work(self):
+        """Tell whether a process is at work; begin another one where that is done and there is more."""
+        is_done = not self.process.is_alive() and not self.process.exitcode
+        if is_done and self._left and time.monotonic() < self._end:
+            self._begin()
+        return self.process.is_alive()
+
+    def _begin(self):
+        now, self._left = self._left[:RENEWED], self._left[RENEWED:]
+        about = *self._about, now, self._end, self.count
+        self.process = self._context.Process(target=work, args=about)
+        self.process.start()
+
+
+def watch(args, shares):
     with tqdm(total=args.inputs, unit="input", smoothing=0.05) as bar:
-        while any(process.is_alive() for process in processes):
-            processes[0].join(0.5)
-            bar.update(sum(count[0] + count[1] for count in counts) - bar.n)
+        while sum(share.is_at_work() for share in shares):
+            shares[0].process.join(0.5)
+            bar.update(sum(share.count[0] + share.count[1] for share in shares) - bar.n)
             time.sleep(0.1)
 
 
-def work(args, targets, folder, first, count):
+def work(args, targets, folder, numbers, end, count):
     with (folder / "traceback.txt").open("w") as log:
         try:
-            read_all(args, Worker(args, targets, folder), log, first, count)
+            read_all(Worker(args, targets, folder), log, numbers, end, count)
         except BaseException:
             traceback.print_exc(file=log)
             raise
 
 
-def read_all(args, worker, log, first, count):
+def read_all(worker, log, numbers, end, count):
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what libjpeg and libpng say of each damaged image
     signal.signal(signal.SIGALRM, too_slow)
     for crash in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL):
@@ -130,8 +154,7 @@ def read_all(args, worker, log, first, count):
     faulthandler.enable(log)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 2 * MEMORY, used + 2 * MEMORY))
-    end = time.monotonic() + args.seconds
-    for done, number in enumerate(range(first, args.inputs, args.processes)):
+    for done, number in enumerate(numbers):
         if done % STEP == 0:
             faulthandler.dump_traceback_later(STUCK, exit=True, file=log)  # for what hangs outside of Python
             if time.monotonic() > end:
@@ -178,7 +201,7 @@ class Worker:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         if peak > self.peak + MEMORY:
             self.report(number, folder, f"{(peak - self.peak) >> 20} MB more memory", None)
-            self.peak = peak
+        self.peak = peak
         return refused
 
     def report(self, number, folder, what, error):

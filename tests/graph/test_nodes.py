@@ -37,6 +37,12 @@ def test_what_is_put_together_again_computes_the_same(symbol, put):
         np.testing.assert_array_equal(one, other)
 
 
+def test_names_may_be_of_any_letters():
+    """MXNet reads UTF-8, and no other way of writing a letter that ASCII has not."""
+    symbol = mx.sym.relu(mx.sym.var("data"), name="活性化_é")
+    assert Graph.read(symbol).symbol().list_outputs() == ["活性化_é_output"]
+
+
 class Doubling(Rewriting):
     """Doubles what each LeakyReLU returns, and the second output of each SliceChannel."""
 

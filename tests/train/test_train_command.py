@@ -605,6 +605,9 @@ def test_a_missing_recipe_or_shard_is_named(refused, people, tmp_path):
     folder = shutil.copytree(people, tmp_path / "nobody")
     (folder / "property").write_text("0,112,112")
     assert refused(data=folder) == f"latse: {folder} holds no person or no image: property is 0,112,112"
+    (folder / "property").write_text("536870912\n,8,8")
+    begins = f"latse: {folder / 'property'} is 536870912 ,8,8: labels are float32"
+    assert refused(data=folder).startswith(begins)
     assert not (tmp_path / "out").exists()
 
 

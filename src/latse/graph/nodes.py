@@ -95,7 +95,7 @@ class Graph:
             "heads": [[*entry, 0] for entry in self.heads],
             "attrs": self.settings,
         }
-        return mx.sym.load_json(json.dumps(content))
+        return mx.sym.load_json(json.dumps(content, ensure_ascii=False))  # MXNet knows no \u
 
     def add(self, op: str, name: str, inputs: Sequence[Entry] = (), /, **attrs: object) -> Entry:
         """Append a node and return its first output."""

@@ -203,7 +203,7 @@ def read_property(file: Path) -> tuple[int, tuple[int, int]]:
         classes, height, width = (int(field) for field in text.split(","))
     except ValueError as error:
         raise LatseError(f"{file} does not hold 'classes,height,width'") from error
-    begins = text.strip()[:LONGEST]
+    begins = " ".join(text.split())[:LONGEST]
     if min(classes, height, width) < 1:
         raise LatseError(f"{file.parent} holds no person or no image: property is {begins}")
     if classes > LARGEST_EXACT:
