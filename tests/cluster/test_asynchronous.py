@@ -80,7 +80,7 @@ def test_a_run_goes_on_with_its_momentum(train, launch, parameters):
     _assert_equal(parameters(whole), parameters(launch("parts", constant, workers=1)))
 
 
-def test_the_parts_of_a_batch_move_the_parameters_as_far_as_the_whole(train, launch, alone, parameters):
+def test_the_parts_of_a_batch_move_the_parameters_as_far_as_the_whole(train, launch, parameters):
     """With steps so small that it does not matter of which parameters a gradient is."""
     small = "schedule.mode=constant", "schedule.learning_rate=1e-5"
     small += "train.momentum=0", "train.weight_decay=0.5"
@@ -124,19 +124,8 @@ def test_a_signal_ends_all_workers_at_the_same_iteration(launched, recipe, finis
 def test_a_command_that_a_server_cannot_do_ends_the_run(tmp_path, finished):
     """A real server, which is told something before it is told what there is."""
     (tmp_path / "part.py").write_text(PART)
-    words = (
-        *LATSE,
-        "launch",
-        "-n",
-        "1",
-        "-s",
-        "1",
-        "--timeout",
-        "20",
-        "--",
-        sys.executable,
-        tmp_path / "part.py",
-    )
+    launch = ["launch", "-n", "1", "-s", "1", "--timeout", "20", "--"]
+    words = *LATSE, *launch, sys.executable, tmp_path / "part.py"
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     status, output = finished(subprocess.Popen([*map(str, words)], **streams))
     assert status == 1, output
